@@ -1,0 +1,15 @@
+//! The control service: everything between `kubectl apply` and a bound pod.
+//!
+//! A request comes in at [`http`], is authenticated and authorised by [`auth`], admitted by [`admission`], and carried
+//! out by the generic verbs of [`registry`] on the [`store`], whose cache feeds every list and watch. [`controllers`] and
+//! the [`scheduler`] are ordinary clients of that API.
+
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod auth;
+pub mod controllers;
+pub mod http;
+pub mod registry;
+pub mod scheduler;
+pub mod store;

@@ -1,0 +1,33 @@
+//! The one clock and the one die. Wall time and chance reach every crate through [`Env`], so that a test can replay a
+//! run: tokio's paused timers drive the clock, a seed drives the dice. Waiting itself is always tokio's.
+
+#![forbid(unsafe_code)]
+
+mod backoff;
+mod chain;
+mod clock;
+mod rng;
+
+pub use backoff::Backoff;
+pub use chain::chain;
+pub use clock::{Clock, format_micros, format_seconds};
+pub use rng::Rng;
+
+/// Wall time and chance, passed down from `main` (or from a test).
+#[derive(Clone, Debug)]
+pub struct Env {
+    pub clock: Clock,
+    pub rng: Rng,
+}
+
+impl Env {
+    /// The machine's own clock and entropy.
+    pub fn system() -> Env {
+        Env { clock: Clock::system(), rng: Rng::from_os() }
+    }
+
+    /// A clock that starts at `start` and follows tokio's (paused) time, and dice from `seed`.
+    pub fn simulated(start: jiff::Timestamp, seed: u64) -> Env {
+        Env { clock: Clock::simulated(start), rng: Rng::seeded(seed) }
+    }
+}

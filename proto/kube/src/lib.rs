@@ -1,0 +1,16 @@
+//! Kubernetes objects as Gantry sees them, and every rule about them that needs no clock, no network and no disk.
+//!
+//! An object is its whole JSON map ([`Object`]): unknown to us or not, no field is lost on the way through. What we know
+//! about kinds stands in two tables: [`resource`] (how a kind is named and served) and [`schema`] (which fields it has,
+//! how they default and how they merge). Rules that the control service and the agent must agree on live here once.
+
+pub mod field;
+pub mod object;
+pub mod resource;
+pub mod selector;
+pub mod status;
+
+pub use field::FieldError;
+pub use object::{Object, Ref};
+pub use resource::Resource;
+pub use status::Status;

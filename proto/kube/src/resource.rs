@@ -1,0 +1,112 @@
+//! The kinds that Gantry serves, as clients name them: group, version, kind, plural, scope, short names, categories.
+
+/// One served kind. The statics below are the closed table; custom kinds will be a second source of the same shape.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Resource {
+    /// Empty for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub namespaced: bool,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    /// True for kinds that are answered and never stored (the reviews).
+    pub virtual_only: bool,
+}
+
+impl Resource {
+    /// `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `pods`, `deployments.apps`: as error messages name a resource.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// The request path of the collection: of one namespace, or of all (and for cluster-scoped kinds).
+    pub fn collection_path(&self, namespace: Option<&str>) -> String {
+        let root = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        };
+        match namespace.filter(|ns| self.namespaced && !ns.is_empty()) {
+            Some(ns) => format!("{root}/namespaces/{ns}/{}", self.plural),
+            None => format!("{root}/{}", self.plural),
+        }
+    }
+
+    pub fn object_path(&self, namespace: &str, name: &str) -> String {
+        format!("{}/{name}", self.collection_path(Some(namespace)))
+    }
+
+    pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
+        ALL.iter().copied().find(|r| r.group == group && r.version == version && r.kind == kind)
+    }
+
+    pub fn by_plural(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+        ALL.iter().copied().find(|r| r.group == group && r.version == version && r.plural == plural)
+    }
+}
+
+macro_rules! resources {
+    ($($name:ident = $group:literal $version:literal $kind:literal $plural:literal $singular:literal $namespaced:literal $short:expr, $categories:expr, $virtual:literal;)*) => {
+        $(pub static $name: Resource = Resource {
+            group: $group, version: $version, kind: $kind, plural: $plural, singular: $singular,
+            namespaced: $namespaced, short_names: &$short, categories: &$categories, virtual_only: $virtual,
+        };)*
+        /// Every served kind, in the order in which discovery lists them.
+        pub static ALL: &[&Resource] = &[$(&$name),*];
+    };
+}
+
+resources! {
+    NAMESPACE = "" "v1" "Namespace" "namespaces" "namespace" false ["ns"], [], false;
+    NODE = "" "v1" "Node" "nodes" "node" false ["no"], [], false;
+    POD = "" "v1" "Pod" "pods" "pod" true ["po"], ["all"], false;
+    CONFIG_MAP = "" "v1" "ConfigMap" "configmaps" "configmap" true ["cm"], [], false;
+    SECRET = "" "v1" "Secret" "secrets" "secret" true [], [], false;
+    SERVICE = "" "v1" "Service" "services" "service" true ["svc"], ["all"], false;
+    SERVICE_ACCOUNT = "" "v1" "ServiceAccount" "serviceaccounts" "serviceaccount" true ["sa"], [], false;
+    ENDPOINTS = "" "v1" "Endpoints" "endpoints" "endpoints" true ["ep"], [], false;
+    EVENT = "" "v1" "Event" "events" "event" true ["ev"], [], false;
+    DEPLOYMENT = "apps" "v1" "Deployment" "deployments" "deployment" true ["deploy"], ["all"], false;
+    REPLICA_SET = "apps" "v1" "ReplicaSet" "replicasets" "replicaset" true ["rs"], ["all"], false;
+    ENDPOINT_SLICE = "discovery.k8s.io" "v1" "EndpointSlice" "endpointslices" "endpointslice" true [], [], false;
+    LEASE = "coordination.k8s.io" "v1" "Lease" "leases" "lease" true [], [], false;
+    IP_ADDRESS = "networking.k8s.io" "v1" "IPAddress" "ipaddresses" "ipaddress" false ["ip"], [], false;
+    PRIORITY_CLASS = "scheduling.k8s.io" "v1" "PriorityClass" "priorityclasses" "priorityclass" false ["pc"], [], false;
+    ROLE = "rbac.authorization.k8s.io" "v1" "Role" "roles" "role" true [], [], false;
+    ROLE_BINDING = "rbac.authorization.k8s.io" "v1" "RoleBinding" "rolebindings" "rolebinding" true [], [], false;
+    CLUSTER_ROLE = "rbac.authorization.k8s.io" "v1" "ClusterRole" "clusterroles" "clusterrole" false [], [], false;
+    CLUSTER_ROLE_BINDING = "rbac.authorization.k8s.io" "v1" "ClusterRoleBinding" "clusterrolebindings" "clusterrolebinding" false [], [], false;
+    TOKEN_REVIEW = "authentication.k8s.io" "v1" "TokenReview" "tokenreviews" "tokenreview" false [], [], true;
+    SELF_SUBJECT_REVIEW = "authentication.k8s.io" "v1" "SelfSubjectReview" "selfsubjectreviews" "selfsubjectreview" false [], [], true;
+    SUBJECT_ACCESS_REVIEW = "authorization.k8s.io" "v1" "SubjectAccessReview" "subjectaccessreviews" "subjectaccessreview" false [], [], true;
+    SELF_SUBJECT_ACCESS_REVIEW = "authorization.k8s.io" "v1" "SelfSubjectAccessReview" "selfsubjectaccessreviews" "selfsubjectaccessreview" false [], [], true;
+    LOCAL_SUBJECT_ACCESS_REVIEW = "authorization.k8s.io" "v1" "LocalSubjectAccessReview" "localsubjectaccessreviews" "localsubjectaccessreview" true [], [], true;
+    SELF_SUBJECT_RULES_REVIEW = "authorization.k8s.io" "v1" "SelfSubjectRulesReview" "selfsubjectrulesreviews" "selfsubjectrulesreview" false [], [], true;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_follow_group_and_scope() {
+        assert_eq!(POD.object_path("a", "b"), "/api/v1/namespaces/a/pods/b");
+        assert_eq!(NODE.object_path("", "n"), "/api/v1/nodes/n");
+        assert_eq!(DEPLOYMENT.collection_path(None), "/apis/apps/v1/deployments");
+    }
+
+    #[test]
+    fn no_kind_stands_twice() {
+        for (i, a) in ALL.iter().enumerate() {
+            assert!(!ALL[i + 1..].iter().any(|b| a.group == b.group && a.plural == b.plural), "{} twice", a.plural);
+        }
+    }
+}
