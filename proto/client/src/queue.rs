@@ -1,0 +1,204 @@
+//! Keys that want a turn of work: each waits at most once, and no key has two turns at a time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Back-off after a failed turn: doubles from the first to the cap.
+const RETRY_FIRST: Duration = Duration::from_millis(5);
+const RETRY_CAP: Duration = Duration::from_secs(60);
+
+/// A work queue shared by its workers. Cheap to clone.
+pub struct WorkQueue<K> {
+    shared: Arc<Shared<K>>,
+}
+
+impl<K> Clone for WorkQueue<K> {
+    fn clone(&self) -> Self {
+        WorkQueue { shared: self.shared.clone() }
+    }
+}
+
+struct Shared<K> {
+    state: Mutex<State<K>>,
+    notify: Notify,
+}
+
+struct State<K> {
+    ready: VecDeque<K>,
+    waiting: BTreeSet<K>,
+    running: BTreeSet<K>,
+    /// Keys that were added while they ran: they go on once they are done.
+    again: BTreeSet<K>,
+    later: BTreeMap<(Instant, u64), K>,
+    sequence: u64,
+    failures: HashMap<K, u32>,
+}
+
+impl<K: Clone + Ord + Hash + Send + 'static> Default for WorkQueue<K> {
+    fn default() -> Self {
+        WorkQueue::new()
+    }
+}
+
+impl<K: Clone + Ord + Hash + Send + 'static> WorkQueue<K> {
+    pub fn new() -> WorkQueue<K> {
+        let state = State {
+            ready: VecDeque::new(),
+            waiting: BTreeSet::new(),
+            running: BTreeSet::new(),
+            again: BTreeSet::new(),
+            later: BTreeMap::new(),
+            sequence: 0,
+            failures: HashMap::new(),
+        };
+        WorkQueue { shared: Arc::new(Shared { state: Mutex::new(state), notify: Notify::new() }) }
+    }
+
+    pub fn add(&self, key: K) {
+        self.shared.state.lock().make_ready(key);
+        self.shared.notify.notify_one();
+    }
+
+    pub fn add_after(&self, key: K, wait: Duration) {
+        let mut state = self.shared.state.lock();
+        state.sequence += 1;
+        let slot = (Instant::now() + wait, state.sequence);
+        state.later.insert(slot, key);
+        drop(state);
+        self.shared.notify.notify_one();
+    }
+
+    /// Adds the key after a wait that doubles with each failure since [`WorkQueue::forget`].
+    pub fn retry(&self, key: K) {
+        let failures = {
+            let mut state = self.shared.state.lock();
+            let count = state.failures.entry(key.clone()).or_insert(0);
+            *count += 1;
+            *count
+        };
+        let wait = RETRY_FIRST.saturating_mul(1_u32 << (failures - 1).min(20)).min(RETRY_CAP);
+        self.add_after(key, wait);
+    }
+
+    /// The key succeeded: its next failure waits shortest again.
+    pub fn forget(&self, key: &K) {
+        self.shared.state.lock().failures.remove(key);
+    }
+
+    /// The next key to work on; it counts as running until [`WorkQueue::done`]. Cancel-safe: a key is only taken when returned.
+    pub async fn next(&self) -> K {
+        loop {
+            let wake = {
+                let mut state = self.shared.state.lock();
+                state.promote(Instant::now());
+                if let Some(key) = state.ready.pop_front() {
+                    state.waiting.remove(&key);
+                    state.running.insert(key.clone());
+                    if !state.ready.is_empty() {
+                        self.shared.notify.notify_one();
+                    }
+                    return key;
+                }
+                state.later.keys().next().map(|(at, _)| *at)
+            };
+            match wake {
+                Some(at) => {
+                    let _ = tokio::time::timeout_at(at, self.shared.notify.notified()).await;
+                }
+                None => self.shared.notify.notified().await,
+            }
+        }
+    }
+
+    pub fn done(&self, key: &K) {
+        let mut state = self.shared.state.lock();
+        state.running.remove(key);
+        if state.again.remove(key) {
+            state.make_ready(key.clone());
+            drop(state);
+            self.shared.notify.notify_one();
+        }
+    }
+}
+
+impl<K: Clone + Ord> State<K> {
+    fn make_ready(&mut self, key: K) {
+        if self.running.contains(&key) {
+            self.again.insert(key);
+        } else if self.waiting.insert(key.clone()) {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn promote(&mut self, now: Instant) {
+        while let Some(entry) = self.later.first_entry() {
+            if entry.key().0 > now {
+                return;
+            }
+            let key = entry.remove();
+            self.make_ready(key);
+        }
+    }
+}
+
+/// Runs `count` workers until the token ends them. A turn that returns `Err` has logged why and is tried again.
+pub async fn run_workers<K, F, R>(queue: WorkQueue<K>, count: usize, stop: CancellationToken, turn: F)
+where
+    K: Clone + Ord + Hash + Send + 'static,
+    F: Fn(K) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Result<(), ()>> + Send,
+{
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let (queue, stop, turn) = (queue.clone(), stop.clone(), turn.clone());
+        workers.spawn(async move {
+            while let Some(key) = stop.run_until_cancelled(queue.next()).await {
+                match turn(key.clone()).await {
+                    Ok(()) => queue.forget(&key),
+                    Err(()) => queue.retry(key.clone()),
+                }
+                queue.done(&key);
+            }
+        });
+    }
+    while workers.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_waits_once_and_never_runs_twice_at_a_time() {
+        let queue = WorkQueue::new();
+        queue.add("a");
+        queue.add("a");
+        queue.add("b");
+        assert_eq!(queue.next().await, "a");
+        queue.add("a");
+        assert_eq!(queue.next().await, "b");
+        queue.done(&"b");
+        assert!(tokio::time::timeout(Duration::from_secs(1), queue.next()).await.is_err(), "a had a second turn");
+        queue.done(&"a");
+        assert_eq!(queue.next().await, "a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_wait_longer_each_time() {
+        let queue = WorkQueue::new();
+        let start = Instant::now();
+        for _ in 0..3 {
+            queue.retry("a");
+            let key = queue.next().await;
+            queue.done(&key);
+        }
+        assert_eq!(start.elapsed().as_millis() / 5, 7, "5 + 10 + 20 ms");
+    }
+}
