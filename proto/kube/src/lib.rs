@@ -9,6 +9,7 @@ pub mod object;
 pub mod resource;
 pub mod selector;
 pub mod status;
+pub mod validation;
 
 pub use field::FieldError;
 pub use object::{Object, Ref};
