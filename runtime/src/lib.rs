@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The container runtime behind CRI v1: sandboxes, images, containers, streams. It is complete without Kubernetes.
+
+pub mod network;
