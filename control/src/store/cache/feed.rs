@@ -1,0 +1,80 @@
+//! The one watch that fills the cache.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_env::chain;
+
+use super::{Inner, Stored};
+use crate::store::{Batch, Revision, StoreError, Watch};
+
+const LOAD_PAGE_ITEMS: usize = 1000;
+const RETRY_MILLISECONDS: u64 = 200;
+
+/// Reads everything at one revision and starts the watch from there.
+pub(super) async fn load(inner: &Inner) -> Result<Box<dyn Watch>, StoreError> {
+    let mut found: BTreeMap<String, Vec<Stored>> = BTreeMap::new();
+    let (mut after, mut at): (String, Option<Revision>) = (String::new(), None);
+    let revision = loop {
+        let page = inner.store.list("", &after, LOAD_PAGE_ITEMS, at).await?;
+        at = Some(page.revision);
+        if let Some(last) = page.items.last() {
+            after = last.key.as_str().to_owned();
+        }
+        for item in page.items {
+            let kind = item.key.kind().to_owned();
+            found.entry(kind).or_default().push(Stored::from_store(item.key, item.revision, item.value)?);
+        }
+        if !page.more {
+            break page.revision;
+        }
+    };
+    let watch = inner.store.watch("", revision).await?;
+    let known: Vec<String> = inner.kinds.read().keys().cloned().collect();
+    for kind in known {
+        found.entry(kind).or_default();
+    }
+    for (kind, items) in found {
+        inner.kind(&kind).load(items, revision);
+    }
+    inner.progress.send_replace(revision);
+    Ok(watch)
+}
+
+/// Follows the store until dropped. A position that was compacted away means reading everything again.
+pub(super) async fn run(inner: Arc<Inner>, mut watch: Box<dyn Watch>) {
+    loop {
+        let error = match watch.next().await {
+            Ok(batch) => match apply(&inner, batch) {
+                Ok(()) => continue,
+                Err(error) => error,
+            },
+            Err(StoreError::Closed) => return,
+            Err(error) => error,
+        };
+        tracing::warn!(error = chain(&error), "the watch of the store ended, reading everything again");
+        watch = loop {
+            match load(&inner).await {
+                Ok(watch) => break watch,
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::error!(error = chain(&error), "the store cannot be read");
+                    tokio::time::sleep(Duration::from_millis(RETRY_MILLISECONDS)).await;
+                }
+            }
+        };
+    }
+}
+
+fn apply(inner: &Inner, batch: Batch) -> Result<(), StoreError> {
+    for change in batch.changes {
+        inner.kind(change.key.kind()).apply(change)?;
+    }
+    inner.progress.send_if_modified(|progress| {
+        let newer = batch.revision > *progress;
+        *progress = batch.revision.max(*progress);
+        newer
+    });
+    Ok(())
+}

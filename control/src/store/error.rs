@@ -1,0 +1,65 @@
+use std::sync::Arc;
+
+use super::{Key, Revision, VALUE_MAX_BYTES, Versioned, WRITE_MAX_OPS};
+
+/// The compare that did not hold, and what stands under its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    pub key: Key,
+    pub current: Option<Versioned>,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{} was changed meanwhile", .0.key)]
+    Conflict(Box<Conflict>),
+    #[error("revision {asked} is compacted, the oldest that is kept is {oldest}")]
+    Compacted { asked: Revision, oldest: Revision },
+    #[error("revision {asked} is not yet, the newest is {current}")]
+    Future { asked: Revision, current: Revision },
+    #[error("a write of {count} operations, 1 to {WRITE_MAX_OPS} are possible")]
+    OpCount { count: usize },
+    #[error("a write names the kind {kind} twice")]
+    KindTwice { kind: String },
+    #[error("a heartbeat of {key} does not stand alone in its write")]
+    RenewNotAlone { key: Key },
+    #[error("the value of {key} has {bytes} bytes, {VALUE_MAX_BYTES} are possible")]
+    ValueTooLarge { key: Key, bytes: usize },
+    #[error("no space is left on the disk of the store")]
+    NoSpace,
+    #[error("the store cannot {doing}")]
+    Io {
+        doing: &'static str,
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The record at `revision` does not have the bytes that were written.
+    #[error("the store is damaged at revision {revision}, key {key:?}: {why}")]
+    Damaged { revision: Revision, key: String, why: &'static str },
+    #[error("the store's file {path} is damaged: {why}")]
+    FileDamaged { path: String, why: String },
+    #[error("the store's file {path} is in use by another process")]
+    InUse { path: String },
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    /// True where the same call may succeed later without any change on the caller's side.
+    pub fn retryable(&self) -> bool {
+        match self {
+            StoreError::NoSpace | StoreError::Io { .. } | StoreError::Future { .. } => true,
+            StoreError::Conflict(_)
+            | StoreError::Compacted { .. }
+            | StoreError::OpCount { .. }
+            | StoreError::KindTwice { .. }
+            | StoreError::RenewNotAlone { .. }
+            | StoreError::ValueTooLarge { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::FileDamaged { .. }
+            | StoreError::InUse { .. }
+            | StoreError::Closed => false,
+        }
+    }
+}
