@@ -7,6 +7,7 @@
 pub mod field;
 pub mod object;
 pub mod resource;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod validation;
