@@ -1,1 +1,64 @@
-//! Lands with its slice.
+//! Admission: what the cluster adds to an object, and what it refuses, after authorisation and before validation.
+//!
+//! One pure pipeline, [`admit`], in the order in which the reference runs its plugins: namespace lifecycle, service
+//! account, default tolerations, priority, node restriction, node taints. Each step is a function over the same
+//! [`AdmissionContext`] and is named for the plugin whose rules it follows.
+
+pub mod namespace;
+
+use gantry_env::Env;
+use gantry_kube::{Object, Resource, Status};
+
+use crate::auth::{Identity, Lookup};
+
+/// The verb, as admission sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+/// All that a decision may depend on besides the object itself.
+#[derive(Clone, Copy)]
+pub struct AdmissionContext<'a> {
+    pub identity: &'a Identity,
+    pub resource: &'a Resource,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    pub operation: Operation,
+    /// Empty for cluster-scoped kinds.
+    pub namespace: &'a str,
+    /// Empty for a create with generateName.
+    pub name: &'a str,
+    pub lookup: &'a dyn Lookup,
+    pub env: &'a Env,
+}
+
+/// Words for the `Warning` headers.
+pub type Warnings = Vec<String>;
+
+impl AdmissionContext<'_> {
+    fn is(&self, resource: &Resource, subresource: &str) -> bool {
+        self.resource.plural == resource.plural
+            && self.resource.group == resource.group
+            && self.subresource == subresource
+    }
+
+    /// 403 in the words of Kubernetes; a create by generateName is named by its stem.
+    fn forbidden(&self, object: &Object, why: &str) -> Status {
+        let name = [self.name, object.name(), object.str_at("/metadata/generateName"), "Unknown"];
+        let name = name.iter().find(|name| !name.is_empty()).copied().unwrap_or("");
+        Status::forbidden(self.resource, name, why)
+    }
+}
+
+/// Mends `object` in place, or says why it is refused. On a delete `object` is the stored one and stays as it is; for a
+/// subresource that has a body of its own (binding, token) `object` is that body.
+pub fn admit(context: &AdmissionContext<'_>, object: &mut Object, old: Option<&Object>) -> Result<Warnings, Status> {
+    let warnings = Warnings::new();
+    namespace::lifecycle(context, object)?;
+    let _ = old;
+    Ok(warnings)
+}

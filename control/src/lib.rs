@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod auth;
+pub mod bootstrap;
 pub mod controllers;
 pub mod http;
 pub mod registry;

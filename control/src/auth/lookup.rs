@@ -1,0 +1,16 @@
+//! What authentication, authorisation and admission read of the cluster's objects: the watch cache, or a test's map.
+
+use std::sync::Arc;
+
+use gantry_kube::{Object, Ref, Resource};
+
+/// Reads of the newest state that is at hand, without waiting.
+pub trait Lookup: Send + Sync {
+    fn get(&self, resource: &Resource, at: &Ref) -> Option<Arc<Object>>;
+
+    /// The objects of one namespace, or of all.
+    fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>>;
+
+    /// A number that changes with every change to any object of the kind (the revision of its last event will do).
+    fn version(&self, resource: &Resource) -> u64;
+}

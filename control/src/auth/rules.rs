@@ -1,0 +1,188 @@
+//! One RBAC rule, compiled: what it matches, and whether it covers another.
+
+use serde_json::{Value, json};
+
+use super::Action;
+
+/// A PolicyRule. Everything is a list of alternatives; an empty list matches nothing, save `names`, where it matches all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    pub verbs: Vec<String>,
+    pub groups: Vec<String>,
+    pub resources: Vec<String>,
+    pub names: Vec<String>,
+    pub urls: Vec<String>,
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn has(list: &[String], wanted: &str) -> bool {
+    list.iter().any(|item| item == "*" || item == wanted)
+}
+
+impl Rule {
+    pub fn from_value(value: &Value) -> Rule {
+        Rule {
+            verbs: strings(&value["verbs"]),
+            groups: strings(&value["apiGroups"]),
+            resources: strings(&value["resources"]),
+            names: strings(&value["resourceNames"]),
+            urls: strings(&value["nonResourceURLs"]),
+        }
+    }
+
+    pub fn to_value(&self) -> Value {
+        let mut value = json!({"verbs": self.verbs});
+        for (key, list) in [
+            ("apiGroups", &self.groups),
+            ("resources", &self.resources),
+            ("resourceNames", &self.names),
+            ("nonResourceURLs", &self.urls),
+        ] {
+            if !list.is_empty() {
+                value[key] = json!(list);
+            }
+        }
+        value
+    }
+
+    pub fn matches(&self, action: &Action<'_>) -> bool {
+        match *action {
+            Action::Resource { verb, group, resource, subresource, name, .. } => {
+                has(&self.verbs, verb)
+                    && has(&self.groups, group)
+                    && self.resources.iter().any(|r| matches_resource(r, resource, subresource))
+                    && (self.names.is_empty() || self.names.iter().any(|n| n == name))
+            }
+            Action::NonResource { verb, path } => {
+                has(&self.verbs, verb) && self.urls.iter().any(|url| matches_url(url, path))
+            }
+        }
+    }
+
+    /// The smallest rules that this one is made of: one verb, one group, one resource, at most one name, or one URL.
+    pub fn atoms(&self) -> Vec<Rule> {
+        let one = |text: &String| vec![text.clone()];
+        let mut atoms = Vec::new();
+        for verb in &self.verbs {
+            for group in &self.groups {
+                for resource in &self.resources {
+                    let atom =
+                        Rule { verbs: one(verb), groups: one(group), resources: one(resource), ..Rule::default() };
+                    if self.names.is_empty() {
+                        atoms.push(atom);
+                    } else {
+                        atoms.extend(self.names.iter().map(|name| Rule { names: one(name), ..atom.clone() }));
+                    }
+                }
+            }
+            atoms.extend(self.urls.iter().map(|url| Rule { verbs: one(verb), urls: one(url), ..Rule::default() }));
+        }
+        atoms
+    }
+
+    /// Whether this rule allows everything that the atom does.
+    pub fn covers(&self, atom: &Rule) -> bool {
+        let all = |owned: &[String], asked: &[String]| asked.iter().all(|item| has(owned, item));
+        if !all(&self.verbs, &atom.verbs) {
+            return false;
+        }
+        if !atom.urls.is_empty() {
+            return atom.urls.iter().all(|asked| self.urls.iter().any(|own| matches_url(own, asked)));
+        }
+        let names = match (self.names.is_empty(), atom.names.is_empty()) {
+            (true, _) => true,
+            (false, true) => false,
+            (false, false) => atom.names.iter().all(|name| self.names.contains(name)),
+        };
+        names
+            && all(&self.groups, &atom.groups)
+            && atom.resources.iter().all(|asked| {
+                let (resource, subresource) = asked.split_once('/').unwrap_or((asked, ""));
+                self.resources.iter().any(|own| own == asked || matches_resource(own, resource, subresource))
+            })
+    }
+}
+
+/// `pods`, `pods/log`, `*/scale` or `*` (which is every resource and subresource).
+fn matches_resource(rule: &str, resource: &str, subresource: &str) -> bool {
+    if rule == "*" {
+        return true;
+    }
+    if subresource.is_empty() {
+        return rule == resource;
+    }
+    match rule.split_once('/') {
+        Some((head, tail)) => tail == subresource && (head == resource || head == "*"),
+        None => false,
+    }
+}
+
+/// `*` everything, `/healthz/*` what begins so, else exactly.
+fn matches_url(rule: &str, path: &str) -> bool {
+    match rule.strip_suffix('*') {
+        Some(prefix) => path.starts_with(prefix),
+        None => rule == path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource<'a>(
+        verb: &'a str,
+        group: &'a str,
+        resource: &'a str,
+        subresource: &'a str,
+        name: &'a str,
+    ) -> Action<'a> {
+        Action::Resource { verb, group, resource, subresource, namespace: "", name }
+    }
+
+    #[test]
+    fn a_truth_table_of_resources() {
+        let rule = |value| Rule::from_value(&value);
+        let core = |resources: Value| rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": resources}));
+        for (rule, action, expected) in [
+            (core(json!(["pods"])), resource("get", "", "pods", "", ""), true),
+            (core(json!(["pods"])), resource("list", "", "pods", "", ""), false),
+            (core(json!(["pods"])), resource("get", "apps", "pods", "", ""), false),
+            (core(json!(["pods"])), resource("get", "", "pods", "log", "x"), false),
+            (core(json!(["pods/log"])), resource("get", "", "pods", "log", "x"), true),
+            (core(json!(["pods/log"])), resource("get", "", "pods", "", "x"), false),
+            (core(json!(["*/log"])), resource("get", "", "pods", "log", ""), true),
+            (core(json!(["*"])), resource("get", "", "pods", "log", ""), true),
+            (core(json!([])), resource("get", "", "pods", "", ""), false),
+        ] {
+            assert_eq!(rule.matches(&action), expected, "{rule:?} {action:?}");
+        }
+        let named = rule(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["secrets"], "resourceNames": ["a"]}));
+        assert!(named.matches(&resource("get", "", "secrets", "", "a")));
+        assert!(!named.matches(&resource("get", "", "secrets", "", "b")));
+        assert!(!named.matches(&resource("list", "", "secrets", "", "")), "a list names nothing");
+        let url = rule(json!({"verbs": ["get"], "nonResourceURLs": ["/healthz/*", "/version"]}));
+        for (path, expected) in [("/healthz/etcd", true), ("/healthz", false), ("/version", true), ("/versions", false)]
+        {
+            assert_eq!(url.matches(&Action::NonResource { verb: "get", path }), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_covers_what() {
+        let rule = |value| Rule::from_value(&value);
+        let wide = rule(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
+        let pods = rule(json!({"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "pods/log"]}));
+        assert!(pods.atoms().iter().all(|atom| wide.covers(atom)));
+        assert!(!wide.atoms().iter().all(|atom| pods.covers(atom)));
+        assert_eq!(pods.atoms().len(), 4);
+        let named = rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"]}));
+        assert!(pods.covers(&named.atoms()[0]));
+        assert!(!named.covers(&rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}))));
+        let urls = rule(json!({"verbs": ["get"], "nonResourceURLs": ["/a/*"]}));
+        assert!(urls.covers(&rule(json!({"verbs": ["get"], "nonResourceURLs": ["/a/b/*"]}))));
+        assert!(!urls.covers(&rule(json!({"verbs": ["get"], "nonResourceURLs": ["*"]}))));
+    }
+}

@@ -1,0 +1,1 @@
+//! What a cluster has before anyone asks: its CA, its credentials, its namespaces, roles and services.
