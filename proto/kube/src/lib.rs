@@ -4,12 +4,15 @@
 //! about kinds stands in two tables: [`resource`] (how a kind is named and served) and [`schema`] (which fields it has,
 //! how they default and how they merge). Rules that the control service and the agent must agree on live here once.
 
+pub mod canonical;
 pub mod field;
 pub mod object;
+pub mod quantity;
 pub mod resource;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod time;
 pub mod validation;
 
 pub use field::FieldError;

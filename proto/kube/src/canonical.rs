@@ -1,0 +1,16 @@
+//! The canonical form of objects, so that two writers of the same thing store the same bytes; and what is wrong with them.
+//!
+//! [`parse_json`] reads a body and names the fields that stand in it twice. [`normalize`] then walks the object beside its
+//! definition in one pass: unknown fields are taken out and named, values of the wrong type are named, null is absent,
+//! quantities, times and base64 are printed in their one form, empty optional lists, maps and strings are dropped, and
+//! what Kubernetes always writes (`status: {}`, required zeros) is there. The API decides what a finding means: in strict
+//! validation an error, in warn mode a Warning header, a wrong type always a 400.
+
+mod json;
+mod walk;
+
+pub use json::{DEPTH_MAX, DUPLICATES_MAX, parse_json, parse_value};
+pub use walk::{Findings, Wrong, normalize, normalize_value};
+
+#[cfg(test)]
+mod tests;

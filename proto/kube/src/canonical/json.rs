@@ -1,0 +1,112 @@
+//! JSON whose repeated fields are found while it is read.
+
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::object::{DecodeError, Object};
+
+/// Nesting of JSON that is read; serde_json holds to the same bound.
+pub const DEPTH_MAX: usize = 128;
+/// Repeated fields that are named; a body may hold more, naming these is enough.
+pub const DUPLICATES_MAX: usize = 100;
+
+/// Reads an object and the paths (`spec.containers[0].name`) of the fields that stand in it more than once. As in
+/// Kubernetes, the last one counts.
+pub fn parse_json(bytes: &[u8]) -> Result<(Object, Vec<String>), DecodeError> {
+    let (value, duplicates) = parse_value(bytes)?;
+    Ok((Object::from_value(value)?, duplicates))
+}
+
+/// The same for any JSON value.
+pub fn parse_value(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
+    let mut found = Found { path: String::new(), duplicates: Vec::new() };
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = Seed(&mut found).deserialize(&mut json).map_err(DecodeError::Json)?;
+    json.end().map_err(DecodeError::Json)?;
+    Ok((value, found.duplicates))
+}
+
+struct Found {
+    path: String,
+    duplicates: Vec<String>,
+}
+
+struct Seed<'a>(&'a mut Found);
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E: de::Error>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        let kept = self.0.path.len();
+        loop {
+            super::walk::push_index(&mut self.0.path, items.len());
+            let item = seq.next_element_seed(Seed(self.0))?;
+            self.0.path.truncate(kept);
+            match item {
+                Some(item) => items.push(item),
+                None => return Ok(Value::Array(items)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        let kept = self.0.path.len();
+        while let Some(key) = entries.next_key::<String>()? {
+            super::walk::push_key(&mut self.0.path, &key);
+            let value = entries.next_value_seed(Seed(self.0))?;
+            if map.insert(key, value).is_some() && self.0.duplicates.len() < DUPLICATES_MAX {
+                let path = self.0.path.clone();
+                // A field that stands there three times is named once.
+                if !self.0.duplicates.contains(&path) {
+                    self.0.duplicates.push(path);
+                }
+            }
+            self.0.path.truncate(kept);
+        }
+        Ok(Value::Object(map))
+    }
+}

@@ -1,0 +1,210 @@
+use super::*;
+use crate::object::Object;
+use crate::schema::{self, TypeRef};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn pod() -> TypeRef {
+    schema::for_kind("", "v1", "Pod").unwrap()
+}
+
+fn normal(kind: (&str, &str, &str), value: Value) -> (Value, Findings) {
+    let mut object = Object::from_value(value).unwrap();
+    let findings = normalize(schema::for_kind(kind.0, kind.1, kind.2).unwrap(), &mut object);
+    (object.into_value(), findings)
+}
+
+#[test]
+fn unknown_fields_are_taken_out_and_named() {
+    let (value, findings) = normal(
+        ("", "v1", "Pod"),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labls": {}}, "spec": {
+            "foo": null, "containers": [{"name": "c"}, {"name": "d", "imagee": "x"}],
+        }}),
+    );
+    assert_eq!(findings.unknown, ["metadata.labls", "spec.containers[1].imagee", "spec.foo"]);
+    assert_eq!(
+        findings.strict(&["spec.x".into()]),
+        [
+            r#"duplicate field "spec.x""#,
+            r#"unknown field "metadata.labls""#,
+            r#"unknown field "spec.containers[1].imagee""#,
+            r#"unknown field "spec.foo""#
+        ]
+    );
+    assert_eq!(findings.decode_error(), None);
+    assert_eq!(
+        value,
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "status": {}, "spec": {
+            "containers": [{"name": "c", "resources": {}}, {"name": "d", "resources": {}}],
+        }})
+    );
+}
+
+#[test]
+fn wrong_types_are_named_as_decoders_name_them() {
+    let deployment = ("apps", "v1", "Deployment");
+    for (spec, message) in [
+        (
+            json!({"replicas": "three"}),
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            json!({"replicas": 1.5}),
+            "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            json!({"replicas": 3000000000u64}),
+            "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            json!({"template": {"spec": {"containers": {}}}}),
+            "json: cannot unmarshal object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container",
+        ),
+        (
+            json!({"template": {"spec": {"containers": [{"image": 5}]}}}),
+            "json: cannot unmarshal number into Go struct field Container.spec.template.spec.containers.image of type string",
+        ),
+        (
+            json!({"template": []}),
+            "json: cannot unmarshal array into Go struct field DeploymentSpec.spec.template of type v1.PodTemplateSpec",
+        ),
+        (
+            json!({"selector": {"matchLabels": {"a": true}}}),
+            "json: cannot unmarshal bool into Go struct field LabelSelector.spec.selector.matchLabels of type string",
+        ),
+        (
+            json!({"template": {"spec": {"containers": [{"resources": {"limits": {"cpu": "abc"}}}]}}}),
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+    ] {
+        let (_, findings) = normal(deployment, json!({"spec": spec}));
+        assert_eq!(findings.decode_error(), Some(message));
+        assert_eq!(findings.wrong.len(), 1);
+    }
+    let (_, findings) = normal(("", "v1", "Secret"), json!({"data": {"a": "%%"}}));
+    assert_eq!(findings.wrong[0].path, "data.a");
+    assert_eq!(findings.decode_error(), Some("illegal base64 data at input byte 0"));
+}
+
+#[test]
+fn values_take_their_one_form() {
+    let (value, findings) = normal(
+        ("", "v1", "Pod"),
+        json!({
+            "metadata": {"labels": {"a": null}, "annotations": {}, "finalizers": [], "creationTimestamp": null,
+                "deletionTimestamp": "2026-01-01T01:00:00.5+01:00", "generateName": ""},
+            "spec": {"containers": [{"name": "c", "image": null, "resources": {
+                "limits": {"cpu": 0.5, "memory": "1024Mi"}, "requests": {"cpu": "100u"}}}],
+                "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1000Ki"}}, {"name": "h", "hostPath": {"path": "/", "type": ""}}],
+                "nodeName": ""},
+        }),
+    );
+    assert_eq!(findings, Findings::default());
+    assert_eq!(
+        value,
+        json!({
+            "metadata": {"labels": {"a": ""}, "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"containers": [{"name": "c", "resources": {
+                "limits": {"cpu": "500m", "memory": "1Gi"}, "requests": {"cpu": "1m"}}}],
+                "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1000Ki"}}, {"name": "h", "hostPath": {"path": "/", "type": ""}}]},
+            "status": {},
+        })
+    );
+    let (lease, _) = normal(
+        ("coordination.k8s.io", "v1", "Lease"),
+        json!({"spec": {"renewTime": "2026-01-01T00:00:00Z", "holderIdentity": ""}}),
+    );
+    assert_eq!(lease["spec"], json!({"renewTime": "2026-01-01T00:00:00.000000Z", "holderIdentity": ""}));
+}
+
+#[test]
+fn zero_fields_that_are_always_written_are_there() {
+    assert_eq!(
+        normal(("apps", "v1", "Deployment"), json!({"spec": {"template": {"metadata": {"creationTimestamp": null}}}}))
+            .0,
+        json!({"metadata": {}, "spec": {"strategy": {}, "template": {"metadata": {}, "spec": {}}}, "status": {}})
+    );
+    assert_eq!(
+        normal(("apps", "v1", "ReplicaSet"), json!({})).0,
+        json!({"metadata": {}, "spec": {"template": {"metadata": {}, "spec": {}}}, "status": {"replicas": 0}})
+    );
+    assert_eq!(
+        normal(("", "v1", "Service"), json!({"spec": {"ports": [{"port": 80}]}})).0,
+        json!({"metadata": {}, "spec": {"ports": [{"port": 80}]}, "status": {"loadBalancer": {}}})
+    );
+    let (node, _) = normal(("", "v1", "Node"), json!({"metadata": {"name": "n"}}));
+    assert_eq!(node["status"]["daemonEndpoints"], json!({"kubeletEndpoint": {"Port": 0}}));
+    assert_eq!(node["spec"], json!({}));
+    assert_eq!(node["status"]["nodeInfo"]["kubeletVersion"], "");
+    assert_eq!(normal(("", "v1", "ConfigMap"), json!({"data": {}})).0, json!({"metadata": {}}));
+    assert_eq!(normal(("", "v1", "Namespace"), json!({})).0, json!({"metadata": {}, "spec": {}, "status": {}}));
+}
+
+#[test]
+fn string_data_goes_into_data_and_wins() {
+    let (value, findings) = normal(
+        ("", "v1", "Secret"),
+        json!({"data": {"a": "b2xk", "b": "Yg==\n"}, "stringData": {"a": "new", "c": ""}}),
+    );
+    assert_eq!(findings, Findings::default());
+    assert_eq!(value, json!({"metadata": {}, "data": {"a": "bmV3", "b": "Yg==", "c": ""}}));
+}
+
+#[test]
+fn repeated_fields_are_found_with_their_paths() {
+    let (object, duplicates) = parse_json(
+        br#"{"spec":{"a":1,"a":2,"a":3,"containers":[{"name":"x"},{"name":"y","name":"z"}]},"spec":{"b":1},
+            "metadata":{"labels":{"x":"1","x":"2"}}}"#,
+    )
+    .unwrap();
+    assert_eq!(duplicates, ["spec.a", "spec.containers[1].name", "spec", "metadata.labels.x"]);
+    assert_eq!(object.into_value(), json!({"spec": {"b": 1}, "metadata": {"labels": {"x": "2"}}}));
+}
+
+#[test]
+fn bad_json_is_refused() {
+    assert!(parse_json(b"").is_err());
+    assert!(parse_json(b"[]").is_err());
+    assert!(parse_json(b"{} x").is_err());
+    assert!(parse_json(br#"{"a":"#).is_err());
+    let deep = [vec![b'['; DEPTH_MAX + 1], vec![b']'; DEPTH_MAX + 1]].concat();
+    assert!(parse_value(&deep).is_err());
+    let most = [vec![b'['; DEPTH_MAX - 1], vec![b']'; DEPTH_MAX - 1]].concat();
+    assert!(parse_value(&most).is_ok());
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "(|a|0.5|1Gi|Yg==|2026-01-01T00:00:00Z)".prop_map(Value::from),
+    ];
+    let key = "(metadata|spec|status|name|labels|containers|resources|limits|cpu|volumes|emptyDir|env|data|zz)";
+    leaf.prop_recursive(6, 48, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(key, inner, 0..5).prop_map(|m| Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_second_walk_changes_and_finds_nothing(value in any_json()) {
+        let Ok(mut object) = Object::from_value(value) else { return Ok(()) };
+        normalize(pod(), &mut object);
+        let once = object.clone();
+        let findings = normalize(pod(), &mut object);
+        prop_assert_eq!(findings, Findings::default());
+        prop_assert_eq!(object, once);
+    }
+
+    #[test]
+    fn parsing_is_the_inverse_of_printing(value in any_json()) {
+        let (parsed, duplicates) = parse_value(&serde_json::to_vec(&value).unwrap()).unwrap();
+        prop_assert_eq!(parsed, value);
+        prop_assert!(duplicates.is_empty());
+    }
+}
