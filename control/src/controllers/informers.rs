@@ -1,0 +1,157 @@
+use gantry_client::{Client, Informer, Scope};
+use gantry_env::Env;
+use gantry_kube::{Object, Ref, Resource, resource};
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+/// One informer a kind, shared by every controller.
+#[derive(Clone)]
+pub struct Informers {
+    pub pods: Informer<Pod>,
+    pub replica_sets: Informer<Object>,
+    pub deployments: Informer<Object>,
+    pub services: Informer<Object>,
+    pub endpoint_slices: Informer<Object>,
+    pub endpoints: Informer<Object>,
+    pub namespaces: Informer<Object>,
+    pub nodes: Informer<Object>,
+    pub service_accounts: Informer<Ref>,
+    pub root_cas: Informer<Object>,
+    pub node_leases: Informer<Object>,
+}
+
+/// What the controllers read of a pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pod {
+    pub at: Option<Ref>,
+    pub uid: String,
+    pub resource_version: String,
+    pub labels: Map<String, Value>,
+    pub controller_uid: String,
+    pub controller_kind: String,
+    pub created: String,
+    pub deleting: bool,
+    pub finalizers: bool,
+    pub node: String,
+    pub phase: String,
+    pub ready: bool,
+    pub ready_since: String,
+    pub restarts: i64,
+    pub deletion_cost: i64,
+    pub ips: Vec<String>,
+    pub hostname: String,
+    pub subdomain: String,
+    /// `(container port name, protocol, number)`: what a named target port resolves to.
+    pub ports: Vec<(String, String, i64)>,
+    pub tolerations: Vec<Value>,
+    pub grace_seconds: i64,
+}
+
+impl Pod {
+    pub fn project(object: Object) -> Pod {
+        let ready = object.array_at("/status/conditions").iter().find(|c| c["type"] == "Ready");
+        let owner = object.controller();
+        let text = |v: Option<&Value>| v.and_then(Value::as_str).unwrap_or("").to_owned();
+        let containers = object.array_at("/spec/containers");
+        Pod {
+            at: Some(object.reference()),
+            uid: object.uid().to_owned(),
+            resource_version: object.resource_version().to_owned(),
+            labels: object.labels().cloned().unwrap_or_default(),
+            controller_uid: text(owner.map(|o| &o["uid"])),
+            controller_kind: text(owner.map(|o| &o["kind"])),
+            created: object.str_at("/metadata/creationTimestamp").to_owned(),
+            deleting: object.deletion_timestamp().is_some(),
+            finalizers: object.finalizers().next().is_some(),
+            node: object.str_at("/spec/nodeName").to_owned(),
+            phase: object.str_at("/status/phase").to_owned(),
+            ready: ready.is_some_and(|c| c["status"] == "True"),
+            ready_since: text(ready.map(|c| &c["lastTransitionTime"])),
+            restarts: object
+                .array_at("/status/containerStatuses")
+                .iter()
+                .filter_map(|s| s["restartCount"].as_i64())
+                .sum(),
+            deletion_cost: object
+                .annotation("controller.kubernetes.io/pod-deletion-cost")
+                .and_then(|c| c.parse().ok())
+                .unwrap_or(0),
+            ips: ips(&object),
+            hostname: object.str_at("/spec/hostname").to_owned(),
+            subdomain: object.str_at("/spec/subdomain").to_owned(),
+            ports: containers.iter().flat_map(container_ports).collect(),
+            tolerations: object.array_at("/spec/tolerations").to_vec(),
+            grace_seconds: object.i64_at("/spec/terminationGracePeriodSeconds").unwrap_or(30),
+        }
+    }
+
+    pub fn reference(&self) -> Ref {
+        self.at.clone().unwrap_or_else(|| Ref::cluster(""))
+    }
+
+    pub fn finished(&self) -> bool {
+        self.phase == "Succeeded" || self.phase == "Failed"
+    }
+
+    /// Counts towards its owner's replicas.
+    pub fn active(&self) -> bool {
+        !self.finished() && !self.deleting
+    }
+}
+
+fn ips(object: &Object) -> Vec<String> {
+    let mut all: Vec<String> =
+        object.array_at("/status/podIPs").iter().filter_map(|ip| ip["ip"].as_str()).map(str::to_owned).collect();
+    if all.is_empty() && !object.str_at("/status/podIP").is_empty() {
+        all.push(object.str_at("/status/podIP").to_owned());
+    }
+    all
+}
+
+fn container_ports(container: &Value) -> Vec<(String, String, i64)> {
+    let port = |p: &Value| {
+        Some((
+            p["name"].as_str().unwrap_or("").to_owned(),
+            p["protocol"].as_str().unwrap_or("TCP").to_owned(),
+            p["containerPort"].as_i64()?,
+        ))
+    };
+    container["ports"].as_array().into_iter().flatten().filter_map(port).collect()
+}
+
+/// Objects are kept without what no controller reads.
+fn slim(mut object: Object) -> Object {
+    object.metadata_mut().remove("managedFields");
+    object
+}
+
+impl Informers {
+    pub fn spawn(client: &Client, env: &Env, stop: &CancellationToken) -> Informers {
+        let whole = |resource: &'static Resource, scope: Scope| {
+            Informer::spawn(client.clone(), resource, scope, env.clone(), stop.clone(), slim)
+        };
+        let all = Scope::default;
+        let named = |name: &str| Scope { field_selector: format!("metadata.name={name}"), ..Scope::default() };
+        let one_namespace = |name: &str| Scope { namespace: Some(name.to_owned()), ..Scope::default() };
+        Informers {
+            pods: Informer::spawn(client.clone(), &resource::POD, all(), env.clone(), stop.clone(), Pod::project),
+            replica_sets: whole(&resource::REPLICA_SET, all()),
+            deployments: whole(&resource::DEPLOYMENT, all()),
+            services: whole(&resource::SERVICE, all()),
+            endpoint_slices: whole(&resource::ENDPOINT_SLICE, all()),
+            endpoints: whole(&resource::ENDPOINTS, all()),
+            namespaces: whole(&resource::NAMESPACE, all()),
+            nodes: whole(&resource::NODE, all()),
+            service_accounts: Informer::spawn(
+                client.clone(),
+                &resource::SERVICE_ACCOUNT,
+                named("default"),
+                env.clone(),
+                stop.clone(),
+                |o| o.reference(),
+            ),
+            root_cas: whole(&resource::CONFIG_MAP, named("kube-root-ca.crt")),
+            node_leases: whole(&resource::LEASE, one_namespace("kube-node-lease")),
+        }
+    }
+}
