@@ -1,2 +1,126 @@
+//! A namespace that is being deleted is emptied, kind by kind, and then finalized.
+
+use std::time::Duration;
+
+use gantry_client::{ClientError, DeleteOptions, Query, WorkQueue, run_workers};
+use gantry_env::chain;
+use gantry_kube::{Object, Ref, Resource, resource};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
 use super::Context;
-pub async fn run(_c: Context) {}
+
+const WORKERS: usize = 4;
+/// Pods take their grace period; what is left is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const FINALIZER: &str = "kubernetes";
+
+/// Kinds in the order in which they are emptied: what makes objects goes before what it makes.
+fn kinds() -> impl Iterator<Item = &'static Resource> {
+    let first = [&resource::DEPLOYMENT, &resource::REPLICA_SET, &resource::SERVICE];
+    let rest = resource::ALL.iter().copied().filter(move |r| r.namespaced && !r.virtual_only && !first.contains(r));
+    first.into_iter().chain(rest)
+}
+
+pub async fn run(context: Context) {
+    let queue = WorkQueue::new();
+    context.informers.namespaces.synced().await;
+    let (mut namespaces, feed, stop) = (context.informers.namespaces.subscribe(), queue.clone(), context.stop.clone());
+    let feed_stop = stop.clone();
+    tokio::spawn(async move {
+        while let Some(changes) = feed_stop.run_until_cancelled(namespaces.changes()).await {
+            let terminating = |o: &Object| o.deletion_timestamp().is_some();
+            changes.into_iter().filter(|c| c.now.as_deref().is_some_and(terminating)).for_each(|c| feed.add(c.at));
+        }
+    });
+    let requeue = queue.clone();
+    run_workers(queue, WORKERS, stop, move |at: Ref| {
+        let (context, queue) = (context.clone(), requeue.clone());
+        async move {
+            match empty(&context, &at).await {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    queue.add_after(at, LOOK_AGAIN);
+                    Ok(())
+                }
+                Err(error) if error.is_not_found() || error.is_conflict() => {
+                    queue.add_after(at, LOOK_AGAIN);
+                    Ok(())
+                }
+                Err(error) => {
+                    warn!(namespace = %at, error = %chain(&error), "turn failed");
+                    Err(())
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// One pass over every kind; true when the namespace is empty and finalized, or gone.
+async fn empty(context: &Context, at: &Ref) -> Result<bool, ClientError> {
+    let client = context.client.named("namespace-controller");
+    let Some(namespace) = client.find(&resource::NAMESPACE, at).await? else { return Ok(true) };
+    if namespace.deletion_timestamp().is_none()
+        || !namespace.array_at("/spec/finalizers").iter().any(|f| f == FINALIZER)
+    {
+        return Ok(true);
+    }
+    let mut left: Vec<(&Resource, usize)> = Vec::new();
+    for kind in kinds() {
+        let found = client.list(kind, Some(&at.name), &Query { limit: 1, ..Query::default() }).await?;
+        if found.items.is_empty() {
+            continue;
+        }
+        client.delete_collection(kind, &at.name, &Query::default(), &DeleteOptions::default()).await?;
+        let remains = client.list(kind, Some(&at.name), &Query::default()).await?.items.len();
+        if remains > 0 {
+            left.push((kind, remains));
+        }
+    }
+    if left.is_empty() {
+        let mut done = namespace;
+        let kept: Vec<Value> = done.array_at("/spec/finalizers").iter().filter(|f| *f != FINALIZER).cloned().collect();
+        done.map_mut("spec").insert("finalizers".to_owned(), json!(kept));
+        client.put(&resource::NAMESPACE, at, "finalize", &done).await?;
+        info!(namespace = %at, "namespace finalized");
+        return Ok(true);
+    }
+    tell(context, &namespace, &left).await?;
+    Ok(false)
+}
+
+/// Says in the conditions what is waited for.
+async fn tell(context: &Context, namespace: &Object, left: &[(&Resource, usize)]) -> Result<(), ClientError> {
+    let list: Vec<String> =
+        left.iter().map(|(kind, n)| format!("{} has {n} resource instances", kind.qualified())).collect();
+    let message = format!("Some resources are remaining: {}", list.join(", "));
+    let old = namespace.array_at("/status/conditions");
+    if old.iter().any(|c| c["type"] == "NamespaceContentRemaining" && c["message"] == message) {
+        return Ok(());
+    }
+    let mut wanted = namespace.clone();
+    let condition = json!({"type": "NamespaceContentRemaining", "status": "True", "reason": "SomeResourcesRemain",
+                           "message": message, "lastTransitionTime": context.env.clock.now_rfc3339()});
+    wanted.map_mut("status").insert("conditions".to_owned(), json!([condition]));
+    match context.client.named("namespace-controller").update_status(&resource::NAMESPACE, &wanted).await {
+        Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_namespaced_kind_is_emptied_once() {
+        let mut all: Vec<&str> = kinds().map(|k| k.plural).collect();
+        assert_eq!(&all[..2], ["deployments", "replicasets"]);
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+        assert!(all.contains(&"secrets") && !all.contains(&"nodes") && !all.contains(&"localsubjectaccessreviews"));
+    }
+}
