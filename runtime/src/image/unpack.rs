@@ -1,0 +1,380 @@
+//! Writes a layer's tar entries under a folder, and nowhere else.
+//!
+//! Every name is resolved by openat2(2) with RESOLVE_IN_ROOT, from a descriptor of the layer's own folder: a symbolic
+//! link or a `..` cannot lead out. Names that hold `..` are refused besides, for no honest layer has them. What is made
+//! is what the kernel's overlay expects of a lower folder: whiteouts become character devices 0/0, opaque folders get
+//! `trusted.overlay.opaque`. The folder is private to one writer until the layer is committed.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, Timestamps};
+use rustix::io::Errno;
+
+use super::tar::{Archive, Entry, Kind, TarError};
+
+mod name;
+mod root;
+mod settle;
+
+pub use name::{Name, NameError, Whiteout, parse_name, whiteout};
+use root::Root;
+pub use root::remove_tree;
+pub use settle::settle;
+
+/// Bounds on what one layer may make of its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub entries_max: u64,
+    pub data_max_bytes: u64,
+    /// The names that must be remembered until the layer ends.
+    pub names_max_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { entries_max: 2_000_000, data_max_bytes: 128 << 30, names_max_bytes: 64 << 20 }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    #[error(transparent)]
+    Tar(#[from] TarError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("more than {0} entries")]
+    TooManyEntries(u64),
+    #[error("more than {0} bytes of data")]
+    TooMuchData(u64),
+    #[error("names of folders and links take more than {0} bytes")]
+    TooManyNames(usize),
+    #[error("entry {path:?}: {reason}")]
+    Refused { path: String, reason: &'static str },
+    #[error("entry {path:?}: extended attribute {attribute:?} must not come from an image")]
+    Attribute { path: String, attribute: String },
+    #[error("entry {path:?}: cannot {action}")]
+    Write {
+        path: String,
+        action: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl UnpackError {
+    /// The disk's fault or the host's, not the layer's.
+    pub fn is_local(&self) -> bool {
+        matches!(self, UnpackError::Write { .. })
+    }
+}
+
+/// What a layer takes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Usage {
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+/// The result of [`unpack`], to be completed by [`settle`] when the layers below are there.
+#[derive(Debug, Default)]
+pub struct Unpacked {
+    pub usage: Usage,
+    /// Folders that the archive took for granted.
+    implied: Vec<Name>,
+    /// Hard links whose target is in no entry before them: (link, target).
+    links_below: Vec<(Name, Name)>,
+}
+
+/// Unpacks a whole archive into `folder`; what it replaces on its way goes to `aside`, for the caller to remove.
+pub fn unpack<R: Read>(input: R, folder: &OwnedFd, aside: &OwnedFd, limits: &Limits) -> Result<Unpacked, UnpackError> {
+    let mut archive = Archive::new(input);
+    let mut writer = Writer {
+        root: Root::new(folder, aside),
+        limits,
+        names_bytes: 0,
+        entries: 0,
+        folder_times: BTreeMap::new(),
+        unpacked: Unpacked::default(),
+        buffer: vec![0; COPY_BYTES],
+    };
+    while let Some(entry) = archive.next_entry()? {
+        writer.entry(&entry, &mut archive)?;
+    }
+    writer.finish()
+}
+
+const COPY_BYTES: usize = 128 << 10;
+
+struct Writer<'a> {
+    root: Root<'a>,
+    limits: &'a Limits,
+    names_bytes: usize,
+    entries: u64,
+    /// Folders' times are set last: each file made in one moves them.
+    folder_times: BTreeMap<Name, (i64, u32)>,
+    unpacked: Unpacked,
+    buffer: Vec<u8>,
+}
+
+impl Writer<'_> {
+    fn entry<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), UnpackError> {
+        self.count(1)?;
+        check_attributes(entry)?;
+        let name = parse_name(&entry.path)?;
+        let Some((parent, last)) = name.split_last() else {
+            return self.root_folder(entry);
+        };
+        match whiteout(last)? {
+            Whiteout::None => {}
+            Whiteout::Skip => return Ok(()),
+            Whiteout::Opaque => {
+                let folder = self.parent(&parent)?;
+                return self.root.make_opaque(&folder, b".").map_err(|e| write_error(&name, "mark opaque", e));
+            }
+            Whiteout::Of(hidden) => {
+                let folder = self.parent(&parent)?;
+                let made = self.root.whiteout(&folder, hidden).map_err(|e| write_error(&name, "hide", e))?;
+                self.unpacked.usage.inodes += u64::from(made);
+                return Ok(());
+            }
+        }
+        let folder = self.parent(&parent)?;
+        match entry.kind {
+            Kind::File => self.file(&folder, &name, last, entry, archive),
+            Kind::Directory => self.directory(&folder, &name, last, entry),
+            Kind::Symlink => self.symlink(&folder, &name, last, entry),
+            Kind::HardLink => self.hard_link(&folder, &name, last, entry),
+            Kind::Character | Kind::Block | Kind::Fifo => self.special(&folder, &name, last, entry),
+        }
+    }
+
+    fn finish(mut self) -> Result<Unpacked, UnpackError> {
+        for (name, mtime) in std::mem::take(&mut self.folder_times) {
+            // A later entry may have put something else in its place.
+            if let Ok(folder) = self.root.open_folder(&name) {
+                rustix::fs::futimens(&folder, &times(mtime)).map_err(|e| write_error(&name, "set times", e))?;
+            }
+        }
+        Ok(self.unpacked)
+    }
+
+    fn count(&mut self, entries: u64) -> Result<(), UnpackError> {
+        self.entries += entries;
+        if self.entries > self.limits.entries_max {
+            return Err(UnpackError::TooManyEntries(self.limits.entries_max));
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, bytes: usize) -> Result<(), UnpackError> {
+        self.names_bytes += bytes;
+        if self.names_bytes > self.limits.names_max_bytes {
+            return Err(UnpackError::TooManyNames(self.limits.names_max_bytes));
+        }
+        Ok(())
+    }
+
+    fn parent(&mut self, parent: &Name) -> Result<std::rc::Rc<OwnedFd>, UnpackError> {
+        let mut made = Vec::new();
+        let folder = self.root.parent(parent, &mut made);
+        self.count(made.len() as u64)?;
+        self.unpacked.usage.inodes += made.len() as u64;
+        for name in made {
+            self.remember(name.len())?;
+            self.unpacked.implied.push(name);
+        }
+        folder.map_err(|e| match e {
+            Errno::NOTDIR => refused(parent, "a part of its path is not a folder"),
+            e => write_error(parent, "open the folder", e),
+        })
+    }
+
+    fn root_folder(&mut self, entry: &Entry) -> Result<(), UnpackError> {
+        let name = Name::root();
+        if entry.kind != Kind::Directory {
+            return Err(refused(&name, "the root of a layer must be a folder"));
+        }
+        let folder = self.root.open_folder(&name).map_err(|e| write_error(&name, "open", e))?;
+        self.folder_metadata(&folder, &name, entry)
+    }
+
+    fn file<R: Read>(
+        &mut self,
+        folder: &OwnedFd,
+        name: &Name,
+        last: &[u8],
+        entry: &Entry,
+        archive: &mut Archive<R>,
+    ) -> Result<(), UnpackError> {
+        if self.unpacked.usage.bytes.saturating_add(entry.size) > self.limits.data_max_bytes {
+            return Err(UnpackError::TooMuchData(self.limits.data_max_bytes));
+        }
+        let file = self.root.create_file(folder, last).map_err(|e| write_error(name, "create", e))?;
+        self.unpacked.usage.inodes += 1;
+        let mut data = archive.data();
+        while data.left() > 0 {
+            let n = data.read(&mut self.buffer).map_err(TarError::Read)?;
+            let mut rest = &self.buffer[..n];
+            while !rest.is_empty() {
+                let written = rustix::io::write(&file, rest).map_err(|e| write_error(name, "write", e))?;
+                rest = &rest[written..];
+            }
+            self.unpacked.usage.bytes += n as u64;
+        }
+        let metadata = |e| write_error(name, "set owner, mode or times", e);
+        // chown(2) clears the set-id bits and the file's capabilities, so it goes first.
+        let (uid, gid) = owner(entry);
+        rustix::fs::fchown(&file, uid, gid).map_err(metadata)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode)).map_err(metadata)?;
+        set_attributes(&file, name, entry)?;
+        rustix::fs::futimens(&file, &times(entry.mtime)).map_err(metadata)
+    }
+
+    fn directory(&mut self, folder: &OwnedFd, name: &Name, last: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        let (own, made) = self.root.create_folder(folder, last).map_err(|e| write_error(name, "make the folder", e))?;
+        self.unpacked.usage.inodes += u64::from(made);
+        self.folder_metadata(&own, name, entry)
+    }
+
+    fn folder_metadata(&mut self, folder: &OwnedFd, name: &Name, entry: &Entry) -> Result<(), UnpackError> {
+        let metadata = |e| write_error(name, "set owner or mode", e);
+        let (uid, gid) = owner(entry);
+        rustix::fs::fchown(folder, uid, gid).map_err(metadata)?;
+        rustix::fs::fchmod(folder, Mode::from_raw_mode(entry.mode)).map_err(metadata)?;
+        set_attributes(folder, name, entry)?;
+        if self.folder_times.insert(name.clone(), entry.mtime).is_none() {
+            self.remember(name.len())?;
+        }
+        Ok(())
+    }
+
+    fn symlink(&mut self, folder: &OwnedFd, name: &Name, last: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        if entry.link.is_empty() || entry.link.len() >= name::PATH_MAX_BYTES || entry.link.contains(&0) {
+            return Err(refused(name, "the target of the symbolic link is empty or too long"));
+        }
+        let failed = |e| write_error(name, "make the symbolic link", e);
+        self.root
+            .replacing(folder, last, |parent| rustix::fs::symlinkat(&entry.link[..], parent, last))
+            .map_err(failed)?;
+        self.unpacked.usage.inodes += 1;
+        let (uid, gid) = owner(entry);
+        rustix::fs::chownat(folder, last, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        rustix::fs::utimensat(folder, last, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
+    }
+
+    fn hard_link(&mut self, folder: &OwnedFd, name: &Name, last: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        let target = parse_name(&entry.link)?;
+        let Some((target_parent, target_last)) = target.split_last() else {
+            return Err(refused(name, "a hard link to the root"));
+        };
+        if *name == target {
+            return Err(refused(name, "a hard link to itself"));
+        }
+        let found = self.root.open_folder(&target_parent).and_then(|parent| {
+            rustix::fs::statat(&parent, target_last, AtFlags::SYMLINK_NOFOLLOW).map(|stat| (parent, stat))
+        });
+        let (target_folder, stat) = match found {
+            Ok(found) => found,
+            Err(Errno::NOENT) => {
+                self.remember(name.len() + target.len())?;
+                self.unpacked.links_below.push((name.clone(), target.clone()));
+                return Ok(());
+            }
+            Err(e) => return Err(write_error(name, "find the target of the hard link", e)),
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => return Err(refused(name, "a hard link to a folder")),
+            FileType::CharacterDevice if stat.st_rdev == 0 => {
+                return Err(refused(name, "a hard link to what the layer hides"));
+            }
+            _ => {}
+        }
+        self.root
+            .replacing(folder, last, |parent| {
+                rustix::fs::linkat(&target_folder, target_last, parent, last, AtFlags::empty())
+            })
+            .map_err(|e| write_error(name, "make the hard link", e))
+    }
+
+    fn special(&mut self, folder: &OwnedFd, name: &Name, last: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        let kind = match entry.kind {
+            Kind::Fifo => FileType::Fifo,
+            Kind::Block => FileType::BlockDevice,
+            _ => FileType::CharacterDevice,
+        };
+        let device = if kind == FileType::Fifo { (0, 0) } else { entry.device };
+        if kind == FileType::CharacterDevice && device == (0, 0) {
+            return Err(refused(name, "the device 0/0, which is how a layer on disk hides a file"));
+        }
+        let number = rustix::fs::makedev(device.0, device.1);
+        let mode = Mode::from_raw_mode(entry.mode);
+        let made = self.root.replacing(folder, last, |parent| rustix::fs::mknodat(parent, last, kind, mode, number));
+        match made {
+            Ok(()) => {}
+            Err(Errno::PERM) if kind != FileType::Fifo => {
+                tracing::warn!(path = %name, major = device.0, minor = device.1, "device node skipped: the host refuses it");
+                return Ok(());
+            }
+            Err(e) => return Err(write_error(name, "make the device node", e)),
+        }
+        self.unpacked.usage.inodes += 1;
+        let failed = |e| write_error(name, "set owner, mode or times", e);
+        let (uid, gid) = owner(entry);
+        rustix::fs::chownat(folder, last, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        // mknodat(2) is subject to the umask. The node was made a moment ago by the only writer: it is no link.
+        rustix::fs::chmodat(folder, last, mode, AtFlags::empty()).map_err(failed)?;
+        rustix::fs::utimensat(folder, last, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
+    }
+}
+
+/// Attributes that steer the kernel's overlay, or a security module of this host, are not an image's to set.
+fn check_attributes(entry: &Entry) -> Result<(), UnpackError> {
+    let forbidden = |attribute: &[u8]| attribute.starts_with(b"trusted.") || attribute.starts_with(b"user.overlay.");
+    match entry.xattrs.iter().find(|(attribute, _)| forbidden(attribute)) {
+        None => Ok(()),
+        Some((attribute, _)) => Err(UnpackError::Attribute {
+            path: String::from_utf8_lossy(&entry.path).chars().take(300).collect(),
+            attribute: String::from_utf8_lossy(attribute).chars().take(100).collect(),
+        }),
+    }
+}
+
+fn set_attributes(file: impl AsFd, name: &Name, entry: &Entry) -> Result<(), UnpackError> {
+    for (attribute, value) in &entry.xattrs {
+        let kept = attribute == b"security.capability" || attribute.starts_with(b"user.");
+        if !kept {
+            tracing::debug!(path = %name, attribute = %String::from_utf8_lossy(attribute), "extended attribute left out");
+            continue;
+        }
+        match rustix::fs::fsetxattr(file.as_fd(), &attribute[..], value, rustix::fs::XattrFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::OPNOTSUPP) if attribute.starts_with(b"user.") => {}
+            Err(e) => return Err(write_error(name, "set an extended attribute", e)),
+        }
+    }
+    Ok(())
+}
+
+fn owner(entry: &Entry) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
+    // All ones means "leave it" to chown(2); the file is new, so root owns it: refuse to hand that out by accident.
+    let id = |id: u32| if id == u32::MAX { 65_534 } else { id };
+    (Some(rustix::fs::Uid::from_raw(id(entry.uid))), Some(rustix::fs::Gid::from_raw(id(entry.gid))))
+}
+
+fn times((seconds, nanos): (i64, u32)) -> Timestamps {
+    let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn write_error(name: &Name, action: &'static str, errno: Errno) -> UnpackError {
+    UnpackError::Write { path: name.to_string(), action, source: errno.into() }
+}
+
+fn refused(name: &Name, reason: &'static str) -> UnpackError {
+    UnpackError::Refused { path: name.to_string(), reason }
+}
+
+#[cfg(test)]
+mod tests;
