@@ -5,6 +5,7 @@
 //! how they default and how they merge). Rules that the control service and the agent must agree on live here once.
 
 pub mod canonical;
+pub mod defaults;
 pub mod field;
 pub mod object;
 pub mod quantity;

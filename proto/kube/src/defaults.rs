@@ -1,0 +1,193 @@
+//! What Kubernetes fills in where a client said nothing. Every rule is idempotent; objects are in canonical form before.
+//!
+//! The rules are those of the API conventions and of each kind's reference page. A field that is a pointer upstream is
+//! defaulted only when it is absent (`terminationGracePeriodSeconds: 0` stays), the others also when they are zero.
+
+mod pod;
+
+#[cfg(test)]
+mod tests;
+
+use serde_json::{Map, Value, json};
+
+use crate::object::Object;
+use crate::resource::Resource;
+
+pub use pod::pull_policy;
+
+const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+/// Where every namespace carries its own name as a label, so that selectors can name it.
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+type Fields = Map<String, Value>;
+
+/// Defaults an object of that kind, on every write.
+pub fn apply(resource: &Resource, object: &mut Object) {
+    let map = &mut object.0;
+    match (resource.group, resource.kind) {
+        ("", "Pod") => pod::pod(map),
+        ("", "Service") => with(map, "spec", service),
+        ("", "Secret") => zero(map, "type", "Opaque"),
+        ("", "Namespace") => namespace(map),
+        ("", "Node") => with(map, "status", node_status),
+        ("", "Endpoints") => each(map, "subsets", |subset| each(subset, "ports", |port| zero(port, "protocol", "TCP"))),
+        ("apps", "Deployment") => with(map, "spec", deployment),
+        ("apps", "ReplicaSet") => with(map, "spec", |spec| {
+            absent(spec, "replicas", 1);
+            template(spec);
+        }),
+        ("discovery.k8s.io", "EndpointSlice") => each(map, "ports", |port| {
+            absent(port, "name", "");
+            absent(port, "protocol", "TCP");
+        }),
+        (RBAC_GROUP, "RoleBinding" | "ClusterRoleBinding") => role_binding(map),
+        ("scheduling.k8s.io", "PriorityClass") => absent(map, "preemptionPolicy", "PreemptLowerPriority"),
+        _ => {}
+    }
+}
+
+/// What is set once, when an object is made: it must not come back on a later write.
+pub fn on_create(resource: &Resource, object: &mut Object) {
+    if (resource.group, resource.kind) == ("", "Namespace") {
+        let spec = object.map_mut("spec");
+        let finalizers = spec.entry("finalizers").or_insert_with(|| json!([]));
+        if let Value::Array(list) = finalizers
+            && !list.iter().any(|f| f == "kubernetes")
+        {
+            list.push("kubernetes".into());
+        }
+        object.map_mut("status").insert("phase".into(), "Active".into());
+    }
+}
+
+/// A TokenRequest asks for an hour where it names no time.
+pub fn token_request(object: &mut Object) {
+    with(&mut object.0, "spec", |spec| absent(spec, "expirationSeconds", 3600));
+}
+
+fn namespace(map: &mut Fields) {
+    with(map, "metadata", |metadata| {
+        if let Some(name) = metadata.get("name").filter(|n| n.as_str().is_some_and(|n| !n.is_empty())).cloned() {
+            let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+            if let Value::Object(labels) = labels {
+                labels.insert(NAMESPACE_NAME_LABEL.into(), name);
+            }
+        }
+    });
+    with(map, "status", |status| zero(status, "phase", "Active"));
+}
+
+fn node_status(status: &mut Fields) {
+    if let Some(capacity) = status.get("capacity").cloned() {
+        absent(status, "allocatable", capacity);
+    }
+}
+
+fn deployment(spec: &mut Fields) {
+    absent(spec, "replicas", 1);
+    absent(spec, "revisionHistoryLimit", 10);
+    absent(spec, "progressDeadlineSeconds", 600);
+    absent(spec, "strategy", json!({}));
+    with(spec, "strategy", |strategy| {
+        zero(strategy, "type", "RollingUpdate");
+        if strategy.get("type").is_some_and(|t| t == "RollingUpdate") {
+            absent(strategy, "rollingUpdate", json!({}));
+            with(strategy, "rollingUpdate", |rolling| {
+                absent(rolling, "maxUnavailable", "25%");
+                absent(rolling, "maxSurge", "25%");
+            });
+        }
+    });
+    template(spec);
+}
+
+fn template(spec: &mut Fields) {
+    with(spec, "template", |template| with(template, "spec", pod::spec));
+}
+
+fn service(spec: &mut Fields) {
+    zero(spec, "sessionAffinity", "None");
+    match text(spec, "sessionAffinity") {
+        "None" => {
+            spec.remove("sessionAffinityConfig");
+        }
+        "ClientIP" => {
+            absent(spec, "sessionAffinityConfig", json!({}));
+            with(spec, "sessionAffinityConfig", |config| {
+                absent(config, "clientIP", json!({}));
+                with(config, "clientIP", |client| absent(client, "timeoutSeconds", 10800));
+            });
+        }
+        _ => {}
+    }
+    zero(spec, "type", "ClusterIP");
+    each(spec, "ports", |port| {
+        zero(port, "protocol", "TCP");
+        if is_zero(port.get("targetPort"))
+            && let Some(own) = port.get("port").cloned()
+        {
+            port.insert("targetPort".into(), own);
+        }
+    });
+    let external = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|ips| !ips.is_empty());
+    let kind = text(spec, "type").to_owned();
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && external) {
+        zero(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if kind == "LoadBalancer" {
+        absent(spec, "allocateLoadBalancerNodePorts", true);
+    }
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer" | "ClusterIP") {
+        absent(spec, "internalTrafficPolicy", "Cluster");
+        absent(spec, "ipFamilyPolicy", "SingleStack");
+        absent(spec, "ipFamilies", json!(["IPv4"]));
+    }
+}
+
+fn role_binding(map: &mut Fields) {
+    with(map, "roleRef", |role| zero(role, "apiGroup", RBAC_GROUP));
+    each(map, "subjects", |subject| {
+        if matches!(text(subject, "kind"), "User" | "Group") {
+            zero(subject, "apiGroup", RBAC_GROUP);
+        }
+    });
+}
+
+/// Sets a field that is not there.
+fn absent(map: &mut Fields, key: &str, value: impl Into<Value>) {
+    if map.get(key).is_none_or(Value::is_null) {
+        map.insert(key.into(), value.into());
+    }
+}
+
+/// Sets a field that is not there, or zero.
+fn zero(map: &mut Fields, key: &str, value: impl Into<Value>) {
+    if is_zero(map.get(key)) {
+        map.insert(key.into(), value.into());
+    }
+}
+
+fn is_zero(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Number(number)) => number.as_i64() == Some(0),
+        _ => false,
+    }
+}
+
+fn text<'a>(map: &'a Fields, key: &str) -> &'a str {
+    map.get(key).and_then(Value::as_str).unwrap_or("")
+}
+
+fn with(map: &mut Fields, key: &str, mut then: impl FnMut(&mut Fields)) {
+    if let Some(Value::Object(inner)) = map.get_mut(key) {
+        then(inner);
+    }
+}
+
+fn each(map: &mut Fields, key: &str, mut then: impl FnMut(&mut Fields)) {
+    if let Some(Value::Array(items)) = map.get_mut(key) {
+        items.iter_mut().filter_map(Value::as_object_mut).for_each(&mut then);
+    }
+}
