@@ -7,6 +7,7 @@
 pub mod canonical;
 pub mod defaults;
 pub mod field;
+pub mod merge;
 pub mod object;
 pub mod quantity;
 pub mod resource;
