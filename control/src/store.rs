@@ -1,6 +1,6 @@
 //! The store: every object as bytes under a key, every change under a revision.
 //!
-//! [`Store`] is the contract that a backend keeps: embedded (the default), later etcd, and the model in the `tests`
+//! [`Store`] is the contract that a backend keeps: [`embedded`] (the default), later etcd, and the model in the `tests`
 //! crate that checks them. [`cache`] stands on top of any of them and feeds every read, list and watch of the API; it
 //! also carries the writes, so that an answer never runs ahead of what a reader can see.
 //!
@@ -13,6 +13,7 @@ mod error;
 mod key;
 
 pub mod cache;
+pub mod embedded;
 pub mod kinds;
 
 use std::future::Future;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 
 pub use cache::{Cache, Event, Gone, Snapshot, Stored, Watcher, WriteError};
 pub use compaction::{HISTORY_KEPT_SECONDS, compact_periodically};
+pub use embedded::Embedded;
 pub use encode::{EncodeError, Encoded, encode};
 pub use error::{Conflict, StoreError};
 pub use key::Key;
@@ -84,7 +86,7 @@ pub enum Op {
         value: Bytes,
     },
     /// A put that may be forgotten in a crash: a node's heartbeat. The embedded backend answers it from memory and
-    /// persists the latest one with `persist_heartbeats`; every other backend treats it as a put.
+    /// persists the latest one with [`embedded::Embedded::persist_heartbeats`]; every other backend treats it as a put.
     /// It stands alone in its write.
     Renew {
         key: Key,

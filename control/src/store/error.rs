@@ -41,6 +41,9 @@ pub enum StoreError {
     FileDamaged { path: String, why: String },
     #[error("the store's file {path} is in use by another process")]
     InUse { path: String },
+    /// A failed write closed the file, and it could not be opened again so far.
+    #[error("the store could not be opened again after a failed write")]
+    Broken,
     #[error("the store is closed")]
     Closed,
 }
@@ -49,7 +52,7 @@ impl StoreError {
     /// True where the same call may succeed later without any change on the caller's side.
     pub fn retryable(&self) -> bool {
         match self {
-            StoreError::NoSpace | StoreError::Io { .. } | StoreError::Future { .. } => true,
+            StoreError::NoSpace | StoreError::Io { .. } | StoreError::Future { .. } | StoreError::Broken => true,
             StoreError::Conflict(_)
             | StoreError::Compacted { .. }
             | StoreError::OpCount { .. }

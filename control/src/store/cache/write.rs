@@ -110,7 +110,7 @@ pub fn store_status(error: &StoreError) -> Status {
         StoreError::Future { asked, current } => {
             Status::timeout(format!("Too large resource version: {asked}, current: {current}"))
         }
-        StoreError::Io { .. } | StoreError::Closed => Status::unavailable(text),
+        StoreError::Io { .. } | StoreError::Broken | StoreError::Closed => Status::unavailable(text),
         StoreError::Conflict(_)
         | StoreError::OpCount { .. }
         | StoreError::KindTwice { .. }

@@ -1,0 +1,136 @@
+//! Decides a group of writes, in the order in which they came: which hold, at which revisions, and against what the
+//! others fail. Pure; nothing of it is true before the log has it.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::index::{Index, Version};
+use super::record::Place;
+use crate::store::{Compare, Expect, Key, Op, Revision, StoreError, VALUE_MAX_BYTES, WRITE_MAX_OPS};
+
+/// One call of [`write`](crate::store::Store::write).
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub compares: Vec<Compare>,
+    pub ops: Vec<Op>,
+}
+
+impl Write {
+    /// About how much it adds to the log.
+    pub fn bytes(&self) -> usize {
+        let value = |op: &Op| match op {
+            Op::Put { value, .. } | Op::Renew { value, .. } => value.len(),
+            Op::Delete { .. } => 0,
+        };
+        self.ops.iter().map(|op| value(op) + op.key().as_str().len()).sum()
+    }
+}
+
+/// What stands under a key: in the index, or put there by an earlier write of the same group.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    Indexed(Version),
+    InGroup { value: Bytes, revision: Revision },
+}
+
+impl Standing {
+    fn revision(&self) -> Revision {
+        match self {
+            Standing::Indexed(version) => version.revision(),
+            Standing::InGroup { revision, .. } => *revision,
+        }
+    }
+}
+
+/// One change that the group makes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    pub key: Key,
+    pub place: Place,
+    pub value: Option<Bytes>,
+    pub previous: Option<Standing>,
+    /// Stays in memory for now.
+    pub heartbeat: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    Done(Revision),
+    Conflict { key: Key, current: Option<Standing> },
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    pub changes: Vec<Planned>,
+    /// One for each write, in their order.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What can be refused without looking at what is stored.
+pub fn check(ops: &[Op]) -> Result<(), StoreError> {
+    if ops.is_empty() || ops.len() > WRITE_MAX_OPS {
+        return Err(StoreError::OpCount { count: ops.len() });
+    }
+    for (i, op) in ops.iter().enumerate() {
+        if ops[..i].iter().any(|other| other.key().kind() == op.key().kind()) {
+            return Err(StoreError::KindTwice { kind: op.key().kind().to_owned() });
+        }
+        match op {
+            Op::Put { key, value } | Op::Renew { key, value } if value.len() > VALUE_MAX_BYTES => {
+                return Err(StoreError::ValueTooLarge { key: key.clone(), bytes: value.len() });
+            }
+            Op::Renew { key, .. } if ops.len() > 1 => return Err(StoreError::RenewNotAlone { key: key.clone() }),
+            Op::Put { .. } | Op::Renew { .. } | Op::Delete { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+pub fn plan<'a>(writes: impl Iterator<Item = &'a Write>, index: &Index) -> Plan {
+    let mut plan = Plan::default();
+    let mut group: HashMap<Key, Option<(Bytes, Revision)>> = HashMap::new();
+    let mut revision = index.current;
+    for write in writes {
+        let standing = |key: &Key| match group.get(key) {
+            Some(Some((value, revision))) => Some(Standing::InGroup { value: value.clone(), revision: *revision }),
+            Some(None) => None,
+            None => index.latest(key).map(Standing::Indexed),
+        };
+        let failed = write.compares.iter().map(|compare| (&compare.key, compare.expect)).find_map(|(key, expect)| {
+            let current = standing(key);
+            let holds = match expect {
+                Expect::Absent => current.is_none(),
+                Expect::Revision(revision) => current.as_ref().is_some_and(|c| c.revision() == revision),
+            };
+            (!holds).then_some((key, current))
+        });
+        let deletes = write.ops.iter().filter(|op| matches!(op, Op::Delete { .. })).map(Op::key);
+        let failed = failed.or_else(|| deletes.into_iter().find(|key| standing(key).is_none()).map(|key| (key, None)));
+        if let Some((key, current)) = failed {
+            plan.outcomes.push(Outcome::Conflict { key: key.clone(), current });
+            continue;
+        }
+        revision += 1;
+        let changes: Vec<Planned> = write
+            .ops
+            .iter()
+            .enumerate()
+            .map(|(number, op)| {
+                let (value, heartbeat) = match op {
+                    Op::Put { value, .. } => (Some(value.clone()), false),
+                    Op::Renew { value, .. } => (Some(value.clone()), true),
+                    Op::Delete { .. } => (None, false),
+                };
+                let (key, place) = (op.key().clone(), Place::new(revision, number));
+                Planned { previous: standing(&key), key, place, value, heartbeat }
+            })
+            .collect();
+        for change in &changes {
+            group.insert(change.key.clone(), change.value.clone().map(|value| (value, revision)));
+        }
+        plan.changes.extend(changes);
+        plan.outcomes.push(Outcome::Done(revision));
+    }
+    plan
+}
