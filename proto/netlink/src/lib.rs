@@ -10,5 +10,11 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod message;
+mod socket;
+
+pub mod conntrack;
+pub mod nft;
+pub mod route;
 
 pub use error::Error;
