@@ -1,15 +1,37 @@
 //! The pod network: a network namespace and a routed /32 veth per sandbox, addresses from the node's pod CIDR, host
 //! ports, and the rules that keep a pod to its own address. Everything here blocks for a few milliseconds at most:
 //! call it from a blocking thread.
+//!
+//! There is no bridge. A pod's only neighbour is a link-local gateway whose link-layer address it is given once and for
+//! all; the node has one route a pod. So traffic between two pods of a node passes the forward hook like any other.
+//!
+//! What is kept: one file a sandbox below `run_dir`, written before the link is made and removed after it is gone. The
+//! rules are made from these files at each start, in one commit.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use gantry_netlink::nft::Nft;
+use gantry_netlink::route::{Route, Routes, Scope, Veth};
 use ipnet::Ipv4Net;
+use parking_lot::Mutex;
 
 mod error;
+mod ipam;
+mod netns;
+mod records;
+mod rules;
+mod sysctl;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::NetworkError;
+pub use records::{HostPort, Protocol};
+
+use records::{Record, Records};
 
 /// Where the pod network keeps its state, and what the cluster looks like from here.
 #[derive(Clone, Debug)]
@@ -25,23 +47,11 @@ pub struct Config {
 
 /// An interface name has 15 bytes; twelve of them tell sandboxes apart.
 pub const PREFIX_MAX_BYTES: usize = 3;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-/// A port of the node that leads to a pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostPort {
-    pub protocol: Protocol,
-    /// Any address of the node where there is none.
-    pub host_ip: Option<Ipv4Addr>,
-    pub host_port: u16,
-    pub container_port: u16,
-}
+/// What every pod's default route leads to. It exists on no interface: the pod's neighbour entry says where it is.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// rtnetlink's number for who made a route; how we find ours again.
+const ROUTE_PROTOCOL: u8 = 0x67;
+const POD_INTERFACE: &str = "eth0";
 
 /// What a sandbox was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,52 +66,191 @@ pub struct PodAddress {
 #[derive(Debug)]
 pub struct Network {
     config: Config,
+    /// Attach and detach of different sandboxes may run at once; what they share is short.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    records: Records,
+    pod_cidr: Option<Ipv4Net>,
+    /// Where the next search for a free address begins, so that an address rests before it is used again.
+    last: Option<Ipv4Addr>,
 }
 
 impl Network {
-    /// Takes up what the state files and the kernel say.
+    /// Takes up what the state files say, and makes the rules from them.
     pub fn open(config: Config) -> Result<Network, NetworkError> {
-        Ok(Network { config })
+        let prefix = &config.interface_prefix;
+        if prefix.is_empty() || prefix.len() > PREFIX_MAX_BYTES || !prefix.bytes().all(|b| b.is_ascii_lowercase()) {
+            return Err(NetworkError::Prefix(prefix.clone()));
+        }
+        let records = Records::open(&config.run_dir)?;
+        sysctl::enable_forwarding(&config.run_dir)?;
+        let all: Vec<&Record> = records.all().values().collect();
+        let batch = rules::table(prefix, config.cluster_cidr, &all);
+        open_nft()?.commit(batch).map_err(NetworkError::Rules)?;
+        Ok(Network { config, state: Mutex::new(State { records, pod_cidr: None, last: None }) })
     }
 
     /// Makes a network namespace with its loopback up and binds it to `path` (made if need be). Idempotent.
     pub fn create_netns(&self, path: &Path) -> Result<(), NetworkError> {
-        Err(NetworkError::Netns { path: path.to_owned(), source: std::io::ErrorKind::Unsupported.into() })
+        netns::create(path).map_err(|source| NetworkError::Netns { path: path.to_owned(), source })
     }
 
     /// Unmounts and removes the file. Idempotent.
     pub fn delete_netns(&self, path: &Path) -> Result<(), NetworkError> {
-        Err(NetworkError::Netns { path: path.to_owned(), source: std::io::ErrorKind::Unsupported.into() })
+        netns::delete(path).map_err(|source| NetworkError::Netns { path: path.to_owned(), source })
     }
 
     /// The node's own part of the pod network. Sandboxes that have an address keep it.
-    pub fn set_pod_cidr(&self, _cidr: Ipv4Net) -> Result<(), NetworkError> {
-        Err(NetworkError::NoPodCidr)
+    pub fn set_pod_cidr(&self, cidr: Ipv4Net) -> Result<(), NetworkError> {
+        let mut state = self.state.lock();
+        if state.pod_cidr != Some(cidr) {
+            tracing::info!(%cidr, "pod CIDR set");
+            state.pod_cidr = Some(cidr);
+        }
+        Ok(())
     }
 
     /// Gives the sandbox an address and a link (the same address again, when it has one), and its host ports.
-    pub fn attach(&self, _sandbox: &str, _netns: &Path, _ports: &[HostPort]) -> Result<PodAddress, NetworkError> {
-        Err(NetworkError::NoPodCidr)
+    pub fn attach(&self, sandbox: &str, netns: &Path, ports: &[HostPort]) -> Result<PodAddress, NetworkError> {
+        let record = self.reserve(sandbox, ports)?;
+        self.link(&record, netns)?;
+        let batch = rules::add_pod(&record);
+        open_nft()?.commit(batch).map_err(NetworkError::Rules)?;
+        Ok(record.address())
     }
 
     /// Takes link, host ports and address away. Safe to call when attach never ran.
-    pub fn detach(&self, _sandbox: &str) -> Result<(), NetworkError> {
-        Err(NetworkError::NoPodCidr)
+    pub fn detach(&self, sandbox: &str) -> Result<(), NetworkError> {
+        let Some(record) = self.state.lock().records.all().get(sandbox).cloned() else { return Ok(()) };
+        // The link goes first: from then on nothing can be sent from the address, and its route is gone with it.
+        open_routes()?.delete_link(&record.interface).map_err(NetworkError::Netlink)?;
+        rules::remove_pod(&mut open_nft()?, &record).map_err(NetworkError::Rules)?;
+        rules::forget_flows(&record).map_err(NetworkError::Netlink)?;
+        self.state.lock().records.remove(sandbox)
     }
 
     /// What `attach` gave this sandbox.
-    pub fn address(&self, _sandbox: &str) -> Option<PodAddress> {
-        None
+    pub fn address(&self, sandbox: &str) -> Option<PodAddress> {
+        self.state.lock().records.all().get(sandbox).map(Record::address)
     }
 
     /// The sandboxes that hold an address, for the caller to detach those that are gone.
     pub fn sandboxes(&self) -> Vec<String> {
-        Vec::new()
+        self.state.lock().records.all().keys().cloned().collect()
     }
 
     /// Removes every link, rule, route and file of ours, and restores what we changed.
     pub fn cleanup(&self) -> Result<(), NetworkError> {
-        let _ = &self.config;
-        Ok(())
+        Network::cleanup_at(&self.config)
+    }
+
+    /// The same, without taking anything up first: for an uninstall.
+    pub fn cleanup_at(config: &Config) -> Result<(), NetworkError> {
+        let mut routes = open_routes()?;
+        let records = Records::open(&config.run_dir)?;
+        for record in records.all().values() {
+            routes.delete_link(&record.interface).map_err(NetworkError::Netlink)?;
+        }
+        open_nft()?.delete_table(rules::TABLE).map_err(NetworkError::Rules)?;
+        sysctl::restore_forwarding(&config.run_dir)?;
+        records.destroy()
+    }
+
+    /// Writes down what the sandbox will have, before anything is made.
+    fn reserve(&self, sandbox: &str, ports: &[HostPort]) -> Result<Record, NetworkError> {
+        let mut state = self.state.lock();
+        if let Some(record) = state.records.all().get(sandbox)
+            && record.ports == ports
+        {
+            return Ok(record.clone());
+        }
+        let taken = state.records.all();
+        if let Some((port, owner)) = ipam::port_conflict(sandbox, ports, taken) {
+            return Err(NetworkError::HostPortTaken { port: port.host_port, protocol: port.protocol, owner });
+        }
+        let ip = match taken.get(sandbox) {
+            Some(record) => record.ip,
+            None => {
+                let cidr = state.pod_cidr.ok_or(NetworkError::NoPodCidr)?;
+                let used = taken.values().map(|record| record.ip).collect();
+                ipam::next_address(cidr, &used, state.last).ok_or(NetworkError::Exhausted(cidr))?
+            }
+        };
+        let record = Record {
+            sandbox: sandbox.to_owned(),
+            ip,
+            interface: interface_name(&self.config.interface_prefix, sandbox),
+            ports: ports.to_vec(),
+        };
+        state.records.put(record.clone())?;
+        state.last = Some(ip);
+        Ok(record)
+    }
+
+    /// Makes both ends of the link, whatever an earlier try left behind.
+    fn link(&self, record: &Record, netns: &Path) -> Result<(), NetworkError> {
+        let at_netns = |source| NetworkError::Netns { path: netns.to_owned(), source };
+        let pod = std::fs::File::open(netns).map_err(at_netns)?;
+        let in_link = |source| NetworkError::Link { sandbox: record.sandbox.clone(), ip: record.ip, source };
+        let mut routes = open_routes()?;
+        routes.delete_link(&record.interface).map_err(in_link)?;
+        netns::inside(pod.as_fd(), || sysctl::refuse_router_advertisements("default")).map_err(at_netns)??;
+        let (host_mac, pod_mac) = (mac(0xee, record.ip), mac(0x0a, record.ip));
+        let veth = Veth {
+            name: &record.interface,
+            mac: host_mac,
+            peer_name: POD_INTERFACE,
+            peer_mac: pod_mac,
+            peer_netns: pod.as_fd(),
+            mtu: self.config.mtu,
+        };
+        routes.add_veth(&veth).map_err(in_link)?;
+        sysctl::harden_link(&record.interface)?;
+        let index = routes.link_index(&record.interface).map_err(in_link)?;
+        netns::inside(pod.as_fd(), || pod_end(record.ip, host_mac)).map_err(at_netns)?.map_err(in_link)?;
+        routes.set_up(index).map_err(in_link)?;
+        routes.add_permanent_neighbour(index, record.ip, pod_mac).map_err(in_link)?;
+        routes.add_route(&host_route(record.ip, 32, index, None)).map_err(in_link)
     }
 }
+
+/// The pod's end: its address, the gateway's place, and the way to everything else. Runs inside the pod's namespace.
+fn pod_end(ip: Ipv4Addr, gateway_mac: [u8; 6]) -> Result<(), gantry_netlink::Error> {
+    let mut routes = Routes::open()?;
+    let index = routes.link_index(POD_INTERFACE)?;
+    routes.add_address(gantry_netlink::route::Address { interface: index, ip, prefix: 32, scope: 0 })?;
+    routes.set_up(index)?;
+    routes.add_permanent_neighbour(index, GATEWAY, gateway_mac)?;
+    routes.add_route(&host_route(GATEWAY, 32, index, None))?;
+    routes.add_route(&Route { scope: Scope::Universe, ..host_route(Ipv4Addr::UNSPECIFIED, 0, index, Some(GATEWAY)) })
+}
+
+fn host_route(destination: Ipv4Addr, prefix: u8, interface: u32, gateway: Option<Ipv4Addr>) -> Route {
+    Route { destination, prefix, gateway, interface, scope: Scope::Link, source: None, protocol: ROUTE_PROTOCOL }
+}
+
+/// Locally administered, and told by the pod's address: the same at every try.
+fn mac(side: u8, ip: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = ip.octets();
+    [side & 0xfe | 0x02, 0x67, a, b, c, d]
+}
+
+/// The prefix, then twelve letters of the sandbox's id: ids are random, and all of one length.
+fn interface_name(prefix: &str, sandbox: &str) -> String {
+    let id: String = sandbox.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+    format!("{prefix}{id}")
+}
+
+fn open_nft() -> Result<Nft, NetworkError> {
+    Nft::open().map_err(NetworkError::Netlink)
+}
+
+fn open_routes() -> Result<Routes, NetworkError> {
+    Routes::open().map_err(NetworkError::Netlink)
+}
+
+/// Sandboxes by id.
+type ById = BTreeMap<String, Record>;

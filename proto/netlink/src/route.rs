@@ -267,20 +267,8 @@ fn ifaddrmsg(address: Address) -> [u8; 8] {
 }
 
 fn route_message(kind: u16, flags: u16, route: &Route) -> Writer {
-    let header = [
-        AF_INET,
-        route.prefix,
-        0,
-        0,
-        RT_TABLE_MAIN,
-        route.protocol,
-        route.scope as u8,
-        RTN_UNICAST,
-        0,
-        0,
-        0,
-        0,
-    ];
+    let header =
+        [AF_INET, route.prefix, 0, 0, RT_TABLE_MAIN, route.protocol, route.scope as u8, RTN_UNICAST, 0, 0, 0, 0];
     one(kind, flags, &header, |w| {
         w.put(RTA_DST, &route.destination.octets());
         if route.interface != 0 {

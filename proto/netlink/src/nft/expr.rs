@@ -64,21 +64,67 @@ pub enum Verdict {
 /// One expression.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Expr {
-    Meta { key: MetaKey, to: Reg },
-    Payload { base: PayloadBase, offset: u32, length: u32, to: Reg },
-    Ct { key: CtKey, direction: Option<CtDirection>, to: Reg },
-    FibDestinationType { to: Reg },
-    FibSourceType { to: Reg },
-    Cmp { op: CmpOp, from: Reg, value: Vec<u8> },
-    And { from: Reg, to: Reg, mask: Vec<u8> },
-    Load { to: Reg, value: Vec<u8> },
+    Meta {
+        key: MetaKey,
+        to: Reg,
+    },
+    Payload {
+        base: PayloadBase,
+        offset: u32,
+        length: u32,
+        to: Reg,
+    },
+    Ct {
+        key: CtKey,
+        direction: Option<CtDirection>,
+        to: Reg,
+    },
+    FibDestinationType {
+        to: Reg,
+    },
+    FibSourceType {
+        to: Reg,
+    },
+    Cmp {
+        op: CmpOp,
+        from: Reg,
+        value: Vec<u8>,
+    },
+    And {
+        from: Reg,
+        to: Reg,
+        mask: Vec<u8>,
+    },
+    Load {
+        to: Reg,
+        value: Vec<u8>,
+    },
     /// Goes on only where the set holds the key (or, inverted, does not); a map's data goes to `to`.
-    Lookup { set: String, from: Reg, to: Option<Reg>, inverted: bool },
+    Lookup {
+        set: String,
+        from: Reg,
+        to: Option<Reg>,
+        inverted: bool,
+    },
     /// Goes on only where the l4 protocol in `from` is one of these.
-    OneOf { from: Reg, protocols: Vec<u8> },
-    RandomBelow { modulus: u32, to: Reg },
-    Update { set: String, key: Reg, data: Reg, timeout_ms: u64 },
-    Dnat { address: Reg, port: Reg },
+    OneOf {
+        from: Reg,
+        protocols: Vec<u8>,
+    },
+    RandomBelow {
+        modulus: u32,
+        to: Reg,
+    },
+    Update {
+        set: String,
+        key: Reg,
+        data: Reg,
+        timeout_ms: u64,
+    },
+    Dnat {
+        address: Reg,
+        port: Reg,
+    },
     Masquerade,
     Reject(Reject),
     Verdict(Verdict),
@@ -100,10 +146,7 @@ const NFPROTO_IPV4: u8 = 2;
 
 /// `meta nfproto ipv4`: what nft puts before any IPv4 header field in an inet table.
 pub fn ipv4_only() -> [Expr; 2] {
-    [
-        Expr::Meta { key: MetaKey::NfProtocol, to: 1 },
-        Expr::Cmp { op: CmpOp::Eq, from: 1, value: vec![NFPROTO_IPV4] },
-    ]
+    [Expr::Meta { key: MetaKey::NfProtocol, to: 1 }, Expr::Cmp { op: CmpOp::Eq, from: 1, value: vec![NFPROTO_IPV4] }]
 }
 
 pub fn ip_saddr(to: Reg) -> Expr {
@@ -230,11 +273,9 @@ pub(crate) fn write(w: &mut Writer, expression: &Expr, set_id: u32) {
             w.put_u32_be(4, set_id);
         }),
         Expr::Verdict(verdict) => write_verdict(w, verdict),
-        Expr::RandomBelow { .. }
-        | Expr::Update { .. }
-        | Expr::Dnat { .. }
-        | Expr::Masquerade
-        | Expr::Reject(_) => write_statement(w, expression),
+        Expr::RandomBelow { .. } | Expr::Update { .. } | Expr::Dnat { .. } | Expr::Masquerade | Expr::Reject(_) => {
+            write_statement(w, expression)
+        }
     }
 }
 

@@ -1,0 +1,143 @@
+//! What each sandbox was given, one file each. A file is written to a temporary name and renamed, so that it is
+//! there whole or not at all; a temporary that a crash left is removed at the next start.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ById, GATEWAY, NetworkError, PodAddress};
+
+/// A record with every port of a pod in it is some kilobytes.
+const RECORD_MAX_BYTES: u64 = 1 << 20;
+const FOLDER: &str = "pods";
+const TEMPORARY: &str = ".new";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// As IP headers number it.
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        }
+    }
+}
+
+/// A port of the node that leads to a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HostPort {
+    pub protocol: Protocol,
+    /// Any address of the node where there is none.
+    pub host_ip: Option<Ipv4Addr>,
+    pub host_port: u16,
+    pub container_port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub sandbox: String,
+    pub ip: Ipv4Addr,
+    pub interface: String,
+    pub ports: Vec<HostPort>,
+}
+
+impl Record {
+    pub fn address(&self) -> PodAddress {
+        PodAddress { ip: self.ip, gateway: GATEWAY, interface: self.interface.clone() }
+    }
+}
+
+/// The files, and what they say.
+#[derive(Debug)]
+pub(super) struct Records {
+    run_dir: PathBuf,
+    by_id: ById,
+}
+
+impl Records {
+    pub fn open(run_dir: &Path) -> Result<Records, NetworkError> {
+        let folder = run_dir.join(FOLDER);
+        let state = |path: &Path| {
+            let path = path.to_owned();
+            move |source| NetworkError::State { path, source }
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(state(&folder))?;
+        let mut by_id = BTreeMap::new();
+        for entry in fs::read_dir(&folder).map_err(state(&folder))? {
+            let path = entry.map_err(state(&folder))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                fs::remove_file(&path).map_err(state(&path))?;
+                continue;
+            }
+            let mut text = Vec::new();
+            let file = fs::File::open(&path).map_err(state(&path))?;
+            file.take(RECORD_MAX_BYTES).read_to_end(&mut text).map_err(state(&path))?;
+            let record: Record =
+                serde_json::from_slice(&text).map_err(|source| NetworkError::Decode { path: path.clone(), source })?;
+            by_id.insert(record.sandbox.clone(), record);
+        }
+        Ok(Records { run_dir: run_dir.to_owned(), by_id })
+    }
+
+    pub fn all(&self) -> &ById {
+        &self.by_id
+    }
+
+    fn path(&self, sandbox: &str) -> Result<PathBuf, NetworkError> {
+        let fits = !sandbox.is_empty() && sandbox.len() <= 128;
+        if !fits || !sandbox.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            return Err(NetworkError::SandboxId(sandbox.to_owned()));
+        }
+        Ok(self.run_dir.join(FOLDER).join(format!("{sandbox}.json")))
+    }
+
+    pub fn put(&mut self, record: Record) -> Result<(), NetworkError> {
+        let path = self.path(&record.sandbox)?;
+        let text = serde_json::to_vec(&record).map_err(|source| NetworkError::Decode { path: path.clone(), source })?;
+        write_atomically(&path, &text).map_err(|source| NetworkError::State { path, source })?;
+        self.by_id.insert(record.sandbox.clone(), record);
+        Ok(())
+    }
+
+    pub fn remove(&mut self, sandbox: &str) -> Result<(), NetworkError> {
+        let path = self.path(sandbox)?;
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(NetworkError::State { path, source }),
+            _ => {
+                self.by_id.remove(sandbox);
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes every file, and the folder.
+    pub fn destroy(self) -> Result<(), NetworkError> {
+        match fs::remove_dir_all(&self.run_dir) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(NetworkError::State { path: self.run_dir, source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The folder lies in memory (/run) and ends with the boot, as links and rules do: there is nothing to sync.
+pub(super) fn write_atomically(path: &Path, text: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension(TEMPORARY.trim_start_matches('.'));
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(text)?;
+    drop(file);
+    fs::rename(&temporary, path)
+}
