@@ -3,7 +3,7 @@
 //! The table is a checked-in text (`schema/kubernetes-1.36.txt`, written by `schema/generate.py`) that is parsed once.
 //! A line `type NAME gvk=GROUP/VERSION/KIND map=atomic` opens a definition; the indented lines after it are its fields:
 //! `NAME TYPE FLAG...`, sorted by name. TYPE is a scalar, a definition, `[]TYPE` or `{}TYPE` (a map from strings). Flags:
-//! `req` (required), `zero` (a struct: written even when empty), `ptr` (a string whose emptiness means something),
+//! `req` (required), `zero` (written even when it is zero), `ptr` (a scalar whose zero is not the same as its absence),
 //! `default=`, `list=atomic|set|map`, `keys=`, `map=atomic`, `patch=merge|replace|retainKeys,…`, `mergekey=` and `#N`, the
 //! field's number on the protobuf wire. `+ #N TYPE` is a message that stands inline in JSON and nested on that wire.
 
@@ -66,9 +66,9 @@ pub struct Field {
     pub name: &'static str,
     pub ty: Ty,
     pub required: bool,
-    /// A struct that is always written out, as `{}` when nothing in it is set.
+    /// Written whether it is set or not: a struct as `{}`, a scalar as its zero.
     pub zero: bool,
-    /// A string for which "" is a value of its own.
+    /// A scalar for which zero is a value of its own; elsewhere zero is the same as absent.
     pub pointer: bool,
     pub default: Option<&'static str>,
     pub list_type: Option<ListType>,

@@ -131,7 +131,7 @@ fn zero_fields_that_are_always_written_are_there() {
     );
     assert_eq!(
         normal(("", "v1", "Service"), json!({"spec": {"ports": [{"port": 80}]}})).0,
-        json!({"metadata": {}, "spec": {"ports": [{"port": 80}]}, "status": {"loadBalancer": {}}})
+        json!({"metadata": {}, "spec": {"ports": [{"port": 80, "targetPort": 0}]}, "status": {"loadBalancer": {}}})
     );
     let (node, _) = normal(("", "v1", "Node"), json!({"metadata": {"name": "n"}}));
     assert_eq!(node["status"]["daemonEndpoints"], json!({"kubeletEndpoint": {"Port": 0}}));
@@ -139,6 +139,21 @@ fn zero_fields_that_are_always_written_are_there() {
     assert_eq!(node["status"]["nodeInfo"]["kubeletVersion"], "");
     assert_eq!(normal(("", "v1", "ConfigMap"), json!({"data": {}})).0, json!({"metadata": {}}));
     assert_eq!(normal(("", "v1", "Namespace"), json!({})).0, json!({"metadata": {}, "spec": {}, "status": {}}));
+}
+
+#[test]
+fn zeros_stay_where_they_mean_something() {
+    let (pod, _) = normal(
+        ("", "v1", "Pod"),
+        json!({"spec": {"hostNetwork": false, "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "stdin": false, "securityContext": {"runAsUser": 0, "privileged": false},
+                "ports": [{"containerPort": 80, "hostPort": 0}]}]}}),
+    );
+    assert_eq!(
+        pod["spec"],
+        json!({"automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0, "containers": [{"name": "c",
+            "resources": {}, "securityContext": {"runAsUser": 0, "privileged": false}, "ports": [{"containerPort": 80}]}]})
+    );
 }
 
 #[test]

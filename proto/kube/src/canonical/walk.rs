@@ -107,9 +107,11 @@ impl Walk {
         self.fields.pop();
         match verdict {
             Verdict::Drop => false,
-            Verdict::Keep if field.required => true,
+            Verdict::Keep if field.zero || field.pointer => true,
             Verdict::Keep => match (&field.ty, &*value) {
-                (Ty::String, Value::String(text)) => field.pointer || !text.is_empty(),
+                (Ty::String | Ty::Bytes, Value::String(text)) => !text.is_empty(),
+                (Ty::Int32 | Ty::Int64 | Ty::Double, Value::Number(number)) => number.as_f64() != Some(0.0),
+                (Ty::Bool, Value::Bool(set)) => *set,
                 (Ty::List(_), Value::Array(items)) => !items.is_empty(),
                 (Ty::Map(_), Value::Object(map)) => !map.is_empty(),
                 _ => true,
@@ -181,7 +183,7 @@ impl Walk {
     fn element(&mut self, ty: &'static Ty, value: &mut Value) -> Verdict {
         if value.is_null() {
             match ty {
-                Ty::Any => return Verdict::Keep,
+                Ty::Any | Ty::Time | Ty::MicroTime => return Verdict::Keep,
                 _ => *value = zero_of(ty),
             }
         }
@@ -225,20 +227,21 @@ impl Walk {
     }
 }
 
-/// What Kubernetes writes whether it was set or not: structs that are no pointers, and required scalars.
+/// What Kubernetes writes whether it was set or not: structs that are no pointers, and some scalars.
 fn fill_zeros(ty: &'static Type, map: &mut Map<String, Value>) {
     for field in &ty.fields {
-        if !(field.zero || field.required) || map.contains_key(field.name) {
+        if !field.zero || map.contains_key(field.name) {
             continue;
         }
         let zero = match &field.ty {
-            Ty::Struct(inner) if field.zero => {
+            Ty::Struct(inner) => {
                 let mut empty = Map::new();
                 fill_zeros(inner.get(), &mut empty);
                 Value::Object(empty)
             }
-            Ty::String | Ty::Int32 | Ty::Int64 | Ty::Bool | Ty::Double if field.required => zero_of(&field.ty),
-            _ => continue,
+            // Without a value these are null to Kubernetes, which is absent to us.
+            Ty::List(_) | Ty::Map(_) | Ty::Any | Ty::Time | Ty::MicroTime | Ty::Bytes => continue,
+            scalar => zero_of(scalar),
         };
         map.insert(field.name.to_owned(), zero);
     }
