@@ -9,6 +9,7 @@ pub mod defaults;
 pub mod field;
 pub mod merge;
 pub mod object;
+pub mod pod;
 pub mod protobuf;
 pub mod quantity;
 pub mod resource;

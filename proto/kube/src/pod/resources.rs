@@ -1,0 +1,111 @@
+//! What a pod asks for and may use: init containers run one after the other, sidecars and containers side by side.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{containers, init_containers, is_sidecar};
+use crate::Object;
+use crate::quantity::Quantity;
+
+/// Amounts of resources: cores in thousandths, the rest in whole units (bytes for memory).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    pub cpu_milli: i64,
+    pub memory_bytes: i64,
+    pub ephemeral_storage_bytes: i64,
+    /// Every other resource by its name (`hugepages-2Mi`, `example.com/gpu`).
+    pub other: BTreeMap<String, i64>,
+}
+
+impl Amounts {
+    /// Reads a resource list (`{"cpu": "500m", "memory": "1Gi"}`); what is no quantity counts as nothing.
+    pub fn from_list(list: &Value) -> Amounts {
+        let mut amounts = Amounts::default();
+        for (name, value) in list.as_object().into_iter().flatten() {
+            let Some(quantity) = quantity(value) else { continue };
+            match name.as_str() {
+                "cpu" => amounts.cpu_milli = quantity.milli_value(),
+                "memory" => amounts.memory_bytes = quantity.value(),
+                "ephemeral-storage" => amounts.ephemeral_storage_bytes = quantity.value(),
+                other => {
+                    amounts.other.insert(other.to_owned(), quantity.value());
+                }
+            }
+        }
+        amounts
+    }
+
+    pub fn add(&mut self, more: &Amounts) {
+        self.cpu_milli = self.cpu_milli.saturating_add(more.cpu_milli);
+        self.memory_bytes = self.memory_bytes.saturating_add(more.memory_bytes);
+        self.ephemeral_storage_bytes = self.ephemeral_storage_bytes.saturating_add(more.ephemeral_storage_bytes);
+        for (name, amount) in &more.other {
+            let slot = self.other.entry(name.clone()).or_insert(0);
+            *slot = slot.saturating_add(*amount);
+        }
+    }
+
+    fn raise_to(&mut self, other: &Amounts) {
+        self.cpu_milli = self.cpu_milli.max(other.cpu_milli);
+        self.memory_bytes = self.memory_bytes.max(other.memory_bytes);
+        self.ephemeral_storage_bytes = self.ephemeral_storage_bytes.max(other.ephemeral_storage_bytes);
+        for (name, amount) in &other.other {
+            let slot = self.other.entry(name.clone()).or_insert(0);
+            *slot = (*slot).max(*amount);
+        }
+    }
+}
+
+/// A quantity as JSON carries it: a string, or a bare number.
+pub fn quantity(value: &Value) -> Option<Quantity> {
+    match value {
+        Value::String(text) => Quantity::parse(text).ok(),
+        Value::Number(number) => Quantity::parse(&number.to_string()).ok(),
+        _ => None,
+    }
+}
+
+/// What the scheduler sets aside for a pod.
+pub fn requests(pod: &Object) -> Amounts {
+    effective(pod, "requests")
+}
+
+/// The most that a pod may use, where every container has a limit; containers without one add nothing.
+pub fn limits(pod: &Object) -> Amounts {
+    effective(pod, "limits")
+}
+
+fn effective(pod: &Object, list: &str) -> Amounts {
+    let of = |container: &Value| Amounts::from_list(&container["resources"][list]);
+    let mut together = Amounts::default();
+    for container in containers(pod) {
+        together.add(&of(container));
+    }
+    let (mut beside, mut at_start) = (Amounts::default(), Amounts::default());
+    for init in init_containers(pod) {
+        let amounts = of(init);
+        if is_sidecar(init) {
+            together.add(&amounts);
+            beside.add(&amounts);
+            at_start.raise_to(&beside);
+        } else {
+            let mut now = beside.clone();
+            now.add(&amounts);
+            at_start.raise_to(&now);
+        }
+    }
+    together.raise_to(&at_start);
+    // Resources of the pod as a whole replace the sum, for what they name.
+    let whole = pod.get("/spec/resources").map(|r| &r[list]).unwrap_or(&Value::Null);
+    if whole.get("cpu").is_some() {
+        together.cpu_milli = Amounts::from_list(whole).cpu_milli;
+    }
+    if whole.get("memory").is_some() {
+        together.memory_bytes = Amounts::from_list(whole).memory_bytes;
+    }
+    if let Some(overhead) = pod.get("/spec/overhead") {
+        together.add(&Amounts::from_list(overhead));
+    }
+    together
+}
