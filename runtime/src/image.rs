@@ -17,8 +17,10 @@ mod catalog;
 pub mod digest;
 mod disk;
 mod error;
+mod install;
 pub mod layer;
 pub mod manifest;
+mod pull;
 pub mod reference;
 pub mod registry;
 pub mod rootfs;
@@ -34,7 +36,8 @@ pub use layer::LayerLimits;
 use manifest::ImageConfig;
 pub use manifest::{Platform, RunConfig};
 pub use reference::Reference;
-pub use registry::Auth;
+use registry::Registries;
+pub use registry::{Auth, Patience};
 pub use rootfs::Rootfs;
 use store::Store;
 pub use unpack::Usage;
@@ -51,6 +54,7 @@ pub struct Config {
     /// Certificates, in PEM files, trusted besides the system's and the bundled ones.
     pub ca_files: Vec<PathBuf>,
     pub limits: LayerLimits,
+    pub patience: Patience,
 }
 
 impl Config {
@@ -62,6 +66,7 @@ impl Config {
             insecure_registries: Vec::new(),
             ca_files: Vec::new(),
             limits: LayerLimits::default(),
+            patience: Patience::default(),
         }
     }
 }
@@ -125,14 +130,17 @@ pub struct FsInfo {
 #[derive(Clone)]
 pub struct Images {
     store: Arc<Store>,
+    registries: Arc<Registries>,
+    limits: LayerLimits,
 }
 
 impl Images {
     /// Opens the store, for this process alone, and removes what a crash left over.
     pub async fn open(config: Config, env: Env) -> Result<Images, ImageError> {
         let (images, snapshots) = (config.images.clone(), config.snapshots.clone());
+        let registries = Registries::new(config.insecure_registries, config.ca_files, config.patience, env.clone());
         let store = blocking(move || Store::open(&images, &snapshots, env)).await?;
-        let images = Images { store: Arc::new(store) };
+        let images = Images { store: Arc::new(store), registries: Arc::new(registries), limits: config.limits };
         images.empty_trash();
         Ok(images)
     }
@@ -153,9 +161,9 @@ impl Images {
         auth: &Auth,
         platform: Option<Platform>,
     ) -> Result<Arc<Image>, ImageError> {
-        let (_, _) = (auth, platform);
         let reference: Reference = reference.parse()?;
-        Err(ImageError::Registry { image: reference.to_string(), source: registry::RegistryError::NotThere })
+        let platform = platform.unwrap_or_else(Platform::host);
+        pull::pull(&self.store, &self.registries, &reference, auth, &platform, self.limits).await
     }
 
     /// Removes a tag, or the whole image when called by id, digest or last tag. No such image is no error. Layers that

@@ -24,6 +24,7 @@ use super::catalog::{Catalog, ImageRecord};
 use super::digest::Digest;
 use super::disk::{lock, names, private_folder, remove_below, sync_filesystem, write_atomically};
 use super::error::ImageError;
+use super::install::Gates;
 use super::manifest::parse_config;
 use super::rootfs::{ContainerRecord, Rootfs, check_container_id};
 use super::snapshots::Snapshots;
@@ -33,6 +34,7 @@ pub(super) struct Store {
     folder: PathBuf,
     pub(super) snapshots: Snapshots,
     pub(super) env: Env,
+    pub(super) gates: Gates,
     state: Mutex<State>,
     /// One sweeper at a time.
     trash: Mutex<()>,
@@ -77,6 +79,7 @@ impl Store {
             folder: folder.to_owned(),
             snapshots: Snapshots::open(snapshots)?,
             env,
+            gates: Gates::default(),
             state: Mutex::new(State::default()),
             trash: Mutex::new(()),
             _lock: held,
@@ -186,14 +189,25 @@ impl Store {
                 write_atomically(&path, bytes, true)?;
             }
         }
-        sync_filesystem(self.snapshots.base())?;
+        if !self.is_synced(&record) {
+            sync_filesystem(self.snapshots.base())?;
+        }
         let mut state = self.state.lock();
         let mut catalog = state.catalog.clone();
         let id = record.id.clone();
         catalog.add(record);
-        self.replace_catalog(&mut state, catalog)?;
-        self.collect(&mut state)?;
+        if catalog != state.catalog {
+            self.replace_catalog(&mut state, catalog)?;
+            self.collect(&mut state)?;
+        }
         state.images.get(&id).cloned().ok_or_else(|| ImageError::NotFound(id.to_string()))
+    }
+
+    /// Whether the record on disk names all of an image's layers already: then they were synced before it was written.
+    fn is_synced(&self, record: &ImageRecord) -> bool {
+        let state = self.state.lock();
+        let known: BTreeSet<Digest> = state.catalog.images.values().flat_map(ImageRecord::chains).collect();
+        record.chains().iter().all(|chain| known.contains(chain))
     }
 
     /// Takes a name or a whole image away; says whether there was one. Layers in use stay.

@@ -87,6 +87,13 @@ pub struct Unpacked {
     links_below: Vec<(Name, Name)>,
 }
 
+impl Unpacked {
+    /// Whether [`settle`] has to look at the layers below.
+    pub fn needs_lowers(&self) -> bool {
+        !self.implied.is_empty() || !self.links_below.is_empty()
+    }
+}
+
 /// Unpacks a whole archive into `folder`; what it replaces on its way goes to `aside`, for the caller to remove.
 pub fn unpack<R: Read>(input: R, folder: &OwnedFd, aside: &OwnedFd, limits: &Limits) -> Result<Unpacked, UnpackError> {
     let mut archive = Archive::new(input);

@@ -1,0 +1,222 @@
+//! From layers as they arrive to an image that is there: shared by pulling and importing.
+//!
+//! Up to [`PARALLEL_LAYERS`] layers are unpacked at once, each in a folder of its own; they are settled and committed
+//! in order, from the lowest, because a layer may need what is below it. Of several installations that want the same
+//! layer, one unpacks it and the others wait. That cannot deadlock: whoever holds a layer waits only for lower ones of
+//! the same chain, and the lowest layer that is missing is always being worked on by whoever holds it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io::{self, Read};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedMutexGuard, mpsc};
+
+use super::blocking;
+use super::catalog::{ImageRecord, LayerRecord};
+use super::digest::Digest;
+use super::disk::open_folder;
+use super::error::ImageError;
+use super::layer::{Expected, LayerError, LayerLimits, apply};
+use super::manifest::ManifestError;
+use super::snapshots::Ingest;
+use super::store::Store;
+use super::unpack::{Unpacked, settle};
+
+pub(super) const PARALLEL_LAYERS: usize = 3;
+/// Pieces of a layer on their way from the network to the unpacker.
+const PIECES_MAX: usize = 16;
+
+/// The layers that are being unpacked right now.
+#[derive(Default)]
+pub(super) struct Gates(Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Gates {
+    fn of(&self, chain: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut gates = self.0.lock();
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        if let Some(gate) = gates.get(chain).and_then(Weak::upgrade) {
+            return gate;
+        }
+        let gate = Arc::default();
+        gates.insert(chain.clone(), Arc::downgrade(&gate));
+        gate
+    }
+}
+
+/// Where layers come from.
+pub(super) trait Source {
+    /// Sends the stored bytes of a layer (by its place in the image) to `sink`.
+    fn send(&self, at: usize, sink: mpsc::Sender<Bytes>) -> impl Future<Output = Result<(), ImageError>> + Send;
+}
+
+/// An image that is known by its documents, not yet by its layers.
+pub(super) struct Candidate {
+    /// What the image is called in messages.
+    pub shown: String,
+    pub record: ImageRecord,
+    /// What each layer must turn out to be.
+    pub expected: Vec<Expected>,
+    pub manifest: Bytes,
+    pub config: Bytes,
+}
+
+impl Candidate {
+    /// Pairs the manifest's layers with the configuration's diffIDs.
+    pub(super) fn layers(layers: &[(Digest, u64)], diff_ids: &[Digest]) -> Result<Vec<LayerRecord>, ManifestError> {
+        if layers.len() != diff_ids.len() {
+            return Err(ManifestError::LayersDiffer { layers: layers.len(), diff_ids: diff_ids.len() });
+        }
+        let pairs = layers.iter().zip(diff_ids);
+        Ok(pairs
+            .map(|((digest, size), diff_id)| LayerRecord {
+                digest: digest.clone(),
+                size: *size,
+                diff_id: diff_id.clone(),
+            })
+            .collect())
+    }
+}
+
+/// A layer in its temporary folder, whole and verified; the guard keeps others from doing it too.
+struct Ready {
+    ingest: Ingest,
+    unpacked: Unpacked,
+    _gate: OwnedMutexGuard<()>,
+}
+
+/// Unpacks what is missing and makes the image known.
+pub(super) async fn install(
+    store: &Arc<Store>,
+    candidate: Candidate,
+    source: &impl Source,
+    limits: LayerLimits,
+) -> Result<Arc<super::Image>, ImageError> {
+    let chains = candidate.record.chains();
+    let mut leased = chains.clone();
+    leased.extend([candidate.record.id.clone(), candidate.record.manifest.clone()]);
+    let lease = store.lease(leased);
+    let layer_error = |at: usize, source: LayerError| ImageError::Layer {
+        image: candidate.shown.clone(),
+        digest: candidate.record.layers[at].digest.clone(),
+        source: Box::new(source),
+    };
+    let layers = chains.iter().enumerate().map(|(at, chain)| {
+        let expected = &candidate.expected[at];
+        async move { (at, fetch(store, chain, at, expected, source, limits).await) }
+    });
+    let mut ready = std::pin::pin!(futures::stream::iter(layers).buffered(PARALLEL_LAYERS));
+    while let Some((at, fetched)) = ready.next().await {
+        let fetched = fetched.map_err(|error| match error {
+            FetchError::Image(error) => error,
+            FetchError::Layer(error) => layer_error(at, error),
+        })?;
+        let Some(layer) = fetched else { continue };
+        commit(store, layer, &chains[..=at]).await?.map_err(|error| layer_error(at, error))?;
+    }
+    let store_too = Arc::clone(store);
+    let Candidate { record, manifest, config, .. } = candidate;
+    let image = blocking(move || store_too.commit(record, &manifest, &config)).await;
+    drop(lease);
+    image
+}
+
+enum FetchError {
+    Image(ImageError),
+    Layer(LayerError),
+}
+
+/// A layer unpacked and verified, or none if it is there already.
+async fn fetch(
+    store: &Arc<Store>,
+    chain: &Digest,
+    at: usize,
+    expected: &Expected,
+    source: &impl Source,
+    limits: LayerLimits,
+) -> Result<Option<Ready>, FetchError> {
+    if store.has_layer(chain) {
+        return Ok(None);
+    }
+    let gate = store.gates.of(chain).lock_owned().await;
+    if store.has_layer(chain) {
+        return Ok(None);
+    }
+    let (sink, pieces) = mpsc::channel(PIECES_MAX);
+    let (store, expected) = (Arc::clone(store), expected.clone());
+    let unpacking = tokio::task::spawn_blocking(move || unpack_layer(&store, pieces, &expected, &limits));
+    let (sent, unpacked) = tokio::join!(source.send(at, sink), unpacking);
+    let (ingest, unpacked) = match (sent, unpacked.unwrap_or(Err(FetchError::Image(ImageError::Interrupted)))) {
+        // The disk's complaint comes first; then the source's, whose end only looks to the unpacker like a short layer.
+        (_, Err(FetchError::Image(error))) => return Err(FetchError::Image(error)),
+        (_, Err(FetchError::Layer(LayerError::Unpack(error)))) if error.is_local() => {
+            return Err(FetchError::Layer(LayerError::Unpack(error)));
+        }
+        (Err(error), _) => return Err(FetchError::Image(error)),
+        (Ok(()), unpacked) => unpacked?,
+    };
+    Ok(Some(Ready { ingest, unpacked, _gate: gate }))
+}
+
+fn unpack_layer(
+    store: &Store,
+    pieces: mpsc::Receiver<Bytes>,
+    expected: &Expected,
+    limits: &LayerLimits,
+) -> Result<(Ingest, Unpacked), FetchError> {
+    let ingest = store.snapshots.ingest(&store.env.rng.uuid()).map_err(FetchError::Image)?;
+    let folder = open_folder(&ingest.folder()).map_err(FetchError::Image)?;
+    let aside = open_folder(&ingest.aside()).map_err(FetchError::Image)?;
+    let stream = Pieces { pieces, current: Bytes::new() };
+    let unpacked = apply(stream, expected, &folder, &aside, limits).map_err(FetchError::Layer)?;
+    Ok((ingest, unpacked))
+}
+
+/// `chains` are those of the layers below, and the layer's own as the last. An outer error is the disk's.
+async fn commit(store: &Arc<Store>, layer: Ready, chains: &[Digest]) -> Result<Result<(), LayerError>, ImageError> {
+    let (store, chains) = (Arc::clone(store), chains.to_vec());
+    blocking(move || {
+        let Some((chain, below)) = chains.split_last() else { return Ok(Ok(())) };
+        let folder = open_folder(&layer.ingest.folder())?;
+        let lowers = if layer.unpacked.needs_lowers() {
+            below
+                .iter()
+                .rev()
+                .map(|chain| open_folder(&store.snapshots.layer_folder(chain)))
+                .collect::<Result<Vec<_>, _>>()?
+        } else {
+            Vec::new()
+        };
+        let usage = match settle(layer.unpacked, &folder, &lowers) {
+            Ok(usage) => usage,
+            Err(error) => return Ok(Err(LayerError::Unpack(error))),
+        };
+        layer.ingest.commit(chain, usage)?;
+        store.layer_committed(chain.clone(), usage);
+        Ok(Ok(()))
+    })
+    .await
+}
+
+/// The receiving end as a reader, for a blocking thread.
+struct Pieces {
+    pieces: mpsc::Receiver<Bytes>,
+    current: Bytes,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.current = piece,
+                None => return Ok(0),
+            }
+        }
+        let n = buffer.len().min(self.current.len());
+        buffer[..n].copy_from_slice(&self.current.split_to(n));
+        Ok(n)
+    }
+}

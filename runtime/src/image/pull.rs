@@ -1,0 +1,126 @@
+//! A pull: reference → manifest (through indexes, by platform) → configuration → layers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::Image;
+use super::catalog::ImageRecord;
+use super::digest::Digest;
+use super::error::ImageError;
+use super::install::{Candidate, Source, install};
+use super::layer::{Expected, LayerLimits};
+use super::manifest::{Descriptor, Document, Manifest, ManifestError, Platform, choose, parse_config, parse_document};
+use super::reference::Reference;
+use super::registry::{Auth, Fetched, Registries, RegistryError, Repository};
+use super::store::Store;
+
+/// An index of indexes is allowed; a third one serves no one.
+const INDEXES_MAX: usize = 2;
+
+pub(super) async fn pull(
+    store: &Arc<Store>,
+    registries: &Arc<Registries>,
+    reference: &Reference,
+    auth: &Auth,
+    platform: &Platform,
+    limits: LayerLimits,
+) -> Result<Arc<Image>, ImageError> {
+    let repository = registries.repository(reference, auth);
+    let shown = reference.to_string();
+    let resolved = resolve(&repository, reference, platform).await.map_err(|error| error.named(&shown))?;
+    tracing::info!(image = %shown, manifest = %resolved.fetched.digest, layers = resolved.manifest.layers.len(), "pulling");
+    let candidate = candidate(reference, &resolved).map_err(|error| PullError::from(error).named(&shown))?;
+    let source = Blobs { repository, layers: resolved.manifest.layers, shown };
+    install(store, candidate, &source, limits).await
+}
+
+/// What goes wrong before the layers.
+#[derive(Debug, thiserror::Error)]
+enum PullError {
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+}
+
+impl PullError {
+    fn named(self, image: &str) -> ImageError {
+        match self {
+            PullError::Registry(source) => ImageError::Registry { image: image.to_owned(), source },
+            PullError::Manifest(source) => ImageError::Manifest { image: image.to_owned(), source },
+        }
+    }
+}
+
+struct Resolved {
+    /// The digest that the reference stands for: an index's where it names one.
+    top: Digest,
+    fetched: Fetched,
+    manifest: Manifest,
+    config: Bytes,
+}
+
+async fn resolve(repository: &Repository, reference: &Reference, platform: &Platform) -> Result<Resolved, PullError> {
+    let mut fetched = repository.manifest(reference.wanted()).await?;
+    let top = fetched.digest.clone();
+    for _ in 0..=INDEXES_MAX {
+        match parse_document(&fetched.bytes, fetched.media_type.as_deref())? {
+            Document::Manifest(manifest) => {
+                let config = repository.small_blob(&manifest.config).await?;
+                return Ok(Resolved { top, fetched, manifest, config });
+            }
+            Document::Index(entries) => {
+                let chosen = choose(&entries, platform)?;
+                fetched = repository.manifest(chosen.digest.as_str()).await?;
+                if fetched.bytes.len() as u64 != chosen.size {
+                    let actual = fetched.bytes.len() as u64;
+                    return Err(RegistryError::Shorter { wanted: chosen.size, actual }.into());
+                }
+            }
+        }
+    }
+    Err(ManifestError::TooDeep(INDEXES_MAX).into())
+}
+
+fn candidate(reference: &Reference, resolved: &Resolved) -> Result<Candidate, ManifestError> {
+    let config = parse_config(&resolved.config)?;
+    let blobs: Vec<(Digest, u64)> =
+        resolved.manifest.layers.iter().map(|layer| (layer.digest.clone(), layer.size)).collect();
+    let layers = Candidate::layers(&blobs, &config.diff_ids)?;
+    let expected = layers
+        .iter()
+        .map(|layer| Expected { blob: Some((layer.digest.clone(), layer.size)), diff_id: layer.diff_id.clone() })
+        .collect();
+    let size = blobs.iter().fold(resolved.manifest.config.size, |sum, (_, size)| sum.saturating_add(*size));
+    let record = ImageRecord {
+        id: resolved.manifest.config.digest.clone(),
+        manifest: resolved.fetched.digest.clone(),
+        size,
+        tags: reference.tagged().into_iter().collect(),
+        digests: vec![reference.with_digest(&resolved.top)],
+        layers,
+        pinned: false,
+    };
+    Ok(Candidate {
+        shown: reference.to_string(),
+        record,
+        expected,
+        manifest: resolved.fetched.bytes.clone(),
+        config: resolved.config.clone(),
+    })
+}
+
+struct Blobs {
+    repository: Repository,
+    layers: Vec<Descriptor>,
+    shown: String,
+}
+
+impl Source for Blobs {
+    async fn send(&self, at: usize, sink: mpsc::Sender<Bytes>) -> Result<(), ImageError> {
+        let sent = self.repository.blob(&self.layers[at], &sink).await;
+        sent.map_err(|source| ImageError::Registry { image: self.shown.clone(), source })
+    }
+}
