@@ -1,0 +1,116 @@
+//! What a creator does around libcontainer: the root it mounts, and the last stage before execve.
+
+use crate::wire_struct;
+
+wire_struct! {
+    /// The mounts that make the root.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Root {
+        /// Overlay layers, topmost first. With one entry and no upper folder it is bound as it is.
+        pub lower: Vec<String>,
+        pub upper: String,
+        pub work: String,
+        pub read_only: bool,
+    }
+}
+
+wire_struct! {
+    /// A volume, bound from the host after the root has been pivoted to.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Volume {
+        pub source: String,
+        pub destination: String,
+        pub read_only: bool,
+        /// The submounts too are made read-only; refused when the kernel cannot.
+        pub recursive_read_only: bool,
+        /// 0 private, 1 from the host (slave), 2 both ways (shared).
+        pub propagation: u8,
+        pub no_exec: bool,
+    }
+}
+
+wire_struct! {
+    /// A resource limit by its number.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Rlimit {
+        pub resource: u32,
+        pub soft: u64,
+        pub hard: u64,
+    }
+}
+
+wire_struct! {
+    /// Who the process runs as, before names are looked up in the root.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct User {
+        /// `name`, `uid`, `name:group` or `uid:gid`; empty for root.
+        pub name: String,
+        /// Overrides the group when given.
+        pub gid: Option<u32>,
+        pub extra_gids: Vec<u32>,
+        /// Groups of the user in /etc/group are added.
+        pub merge_groups: bool,
+    }
+}
+
+wire_struct! {
+    /// Who the process runs as, resolved.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Ids {
+        pub uid: u32,
+        pub gid: u32,
+        pub groups: Vec<u32>,
+        pub home: String,
+    }
+}
+
+wire_struct! {
+    /// The process itself: what our executor applies, in the order of the fields' use.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Process {
+        pub args: Vec<String>,
+        pub env: Vec<String>,
+        pub cwd: String,
+        /// Bits by capability number.
+        pub bounding: u64,
+        pub effective: u64,
+        pub permitted: u64,
+        pub inheritable: u64,
+        pub ambient: u64,
+        pub no_new_privs: bool,
+        pub rlimits: Vec<Rlimit>,
+        pub oom_score_adj: Option<i32>,
+        /// A compiled seccomp program (struct sock_filter), empty for none.
+        pub seccomp: Vec<u8>,
+        pub apparmor: String,
+        pub umask: Option<u32>,
+    }
+}
+
+wire_struct! {
+    /// A sized write into a cgroup file, made between create and start.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct CgroupWrite {
+        pub path: String,
+        pub value: String,
+    }
+}
+
+wire_struct! {
+    /// Everything a creator needs beside `config.json`.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Launch {
+        pub root: Root,
+        pub volumes: Vec<Volume>,
+        pub user: User,
+        pub process: Process,
+        /// The container's folder in each mounted hierarchy (one on v2). The creator makes and joins them itself.
+        pub cgroups: Vec<String>,
+        /// The hierarchy is v2: joined by clone3, and no `tasks` files.
+        pub unified: bool,
+        /// The CPU quota and the like, which would slow the creation itself.
+        pub before_start: Vec<CgroupWrite>,
+        /// v2 only: the device program, empty for none.
+        pub device_program: Vec<u8>,
+    }
+}

@@ -1,0 +1,34 @@
+//! Names of the files under a sandbox's folder, `<run>/sandboxes/<sandbox>`, which is 0700.
+
+use std::path::{Path, PathBuf};
+
+use crate::id::Id;
+
+/// The supervisor's socket.
+pub fn socket(sandbox: &Path) -> PathBuf {
+    sandbox.join("supervisor.sock")
+}
+
+/// The folder of one container.
+pub fn bundle(sandbox: &Path, container: &Id) -> PathBuf {
+    sandbox.join("containers").join(container.as_str())
+}
+
+/// Where libcontainer keeps its state, a folder a container.
+pub fn libcontainer(sandbox: &Path) -> PathBuf {
+    sandbox.join("libcontainer")
+}
+
+/// In a bundle: the OCI configuration, as libcontainer reads it.
+pub const CONFIG: &str = "config.json";
+/// In a bundle: [`crate::Launch`].
+pub const LAUNCH: &str = "launch";
+/// In a bundle: the resolved [`crate::launch::Ids`], written by the creator.
+pub const IDS: &str = "ids";
+/// In a bundle: [`crate::ExitRecord`].
+pub const EXIT: &str = "exit";
+/// In a bundle: the mount point of the root.
+pub const ROOTFS: &str = "rootfs";
+/// In a bundle: FIFOs. The container holds them open for reading too, so they outlive whoever reads the log.
+pub const STDOUT: &str = "stdout";
+pub const STDERR: &str = "stderr";
