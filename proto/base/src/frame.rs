@@ -17,6 +17,8 @@ wire_struct! {
         pub log_path: String,
         pub tty: bool,
         pub stdin: bool,
+        /// v2: the folder of its cgroup, into which its processes are cloned. Empty on v1.
+        pub cgroup: String,
     }
 }
 
@@ -89,6 +91,7 @@ mod tests {
 
     fn unit() -> impl Strategy<Value = Unit> {
         ("[a-z0-9]{1,64}", ".*", any::<bool>(), any::<bool>()).prop_map(|(id, log_path, tty, stdin)| Unit {
+            cgroup: String::new(),
             id: Id::parse(&id).expect("the pattern is that of an id"),
             log_path,
             tty,

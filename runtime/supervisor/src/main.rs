@@ -1,1 +1,126 @@
-fn main() {}
+//! `gantry-supervisor <sandbox folder> [<cgroup folder> …]`: keeps the containers of one pod while the runtime may come
+//! and go. It owns their output and their exit codes, forks a short-lived creator for every create and exec (libcontainer
+//! runs nowhere else, because this program has one thread for life), and speaks frames over the socket in its folder.
+//! The first process returns once the socket listens; the one that stays is a child of nobody in particular.
+
+mod creator;
+mod executor;
+mod inroot;
+mod log;
+mod root;
+mod serve;
+mod socket;
+mod sys;
+mod unit;
+mod users;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use gantry_base::layout;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::sys::Forked;
+
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("usage: gantry-supervisor <sandbox folder> [<cgroup folder> …]")]
+    Usage,
+    #[error("{what} {path:?}: {source}")]
+    Path { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{what}: {source}")]
+    Step { what: &'static str, source: io::Error },
+}
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gantry-supervisor: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<(), StartError> {
+    let mut arguments = std::env::args_os().skip(1);
+    let sandbox = PathBuf::from(arguments.next().ok_or(StartError::Usage)?);
+    let cgroups: Vec<PathBuf> = arguments.map(PathBuf::from).collect();
+    let listener = listen(&sandbox)?;
+    let step = |what: &'static str| move |source: io::Error| StartError::Step { what, source };
+    // v2: one folder, entered by clone3. v1: one a hierarchy, entered after the fork.
+    let unified = match cgroups.as_slice() {
+        [only] if !only.join("tasks").exists() => Some(open_dir(only)?),
+        _ => None,
+    };
+    match sys::fork_into(unified.as_ref().map(|c| c.as_fd())).map_err(step("fork"))? {
+        Forked::Parent(_) => sys::exit_now(0),
+        Forked::Child => {}
+    }
+    drop(unified);
+    for cgroup in &cgroups {
+        let tasks = cgroup.join("tasks");
+        // An own cgroup is a protection, not a condition: the supervisor of a host without some controller works too.
+        let _ = std::fs::write(tasks, "0");
+    }
+    rustix::process::setsid().map_err(|e| step("setsid")(e.into()))?;
+    sys::set_child_subreaper().map_err(step("become subreaper"))?;
+    detach_stdio().map_err(step("detach from standard streams"))?;
+    let signals = block_signals().map_err(step("block signals"))?;
+    serve::Supervisor::new(sandbox, listener, signals).run().map_err(step("poll"))
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd, StartError> {
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|e| StartError::Path {
+        what: "open cgroup",
+        path: path.to_owned(),
+        source: e.into(),
+    })
+}
+
+/// Bound under a short relative name, since a socket's path may not be longer than 107 bytes.
+fn listen(sandbox: &Path) -> Result<OwnedFd, StartError> {
+    let failed = |what| {
+        let path = sandbox.to_owned();
+        move |source: io::Error| StartError::Path { what, path, source }
+    };
+    std::env::set_current_dir(sandbox).map_err(failed("enter"))?;
+    let path = layout::socket(Path::new(""));
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove the old socket in")(e)),
+        _ => {}
+    }
+    let bind = || -> rustix::io::Result<OwnedFd> {
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+        let bound = rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?);
+        rustix::process::umask(before);
+        bound?;
+        rustix::net::listen(&socket, 4)?;
+        Ok(socket)
+    };
+    bind().map_err(|e| failed("listen in")(e.into()))
+}
+
+fn detach_stdio() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    Ok(())
+}
+
+/// SIGCHLD wakes the loop; the others are not ours to die of: a supervisor leaves when it is told over its socket.
+fn block_signals() -> io::Result<SignalFd> {
+    let mut watched = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        watched.add(signal);
+    }
+    watched.thread_block()?;
+    Ok(SignalFd::with_flags(&watched, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+}

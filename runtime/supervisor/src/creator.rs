@@ -1,0 +1,295 @@
+//! What a forked creator does: everything around libcontainer, then libcontainer, then it ends. It never returns to the
+//! supervisor's loop, and libcontainer's side effects (its directory, its dumpable flag, its panics) die with it.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use gantry_base::codec::Wire;
+use gantry_base::launch::{Ids, Launch};
+use gantry_base::limits::{ERROR_TEXT_MAX_BYTES, LAUNCH_MAX_BYTES, USER_FILE_MAX_BYTES};
+use gantry_base::{DecodeError, Id, frame, layout, wire_struct};
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+
+use crate::executor::{LastStage, OpenVolume, Stage, plain};
+use crate::users::{self, UserError};
+use crate::{inroot, root, socket};
+
+wire_struct! {
+    /// What a creator reports before it ends.
+    #[derive(Debug)]
+    pub struct Report {
+        pub pid: i32,
+        /// Empty on success.
+        pub error: String,
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error("read {path:?}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("launch file: {0}")]
+    Launch(#[from] DecodeError),
+    #[error(transparent)]
+    Root(#[from] root::RootError),
+    #[error("read {file} of the image: {source}")]
+    UserFile { file: &'static str, source: io::Error },
+    #[error(transparent)]
+    User(#[from] UserError),
+    #[error("join cgroup {path:?}: {source}")]
+    Cgroup { path: String, source: io::Error },
+    #[error("write {path:?}: {source}")]
+    Write { path: String, source: io::Error },
+    #[error("terminal: {0}")]
+    Terminal(#[source] io::Error),
+    #[error("{0}")]
+    Container(#[from] libcontainer::error::LibcontainerError),
+    #[error("libcontainer reports no pid")]
+    NoPid,
+}
+
+/// The standard streams of a process, or a wish for a terminal.
+pub enum Stdio {
+    Terminal,
+    Streams { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+}
+
+pub struct Task<'a> {
+    pub sandbox: &'a Path,
+    pub container: &'a Id,
+    pub stdio: Stdio,
+    /// Held open by the process until it execs.
+    pub failure: BorrowedFd<'a>,
+}
+
+struct Made {
+    pid: i32,
+    master: Option<OwnedFd>,
+}
+
+/// Runs in the forked child: makes the container, starts it, reports and ends.
+pub fn create_and_exit(task: Task<'_>, report: BorrowedFd<'_>) -> ! {
+    finish(create(task), report)
+}
+
+/// The same for a further process in a running container.
+pub fn exec_and_exit(task: Task<'_>, launch: OwnedFd, report: BorrowedFd<'_>) -> ! {
+    finish(exec(task, launch), report)
+}
+
+fn finish(result: Result<Made, CreateError>, report: BorrowedFd<'_>) -> ! {
+    let (frame, master) = match &result {
+        Ok(made) => (Report { pid: made.pid, error: String::new() }, made.master.as_ref()),
+        Err(error) => {
+            let mut text = innermost(error);
+            let mut end = text.len().min(ERROR_TEXT_MAX_BYTES);
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.truncate(end);
+            (Report { pid: 0, error: text }, None)
+        }
+    };
+    let fds: Vec<BorrowedFd<'_>> = master.iter().map(|fd| fd.as_fd()).collect();
+    let sent = socket::send(report, &frame::encode(&frame), &fds);
+    crate::sys::exit_now(i32::from(sent.is_err() || result.is_err()))
+}
+
+/// libcontainer's outer errors say only that something failed: the whole chain, without repetitions.
+fn innermost(error: &CreateError) -> String {
+    let mut text = plain(error);
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let words = plain(&inner);
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
+fn read_launch(file: impl io::Read, path: &Path) -> Result<Launch, CreateError> {
+    let failed = |source| CreateError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut file.take(LAUNCH_MAX_BYTES as u64 + 1), &mut bytes).map_err(failed)?;
+    if bytes.len() > LAUNCH_MAX_BYTES {
+        return Err(failed(io::ErrorKind::FileTooLarge.into()));
+    }
+    Ok(frame::decode(&bytes)?)
+}
+
+fn create(task: Task<'_>) -> Result<Made, CreateError> {
+    let bundle = layout::bundle(task.sandbox, task.container);
+    let path = bundle.join(layout::LAUNCH);
+    let file = std::fs::File::open(&path).map_err(|source| CreateError::Read { path: path.clone(), source })?;
+    let launch = read_launch(file, &path)?;
+    join_cgroups(&launch)?;
+    let trees = root::open_volumes(&launch.volumes)?;
+    root::leave_host_mounts()?;
+    root::hide_cgroup_files(&launch.cgroups, launch.unified)?;
+    let rootfs = root::mount_root(&launch.root, &bundle.join(layout::ROOTFS))?;
+    root::make_mount_points(&rootfs, &launch.volumes, &trees, &launch.process.cwd)?;
+    let ids = resolve(&launch, rootfs.as_fd())?;
+    let mut encoded = Vec::new();
+    ids.put(&mut encoded);
+    write(bundle.join(layout::IDS), &encoded)?;
+    drop(rootfs);
+
+    adjust_oom_score(launch.process.oom_score_adj);
+    let volumes = root::numbers(&trees)
+        .into_iter()
+        .zip(&launch.volumes)
+        .map(|(tree, volume)| OpenVolume { tree, destination: volume.destination.clone() })
+        .collect();
+    let stage = stage(&launch, ids, volumes, &task);
+    let terminal = Terminal::for_stdio(&task.stdio, &bundle)?;
+    let mut builder = base(&task, stage)?;
+    if let Stdio::Streams { stdin, stdout, stderr } = task.stdio {
+        builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
+    }
+    if let Some(terminal) = &terminal {
+        builder = builder.with_console_socket(Some(&terminal.path));
+    }
+    let init = builder.as_init(&bundle).with_systemd(false).with_detach(terminal.is_some()).as_sibling(true);
+    let mut container = init.build()?;
+    let pid = container.pid().ok_or(CreateError::NoPid)?.as_raw();
+    let master = terminal.map(Terminal::receive).transpose()?;
+    for write in &launch.before_start {
+        std::fs::write(&write.path, &write.value)
+            .map_err(|source| CreateError::Write { path: write.path.clone(), source })?;
+    }
+    container.start()?;
+    Ok(Made { pid, master })
+}
+
+/// The process document that libcontainer wants; all that matters is applied by our own last stage.
+const TENANT: &str =
+    r#"{"terminal":false,"user":{"uid":0,"gid":0},"args":["exec"],"env":["PATH=/","HOME=/"],"cwd":"/"}"#;
+const TENANT_TERMINAL: &str =
+    r#"{"terminal":true,"user":{"uid":0,"gid":0},"args":["exec"],"env":["PATH=/","HOME=/"],"cwd":"/"}"#;
+
+fn exec(task: Task<'_>, launch: OwnedFd) -> Result<Made, CreateError> {
+    let bundle = layout::bundle(task.sandbox, task.container);
+    let launch = read_launch(std::fs::File::from(launch), Path::new("memfd"))?;
+    let path = bundle.join(layout::IDS);
+    let encoded = std::fs::read(&path).map_err(|source| CreateError::Read { path, source })?;
+    let ids = Ids::take(&mut encoded.as_slice())?;
+    join_cgroups(&launch)?;
+    root::leave_host_mounts()?;
+    root::hide_cgroup_files(&launch.cgroups, launch.unified)?;
+    adjust_oom_score(launch.process.oom_score_adj);
+    let stage = stage(&launch, ids, Vec::new(), &task);
+    let terminal = Terminal::for_stdio(&task.stdio, &bundle)?;
+    let document = process_document(if terminal.is_some() { TENANT_TERMINAL } else { TENANT })?;
+    let mut builder = base(&task, stage)?;
+    if let Stdio::Streams { stdin, stdout, stderr } = task.stdio {
+        builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
+    }
+    if let Some(terminal) = &terminal {
+        builder = builder.with_console_socket(Some(&terminal.path));
+    }
+    let process = PathBuf::from(format!("/proc/self/fd/{}", document.as_raw_fd()));
+    let tenant = builder.as_tenant().with_process(Some(process)).with_detach(terminal.is_some()).as_sibling(true);
+    let pid = tenant.build()?.as_raw();
+    let master = terminal.map(Terminal::receive).transpose()?;
+    Ok(Made { pid, master })
+}
+
+fn base(task: &Task<'_>, stage: Stage) -> Result<ContainerBuilder, CreateError> {
+    let builder = ContainerBuilder::new(task.container.to_string(), SyscallType::default());
+    Ok(builder.with_root_path(layout::libcontainer(task.sandbox))?.with_executor(LastStage(Rc::new(stage))))
+}
+
+fn stage(launch: &Launch, ids: Ids, volumes: Vec<OpenVolume>, task: &Task<'_>) -> Stage {
+    let mut process = launch.process.clone();
+    if !process.env.iter().any(|e| e.starts_with("HOME=")) {
+        process.env.push(format!("HOME={}", ids.home));
+    }
+    // A user other than root starts with what is ambient; the rest of its sets would be dropped by execve anyway, and
+    // bits that only setuid programs may gain stay in the bounding set.
+    if ids.uid != 0 {
+        process.effective = process.ambient;
+        process.permitted = process.ambient;
+    }
+    Stage { process, ids, volumes, failure: task.failure.as_raw_fd() }
+}
+
+fn resolve(launch: &Launch, rootfs: BorrowedFd<'_>) -> Result<Ids, CreateError> {
+    let read = |file: &'static str| {
+        inroot::read_bounded(rootfs, Path::new(file), USER_FILE_MAX_BYTES)
+            .map_err(|source| CreateError::UserFile { file, source })
+    };
+    Ok(users::resolve(&launch.user, &read("/etc/passwd")?, &read("/etc/group")?)?)
+}
+
+/// v2 creators are cloned into the cgroup. On v1 a process that writes its own thread id to `tasks` does not wait for
+/// RCU, as a write to `cgroup.procs` would.
+fn join_cgroups(launch: &Launch) -> Result<(), CreateError> {
+    if launch.unified {
+        return Ok(());
+    }
+    for cgroup in &launch.cgroups {
+        std::fs::write(format!("{cgroup}/tasks"), "0")
+            .map_err(|source| CreateError::Cgroup { path: cgroup.clone(), source })?;
+    }
+    Ok(())
+}
+
+/// Lowering the score needs CAP_SYS_RESOURCE; the runtime has clamped what it knows cannot be had, the rest is best effort.
+fn adjust_oom_score(score: Option<i32>) {
+    if let Some(score) = score {
+        let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
+    }
+}
+
+fn write(path: PathBuf, bytes: &[u8]) -> Result<(), CreateError> {
+    std::fs::write(&path, bytes)
+        .map_err(|source| CreateError::Write { path: path.to_string_lossy().into_owned(), source })
+}
+
+fn process_document(text: &str) -> Result<std::fs::File, CreateError> {
+    let failed = |source| CreateError::Write { path: "memfd".to_owned(), source };
+    let fd = rustix::fs::memfd_create("process", rustix::fs::MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    Ok(file)
+}
+
+/// The socket at which libcontainer delivers the terminal's master.
+struct Terminal {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Terminal {
+    fn for_stdio(stdio: &Stdio, bundle: &Path) -> Result<Option<Terminal>, CreateError> {
+        match stdio {
+            Stdio::Streams { .. } => Ok(None),
+            Stdio::Terminal => {
+                let path = bundle.join(format!("tty-{}", std::process::id()));
+                // Bound by its short name: a socket's path may not be longer than 107 bytes.
+                let back = std::env::current_dir().map_err(CreateError::Terminal)?;
+                std::env::set_current_dir(bundle).map_err(CreateError::Terminal)?;
+                let name = path.file_name().unwrap_or_default();
+                let listener = UnixListener::bind(name).map_err(CreateError::Terminal)?;
+                std::env::set_current_dir(back).map_err(CreateError::Terminal)?;
+                Ok(Some(Terminal { listener, path }))
+            }
+        }
+    }
+
+    /// The container has sent it before it counted as created.
+    fn receive(self) -> Result<OwnedFd, CreateError> {
+        let (stream, _) = self.listener.accept().map_err(CreateError::Terminal)?;
+        let _ = std::fs::remove_file(&self.path);
+        match socket::receive(&stream).map_err(CreateError::Terminal)? {
+            Some((_, fds)) if !fds.is_empty() => Ok(fds.into_iter().next().expect("just found not empty")),
+            _ => Err(CreateError::Terminal(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+}

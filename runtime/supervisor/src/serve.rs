@@ -1,0 +1,483 @@
+//! The loop: one poll over the socket, its connections, every container's pidfd and output, and the creators in flight.
+//! Known processes are reaped through their pidfds; everything else (intermediates, orphans of the pod) only while no
+//! creator is in flight, because until a creator has reported nobody knows which pid is a container's.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use gantry_base::frame::{self, Event, Request, Unit};
+use gantry_base::{Id, layout};
+use nix::sys::wait::{Id as WaitTarget, WaitPidFlag, waitid};
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::pipe::PipeFlags;
+
+use crate::creator::{self, Report, Stdio, Task};
+use crate::sys::{self, Forked};
+use crate::unit::{self, Container};
+use crate::{executor, socket};
+
+/// Who asked, to whom the answer goes. Connections are few: a runtime, for a moment two of them.
+const CONNECTIONS_MAX: usize = 4;
+
+enum Work {
+    Start { unit: Unit, input: Option<OwnedFd> },
+    Exec { container: Id, exec: Id },
+}
+
+/// A forked creator that has not finished yet.
+struct Creator {
+    seq: u64,
+    work: Work,
+    report: OwnedFd,
+    failure: OwnedFd,
+    outcome: Option<(Report, Option<OwnedFd>)>,
+    /// What the last stage said, and whether its end was closed (by execve or by death).
+    words: Vec<u8>,
+    closed: bool,
+    dead: bool,
+}
+
+struct Exec {
+    id: Id,
+    pidfd: OwnedFd,
+    pid: i32,
+}
+
+pub struct Supervisor {
+    sandbox: PathBuf,
+    listener: OwnedFd,
+    signals: nix::sys::signalfd::SignalFd,
+    connections: Vec<OwnedFd>,
+    containers: Vec<Container>,
+    creators: Vec<Creator>,
+    execs: Vec<Exec>,
+    leaving: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Token {
+    Listener,
+    Signals,
+    Connection(usize),
+    Ended(usize),
+    Output(usize, usize),
+    Report(usize),
+    Failure(usize),
+    ExecEnded(usize),
+}
+
+impl Supervisor {
+    pub fn new(sandbox: PathBuf, listener: OwnedFd, signals: nix::sys::signalfd::SignalFd) -> Supervisor {
+        Supervisor {
+            sandbox,
+            listener,
+            signals,
+            connections: Vec::new(),
+            containers: Vec::new(),
+            creators: Vec::new(),
+            execs: Vec::new(),
+            leaving: false,
+        }
+    }
+
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.leaving {
+            let ready = self.wait()?;
+            // From the back: handling one may remove it, which must not move those still to come.
+            for (token, flags) in ready.into_iter().rev() {
+                self.handle(token, flags);
+            }
+            self.finish_creators();
+            self.reap_orphans();
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Vec<(Token, PollFlags)>> {
+        let mut tokens = vec![Token::Listener, Token::Signals];
+        let mut fds = vec![
+            PollFd::new(&self.listener, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+        ];
+        let mut add = |token: Token, fd: BorrowedFd<'_>| {
+            tokens.push(token);
+            // The descriptors live in self, which is borrowed for the whole call.
+            fds.push(PollFd::from_borrowed_fd(sys::borrow(std::os::fd::AsRawFd::as_raw_fd(&fd)), PollFlags::IN));
+        };
+        for (i, connection) in self.connections.iter().enumerate() {
+            add(Token::Connection(i), connection.as_fd());
+        }
+        for (i, container) in self.containers.iter().enumerate() {
+            if !container.ended && container.joining == 0 {
+                add(Token::Ended(i), container.pidfd.as_fd());
+            }
+            for (j, stream) in container.streams.iter().enumerate() {
+                add(Token::Output(i, j), stream.fd.as_fd());
+            }
+        }
+        for (i, creator) in self.creators.iter().enumerate() {
+            if !creator.dead {
+                add(Token::Report(i), creator.report.as_fd());
+            }
+            if !creator.closed {
+                add(Token::Failure(i), creator.failure.as_fd());
+            }
+        }
+        for (i, exec) in self.execs.iter().enumerate() {
+            add(Token::ExecEnded(i), exec.pidfd.as_fd());
+        }
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let ready = tokens.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+        Ok(ready.map(|(token, fd)| (token, fd.revents())).collect())
+    }
+
+    fn handle(&mut self, token: Token, _: PollFlags) {
+        match token {
+            Token::Listener => self.accept(),
+            Token::Signals => while let Ok(Some(_)) = self.signals.read_signal() {},
+            Token::Connection(i) => self.receive(i),
+            Token::Ended(i) => self.container_ended(i, None),
+            Token::Output(i, j) => self.containers[i].pump(j),
+            Token::Report(i) => self.read_report(i),
+            Token::Failure(i) => self.read_failure(i),
+            Token::ExecEnded(i) => self.exec_ended(i),
+        }
+    }
+
+    fn accept(&mut self) {
+        let Ok(connection) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) else { return };
+        let ours = rustix::process::geteuid();
+        let peer = rustix::net::sockopt::socket_peercred(&connection);
+        if self.connections.len() < CONNECTIONS_MAX && peer.is_ok_and(|peer| peer.uid == ours) {
+            self.connections.push(connection);
+        }
+    }
+
+    fn receive(&mut self, i: usize) {
+        let (bytes, fds) = match socket::receive(&self.connections[i]) {
+            Ok(Some(packet)) => packet,
+            Ok(None) | Err(_) => {
+                self.connections.remove(i);
+                return;
+            }
+        };
+        match frame::decode::<Request>(&bytes) {
+            Ok(request) => self.request(request, fds),
+            // Whoever speaks another language is better off with a closed connection than with silence.
+            Err(_) => {
+                self.connections.remove(i);
+            }
+        }
+    }
+
+    fn request(&mut self, request: Request, mut fds: Vec<OwnedFd>) {
+        match request {
+            Request::Describe { seq } => self.describe(seq),
+            Request::Start { seq, unit } => {
+                if let Err(e) = self.start(seq, unit) {
+                    self.fail(seq, &e.to_string());
+                }
+            }
+            Request::Exec { seq, container, exec, tty } => {
+                if let Err(e) = self.exec(seq, container, exec, tty, fds) {
+                    self.fail(seq, &e.to_string());
+                }
+            }
+            Request::Signal { seq, container, signal } => {
+                self.on_container(seq, &container, |c| c.signal(signal));
+            }
+            Request::ReopenLog { seq, container } => self.on_container(seq, &container, Container::reopen_log),
+            Request::Attach { seq, container } => self.on_container(seq, &container, |c| {
+                c.attach(fds);
+                Ok(())
+            }),
+            Request::CloseStdin { seq, container } => self.on_container(seq, &container, |c| {
+                if !c.unit.tty {
+                    c.input = None;
+                }
+                Ok(())
+            }),
+            Request::Forget { seq, container } => {
+                self.containers.retain(|c| c.unit.id != container || !c.ended);
+                self.tell(&Event::Done { seq }, &[]);
+            }
+            Request::Adopt { seq, unit, pid } => {
+                if fds.is_empty() {
+                    return self.fail(seq, "adopt without a pidfd");
+                }
+                let pidfd = fds.remove(0);
+                match Container::new(&self.sandbox, unit, pid, pidfd, fds.pop(), true) {
+                    Ok(container) => {
+                        self.containers.push(container);
+                        self.tell(&Event::Done { seq }, &[]);
+                    }
+                    Err(e) => self.fail(seq, &e.to_string()),
+                }
+            }
+            Request::Leave { seq } => {
+                if self.containers.iter().all(|c| c.ended) && self.creators.is_empty() {
+                    self.leaving = true;
+                    self.tell(&Event::Done { seq }, &[]);
+                } else {
+                    self.fail(seq, "containers are still running");
+                }
+            }
+        }
+    }
+
+    fn on_container(&mut self, seq: u64, id: &Id, act: impl FnOnce(&mut Container) -> io::Result<()>) {
+        let result = match self.containers.iter_mut().find(|c| c.unit.id == *id) {
+            Some(container) => act(container).map_err(|e| executor::plain(&e)),
+            None => Err(format!("container {id} is not here")),
+        };
+        match result {
+            Ok(()) => self.tell(&Event::Done { seq }, &[]),
+            Err(message) => self.fail(seq, &message),
+        }
+    }
+
+    fn describe(&mut self, seq: u64) {
+        let mut events = Vec::new();
+        for container in &self.containers {
+            if container.ended {
+                events.push((Event::Exited { container: container.unit.id.clone() }, Vec::new()));
+            } else {
+                let (unit, pid, start_ticks) = (container.unit.clone(), container.pid, container.start_ticks);
+                events.push((Event::Running { unit, pid, start_ticks }, container.kept_fds()));
+            }
+        }
+        for (event, fds) in &events {
+            broadcast(&self.connections, event, fds);
+        }
+        self.tell(&Event::Done { seq }, &[]);
+    }
+
+    fn start(&mut self, seq: u64, unit: Unit) -> io::Result<()> {
+        let bundle = layout::bundle(&self.sandbox, &unit.id);
+        let mut input = None;
+        let stdio = if unit.tty {
+            Stdio::Terminal
+        } else {
+            let stdin = if unit.stdin {
+                let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+                input = Some(write);
+                read
+            } else {
+                unit::null()?
+            };
+            let stdout = unit::open_output(&bundle.join(layout::STDOUT))?;
+            Stdio::Streams { stdin, stdout, stderr: unit::open_output(&bundle.join(layout::STDERR))? }
+        };
+        let cgroup = open_cgroup(&unit.cgroup)?;
+        let container = unit.id.clone();
+        self.fork(seq, &container, stdio, cgroup, None, Work::Start { unit, input })
+    }
+
+    fn exec(&mut self, seq: u64, container: Id, exec: Id, tty: bool, mut fds: Vec<OwnedFd>) -> io::Result<()> {
+        let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
+        if fds.len() != if tty { 1 } else { 4 } {
+            return Err(invalid("exec needs its launch file and its streams"));
+        }
+        let Some(target) = self.containers.iter_mut().find(|c| c.unit.id == container && !c.ended) else {
+            return Err(invalid(&format!("container {container} is not running")));
+        };
+        target.joining += 1;
+        let cgroup = open_cgroup(&target.unit.cgroup)?;
+        let launch = fds.remove(0);
+        let stdio = if tty {
+            Stdio::Terminal
+        } else {
+            let mut streams = fds.into_iter();
+            match (streams.next(), streams.next(), streams.next()) {
+                (Some(stdin), Some(stdout), Some(stderr)) => Stdio::Streams { stdin, stdout, stderr },
+                _ => return Err(invalid("exec needs three streams")),
+            }
+        };
+        let id = container.clone();
+        self.fork(seq, &id, stdio, cgroup, Some(launch), Work::Exec { container, exec })
+    }
+
+    fn fork(
+        &mut self,
+        seq: u64,
+        container: &Id,
+        stdio: Stdio,
+        cgroup: Option<OwnedFd>,
+        launch: Option<OwnedFd>,
+        work: Work,
+    ) -> io::Result<()> {
+        let (report, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (failure, failure_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        match sys::fork_into(cgroup.as_ref().map(|c| c.as_fd()))? {
+            Forked::Child => {
+                // What belongs to the loop is of no use here, and a connection held open would hide our death.
+                self.connections.clear();
+                drop(report);
+                drop(failure);
+                let task = Task { sandbox: &self.sandbox, container, stdio, failure: failure_write.as_fd() };
+                match launch {
+                    None => creator::create_and_exit(task, theirs.as_fd()),
+                    Some(launch) => creator::exec_and_exit(task, launch, theirs.as_fd()),
+                }
+            }
+            Forked::Parent(_) => {
+                rustix::io::ioctl_fionbio(&failure, true)?;
+                let (words, closed, dead) = (Vec::new(), false, false);
+                self.creators.push(Creator { seq, work, report, failure, outcome: None, words, closed, dead });
+                Ok(())
+            }
+        }
+    }
+
+    fn read_report(&mut self, i: usize) {
+        let creator = &mut self.creators[i];
+        match socket::receive(&creator.report) {
+            Ok(Some((bytes, mut fds))) => {
+                if let Ok(report) = frame::decode::<Report>(&bytes) {
+                    creator.outcome = Some((report, fds.pop()));
+                }
+            }
+            Ok(None) | Err(_) => creator.dead = true,
+        }
+    }
+
+    fn read_failure(&mut self, i: usize) {
+        let creator = &mut self.creators[i];
+        let mut buffer = [0; 4096];
+        loop {
+            match rustix::io::read(&creator.failure, &mut buffer) {
+                Ok(0) => creator.closed = true,
+                Ok(n) => {
+                    creator.words.extend_from_slice(&buffer[..n]);
+                    continue;
+                }
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => {}
+            }
+            break;
+        }
+    }
+
+    /// A creator is done when it has died and its last stage has been reached by execve, or has died too.
+    fn finish_creators(&mut self) {
+        for i in (0..self.creators.len()).rev() {
+            if self.creators[i].dead && self.creators[i].closed {
+                let creator = self.creators.remove(i);
+                self.finish(creator);
+            }
+        }
+    }
+
+    fn finish(&mut self, creator: Creator) {
+        let Creator { seq, work, outcome, words, .. } = creator;
+        if let Work::Exec { container, .. } = &work
+            && let Some(target) = self.containers.iter_mut().find(|c| c.unit.id == *container)
+        {
+            target.joining -= 1;
+        }
+        let (report, master) = match outcome {
+            Some((report, master)) if report.error.is_empty() && words.is_empty() => (report, master),
+            Some((report, _)) => {
+                let text = String::from_utf8_lossy(&words);
+                return self.fail(seq, if words.is_empty() { &report.error } else { &text });
+            }
+            None => return self.fail(seq, "the creator died before it could report (out of memory in the container?)"),
+        };
+        let pidfd = match unit::open_pidfd(report.pid) {
+            Ok(pidfd) => pidfd,
+            Err(e) => return self.fail(seq, &executor::plain(&e)),
+        };
+        match work {
+            Work::Start { unit, input } => {
+                match Container::new(&self.sandbox, unit.clone(), report.pid, pidfd, master.or(input), false) {
+                    Ok(container) => {
+                        let event = Event::Started { seq, unit, pid: report.pid, start_ticks: container.start_ticks };
+                        broadcast(&self.connections, &event, &container.kept_fds());
+                        self.containers.push(container);
+                    }
+                    Err(e) => self.fail(seq, &executor::plain(&e)),
+                }
+            }
+            Work::Exec { exec, .. } => {
+                let fds: Vec<BorrowedFd<'_>> =
+                    std::iter::once(pidfd.as_fd()).chain(master.iter().map(|m| m.as_fd())).collect();
+                broadcast(&self.connections, &Event::ExecStarted { seq, exec: exec.clone() }, &fds);
+                self.execs.push(Exec { id: exec, pidfd, pid: report.pid });
+            }
+        }
+    }
+
+    fn container_ended(&mut self, i: usize, status: Option<i32>) {
+        let container = &mut self.containers[i];
+        let written = match status {
+            None => container.end(),
+            Some(code) => container.conclude(Some(code)),
+        };
+        // Without a record (a full /run) the runtime still hears of the end and says that the code is unknown.
+        drop(written);
+        let id = container.unit.id.clone();
+        self.tell(&Event::Exited { container: id }, &[]);
+    }
+
+    fn exec_ended(&mut self, i: usize) {
+        let exec = self.execs.remove(i);
+        let code = unit::exit_status(exec.pidfd.as_fd(), false).unwrap_or(gantry_base::exit::UNKNOWN_EXIT_CODE);
+        self.tell(&Event::ExecExited { exec: exec.id, code }, &[]);
+    }
+
+    fn reap_orphans(&mut self) {
+        if !self.creators.is_empty() || self.containers.iter().any(|c| c.joining > 0) {
+            return;
+        }
+        // Children that have pidfds here are left to them, or their status would be lost between two places.
+        loop {
+            let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+            let Some(pid) = waitid(WaitTarget::All, peek).ok().and_then(|status| status.pid()) else { return };
+            let pid = pid.as_raw();
+            let known =
+                self.containers.iter().any(|c| !c.ended && c.pid == pid) || self.execs.iter().any(|e| e.pid == pid);
+            if known {
+                // It is ready by its pidfd too; the next turn of the loop takes it from there.
+                return;
+            }
+            let gone = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+            let _ = waitid(WaitTarget::Pid(nix::unistd::Pid::from_raw(pid)), gone);
+        }
+    }
+
+    fn tell(&mut self, event: &Event, fds: &[BorrowedFd<'_>]) {
+        broadcast(&self.connections, event, fds);
+    }
+
+    fn fail(&mut self, seq: u64, message: &str) {
+        self.tell(&Event::Failed { seq, message: message.to_owned() }, &[]);
+    }
+}
+
+/// Every connection hears everything; one that does not read is cut off by its own side's timeout, never waited for.
+fn broadcast(connections: &[OwnedFd], event: &Event, fds: &[BorrowedFd<'_>]) {
+    let bytes = frame::encode(event);
+    for connection in connections {
+        let _ = socket::send(connection, &bytes, fds);
+    }
+}
+
+fn open_cgroup(path: &str) -> io::Result<Option<OwnedFd>> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    Ok(Some(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?))
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(layout::socket(&self.sandbox));
+    }
+}

@@ -1,0 +1,252 @@
+//! One container as its supervisor keeps it: pidfd, output, log, attachers, and how it ended.
+//!
+//! ```text
+//!   Start ─► creator ─► Running ─► Ended ─► (Forget) gone
+//!   Adopt ───────────────┘
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use gantry_base::codec::Wire;
+use gantry_base::exit::{ExitRecord, UNKNOWN_EXIT_CODE};
+use gantry_base::frame::Unit;
+use gantry_base::layout;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{PidfdFlags, WaitIdOptions};
+
+use crate::log::{Log, Partial, stamp};
+use crate::sys;
+
+/// Bytes taken from a stream at once, and from one stream before the others get their turn.
+const READ_BYTES: usize = 64 << 10;
+const TURN_BYTES: usize = 1 << 20;
+
+#[derive(Debug)]
+pub struct Stream {
+    name: &'static str,
+    pub fd: OwnedFd,
+    partial: Partial,
+}
+
+/// A reader of the live output. It never holds the container up: what its pipe does not take is dropped.
+#[derive(Debug)]
+struct Attacher {
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+pub struct Container {
+    pub unit: Unit,
+    pub pid: i32,
+    pub start_ticks: u64,
+    pub pidfd: OwnedFd,
+    /// The terminal's master, or the write end of stdin.
+    pub input: Option<OwnedFd>,
+    pub streams: Vec<Stream>,
+    log: Log,
+    attachers: Vec<Attacher>,
+    pub bundle: PathBuf,
+    /// Started by a supervisor before this one, so not our child.
+    adopted: bool,
+    pub ended: bool,
+    /// While a creator joins its namespaces by its pid, the first process is not reaped, so that the pid stays its own.
+    pub joining: usize,
+}
+
+/// Opens the reading end of one of a bundle's FIFOs.
+fn open_reader(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?)
+}
+
+/// Opens what a container gets as an output. It is open for reading too: when its reader dies, the container sees no
+/// SIGPIPE, and what it wrote waits for the next one.
+pub fn open_output(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?)
+}
+
+/// Field 22 of /proc/PID/stat: what tells a process from a later one of the same number.
+pub fn start_ticks(pid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    after_name.split(' ').nth(19).and_then(|t| t.parse().ok()).unwrap_or(0)
+}
+
+impl Container {
+    pub fn new(
+        sandbox: &Path,
+        unit: Unit,
+        pid: i32,
+        pidfd: OwnedFd,
+        input: Option<OwnedFd>,
+        adopted: bool,
+    ) -> io::Result<Container> {
+        let bundle = layout::bundle(sandbox, &unit.id);
+        let mut streams = Vec::new();
+        if unit.tty {
+            if let Some(master) = &input {
+                let fd = rustix::io::fcntl_dupfd_cloexec(master, 3)?;
+                rustix::io::ioctl_fionbio(&fd, true)?;
+                streams.push(Stream { name: "stdout", fd, partial: Partial::default() });
+            }
+        } else {
+            for (name, file) in [("stdout", layout::STDOUT), ("stderr", layout::STDERR)] {
+                streams.push(Stream { name, fd: open_reader(&bundle.join(file))?, partial: Partial::default() });
+            }
+        }
+        let log = Log::open(&unit.log_path);
+        let start_ticks = start_ticks(pid);
+        Ok(Container {
+            unit,
+            pid,
+            start_ticks,
+            pidfd,
+            input,
+            streams,
+            log,
+            attachers: Vec::new(),
+            bundle,
+            adopted,
+            ended: false,
+            joining: 0,
+        })
+    }
+
+    /// Reads what stream `index` has, up to a turn's worth. A stream at its end is removed.
+    pub fn pump(&mut self, index: usize) {
+        let Some(stream) = self.streams.get_mut(index) else { return };
+        let mut buffer = [0u8; READ_BYTES];
+        let mut lines = Vec::new();
+        let mut taken = 0;
+        let mut at_end = false;
+        while taken < TURN_BYTES {
+            match rustix::io::read(&stream.fd, &mut buffer) {
+                Ok(0) => {
+                    at_end = true;
+                    break;
+                }
+                Ok(n) => {
+                    taken += n;
+                    stream.partial.feed(&buffer[..n], &stamp(stream.name), &mut lines);
+                    copy_to(&mut self.attachers, stream.name, &buffer[..n]);
+                    self.log.write(&lines);
+                    lines.clear();
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => break,
+                // A master whose last slave is closed answers EIO.
+                Err(_) => {
+                    at_end = true;
+                    break;
+                }
+            }
+        }
+        if at_end {
+            stream.partial.finish(&stamp(stream.name), &mut lines);
+            self.log.write(&lines);
+            self.streams.remove(index);
+            if self.streams.is_empty() {
+                self.attachers.clear();
+            }
+        }
+    }
+
+    pub fn reopen_log(&mut self) -> io::Result<()> {
+        self.log.reopen()
+    }
+
+    pub fn attach(&mut self, mut fds: Vec<OwnedFd>) {
+        for fd in &fds {
+            let _ = rustix::io::ioctl_fionbio(fd, true);
+        }
+        let stderr = if fds.len() > 1 { fds.pop() } else { None };
+        self.attachers.push(Attacher { stdout: fds.pop(), stderr });
+    }
+
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let Some(signal) = rustix::process::Signal::from_named_raw(signal) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("signal {signal} does not exist")));
+        };
+        match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The first process has ended: learns its status, takes what is left of its output, writes the record.
+    pub fn end(&mut self) -> io::Result<()> {
+        let status = exit_status(self.pidfd.as_fd(), self.adopted);
+        self.conclude(status)
+    }
+
+    /// As [`Container::end`], for a status that the reaper of orphans came upon.
+    pub fn conclude(&mut self, status: Option<i32>) -> io::Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        self.ended = true;
+        self.input = None;
+        for index in (0..self.streams.len()).rev() {
+            self.pump(index);
+        }
+        let (seconds, nanos) = sys::now();
+        let record = ExitRecord {
+            code: status.unwrap_or(UNKNOWN_EXIT_CODE),
+            finished_at_ns: seconds * 1_000_000_000 + i64::from(nanos),
+            unknown: status.is_none(),
+        };
+        let mut bytes = Vec::new();
+        record.put(&mut bytes);
+        let new = self.bundle.join("exit.new");
+        std::fs::write(&new, bytes)?;
+        std::fs::rename(new, self.bundle.join(layout::EXIT))
+    }
+
+    /// What the runtime keeps a second copy of, so that a killed supervisor costs nothing.
+    pub fn kept_fds(&self) -> Vec<BorrowedFd<'_>> {
+        std::iter::once(self.pidfd.as_fd()).chain(self.input.iter().map(|fd| fd.as_fd())).collect()
+    }
+}
+
+fn copy_to(attachers: &mut Vec<Attacher>, stream: &str, bytes: &[u8]) {
+    attachers.retain_mut(|attacher| {
+        let slot = if stream == "stdout" { &mut attacher.stdout } else { &mut attacher.stderr };
+        if let Some(fd) = slot
+            && let Err(rustix::io::Errno::PIPE) = rustix::io::write(&*fd, bytes)
+        {
+            *slot = None;
+        }
+        attacher.stdout.is_some() || attacher.stderr.is_some()
+    });
+}
+
+/// The exit code as CRI says it, of a process that its pidfd says has ended.
+pub fn exit_status(pidfd: BorrowedFd<'_>, adopted: bool) -> Option<i32> {
+    if !adopted {
+        let id = rustix::process::WaitId::PidFd(pidfd);
+        if let Ok(Some(status)) = rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            return code_of(&status);
+        }
+    }
+    sys::pidfd_exit_status(pidfd).map(|raw| if raw & 0x7f == 0 { (raw >> 8) & 0xff } else { 128 + (raw & 0x7f) })
+}
+
+pub fn code_of(status: &rustix::process::WaitIdStatus) -> Option<i32> {
+    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))
+}
+
+pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// /dev/null, for a container without stdin.
+pub fn null() -> io::Result<OwnedFd> {
+    Ok(OwnedFd::from(File::open("/dev/null")?))
+}
