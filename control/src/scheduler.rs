@@ -1,1 +1,220 @@
-//! Lands with its slice.
+//! The scheduler: which node runs a pod.
+//!
+//! A pure cycle over a snapshot of the nodes: [`filter`] says for each node why it cannot take the pod, [`score`] which of
+//! the rest is best, and the pick is assumed at once, so that the next pod of a burst sees it taken. The bind is a call to
+//! the API; a bind that fails takes the assumption back. Pods that fit nowhere wait until something that they were refused
+//! for changes, or for their back-off.
+
+pub mod affinity;
+pub mod cycle;
+pub mod filter;
+pub mod queue;
+pub mod score;
+pub mod snapshot;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_client::{Client, ClientError, Informer, Patch, Scope};
+use gantry_env::{Env, chain};
+use gantry_kube::{Object, Ref, resource};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::controllers::Recorder;
+use crate::controllers::events::Subject;
+use cycle::Decision;
+use queue::Queue;
+use snapshot::{PodInfo, Snapshot};
+
+/// The user that the scheduler acts as.
+pub const USER: &str = "system:kube-scheduler";
+/// The schedulerName of pods that are ours.
+pub const NAME: &str = "default-scheduler";
+/// Binds that are under way at once.
+const BINDS_MAX: usize = 64;
+/// Unschedulable pods are looked at again after this even if nothing seems to have changed.
+const FLUSH_EVERY: Duration = Duration::from_secs(60);
+
+struct Scheduler {
+    client: Client,
+    recorder: Recorder,
+    env: Env,
+    state: Mutex<State>,
+}
+
+struct State {
+    snapshot: Snapshot,
+    queue: Queue,
+}
+
+/// Runs until the token ends it.
+pub async fn run(client: Client, env: Env, stop: CancellationToken) {
+    let client = client.named("gantry-scheduler");
+    let pods =
+        Informer::spawn(client.clone(), &resource::POD, Scope::default(), env.clone(), stop.clone(), PodInfo::project);
+    let nodes = Informer::spawn(client.clone(), &resource::NODE, Scope::default(), env.clone(), stop.clone(), |o| o);
+    nodes.synced().await;
+    pods.synced().await;
+    let scheduler = Arc::new(Scheduler {
+        recorder: Recorder::new(client.clone(), NAME, env.clone()),
+        client,
+        env,
+        state: Mutex::new(State { snapshot: Snapshot::default(), queue: Queue::default() }),
+    });
+    let (mut pod_changes, mut node_changes) = (pods.subscribe(), nodes.subscribe());
+    let binds = Arc::new(Semaphore::new(BINDS_MAX));
+    let mut flush = tokio::time::interval(FLUSH_EVERY);
+    loop {
+        let wake = scheduler.state.lock().queue.next_backoff();
+        tokio::select! {
+            biased;
+            // Every arm waits on a timer or a mailbox and takes nothing before it returns.
+            () = stop.cancelled() => return,
+            changes = node_changes.changes() => scheduler.nodes_changed(changes),
+            changes = pod_changes.changes() => scheduler.pods_changed(changes),
+            () = sleep_until(wake) => {}
+            _ = flush.tick() => scheduler.state.lock().queue.flush_unschedulable(),
+        }
+        // Whatever else has arrived meanwhile belongs into this snapshot too.
+        scheduler.nodes_changed(node_changes.take());
+        scheduler.pods_changed(pod_changes.take());
+        scheduler.clone().drain(&binds).await;
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Scheduler {
+    fn nodes_changed(&self, changes: Vec<gantry_client::Change<Object>>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        let mut better = false;
+        for change in changes {
+            better |= match change.now {
+                Some(node) => state.snapshot.set_node(&node),
+                None => state.snapshot.remove_node(&change.at.name),
+            };
+        }
+        if better {
+            state.queue.flush_unschedulable();
+        }
+    }
+
+    fn pods_changed(&self, changes: Vec<gantry_client::Change<PodInfo>>) {
+        let mut state = self.state.lock();
+        let mut freed = false;
+        for change in changes {
+            match change.now {
+                Some(pod) if pod.node.is_empty() && !pod.finished && !pod.deleting => {
+                    if pod.scheduler == NAME && pod.gates == 0 && !state.snapshot.is_assumed(&pod.uid) {
+                        state.queue.add(change.at, pod);
+                    }
+                }
+                Some(pod) => {
+                    state.queue.remove(&change.at);
+                    freed |= state.snapshot.set_pod(&pod);
+                }
+                None => {
+                    state.queue.remove(&change.at);
+                    if let Some(before) = change.before {
+                        freed |= state.snapshot.remove_pod(&before.uid);
+                    }
+                }
+            }
+        }
+        if freed {
+            state.queue.flush_unschedulable();
+        }
+    }
+
+    /// Decides for every pod that is ready, in order of priority and age.
+    async fn drain(self: Arc<Self>, binds: &Arc<Semaphore>) {
+        loop {
+            let (at, pod, decision) = {
+                let mut state = self.state.lock();
+                let State { snapshot, queue } = &mut *state;
+                let Some((at, pod)) = queue.pop() else { return };
+                let decision = cycle::decide(snapshot, &pod, self.env.rng.below(1 << 32));
+                match &decision {
+                    Decision::Bind { node } => snapshot.assume(&pod, node),
+                    Decision::Unschedulable { .. } => queue.park(at.clone(), pod.clone()),
+                }
+                (at, pod, decision)
+            };
+            // The semaphore is never closed, so a permit always comes.
+            let Ok(permit) = binds.clone().acquire_owned().await else { return };
+            let this = self.clone();
+            tokio::spawn(async move {
+                this.carry_out(at, pod, decision).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn carry_out(&self, at: Ref, pod: Arc<PodInfo>, decision: Decision) {
+        match decision {
+            Decision::Bind { node } => {
+                if let Err(error) = self.bind(&at, &pod, &node).await {
+                    let mut state = self.state.lock();
+                    state.snapshot.forget(&pod.uid);
+                    if error.is_not_found() {
+                        return;
+                    }
+                    warn!(pod = %at, node, error = %chain(&error), "bind failed");
+                    state.queue.retry(at, pod);
+                }
+            }
+            Decision::Unschedulable { message } => {
+                if let Err(error) = self.tell_unschedulable(&at, &pod, &message).await {
+                    debug!(pod = %at, error = %chain(&error), "condition not written");
+                }
+            }
+        }
+    }
+
+    async fn bind(&self, at: &Ref, pod: &PodInfo, node: &str) -> Result<(), ClientError> {
+        let binding = json!({
+            "apiVersion": "v1", "kind": "Binding",
+            "metadata": {"name": at.name, "namespace": at.namespace, "uid": pod.uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        });
+        self.client.post(&resource::POD, at, "binding", &binding).await?;
+        let message = format!("Successfully assigned {at} to {node}");
+        self.recorder.record(&subject(at, pod), "Normal", "Scheduled", message);
+        Ok(())
+    }
+
+    async fn tell_unschedulable(&self, at: &Ref, pod: &PodInfo, message: &str) -> Result<(), ClientError> {
+        self.recorder.record(&subject(at, pod), "Warning", "FailedScheduling", message.to_owned());
+        if pod.unschedulable_message == message {
+            return Ok(());
+        }
+        let condition = json!({
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+            "lastProbeTime": null, "lastTransitionTime": self.env.clock.now_rfc3339(),
+        });
+        let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
+        self.client.patch(&resource::POD, at, "status", Patch::Strategic(patch)).await.map(|_| ())
+    }
+}
+
+fn subject(at: &Ref, pod: &PodInfo) -> Subject {
+    Subject {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        at: at.clone(),
+        uid: pod.uid.clone(),
+        resource_version: pod.resource_version.clone(),
+    }
+}

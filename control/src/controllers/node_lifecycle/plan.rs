@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::controllers::informers::Pod;
 use crate::controllers::time::{parse, seconds_since};
+use crate::scheduler::affinity::tolerates;
 
 /// A node that is silent for so long is not known to be ready (upstream's node-monitor-grace-period).
 pub const GRACE: Duration = Duration::from_secs(50);
@@ -126,18 +127,6 @@ fn due(taint: &Value, pod: &Pod, now: Timestamp) -> bool {
     let Some(patience) = tolerations.iter().filter_map(|t| t["tolerationSeconds"].as_i64()).min() else { return false };
     let since = taint["timeAdded"].as_str().and_then(parse).unwrap_or(now);
     seconds_since(since, now) >= patience
-}
-
-fn tolerates(toleration: &Value, taint: &Value) -> bool {
-    let text = |v: &Value| v.as_str().unwrap_or("").to_owned();
-    let (key, effect) = (text(&toleration["key"]), text(&toleration["effect"]));
-    if !effect.is_empty() && effect != text(&taint["effect"]) || !key.is_empty() && key != text(&taint["key"]) {
-        return false;
-    }
-    match toleration["operator"].as_str().unwrap_or("Equal") {
-        "Exists" => true,
-        _ => !key.is_empty() && text(&toleration["value"]) == text(&taint["value"]),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,45 @@
+use std::collections::BTreeMap;
+
+use super::snapshot::{NodeInfo, PodInfo, Snapshot};
+use super::{filter, score};
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    Bind { node: String },
+    Unschedulable { message: String },
+}
+
+/// Filter, score, pick. `die` breaks ties, so that equal nodes share the load.
+pub fn decide(snapshot: &Snapshot, pod: &PodInfo, die: u64) -> Decision {
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    let mut candidates: Vec<&NodeInfo> = Vec::new();
+    for node in snapshot.nodes() {
+        match filter::reject(node, pod) {
+            None => candidates.push(node),
+            Some(reason) => *reasons.entry(reason).or_default() += 1,
+        }
+    }
+    if candidates.is_empty() {
+        return Decision::Unschedulable { message: explain(snapshot.nodes().len(), &reasons) };
+    }
+    let scores = score::scores(&candidates, pod);
+    let best = scores.iter().copied().max().unwrap_or(0);
+    let winners: Vec<&NodeInfo> =
+        candidates.iter().zip(&scores).filter(|(_, s)| **s == best).map(|(node, _)| *node).collect();
+    let pick = usize::try_from(die % winners.len() as u64).unwrap_or(0);
+    Decision::Bind { node: winners[pick].name.clone() }
+}
+
+/// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
+fn explain(nodes: usize, reasons: &BTreeMap<String, usize>) -> String {
+    if nodes == 0 {
+        return "no nodes available to schedule pods".to_owned();
+    }
+    let mut parts: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    parts.sort();
+    format!("0/{nodes} nodes are available: {}.", parts.join(", "))
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
