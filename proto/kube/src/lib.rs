@@ -10,6 +10,7 @@ pub mod field;
 pub mod merge;
 pub mod object;
 pub mod pod;
+pub mod openapi;
 pub mod protobuf;
 pub mod quantity;
 pub mod resource;
