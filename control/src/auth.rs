@@ -8,8 +8,12 @@
 
 pub mod authenticator;
 pub mod authorizer;
+pub mod escalation;
 pub mod identity;
+pub mod impersonation;
 pub mod lookup;
+pub mod policy;
+pub mod review;
 pub mod rules;
 pub mod token;
 
@@ -17,4 +21,5 @@ pub use authenticator::Authenticator;
 pub use authorizer::{Action, Authorizer, Decision};
 pub use identity::Identity;
 pub use lookup::Lookup;
+pub use policy::Policy;
 pub use token::Tokens;

@@ -15,9 +15,13 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Pk
     move |source| PkiError::File { doing, path, source }
 }
 
-/// Makes `folder` and what is missing above it, for the owner alone.
+fn make_folder(folder: &Path) -> Result<(), PkiError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make the folder", folder))
+}
+
+/// Makes `folder` and what is missing above it, for the owner alone; a folder that is there is closed to others.
 pub fn private_folder(folder: &Path) -> Result<(), PkiError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make the folder", folder))?;
+    make_folder(folder)?;
     let mode = fs::metadata(folder).map_err(failed("read the mode of", folder))?.permissions().mode();
     if mode & 0o077 != 0 {
         fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(failed("close to others", folder))?;
@@ -26,9 +30,10 @@ pub fn private_folder(folder: &Path) -> Result<(), PkiError> {
 }
 
 /// Replaces `path` by `bytes` at one stroke: a reader, or a restart after a power cut, finds the old or the new file.
+/// A folder that is already there keeps its mode: it may be shared (`/etc`, `/tmp`), and the file itself is 0600.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    private_folder(folder)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_folder(folder)?;
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
