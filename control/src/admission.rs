@@ -1,15 +1,23 @@
 //! Admission: what the cluster adds to an object, and what it refuses, after authorisation and before validation.
 //!
-//! One pure pipeline, [`admit`], in the order in which the reference runs its plugins: namespace lifecycle, service
-//! account, default tolerations, priority, node restriction, node taints. Each step is a function over the same
+//! One pure pipeline, [`admit`]: namespace lifecycle, node restriction, service account, default tolerations, priority,
+//! node taints, and the check that nobody grants rights that they do not hold. Each step is a function over the same
 //! [`AdmissionContext`] and is named for the plugin whose rules it follows.
 
 pub mod namespace;
+mod node_restriction;
+mod node_taint;
+mod priority;
+mod service_account;
+mod tolerations;
 
 use gantry_env::Env;
 use gantry_kube::{Object, Resource, Status};
 
-use crate::auth::{Identity, Lookup};
+use crate::auth::{Identity, Lookup, escalation};
+
+/// Marks the shadow of a static pod that an agent runs on its own.
+pub(crate) const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// The verb, as admission sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +65,17 @@ impl AdmissionContext<'_> {
 /// Mends `object` in place, or says why it is refused. On a delete `object` is the stored one and stays as it is; for a
 /// subresource that has a body of its own (binding, token) `object` is that body.
 pub fn admit(context: &AdmissionContext<'_>, object: &mut Object, old: Option<&Object>) -> Result<Warnings, Status> {
-    let warnings = Warnings::new();
     namespace::lifecycle(context, object)?;
-    let _ = old;
-    Ok(warnings)
+    node_restriction::check(context, object, old)?;
+    service_account::provide(context, object)?;
+    tolerations::add_defaults(context, object);
+    priority::resolve(context, object, old)?;
+    node_taint::taint(context, object);
+    if matches!(context.operation, Operation::Create | Operation::Update) && context.subresource.is_empty() {
+        escalation::check(context.lookup, context.identity, context.resource, object, old)?;
+    }
+    Ok(Warnings::new())
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,3 +23,8 @@ pub use identity::Identity;
 pub use lookup::Lookup;
 pub use policy::Policy;
 pub use token::Tokens;
+
+#[cfg(test)]
+pub(crate) mod objects;
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use gantry_kube::resource::{CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING};
 use gantry_kube::Status;
+use gantry_kube::resource::{CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING};
 use serde_json::json;
 
 use super::identity::MASTERS_GROUP;
@@ -118,9 +118,7 @@ impl Authorizer {
         match self.authorize(identity, action) {
             Decision::Allow { .. } => Ok(()),
             Decision::Deny { reason } if reason.is_empty() => Err(action.forbidden(&action.denial(&identity.user))),
-            Decision::Deny { reason } => {
-                Err(action.forbidden(&format!("{}: {reason}", action.denial(&identity.user))))
-            }
+            Decision::Deny { reason } => Err(action.forbidden(&format!("{}: {reason}", action.denial(&identity.user)))),
         }
     }
 

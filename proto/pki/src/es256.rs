@@ -75,6 +75,10 @@ impl SigningKey {
 }
 
 impl VerifyingKey {
+    pub fn from_point(point: &[u8]) -> Result<VerifyingKey, PkiError> {
+        Ok(VerifyingKey { point: point.try_into().map_err(|_| PkiError::Key)? })
+    }
+
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         signature.len() == SIGNATURE_BYTES
             && UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.point).verify(message, signature).is_ok()

@@ -1,0 +1,261 @@
+//! NodeRestriction: a node's credential writes its own Node, its own Lease, and the status of the pods that run there.
+//!
+//! RBAC says which kinds a node may write at all; here is whose. A node that is taken over must not be able to draw pods
+//! to itself, to change another node, or to get a token of a pod that it does not run.
+
+use std::collections::BTreeSet;
+
+use gantry_kube::resource::{LEASE, NODE, POD, SERVICE_ACCOUNT};
+use gantry_kube::{Object, Ref, Status};
+use serde_json::{Map, Value};
+
+use super::{AdmissionContext, MIRROR_ANNOTATION, Operation};
+use crate::auth::identity::NODES_GROUP;
+use crate::auth::token::service_account_of;
+
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+const RESTRICTED_PREFIX: &str = "node-restriction.kubernetes.io/";
+/// The labels of Kubernetes' own that a node may say of itself.
+const OWN_LABELS: [&str; 11] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "node.kubernetes.io/instance-type",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+];
+const OWN_LABEL_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
+
+pub fn check(context: &AdmissionContext<'_>, object: &Object, old: Option<&Object>) -> Result<(), Status> {
+    if !context.identity.in_group(NODES_GROUP) {
+        return Ok(());
+    }
+    let Some(node) = context.identity.node() else {
+        return Err(
+            context.forbidden(object, &format!("could not determine node from user {:?}", context.identity.user))
+        );
+    };
+    let refuse = |why: String| Err(context.forbidden(object, &why));
+    match (context.resource, context.subresource) {
+        (r, "") if r == &POD => pod(context, node, object, old).or_else(refuse),
+        (r, "status") if r == &POD => pod_status(node, object, old).or_else(refuse),
+        (r, "eviction") if r == &POD => {
+            let pod = context.lookup.get(&POD, &Ref::new(context.namespace, context.name));
+            match pod {
+                Some(pod) if pod.str_at("/spec/nodeName") == node => Ok(()),
+                Some(_) => refuse(format!("node {node:?} can only evict pods with spec.nodeName set to itself")),
+                None => Err(Status::not_found(&POD, context.name)),
+            }
+        }
+        (r, _) if r == &POD => refuse(format!(
+            "unexpected subresource {:?}, node {node:?} is limited to status and eviction",
+            context.subresource
+        )),
+        (r, _) if r == &NODE => own_node(context, node, object, old).or_else(refuse),
+        (r, _) if r == &LEASE => lease(context, node, object).or_else(refuse),
+        (r, "token") if r == &SERVICE_ACCOUNT => token(context, node, object).or_else(refuse),
+        _ => Ok(()),
+    }
+}
+
+fn pod(context: &AdmissionContext<'_>, node: &str, pod: &Object, old: Option<&Object>) -> Result<(), String> {
+    match context.operation {
+        Operation::Create => mirror(context, node, pod),
+        Operation::Delete if old.unwrap_or(pod).str_at("/spec/nodeName") == node => Ok(()),
+        Operation::Delete => Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
+        Operation::Update | Operation::Connect => {
+            Err(format!("unexpected operation, node {node:?} can only create and delete mirror pods"))
+        }
+    }
+}
+
+/// A node may only add the shadow of a static pod of its own, which can draw on nothing.
+fn mirror(context: &AdmissionContext<'_>, node: &str, pod: &Object) -> Result<(), String> {
+    if pod.annotation(MIRROR_ANNOTATION).is_none() {
+        return Err(format!(
+            "pod does not have {MIRROR_ANNOTATION:?} annotation, node {node:?} can only create mirror pods"
+        ));
+    }
+    if pod.str_at("/spec/nodeName") != node {
+        return Err(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
+    }
+    let owners = pod.array_at("/metadata/ownerReferences");
+    let own = context.lookup.get(&NODE, &Ref::cluster(node));
+    for owner in owners {
+        let is_itself = owner["apiVersion"] == "v1"
+            && owner["kind"] == NODE.kind
+            && owner["name"] == node
+            && own.as_ref().is_some_and(|own| owner["uid"] == own.uid());
+        if !is_itself {
+            return Err(format!("node {node:?} can only create pods with an owner reference set to itself"));
+        }
+        if owner["blockOwnerDeletion"] == true {
+            return Err(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
+        }
+    }
+    if owners.len() > 1 {
+        return Err(format!("node {node:?} can only create pods with a single owner reference set to itself"));
+    }
+    if !service_account_of(pod).is_empty() {
+        return Err(format!("node {node:?} can not create pods that reference a service account"));
+    }
+    match reference_in(pod) {
+        Some(what) => Err(format!("node {node:?} can not create pods that reference {what}")),
+        None => Ok(()),
+    }
+}
+
+/// The first kind of object that a pod draws on.
+fn reference_in(pod: &Object) -> Option<&'static str> {
+    let set = |value: &Value| !value.is_null();
+    for volume in pod.array_at("/spec/volumes") {
+        if set(&volume["persistentVolumeClaim"]) || set(&volume["ephemeral"]) {
+            return Some("persistentvolumeclaims");
+        }
+        if set(&volume["secret"]) {
+            return Some("secrets");
+        }
+        if set(&volume["configMap"]) {
+            return Some("configmaps");
+        }
+        for source in volume["projected"]["sources"].as_array().into_iter().flatten() {
+            for (key, what) in
+                [("secret", "secrets"), ("configMap", "configmaps"), ("serviceAccountToken", "serviceaccounts")]
+            {
+                if set(&source[key]) {
+                    return Some(what);
+                }
+            }
+        }
+    }
+    if !pod.array_at("/spec/imagePullSecrets").is_empty() {
+        return Some("secrets");
+    }
+    if !pod.array_at("/spec/resourceClaims").is_empty() {
+        return Some("resourceclaims");
+    }
+    let containers = ["containers", "initContainers", "ephemeralContainers"]
+        .into_iter()
+        .flat_map(|key| pod.array_at(&format!("/spec/{key}")));
+    for container in containers {
+        let env = container["env"].as_array().into_iter().flatten().map(|env| &env["valueFrom"]);
+        for (keys, what) in
+            [(["secretRef", "secretKeyRef"], "secrets"), (["configMapRef", "configMapKeyRef"], "configmaps")]
+        {
+            let from = container["envFrom"].as_array().into_iter().flatten();
+            if env.clone().chain(from).any(|source| keys.iter().any(|key| set(&source[*key]))) {
+                return Some(what);
+            }
+        }
+    }
+    None
+}
+
+fn pod_status(node: &str, pod: &Object, old: Option<&Object>) -> Result<(), String> {
+    let Some(old) = old else { return Err(format!("node {node:?} can only update pod status")) };
+    if old.str_at("/spec/nodeName") != node {
+        return Err(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"));
+    }
+    if pod.labels().cloned().unwrap_or_default() != old.labels().cloned().unwrap_or_default() {
+        return Err(format!("node {node:?} cannot update labels through pod status"));
+    }
+    if pod.get("/status/resourceClaimStatuses") != old.get("/status/resourceClaimStatuses") {
+        return Err(format!("node {node:?} cannot update resource claim statuses"));
+    }
+    Ok(())
+}
+
+fn own_node(context: &AdmissionContext<'_>, node: &str, object: &Object, old: Option<&Object>) -> Result<(), String> {
+    let asked = if context.name.is_empty() { object.name() } else { context.name };
+    if asked != node || (context.operation == Operation::Create && object.name() != node) {
+        return Err(format!("node {node:?} is not allowed to modify node {asked:?}"));
+    }
+    if !matches!(context.operation, Operation::Create | Operation::Update) {
+        return Ok(());
+    }
+    if object.get("/spec/configSource") != old.and_then(|old| old.get("/spec/configSource")) {
+        return Err(format!("node {node:?} is not allowed to modify configSource"));
+    }
+    let refused = restricted_labels(object.labels(), old.and_then(Object::labels));
+    if !refused.is_empty() {
+        let list: Vec<&str> = refused.into_iter().collect();
+        let verb = if old.is_some() { "modify labels" } else { "set the following labels" };
+        return Err(format!("is not allowed to {verb}: {}", list.join(", ")));
+    }
+    // An owner that does not exist would have the garbage collector delete the node, and its taints with it.
+    if object.array_at("/metadata/ownerReferences") != old.map_or(&[][..], |o| o.array_at("/metadata/ownerReferences"))
+    {
+        return Err(format!("node {node:?} is not allowed to modify ownerReferences"));
+    }
+    match old {
+        Some(old) if object.array_at("/spec/taints") != old.array_at("/spec/taints") => {
+            Err(format!("node {node:?} is not allowed to modify taints"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The labels that differ from before and are not a node's to say.
+fn restricted_labels<'a>(
+    new: Option<&'a Map<String, Value>>,
+    old: Option<&'a Map<String, Value>>,
+) -> BTreeSet<&'a str> {
+    let keys = |map: Option<&'a Map<String, Value>>| map.into_iter().flat_map(Map::keys);
+    let value = |map: Option<&'a Map<String, Value>>, key: &str| map.and_then(|map| map.get(key)).cloned();
+    keys(new)
+        .chain(keys(old))
+        .filter(|key| value(new, key) != value(old, key))
+        .filter(|key| is_restricted(key))
+        .map(String::as_str)
+        .collect()
+}
+
+fn is_restricted(key: &str) -> bool {
+    if key.starts_with(RESTRICTED_PREFIX) {
+        return true;
+    }
+    let Some((domain, _)) = key.split_once('/') else { return false };
+    let within = |root: &str| domain == root || domain.strip_suffix(root).is_some_and(|rest| rest.ends_with('.'));
+    let of_kubernetes = within("kubernetes.io") || within("k8s.io");
+    of_kubernetes && !OWN_LABELS.contains(&key) && !OWN_LABEL_DOMAINS.iter().any(|own| within(own))
+}
+
+fn lease(context: &AdmissionContext<'_>, node: &str, lease: &Object) -> Result<(), String> {
+    if context.namespace != LEASE_NAMESPACE {
+        return Err(format!("can only access leases in the {LEASE_NAMESPACE:?} system namespace"));
+    }
+    let name = if context.operation == Operation::Create { lease.name() } else { context.name };
+    if name != node {
+        return Err("can only access node lease with the same name as the requesting node".to_owned());
+    }
+    Ok(())
+}
+
+fn token(context: &AdmissionContext<'_>, node: &str, request: &Object) -> Result<(), String> {
+    let reference = request.get("/spec/boundObjectRef").filter(|reference| !reference.is_null());
+    let Some(reference) = reference.filter(|r| r["kind"] == POD.kind && r["apiVersion"] == "v1") else {
+        return Err("node requested token not bound to a pod".to_owned());
+    };
+    let (name, uid) = (reference["name"].as_str().unwrap_or(""), reference["uid"].as_str().unwrap_or(""));
+    if uid.is_empty() {
+        return Err("node requested token with a pod binding without a uid".to_owned());
+    }
+    let Some(pod) = context.lookup.get(&POD, &Ref::new(context.namespace, name)) else {
+        return Err(format!("pod {name:?} not found"));
+    };
+    if pod.uid() != uid {
+        return Err(format!("the UID in the bound object reference ({uid}) does not match the UID in record"));
+    }
+    if pod.str_at("/spec/nodeName") != node {
+        return Err("node requested token bound to a pod scheduled on a different node".to_owned());
+    }
+    if service_account_of(&pod) != context.name {
+        return Err("node requested token bound to a pod that runs as a different service account".to_owned());
+    }
+    Ok(())
+}

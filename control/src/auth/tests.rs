@@ -1,0 +1,4 @@
+//! Who may do what, and whose token is worth nothing.
+
+mod forgery;
+mod rbac;
