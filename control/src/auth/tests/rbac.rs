@@ -202,7 +202,9 @@ fn acting_as_another_needs_the_verb_for_each_part() {
         house([role("actor", rules), binding("", "actor", "actor", json!({"kind": "User", "name": "me"}))]);
     let act = |headers: &[(&'static str, &'static str)]| {
         let mut map = HeaderMap::new();
-        headers.iter().for_each(|(name, value)| drop(map.append(*name, value.parse().unwrap())));
+        headers.iter().for_each(|(name, value)| {
+            map.append(*name, value.parse().unwrap());
+        });
         impersonate(&authorizer, &user("me"), &map)
     };
     assert_eq!(act(&[("x-other", "y")]).unwrap(), user("me"));
