@@ -21,8 +21,10 @@ use crate::schema::KUBERNETES_VERSION;
 use paths::Served;
 use schemas::Dialect;
 
-/// The media type by which clients ask for v2 as protobuf (with an `@` in it, as they write it).
-pub const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The media type by which clients ask for v2 as protobuf. The `@` is theirs, though no media type may have one.
+pub const V2_PROTOBUF_ACCEPT: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The media type of the answer: clients parse this one, and stumble over the `@`.
+pub const V2_PROTOBUF_CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// `/openapi/v2` as JSON.
 pub fn v2() -> &'static [u8] {

@@ -48,6 +48,50 @@ fn a_config_map() {
     );
 }
 
+/// Bodies as kubectl 1.32 sends them for `create configmap`, `create deployment` and `auth can-i`.
+#[test]
+fn what_kubectl_sends() {
+    let sent = |hex: &str| {
+        let bytes: Vec<u8> =
+            (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect();
+        let mut object = decode(&bytes).unwrap();
+        let (group, version) = object.api_version().split_once('/').unwrap_or(("", object.api_version()));
+        let ty = crate::schema::for_kind(group, version, object.kind()).unwrap();
+        assert_eq!(canonical::normalize(ty, &mut object), canonical::Findings::default());
+        object.into_value()
+    };
+    assert_eq!(
+        sent(concat!(
+            "6b3873000a0f0a0276311209436f6e6669674d6170121c0a120a02636d12001a0022002a0032003800420012060a0161",
+            "1201621a002200",
+        )),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": {"a": "b"}})
+    );
+    assert_eq!(
+        sent(concat!(
+            "6b3873000a150a07617070732f7631120a4465706c6f796d656e7412b0010a1b0a016412001a0022002a003200380042",
+            "005a080a036170701201641282010802120a0a080a036170701201641a6a0a1a0a0012001a0022002a00320038004200",
+            "5a080a03617070120164124c122e0a056e67696e7812056e67696e782a00320a0a001000185022002a0042006a007200",
+            "800100880100900100a201001a00320042004a0052005800600068008201008a01009a0100c2010022020a0028003800",
+            "1a0c0800100018002000280038001a002200",
+        )),
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "labels": {"app": "d"}}, "spec": {
+            "replicas": 2, "selector": {"matchLabels": {"app": "d"}}, "strategy": {}, "template": {
+                "metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "nginx", "image": "nginx",
+                    "ports": [{"containerPort": 80}], "resources": {}}]}}}, "status": {}})
+    );
+    assert_eq!(
+        sent(concat!(
+            "6b3873000a320a17617574686f72697a6174696f6e2e6b38732e696f2f7631121753656c665375626a65637441636365",
+            "7373526576696577123c0a100a0012001a0022002a00320038004200121e0a1c0a0764656661756c7412036765741a00",
+            "22002a04706f647332003a001a08080012001a0020001a002200",
+        )),
+        json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "metadata": {},
+            "spec": {"resourceAttributes": {"namespace": "default", "verb": "get", "resource": "pods"}},
+            "status": {"allowed": false}})
+    );
+}
+
 #[test]
 fn scalars_inlined_messages_and_lists() {
     let probe = [len(1, len(2, [len(1, "/"), len(2, [int(1, 0), int(2, 80)].concat())].concat())), int(3, 5)].concat();
