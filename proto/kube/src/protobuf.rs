@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Number, Value};
 
+use crate::canonical::MAPS_MAX;
 use crate::object::Object;
 use crate::schema::{self, Ty, Type};
 use crate::time;
@@ -48,6 +49,8 @@ pub enum ProtobufError {
     Utf8(&'static str),
     #[error("field {0:?} holds an extension that is neither JSON nor an object in protobuf")]
     Extension(&'static str),
+    #[error("more than {MAPS_MAX} messages in one protobuf body")]
+    TooMany,
     #[error("protobuf messages stand more than {DEPTH_MAX} deep in one another")]
     Depth,
 }
@@ -61,10 +64,33 @@ pub fn decode(body: &[u8]) -> Result<Object> {
 
 /// Reads a body, which may leave out its apiVersion and kind where the endpoint tells them.
 pub fn decode_as(body: &[u8], api_version: &str, kind: &str) -> Result<Object> {
-    decode_at(body, api_version, kind, 0)
+    decode_at(body, api_version, kind, &mut Bounds { depth: 0, messages: 0 })
 }
 
-fn decode_at(body: &[u8], api_version: &str, kind: &str, depth: usize) -> Result<Object> {
+/// How deep we are, and how many messages have become maps.
+struct Bounds {
+    depth: usize,
+    messages: usize,
+}
+
+impl Bounds {
+    /// Does what is one level further down.
+    fn inside<T>(&mut self, read: impl FnOnce(&mut Bounds) -> Result<T>) -> Result<T> {
+        self.messages += 1;
+        if self.messages > MAPS_MAX {
+            return Err(ProtobufError::TooMany);
+        }
+        if self.depth >= DEPTH_MAX {
+            return Err(ProtobufError::Depth);
+        }
+        self.depth += 1;
+        let result = read(self);
+        self.depth -= 1;
+        result
+    }
+}
+
+fn decode_at(body: &[u8], api_version: &str, kind: &str, bounds: &mut Bounds) -> Result<Object> {
     let unknown = body.strip_prefix(&MAGIC).ok_or(ProtobufError::Magic)?;
     let (mut meta, mut raw, mut encoding): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
     for field in Fields::of(unknown) {
@@ -91,27 +117,26 @@ fn decode_at(body: &[u8], api_version: &str, kind: &str, depth: usize) -> Result
         return Err(ProtobufError::UnknownKind { api_version, kind });
     };
     let mut map = Map::new();
-    message(ty.get(), raw, &mut map, depth)?;
+    bounds.inside(|bounds| message(ty.get(), raw, &mut map, bounds))?;
     map.insert("apiVersion".into(), api_version.into());
     map.insert("kind".into(), kind.into());
     Ok(Object(map))
 }
 
 /// Reads a message's fields into the map, inlined messages included.
-fn message(ty: &'static Type, bytes: &[u8], map: &mut Map<String, Value>, depth: usize) -> Result<()> {
-    let depth = deeper(depth)?;
+fn message(ty: &'static Type, bytes: &[u8], map: &mut Map<String, Value>, bounds: &mut Bounds) -> Result<()> {
     for field in Fields::of(bytes) {
         let (number, payload) = field?;
         if let Some(field) = ty.fields.iter().find(|f| f.number == Some(number)) {
             // A list or a map comes element by element, a message may come in parts.
             let mut slot = map.remove(field.name).unwrap_or(Value::Null);
-            read(field.name, &field.ty, payload, &mut slot, depth)?;
+            read(field.name, &field.ty, payload, &mut slot, bounds)?;
             if !slot.is_null() {
                 map.insert(field.name.to_owned(), slot);
             }
         } else if let Some((_, inner)) = ty.inlined.iter().find(|(n, _)| *n == number) {
             match payload {
-                Payload::Bytes(bytes) => message(inner.get(), bytes, map, depth)?,
+                Payload::Bytes(bytes) => bounds.inside(|bounds| message(inner.get(), bytes, map, bounds))?,
                 _ => return Err(ProtobufError::FieldType(inner.short())),
             }
         }
@@ -120,7 +145,13 @@ fn message(ty: &'static Type, bytes: &[u8], map: &mut Map<String, Value>, depth:
 }
 
 /// Reads one occurrence of a field into its slot.
-fn read(name: &'static str, ty: &'static Ty, payload: Payload<'_>, slot: &mut Value, depth: usize) -> Result<()> {
+fn read(
+    name: &'static str,
+    ty: &'static Ty,
+    payload: Payload<'_>,
+    slot: &mut Value,
+    bounds: &mut Bounds,
+) -> Result<()> {
     match (ty, payload) {
         (Ty::List(inner), payload) => {
             if slot.is_null() {
@@ -136,7 +167,7 @@ fn read(name: &'static str, ty: &'static Ty, payload: Payload<'_>, slot: &mut Va
                 }
                 (_, payload) => {
                     let mut item = Value::Null;
-                    read(name, inner, payload, &mut item, depth)?;
+                    read(name, inner, payload, &mut item, bounds)?;
                     items.push(item);
                 }
             }
@@ -146,7 +177,7 @@ fn read(name: &'static str, ty: &'static Ty, payload: Payload<'_>, slot: &mut Va
                 *slot = Value::Object(Map::new());
             }
             let Value::Object(map) = slot else { return Err(ProtobufError::FieldType(name)) };
-            let (key, value) = map_entry(name, inner, entry, deeper(depth)?)?;
+            let (key, value) = bounds.inside(|bounds| map_entry(name, inner, entry, bounds))?;
             map.insert(key, value);
         }
         (Ty::Struct(inner), Payload::Bytes(bytes)) => {
@@ -154,7 +185,7 @@ fn read(name: &'static str, ty: &'static Ty, payload: Payload<'_>, slot: &mut Va
                 *slot = Value::Object(Map::new());
             }
             let Value::Object(map) = slot else { return Err(ProtobufError::FieldType(name)) };
-            message(inner.get(), bytes, map, depth)?;
+            bounds.inside(|bounds| message(inner.get(), bytes, map, bounds))?;
         }
         (Ty::Int32 | Ty::Int64, Payload::Varint(number)) => *slot = integer(ty, number),
         (Ty::Bool, Payload::Varint(number)) => *slot = Value::Bool(number != 0),
@@ -166,13 +197,13 @@ fn read(name: &'static str, ty: &'static Ty, payload: Payload<'_>, slot: &mut Va
         (Ty::Quantity, Payload::Bytes(bytes)) => *slot = Value::String(quantity(name, bytes)?),
         (Ty::Time | Ty::MicroTime, Payload::Bytes(bytes)) => *slot = timestamp(ty, bytes)?,
         (Ty::IntOrString, Payload::Bytes(bytes)) => *slot = int_or_string(name, bytes)?,
-        (Ty::Any, Payload::Bytes(bytes)) => *slot = extension(name, bytes, depth)?,
+        (Ty::Any, Payload::Bytes(bytes)) => *slot = extension(name, bytes, bounds)?,
         _ => return Err(ProtobufError::FieldType(name)),
     }
     Ok(())
 }
 
-fn map_entry(name: &'static str, ty: &'static Ty, entry: &[u8], depth: usize) -> Result<(String, Value)> {
+fn map_entry(name: &'static str, ty: &'static Ty, entry: &[u8], bounds: &mut Bounds) -> Result<(String, Value)> {
     let (mut key, mut value) = (String::new(), Value::Null);
     for field in Fields::of(entry) {
         match (field?, ty) {
@@ -181,11 +212,11 @@ fn map_entry(name: &'static str, ty: &'static Ty, entry: &[u8], depth: usize) ->
             ((2, Payload::Bytes(bytes)), Ty::List(_)) => {
                 for item in Fields::of(bytes) {
                     if let (1, payload) = item? {
-                        read(name, ty, payload, &mut value, depth)?;
+                        read(name, ty, payload, &mut value, bounds)?;
                     }
                 }
             }
-            ((2, payload), _) => read(name, ty, payload, &mut value, depth)?,
+            ((2, payload), _) => read(name, ty, payload, &mut value, bounds)?,
             _ => {}
         }
     }
@@ -249,7 +280,7 @@ fn int_or_string(name: &'static str, bytes: &[u8]) -> Result<Value> {
 }
 
 /// An extension's raw bytes: JSON, or an object in the same framing as a whole body.
-fn extension(name: &'static str, bytes: &[u8], depth: usize) -> Result<Value> {
+fn extension(name: &'static str, bytes: &[u8], bounds: &mut Bounds) -> Result<Value> {
     let mut raw: &[u8] = &[];
     for field in Fields::of(bytes) {
         if let (1, Payload::Bytes(bytes)) = field? {
@@ -260,11 +291,7 @@ fn extension(name: &'static str, bytes: &[u8], depth: usize) -> Result<Value> {
         return Ok(Value::Null);
     }
     if raw.starts_with(&MAGIC) {
-        return Ok(decode_at(raw, "", "", deeper(depth)?)?.into_value());
+        return Ok(bounds.inside(|bounds| decode_at(raw, "", "", bounds))?.into_value());
     }
-    serde_json::from_slice(raw).map_err(|_| ProtobufError::Extension(name))
-}
-
-fn deeper(depth: usize) -> Result<usize> {
-    if depth >= DEPTH_MAX { Err(ProtobufError::Depth) } else { Ok(depth + 1) }
+    crate::canonical::parse_value(raw).map(|(value, _)| value).map_err(|_| ProtobufError::Extension(name))
 }

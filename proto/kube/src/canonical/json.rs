@@ -12,6 +12,11 @@ pub const DEPTH_MAX: usize = 128;
 /// Repeated fields that are named; a body may hold more, naming these is enough.
 pub const DUPLICATES_MAX: usize = 100;
 
+/// JSON maps in one body. A map of a few bytes costs hundreds of them in memory, more so once what Kubernetes always
+/// writes is filled in: without a bound a body of 3 MiB could take hundreds of MiB. The largest built-in objects (slices of
+/// endpoints, nodes with their images) have some thousands.
+pub const MAPS_MAX: usize = 100_000;
+
 /// Reads an object and the paths (`spec.containers[0].name`) of the fields that stand in it more than once. As in
 /// Kubernetes, the last one counts.
 pub fn parse_json(bytes: &[u8]) -> Result<(Object, Vec<String>), DecodeError> {
@@ -21,7 +26,7 @@ pub fn parse_json(bytes: &[u8]) -> Result<(Object, Vec<String>), DecodeError> {
 
 /// The same for any JSON value.
 pub fn parse_value(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
-    let mut found = Found { path: String::new(), duplicates: Vec::new() };
+    let mut found = Found { path: String::new(), duplicates: Vec::new(), maps: 0 };
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = Seed(&mut found).deserialize(&mut json).map_err(DecodeError::Json)?;
     json.end().map_err(DecodeError::Json)?;
@@ -31,6 +36,7 @@ pub fn parse_value(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
 struct Found {
     path: String,
     duplicates: Vec<String>,
+    maps: usize,
 }
 
 struct Seed<'a>(&'a mut Found);
@@ -93,6 +99,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        self.0.maps += 1;
+        if self.0.maps > MAPS_MAX {
+            return Err(de::Error::custom(format_args!("more than {MAPS_MAX} JSON objects in one body")));
+        }
         let mut map = Map::new();
         let kept = self.0.path.len();
         while let Some(key) = entries.next_key::<String>()? {

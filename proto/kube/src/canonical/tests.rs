@@ -187,6 +187,10 @@ fn bad_json_is_refused() {
     assert!(parse_value(&deep).is_err());
     let most = [vec![b'['; DEPTH_MAX - 1], vec![b']'; DEPTH_MAX - 1]].concat();
     assert!(parse_value(&most).is_ok());
+    let maps = |count: usize| format!("[{}{{}}]", "{},".repeat(count - 1));
+    assert!(parse_value(maps(MAPS_MAX).as_bytes()).is_ok());
+    let error = parse_value(maps(MAPS_MAX + 1).as_bytes()).unwrap_err();
+    assert!(format!("{error:?}").contains("more than 100000 JSON objects"), "{error:?}");
 }
 
 fn any_json() -> impl Strategy<Value = Value> {

@@ -193,6 +193,8 @@ fn what_is_no_body_is_refused_by_name() {
     assert_eq!(pod(&[0xff; 12]), ProtobufError::Varint);
     assert_eq!(pod(&int(1, 1)), ProtobufError::FieldType("metadata"));
     assert_eq!(pod(&len(1, len(1, [0xffu8]))), ProtobufError::Utf8("name"));
+    let crowd = len(2, [2u8 << 3 | 2, 0].repeat(MAPS_MAX));
+    assert_eq!(pod(&crowd), ProtobufError::TooMany);
     let gzip = [MAGIC.to_vec(), len(3, "gzip")].concat();
     assert_eq!(decode(&gzip), Err(ProtobufError::Encoding("gzip".into())));
 }
