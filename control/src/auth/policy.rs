@@ -46,8 +46,9 @@ impl Policy {
         for (subject, grants) in self.of(identity) {
             let allows = |grant: &&Arc<Grant>| grant.rules.iter().any(|rule| rule.matches(action));
             if let Some(grant) = grants.at(namespace).find(allows) {
+                let (kind, name) = subject;
                 return Decision::Allow {
-                    reason: format!("RBAC: allowed by {} of {} to {subject}", grant.binding, grant.role),
+                    reason: format!("RBAC: allowed by {} of {} to {kind} {name:?}", grant.binding, grant.role),
                 };
             }
         }
@@ -128,11 +129,11 @@ impl Policy {
         }
     }
 
-    fn of<'a>(&'a self, identity: &'a Identity) -> impl Iterator<Item = (String, &'a Grants)> {
-        let user = self.users.get(&identity.user).map(|g| (format!("User {:?}", identity.user), g));
-        let groups =
-            identity.groups.iter().filter_map(|name| Some((format!("Group {name:?}"), self.groups.get(name)?)));
-        user.into_iter().chain(groups)
+    /// The subjects that `identity` is, with what each holds.
+    fn of<'a>(&'a self, identity: &'a Identity) -> impl Iterator<Item = ((&'static str, &'a str), &'a Grants)> {
+        let user = self.users.get(&identity.user).map(|grants| (("User", identity.user.as_str()), grants));
+        let groups = identity.groups.iter();
+        user.into_iter().chain(groups.filter_map(|name| Some((("Group", name.as_str()), self.groups.get(name)?))))
     }
 }
 

@@ -89,6 +89,7 @@ pub fn cluster_role_bindings() -> Vec<Object> {
             "system:public-info-viewer",
             &[("Group", "system:authenticated"), ("Group", "system:unauthenticated")],
         ),
+        one("system:service-account-issuer-discovery", "Group", "system:serviceaccounts"),
         one("system:monitoring", "Group", "system:monitoring"),
         one("system:kube-scheduler", "User", "system:kube-scheduler"),
         one("system:kube-controller-manager", "User", "system:kube-controller-manager"),
