@@ -17,6 +17,9 @@ mod catalog;
 pub mod digest;
 mod disk;
 mod error;
+#[cfg(test)]
+mod fixture;
+pub mod import;
 mod install;
 pub mod layer;
 pub mod manifest;
@@ -32,6 +35,7 @@ pub mod unpack;
 use catalog::ImageRecord;
 pub use digest::Digest;
 pub use error::ImageError;
+pub use import::ImportOptions;
 pub use layer::LayerLimits;
 use manifest::ImageConfig;
 pub use manifest::{Platform, RunConfig};
@@ -164,6 +168,24 @@ impl Images {
         let reference: Reference = reference.parse()?;
         let platform = platform.unwrap_or_else(Platform::host);
         pull::pull(&self.store, &self.registries, &reference, auth, &platform, self.limits).await
+    }
+
+    /// Imports an OCI layout or a `docker save` archive, compressed or not. The reader gets a thread of its own.
+    pub async fn import(
+        &self,
+        reader: impl std::io::Read + Send + 'static,
+        options: ImportOptions,
+    ) -> Result<Vec<Arc<Image>>, ImageError> {
+        import::import(&self.store, reader, options, self.limits).await
+    }
+
+    /// As [`Images::import`], from pieces that arrive over a channel; its end is the archive's end.
+    pub async fn import_pieces(
+        &self,
+        pieces: tokio::sync::mpsc::Receiver<bytes::Bytes>,
+        options: ImportOptions,
+    ) -> Result<Vec<Arc<Image>>, ImageError> {
+        self.import(install::Pieces::new(pieces), options).await
     }
 
     /// Removes a tag, or the whole image when called by id, digest or last tag. No such image is no error. Layers that

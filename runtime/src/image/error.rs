@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::digest::Digest;
+use super::import::{ArchiveError, ContentsError, SpoolError};
 use super::layer::LayerError;
 use super::manifest::ManifestError;
 use super::reference::ReferenceError;
@@ -36,8 +37,8 @@ pub enum ImageError {
         #[source]
         source: Box<LayerError>,
     },
-    #[error("archive: {0}")]
-    Archive(String),
+    #[error("the archive cannot be imported")]
+    Archive(#[from] ArchiveError),
     #[error("cannot {action} {path:?}")]
     Disk {
         action: &'static str,
@@ -71,7 +72,8 @@ impl ImageError {
     pub fn code(&self) -> tonic::Code {
         use tonic::Code;
         match self {
-            ImageError::Reference(_) | ImageError::ContainerId(_) | ImageError::Archive(_) => Code::InvalidArgument,
+            ImageError::Reference(_) | ImageError::ContainerId(_) => Code::InvalidArgument,
+            ImageError::Archive(error) => archive_code(error),
             ImageError::NotFound(_) | ImageError::NoContainer(_) => Code::NotFound,
             ImageError::Pinned(_) => Code::FailedPrecondition,
             ImageError::Registry { source, .. } => source.code(),
@@ -97,6 +99,19 @@ impl ImageError {
 impl From<ImageError> for tonic::Status {
     fn from(error: ImageError) -> tonic::Status {
         error.status()
+    }
+}
+
+fn archive_code(error: &ArchiveError) -> tonic::Code {
+    let spool = match error {
+        ArchiveError::Spool(error) | ArchiveError::Contents(ContentsError::Spool(error)) => error,
+        ArchiveError::Contents(ContentsError::NoSuchImage { .. }) => return tonic::Code::NotFound,
+        ArchiveError::Contents(_) => return tonic::Code::InvalidArgument,
+    };
+    match spool {
+        SpoolError::Write { source, .. } => disk_code(source),
+        SpoolError::Folder(error) => error.code(),
+        _ => tonic::Code::InvalidArgument,
     }
 }
 

@@ -170,7 +170,7 @@ fn unpack_layer(
     let ingest = store.snapshots.ingest(&store.env.rng.uuid()).map_err(FetchError::Image)?;
     let folder = open_folder(&ingest.folder()).map_err(FetchError::Image)?;
     let aside = open_folder(&ingest.aside()).map_err(FetchError::Image)?;
-    let stream = Pieces { pieces, current: Bytes::new() };
+    let stream = Pieces::new(pieces);
     let unpacked = apply(stream, expected, &folder, &aside, limits).map_err(FetchError::Layer)?;
     Ok((ingest, unpacked))
 }
@@ -202,9 +202,15 @@ async fn commit(store: &Arc<Store>, layer: Ready, chains: &[Digest]) -> Result<R
 }
 
 /// The receiving end as a reader, for a blocking thread.
-struct Pieces {
+pub(super) struct Pieces {
     pieces: mpsc::Receiver<Bytes>,
     current: Bytes,
+}
+
+impl Pieces {
+    pub(super) fn new(pieces: mpsc::Receiver<Bytes>) -> Pieces {
+        Pieces { pieces, current: Bytes::new() }
+    }
 }
 
 impl Read for Pieces {
