@@ -9,8 +9,12 @@
 pub mod admission;
 pub mod auth;
 pub mod bootstrap;
+pub mod control;
 pub mod controllers;
 pub mod http;
 pub mod registry;
 pub mod scheduler;
 pub mod store;
+pub mod trace;
+
+pub use control::{Config, Control, ControlError};

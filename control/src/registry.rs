@@ -1,1 +1,119 @@
-//! Lands with its slice.
+//! The generic verbs: every kind is made, read, changed and deleted by the same code, and what is special to one kind is
+//! its [`strategy`].
+//!
+//! A write is a pure function from the stored object to the wanted one, run inside a compare-and-swap loop: read, decide,
+//! write if nothing came between. Reads and watches hand out the cache's bytes as they are.
+
+mod admit;
+pub mod columns;
+mod create;
+pub mod decode;
+pub mod delete;
+pub mod deletion;
+pub mod list;
+mod managed;
+pub mod options;
+pub mod services;
+pub mod strategy;
+pub mod subresource;
+pub mod update;
+pub mod watch;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gantry_env::Env;
+use gantry_kube::{Object, Ref, Resource, Status};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use crate::auth::{Identity, Lookup};
+use crate::store::{Cache, Stored};
+use crate::trace::Trace;
+
+pub use decode::Decoded;
+pub use list::Listed;
+pub use options::{DeleteOptions, ListOptions, Propagation, Selection, WriteOptions};
+pub use services::ServiceAllocator;
+
+/// What a verb answers with: a version of the store, or (for a dry run, or a view like Scale) an object of its own.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Stored(Arc<Stored>),
+    Made(Object),
+}
+
+impl Answer {
+    pub fn json(&self) -> Bytes {
+        match self {
+            Answer::Stored(stored) => stored.json().clone(),
+            Answer::Made(object) => object.to_vec().into(),
+        }
+    }
+
+    pub fn object(&self) -> Arc<Object> {
+        match self {
+            Answer::Stored(stored) => stored.object(),
+            Answer::Made(object) => Arc::new(object.clone()),
+        }
+    }
+}
+
+/// Who writes, and how.
+#[derive(Clone, Debug)]
+pub struct Writer<'a> {
+    pub identity: &'a Identity,
+    pub options: &'a WriteOptions,
+    /// When the request came in.
+    pub received: Timestamp,
+    /// What the client is to be told beside the answer.
+    pub warnings: &'a Mutex<Vec<String>>,
+}
+
+/// The store of all kinds with the rules of the API around it. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    pub(crate) cache: Cache,
+    pub(crate) env: Env,
+    pub(crate) lookup: Arc<dyn Lookup>,
+    pub(crate) services: ServiceAllocator,
+    pub(crate) trace: Trace,
+}
+
+impl Registry {
+    pub fn new(cache: Cache, env: Env, services: ServiceAllocator, trace: Trace) -> Registry {
+        let lookup = Arc::new(cache.clone());
+        Registry { cache, env, lookup, services, trace }
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    pub fn get(&self, resource: &Resource, at: &Ref) -> Result<Arc<Stored>, Status> {
+        self.cache.get(resource, at).ok_or_else(|| Status::not_found(resource, &at.name))
+    }
+}
+
+/// Admission and authorisation read the cache.
+impl Lookup for Cache {
+    fn get(&self, resource: &Resource, at: &Ref) -> Option<Arc<Object>> {
+        Cache::get(self, resource, at).map(|stored| stored.object())
+    }
+
+    fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        Cache::list(self, resource, namespace).items.iter().map(|stored| stored.object()).collect()
+    }
+
+    fn version(&self, resource: &Resource) -> u64 {
+        self.last_change(resource)
+    }
+}

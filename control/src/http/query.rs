@@ -12,6 +12,7 @@ pub struct Query {
 /// What every resource request may carry; `pretty` changes only white space, and what we send is read by programs.
 const COMMON: &[&str] = &["pretty", "timeout"];
 const LIST: &[&str] = &[
+    "includeObject",
     "labelSelector",
     "fieldSelector",
     "limit",
@@ -99,7 +100,7 @@ impl Query {
         let allowed: &[&[&str]] = match (verb, subresource) {
             (_, "log") => &[LOG],
             (_, "exec") => &[EXEC],
-            ("get", _) => &[&["resourceVersion"]],
+            ("get", _) => &[&["resourceVersion", "includeObject"]],
             ("list" | "watch", _) => &[LIST],
             ("create" | "update", _) => &[WRITE],
             ("patch", _) => &[WRITE, &["force"]],
@@ -107,12 +108,14 @@ impl Query {
             ("deletecollection", _) => &[DELETE, LIST],
             _ => &[],
         };
-        match self.pairs.iter().find(|(k, _)| {
-            !COMMON.contains(&k.as_str()) && !allowed.iter().any(|set| set.contains(&k.as_str()))
-        }) {
-            Some((unknown, _)) => Err(Status::bad_request(format!(
-                "query parameter {unknown:?} is not supported for the verb {verb:?}"
-            ))),
+        match self
+            .pairs
+            .iter()
+            .find(|(k, _)| !COMMON.contains(&k.as_str()) && !allowed.iter().any(|set| set.contains(&k.as_str())))
+        {
+            Some((unknown, _)) => {
+                Err(Status::bad_request(format!("query parameter {unknown:?} is not supported for the verb {verb:?}")))
+            }
             None => Ok(()),
         }
     }

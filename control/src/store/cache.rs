@@ -132,6 +132,11 @@ impl Cache {
         kind.list(&kinds::list_prefix(resource, namespace))
     }
 
+    /// The revision of the last change of a kind: the same as long as nothing of it has changed.
+    pub fn last_change(&self, resource: &Resource) -> Revision {
+        self.inner.kind(&kinds::prefix(resource)).last_change()
+    }
+
     /// How many objects of a kind there are.
     pub fn count(&self, resource: &Resource) -> usize {
         self.inner.kind(&kinds::prefix(resource)).count()

@@ -45,6 +45,10 @@ impl KindCache {
         self.state.read().objects.get(key).cloned()
     }
 
+    pub fn last_change(&self) -> Revision {
+        self.state.read().last
+    }
+
     pub fn count(&self) -> usize {
         self.state.read().objects.len()
     }

@@ -1,0 +1,240 @@
+//! Discovery: which groups, versions, kinds and subresources are served, in the old form (`/api`, `/apis`, one document a
+//! version) and in the aggregated one (apidiscovery.k8s.io v2 and v2beta1).
+
+use gantry_kube::{Resource, resource};
+use http::{HeaderMap, HeaderValue, Response, header};
+use serde_json::{Value, json};
+
+use super::body::Body;
+use super::{media, respond};
+
+const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const CREATE: &[&str] = &["create"];
+const STATUS: &[&str] = &["get", "patch", "update"];
+
+/// A subresource (`pods/log`), or a resource that exists only to be posted to (`bindings`, with an empty `name`).
+#[derive(Debug)]
+pub struct Subresource {
+    pub group: &'static str,
+    pub plural: &'static str,
+    pub name: &'static str,
+    /// Group, version and kind of what it answers with.
+    pub kind: (&'static str, &'static str, &'static str),
+    pub verbs: &'static [&'static str],
+}
+
+const fn sub(
+    group: &'static str,
+    plural: &'static str,
+    name: &'static str,
+    kind: (&'static str, &'static str, &'static str),
+    verbs: &'static [&'static str],
+) -> Subresource {
+    Subresource { group, plural, name, kind, verbs }
+}
+
+const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+
+pub static SUBRESOURCES: &[Subresource] = &[
+    sub("", "namespaces", "finalize", ("", "v1", "Namespace"), &["update"]),
+    sub("", "namespaces", "status", ("", "v1", "Namespace"), STATUS),
+    sub("", "nodes", "status", ("", "v1", "Node"), STATUS),
+    sub("", "pods", "binding", ("", "v1", "Binding"), CREATE),
+    sub("", "pods", "eviction", ("policy", "v1", "Eviction"), CREATE),
+    sub("", "pods", "exec", ("", "v1", "PodExecOptions"), &["create", "get"]),
+    sub("", "pods", "log", ("", "v1", "Pod"), &["get"]),
+    sub("", "pods", "status", ("", "v1", "Pod"), STATUS),
+    sub("", "services", "status", ("", "v1", "Service"), STATUS),
+    sub("", "serviceaccounts", "token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE),
+    sub("apps", "deployments", "scale", SCALE, STATUS),
+    sub("apps", "deployments", "status", ("apps", "v1", "Deployment"), STATUS),
+    sub("apps", "replicasets", "scale", SCALE, STATUS),
+    sub("apps", "replicasets", "status", ("apps", "v1", "ReplicaSet"), STATUS),
+];
+
+static BINDINGS: Subresource = sub("", "bindings", "", ("", "v1", "Binding"), CREATE);
+
+pub fn find(group: &str, plural: &str, name: &str) -> Option<&'static Subresource> {
+    SUBRESOURCES.iter().find(|s| s.group == group && s.plural == plural && s.name == name)
+}
+
+pub fn verbs(resource: &Resource) -> &'static [&'static str] {
+    if resource.virtual_only { CREATE } else { ALL_VERBS }
+}
+
+fn subresources(resource: &Resource) -> impl Iterator<Item = &'static Subresource> {
+    SUBRESOURCES.iter().filter(move |s| s.group == resource.group && s.plural == resource.plural)
+}
+
+/// Groups with their versions, in the order of the table of kinds, the core group left out.
+fn groups() -> Vec<(&'static str, &'static str)> {
+    let mut all = Vec::new();
+    for resource in resource::ALL.iter().filter(|r| !r.group.is_empty()) {
+        if !all.contains(&(resource.group, resource.version)) {
+            all.push((resource.group, resource.version));
+        }
+    }
+    all
+}
+
+fn of_version(group: &str, version: &str) -> Vec<&'static Resource> {
+    resource::ALL.iter().copied().filter(|r| r.group == group && r.version == version).collect()
+}
+
+/// Answers `/api`, `/apis` and what is below, or `None` where the path is no discovery document.
+pub fn serve(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+    let value = match parts.as_slice() {
+        ["api"] => return Some(aggregated(headers, true).unwrap_or_else(|| respond::json(&api_versions()))),
+        ["apis"] => return Some(aggregated(headers, false).unwrap_or_else(|| respond::json(&group_list()))),
+        ["api", "v1"] => resource_list("", "v1"),
+        ["apis", group] => group_document(groups().into_iter().find(|(g, _)| g == group)?),
+        ["apis", group, version] => {
+            groups().into_iter().find(|known| known == &(*group, *version))?;
+            resource_list(group, version)
+        }
+        _ => return None,
+    };
+    Some(respond::json(&value))
+}
+
+fn api_versions() -> Value {
+    json!({"kind": "APIVersions", "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}]})
+}
+
+fn group_entry((group, version): (&str, &str)) -> Value {
+    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    json!({"name": group, "versions": [version], "preferredVersion": version})
+}
+
+fn group_document(group: (&str, &str)) -> Value {
+    let mut value = group_entry(group);
+    value["kind"] = json!("APIGroup");
+    value["apiVersion"] = json!("v1");
+    value
+}
+
+fn group_list() -> Value {
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups().into_iter().map(group_entry).collect::<Vec<_>>()})
+}
+
+fn resource_list(group: &str, version: &str) -> Value {
+    let mut resources = Vec::new();
+    if group.is_empty() {
+        resources.push(json!({"name": "bindings", "singularName": "binding", "namespaced": true, "kind": "Binding",
+            "verbs": BINDINGS.verbs}));
+    }
+    for resource in of_version(group, version) {
+        let mut entry = json!({"name": resource.plural, "singularName": resource.singular,
+            "namespaced": resource.namespaced, "kind": resource.kind, "verbs": verbs(resource)});
+        if !resource.short_names.is_empty() {
+            entry["shortNames"] = json!(resource.short_names);
+        }
+        if !resource.categories.is_empty() {
+            entry["categories"] = json!(resource.categories);
+        }
+        resources.push(entry);
+        for sub in subresources(resource) {
+            let mut entry = json!({"name": format!("{}/{}", sub.plural, sub.name), "singularName": "",
+                "namespaced": resource.namespaced, "kind": sub.kind.2, "verbs": sub.verbs});
+            if (sub.kind.0, sub.kind.1) != (group, version) {
+                entry["group"] = json!(sub.kind.0);
+                entry["version"] = json!(sub.kind.1);
+            }
+            resources.push(entry);
+        }
+    }
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources})
+}
+
+/// The aggregated document, where the client asks for it before the old one.
+fn aggregated(headers: &HeaderMap, core: bool) -> Option<Response<Body>> {
+    let range =
+        media::accepted(headers).into_iter().find(|r| matches!(r.essence.as_str(), "application/json" | "*/*"))?;
+    let asked = range.param("as") == "APIGroupDiscoveryList" && range.param("g") == "apidiscovery.k8s.io";
+    let (version, content_type) = match range.param("v") {
+        "v2" if asked => ("v2", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"),
+        "v2beta1" if asked => ("v2beta1", "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"),
+        _ => return None,
+    };
+    let listed = if core { vec![("", "v1")] } else { groups() };
+    let items: Vec<Value> = listed
+        .into_iter()
+        .map(|(group, version)| {
+            json!({"metadata": {"name": group, "creationTimestamp": null},
+                "versions": [{"version": version, "freshness": "Current", "resources": discovered(group, version)}]})
+        })
+        .collect();
+    let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+        "metadata": {}, "items": items});
+    let mut response = respond::json(&list);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
+    Some(response)
+}
+
+fn discovered(group: &str, version: &str) -> Vec<Value> {
+    let kind = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
+    let mut resources = Vec::new();
+    if group.is_empty() {
+        resources.push(json!({"resource": "bindings", "responseKind": kind(BINDINGS.kind), "scope": "Namespaced",
+            "singularResource": "binding", "verbs": BINDINGS.verbs}));
+    }
+    for resource in of_version(group, version) {
+        let mut entry = json!({"resource": resource.plural,
+            "responseKind": kind((resource.group, resource.version, resource.kind)),
+            "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
+            "singularResource": resource.singular, "verbs": verbs(resource)});
+        if !resource.short_names.is_empty() {
+            entry["shortNames"] = json!(resource.short_names);
+        }
+        if !resource.categories.is_empty() {
+            entry["categories"] = json!(resource.categories);
+        }
+        let subs: Vec<Value> = subresources(resource)
+            .map(|s| json!({"subresource": s.name, "responseKind": kind(s.kind), "verbs": s.verbs}))
+            .collect();
+        if !subs.is_empty() {
+            entry["subresources"] = json!(subs);
+        }
+        resources.push(entry);
+    }
+    resources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_group_has_its_documents() {
+        let headers = HeaderMap::new();
+        for path in ["/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/apis/discovery.k8s.io/v1"] {
+            assert!(serve(path, &headers).is_some(), "{path}");
+        }
+        for path in ["/apis/nope", "/apis/apps/v2", "/api/v2", "/version"] {
+            assert!(serve(path, &headers).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_aggregated_form_names_itself_in_the_content_type() {
+        let mut headers = HeaderMap::new();
+        let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        let response = serve("/apis", &headers).unwrap();
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        );
+    }
+
+    #[test]
+    fn subresources_belong_to_served_kinds() {
+        for sub in SUBRESOURCES {
+            assert!(resource::ALL.iter().any(|r| r.group == sub.group && r.plural == sub.plural), "{sub:?}");
+        }
+    }
+}

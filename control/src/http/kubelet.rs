@@ -1,0 +1,336 @@
+//! The way to a node's kubelet API: logs and exec are relayed, never interpreted.
+//!
+//! The address is the one that the Node object names, and the peer must prove by certificate to be the node of that
+//! name. Redirects are not followed; raw bytes flow only after the node has answered 101.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gantry_kube::{Object, Ref, Status, resource};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::body::{self, Body};
+use super::router::{Call, Server};
+
+const KUBELET_PORT: u16 = 10_250;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A kubelet may take its time to start a command, not to answer at all.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A relayed stream on which nothing moves for this long is closed.
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
+const REFUSAL_MAX_BYTES: usize = 64 * 1024;
+const RELAY_BUFFER_BYTES: usize = 32 * 1024;
+/// What an upgrade consists of, in both directions.
+const UPGRADE_HEADERS: [HeaderName; 7] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_ACCEPT,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+];
+/// SPDY clients negotiate their version of the streams by this header.
+const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+
+/// How kubelets are dialled.
+#[derive(Clone)]
+pub struct Kubelets {
+    tls: TlsConnector,
+}
+
+impl Kubelets {
+    pub fn new(mut config: rustls::ClientConfig) -> Kubelets {
+        // Upgrades exist in HTTP/1.1 alone.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Kubelets { tls: TlsConnector::from(Arc::new(config)) }
+    }
+
+    async fn connect(&self, node: &Endpoint) -> Result<http1::SendRequest<Empty<Bytes>>, Status> {
+        let unreachable =
+            |why: String| Status::new(502, "BadGateway", format!("error dialing node {}: {why}", node.name));
+        let name = ServerName::try_from(node.name.clone()).map_err(|error| unreachable(error.to_string()))?;
+        let dial = async {
+            let stream = TcpStream::connect((node.address, node.port)).await?;
+            stream.set_nodelay(true)?;
+            self.tls.connect(name, stream).await
+        };
+        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, dial).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(unreachable(error.to_string())),
+            Err(_) => return Err(unreachable("it did not answer in time".to_owned())),
+        };
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(error.to_string()))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "connection to a kubelet ended with an error");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+/// Where a node's kubelet API is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Endpoint {
+    name: String,
+    address: IpAddr,
+    port: u16,
+}
+
+fn endpoint(node: &Object) -> Result<Endpoint, Status> {
+    let name = node.name().to_owned();
+    let address = node
+        .array_at("/status/addresses")
+        .iter()
+        .filter(|a| a["type"] == "InternalIP")
+        .find_map(|a| a["address"].as_str()?.parse().ok())
+        .ok_or_else(|| Status::internal(format!("node {name} has no InternalIP")))?;
+    let port = node.i64_at("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(|p| u16::try_from(p).ok());
+    Ok(Endpoint { name, address, port: port.filter(|p| *p > 0).unwrap_or(KUBELET_PORT) })
+}
+
+/// The container that is meant: the only one, where none is named.
+fn container(pod: &Object, asked: Option<&str>) -> Result<String, Status> {
+    let names = |list: &str| -> Vec<String> {
+        let all = pod.array_at(&format!("/spec/{list}"));
+        all.iter().filter_map(|c| c["name"].as_str().map(str::to_owned)).collect()
+    };
+    let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let pod = pod.name();
+    match asked {
+        Some(asked) if main.iter().chain(&init).chain(&ephemeral).any(|n| n == asked) => Ok(asked.to_owned()),
+        Some(asked) => Err(Status::bad_request(format!("container {asked} is not valid for pod {pod}"))),
+        None if main.len() == 1 => Ok(main[0].clone()),
+        None => {
+            let mut text =
+                format!("a container name must be specified for pod {pod}, choose one of: [{}]", main.join(" "));
+            if !init.is_empty() {
+                text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+            }
+            Err(Status::bad_request(text))
+        }
+    }
+}
+
+/// The node of a pod, and the path of the container below `root` on its kubelet.
+fn target(server: &Server, call: &Call, root: &str) -> Result<(Endpoint, String), Status> {
+    let at = super::resources::place(&resource::POD, call);
+    let pod = server.registry.get(&resource::POD, &at)?.object();
+    let container = container(&pod, call.query.get("container"))?;
+    let node = pod.str_at("/spec/nodeName");
+    if node.is_empty() {
+        return Err(Status::bad_request(format!("pod {} does not have a host assigned", at.name)));
+    }
+    let node = server.registry.get(&resource::NODE, &Ref::cluster(node))?.object();
+    Ok((endpoint(&node)?, format!("/{root}/{}/{}/{container}", at.namespace, at.name)))
+}
+
+fn query(call: &Call) -> String {
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let pairs: Vec<String> = call
+        .query
+        .pairs()
+        .filter(|(key, _)| !matches!(*key, "container" | "insecureSkipTLSVerifyBackend" | "pretty" | "timeout"))
+        .map(|(key, value)| format!("{}={}", encode(key), encode(value)))
+        .collect();
+    pairs.join("&")
+}
+
+fn request(call: &Call, node: &Endpoint, path: &str, headers: HeaderMap) -> Result<Request<Empty<Bytes>>, Status> {
+    let uri: Uri = format!("{path}?{}", query(call)).parse().map_err(Status::internal)?;
+    let mut request = Request::new(Empty::new());
+    *request.method_mut() = call.parts.method.clone();
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    let host = HeaderValue::from_str(&format!("{}:{}", node.name, node.port)).map_err(Status::internal)?;
+    request.headers_mut().insert(header::HOST, host);
+    Ok(request)
+}
+
+async fn send(
+    server: &Server,
+    node: &Endpoint,
+    request: Request<Empty<Bytes>>,
+) -> Result<Response<hyper::body::Incoming>, Status> {
+    let mut sender = server.kubelets.connect(node).await?;
+    match tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => Err(Status::new(502, "BadGateway", format!("node {} broke off: {error}", node.name))),
+        Err(_) => Err(Status::timeout(format!("node {} did not answer in time", node.name))),
+    }
+}
+
+/// What a kubelet refused, in the API's form. A redirect is a refusal, too.
+async fn refusal(node: &Endpoint, response: Response<hyper::body::Incoming>) -> Status {
+    let code = response.status();
+    let text = match Limited::new(response.into_body(), REFUSAL_MAX_BYTES).collect().await {
+        Ok(collected) => String::from_utf8_lossy(&collected.to_bytes()).trim().to_owned(),
+        Err(_) => String::new(),
+    };
+    if let Some(status) = serde_json::from_str(&text).ok().and_then(|value| Status::from_value(&value)) {
+        return status;
+    }
+    match code {
+        StatusCode::BAD_REQUEST => Status::bad_request(text),
+        StatusCode::NOT_FOUND => Status::new(404, "NotFound", text),
+        code if code.is_redirection() => Status::new(
+            502,
+            "BadGateway",
+            format!("node {} answered with a redirect, which is not followed", node.name),
+        ),
+        code => Status::internal(format!("node {} answered {code}: {text}", node.name)),
+    }
+}
+
+pub async fn log(server: &Server, call: &Call) -> Result<Response<Body>, Status> {
+    if let Some(stream) = call.query.get("stream").filter(|s| *s != "All") {
+        return Err(Status::bad_request(format!("stream {stream:?} of a log is not served, All is")));
+    }
+    let (node, path) = target(server, call, "containerLogs")?;
+    let response = send(server, &node, request(call, &node, &path, HeaderMap::new())?).await?;
+    if response.status() != StatusCode::OK {
+        return Err(refusal(&node, response).await);
+    }
+    let mut answer = Response::new(body::wrap(response.into_body()));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(answer)
+}
+
+pub async fn exec(server: Arc<Server>, mut call: Call) -> Result<Response<Body>, Status> {
+    let Some(client) = call.parts.extensions.remove::<OnUpgrade>() else {
+        return Err(Status::bad_request("Upgrade request required"));
+    };
+    if !call.parts.headers.contains_key(header::UPGRADE) {
+        return Err(Status::bad_request("Upgrade request required"));
+    }
+    let (node, path) = target(&server, &call, "exec")?;
+    let request = request(&call, &node, &path, upgrade_headers(&call.parts.headers))?;
+    let mut response = send(&server, &node, request).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(refusal(&node, response).await);
+    }
+    let mut answer = Response::new(body::full(Bytes::new()));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *answer.headers_mut() = upgrade_headers(response.headers());
+    let upstream = hyper::upgrade::on(&mut response);
+    let stop = server.stop.clone();
+    tokio::spawn(async move {
+        let (client, upstream) = match tokio::try_join!(client, upstream) {
+            Ok(both) => both,
+            Err(error) => return tracing::debug!(%error, "a stream was not upgraded"),
+        };
+        let relay = relay(TokioIo::new(client), TokioIo::new(upstream));
+        tokio::select! {
+            biased;
+            // The relay ends with the server; both ends see the connection close.
+            () = stop.cancelled() => {}
+            ended = relay => if let Err(error) = ended {
+                tracing::debug!(%error, "a relayed stream ended with an error");
+            }
+        }
+    });
+    Ok(answer)
+}
+
+fn upgrade_headers(from: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for name in UPGRADE_HEADERS.into_iter().chain([STREAM_PROTOCOL]) {
+        for value in from.get_all(&name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    headers
+}
+
+/// Copies both ways until both ends are done, or nothing moves for too long in either direction.
+async fn relay<A, B>(client: A, upstream: B) -> std::io::Result<()>
+where
+    A: AsyncRead + AsyncWrite,
+    B: AsyncRead + AsyncWrite,
+{
+    let (client_read, client_write) = tokio::io::split(client);
+    let (upstream_read, upstream_write) = tokio::io::split(upstream);
+    let moved = tokio::sync::Notify::new();
+    let both = async {
+        tokio::try_join!(copy(client_read, upstream_write, &moved), copy(upstream_read, client_write, &moved))
+    };
+    tokio::pin!(both);
+    loop {
+        tokio::select! {
+            biased;
+            // Pinned outside the loop: nothing of a copy is lost when another arm wins.
+            ended = &mut both => return ended.map(|_| ()),
+            () = moved.notified() => {}
+            () = tokio::time::sleep(STREAM_IDLE_TIMEOUT) => {
+                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the stream was idle for too long"));
+            }
+        }
+    }
+}
+
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    moved: &tokio::sync::Notify,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; RELAY_BUFFER_BYTES];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..count]).await?;
+        to.flush().await?;
+        moved.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_only_container_needs_no_name() {
+        let pod = |names: &[&str]| {
+            let containers: Vec<_> = names.iter().map(|n| json!({ "name": n })).collect();
+            Object::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": containers}})).unwrap()
+        };
+        assert_eq!(container(&pod(&["a"]), None).unwrap(), "a");
+        assert_eq!(container(&pod(&["a", "b"]), Some("b")).unwrap(), "b");
+        assert_eq!(container(&pod(&["a", "b"]), None).unwrap_err().code, 400);
+        assert_eq!(container(&pod(&["a"]), Some("../x")).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn nodes_are_dialled_where_they_say() {
+        let node = Object::from_value(json!({"metadata": {"name": "n"}, "status": {"addresses": [
+            {"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "10.0.0.1"}]}}))
+        .unwrap();
+        let wanted = Endpoint { name: "n".into(), address: "10.0.0.1".parse().unwrap(), port: KUBELET_PORT };
+        assert_eq!(endpoint(&node).unwrap(), wanted);
+        assert!(endpoint(&Object::default()).is_err());
+    }
+
+    #[test]
+    fn only_the_upgrade_is_passed_on() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer secret"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        let passed = upgrade_headers(&headers);
+        assert!(passed.contains_key(header::UPGRADE) && !passed.contains_key(header::AUTHORIZATION));
+    }
+}

@@ -1,0 +1,82 @@
+//! Paths that are no resources: discovery, OpenAPI, version, health, metrics, keys, traces.
+
+use gantry_kube::Status;
+use http::{Method, Response};
+use serde_json::{Value, json};
+
+use super::body::Body;
+use super::resources::no_such_path;
+use super::router::{Call, Server};
+use super::{discovery, openapi, respond};
+
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const TRACE_PREFIX: &str = "/debug/gantry/trace/";
+
+pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status> {
+    if !matches!(call.parts.method, Method::GET | Method::HEAD) {
+        return Err(Status::method_not_allowed());
+    }
+    let path = call.info.path.as_str();
+    let headers = &call.parts.headers;
+    if let Some(response) = discovery::serve(path, headers) {
+        return Ok(response);
+    }
+    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+    match parts.as_slice() {
+        [] => Ok(respond::json(&root())),
+        ["version"] => Ok(respond::json(&version())),
+        [endpoint @ ("livez" | "readyz" | "healthz")] => server.health.serve(endpoint, None, &call.query).await,
+        [endpoint @ ("livez" | "readyz" | "healthz"), check] => {
+            server.health.serve(endpoint, Some(check), &call.query).await
+        }
+        ["metrics"] => Ok(respond::bytes(http::StatusCode::OK, METRICS_TYPE, server.metrics.encode())),
+        ["openapi", ..] => openapi::serve(path, headers).ok_or_else(no_such_path),
+        [".well-known", "openid-configuration"] => {
+            Ok(respond::json(&server.authenticator.tokens().openid_configuration()))
+        }
+        ["openid", "v1", "jwks"] => Ok(respond::json(&server.authenticator.tokens().jwks())),
+        ["debug", "gantry", "trace", uid] => match server.registry.trace().report(uid) {
+            Some(report) => Ok(respond::json(&report)),
+            None => Err(Status::new(404, "NotFound", format!("no trace of a pod with uid {uid:?} is kept"))),
+        },
+        _ => Err(no_such_path()),
+    }
+}
+
+fn root() -> Value {
+    let paths = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+        TRACE_PREFIX,
+    ];
+    json!({ "paths": paths })
+}
+
+/// What `kubectl version` shows: the Kubernetes version whose API this is, and the build of Gantry.
+pub fn version() -> Value {
+    json!({
+        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "gitVersion": concat!("v1.36.0+gantry-", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none",
+        "compiler": "rustc", "platform": format!("linux/{}", architecture()),
+    })
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,323 @@
+//! Resource requests: from the verb and the path to the registry, and back to bytes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use gantry_kube::{Ref, Resource, Status, resource};
+use http::{HeaderValue, Response, StatusCode, header};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use super::body::{self, Body};
+use super::media::{self, BodyFormat, Wanted};
+use super::router::{Call, Server};
+use super::shape::{self, Include, WatchShape};
+use super::{discovery, respond, subresources};
+use crate::registry::decode::{self, Patch, PatchKind};
+use crate::registry::update::Part;
+use crate::registry::{Answer, DeleteOptions, ListOptions, WriteOptions, Writer, delete::Deleted, deletion};
+
+/// The path names nothing that is served.
+pub fn no_such_path() -> Status {
+    Status::new(404, "NotFound", "the server could not find the requested resource")
+}
+
+pub async fn serve(server: Arc<Server>, call: Call) -> Result<Response<Body>, Status> {
+    let received = server.registry.env().clock.now();
+    if (call.info.group.as_str(), call.info.resource.as_str()) == ("", "bindings") {
+        return subresources::bindings(&server, call, received).await;
+    }
+    let info = &call.info;
+    let resource = Resource::by_plural(&info.group, &info.version, &info.resource).ok_or_else(no_such_path)?;
+    check_place(resource, &call)?;
+    if resource.virtual_only {
+        return super::reviews::serve(&server, resource, call).await;
+    }
+    let verbs = if info.subresource.is_empty() {
+        discovery::verbs(resource)
+    } else {
+        let sub = discovery::find(&info.group, &info.resource, &info.subresource).ok_or_else(no_such_path)?;
+        if !info.rest.is_empty() {
+            return Err(no_such_path());
+        }
+        sub.verbs
+    };
+    if !verbs.contains(&info.verb) {
+        return Err(Status::method_not_allowed());
+    }
+    call.query.refuse_unknown(info.verb, &info.subresource)?;
+    if !matches!(info.subresource.as_str(), "" | "status" | "finalize") {
+        return subresources::serve(server, resource, call, received).await;
+    }
+    match info.verb {
+        "get" => get(&server, resource, &call),
+        "list" => list(&server, resource, &call).await,
+        "watch" => watch(&server, resource, &call).await,
+        "create" => create(&server, resource, call, received).await,
+        "update" => update(&server, resource, call, received).await,
+        "patch" => patch(&server, resource, call, received).await,
+        "delete" => delete(&server, resource, call, received).await,
+        "deletecollection" => delete_collection(&server, resource, call, received).await,
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+/// Namespaced kinds are named within a namespace, the others without one, and a collection is not put or patched.
+fn check_place(resource: &Resource, call: &Call) -> Result<(), Status> {
+    let info = &call.info;
+    let in_namespace = !info.namespace.is_empty() && *resource != resource::NAMESPACE;
+    let named = !info.name.is_empty() && !matches!(info.verb, "list" | "watch" | "deletecollection");
+    if in_namespace != resource.namespaced && (in_namespace || named) {
+        return Err(no_such_path());
+    }
+    match info.verb {
+        "create" if named && info.subresource.is_empty() => Err(Status::method_not_allowed()),
+        "create" if resource.namespaced && !in_namespace => Err(Status::method_not_allowed()),
+        "deletecollection" if resource.namespaced && !in_namespace => Err(Status::method_not_allowed()),
+        "update" | "patch" if !named => Err(Status::method_not_allowed()),
+        _ => Ok(()),
+    }
+}
+
+/// Where the request's object stands.
+pub fn place(resource: &Resource, call: &Call) -> Ref {
+    let namespace = if resource.namespaced { call.info.namespace.as_str() } else { "" };
+    Ref::new(namespace, call.info.name.as_str())
+}
+
+fn namespace<'a>(resource: &Resource, call: &'a Call) -> Option<&'a str> {
+    Some(call.info.namespace.as_str()).filter(|ns| resource.namespaced && !ns.is_empty())
+}
+
+fn send(call_headers: &http::HeaderMap, wanted: Wanted, content: Bytes) -> Response<Body> {
+    respond::maybe_gzip(content, wanted.content_type(), respond::takes_gzip(call_headers))
+}
+
+fn get(server: &Server, resource: &'static Resource, call: &Call) -> Result<Response<Body>, Status> {
+    let wanted = media::negotiate(&call.parts.headers, false)?;
+    let stored = server.registry.get(resource, &place(resource, call))?;
+    let now = server.registry.env().clock.now();
+    let content = shape::object(resource, &Answer::Stored(stored), wanted, Include::read(&call.query)?, now)?;
+    Ok(send(&call.parts.headers, wanted, content))
+}
+
+async fn list(server: &Server, resource: &'static Resource, call: &Call) -> Result<Response<Body>, Status> {
+    let wanted = media::negotiate(&call.parts.headers, false)?;
+    let options = ListOptions::read(&call.query, resource, false)?;
+    let listed = server.registry.list(resource, namespace(resource, call), &options).await?;
+    let now = server.registry.env().clock.now();
+    let content = shape::list(resource, &listed, wanted, Include::read(&call.query)?, now)?;
+    Ok(send(&call.parts.headers, wanted, content))
+}
+
+async fn watch(server: &Arc<Server>, resource: &'static Resource, call: &Call) -> Result<Response<Body>, Status> {
+    let wanted = media::negotiate(&call.parts.headers, true)?;
+    let options = ListOptions::read(&call.query, resource, true)?;
+    let clock = server.registry.env().clock.clone();
+    let include = Include::read(&call.query)?;
+    let shape = WatchShape { resource, form: wanted.form, include, clock, headers: true };
+    let watching = server.registry.watch(resource, namespace(resource, call), &options, shape).await?;
+    let stop = server.stop.clone();
+    let open = OpenWatch::new(server.clone());
+    let chunks = watching.into_stream().take_until(stop.cancelled_owned()).inspect(move |_| open.touch());
+    let mut response = Response::new(body::stream(chunks));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}
+
+/// Counts a watch for as long as its body lives.
+struct OpenWatch(Arc<Server>);
+
+impl OpenWatch {
+    fn new(server: Arc<Server>) -> OpenWatch {
+        server.metrics.watches.inc();
+        OpenWatch(server)
+    }
+
+    fn touch(&self) {}
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.0.metrics.watches.dec();
+    }
+}
+
+/// A write's body, options and warnings.
+pub struct Write {
+    pub bytes: Bytes,
+    pub format: BodyFormat,
+    pub options: WriteOptions,
+    pub warnings: Mutex<Vec<String>>,
+    pub received: Timestamp,
+    pub call: Taken,
+}
+
+/// What is left of a call once its body is read.
+pub struct Taken {
+    pub parts: http::request::Parts,
+    pub info: super::request_info::RequestInfo,
+    pub query: super::query::Query,
+    pub identity: crate::auth::Identity,
+}
+
+impl Write {
+    pub async fn read(call: Call, format: BodyFormat, received: Timestamp) -> Result<Write, Status> {
+        let options = WriteOptions::read(&call.query, call.user_agent())?;
+        let Call { parts, body, query, info, identity } = call;
+        let bytes = body::read(body.into_inner()).await?;
+        let call = Taken { parts, info, query, identity };
+        Ok(Write { bytes, format, options, warnings: Mutex::default(), received, call })
+    }
+
+    pub fn writer(&self) -> Writer<'_> {
+        Writer {
+            identity: &self.call.identity,
+            options: &self.options,
+            received: self.received,
+            warnings: &self.warnings,
+        }
+    }
+
+    pub fn answer(
+        &self,
+        server: &Server,
+        resource: &Resource,
+        code: StatusCode,
+        answer: &Answer,
+    ) -> Result<Response<Body>, Status> {
+        let wanted = media::negotiate(&self.call.parts.headers, false)?;
+        let now = server.registry.env().clock.now();
+        let include = Include::read(&self.call.query).unwrap_or(Include::Metadata);
+        let content = shape::object(resource, answer, wanted, include, now)?;
+        Ok(self.finish(respond::bytes(code, wanted.content_type(), content)))
+    }
+
+    pub fn finish(&self, mut response: Response<Body>) -> Response<Body> {
+        respond::add_warnings(response.headers_mut(), &self.warnings.lock());
+        response
+    }
+}
+
+async fn create(
+    server: &Server,
+    resource: &'static Resource,
+    call: Call,
+    received: Timestamp,
+) -> Result<Response<Body>, Status> {
+    let format = media::body_format(&call.parts.headers)?;
+    media::negotiate(&call.parts.headers, false)?;
+    let write = Write::read(call, format, received).await?;
+    let decoded = decode::decode(resource, &write.bytes, format, write.options.validation)?;
+    *write.warnings.lock() = decoded.warnings;
+    let namespace = if resource.namespaced { write.call.info.namespace.as_str() } else { "" };
+    let answer = server.registry.create(&write.writer(), resource, namespace, decoded.object).await?;
+    write.answer(server, resource, StatusCode::CREATED, &answer)
+}
+
+fn part(subresource: &str) -> Part {
+    match subresource {
+        "status" => Part::Status,
+        "finalize" => Part::Finalize,
+        _ => Part::Main,
+    }
+}
+
+async fn update(
+    server: &Server,
+    resource: &'static Resource,
+    call: Call,
+    received: Timestamp,
+) -> Result<Response<Body>, Status> {
+    let format = media::body_format(&call.parts.headers)?;
+    media::negotiate(&call.parts.headers, false)?;
+    let (at, part) = (place(resource, &call), part(&call.info.subresource));
+    let write = Write::read(call, format, received).await?;
+    let decoded = decode::decode(resource, &write.bytes, format, write.options.validation)?;
+    *write.warnings.lock() = decoded.warnings;
+    let answer = server.registry.update(&write.writer(), resource, &at, part, decoded.object).await?;
+    write.answer(server, resource, StatusCode::OK, &answer)
+}
+
+async fn patch(
+    server: &Server,
+    resource: &'static Resource,
+    call: Call,
+    received: Timestamp,
+) -> Result<Response<Body>, Status> {
+    let kind = PatchKind::of(&media::content_type(&call.parts.headers).essence)?;
+    if call.query.bool("force")?.is_some() {
+        let why =
+            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch";
+        return Err(Status::new(422, "Invalid", why));
+    }
+    media::negotiate(&call.parts.headers, false)?;
+    let (at, part) = (place(resource, &call), part(&call.info.subresource));
+    let write = Write::read(call, BodyFormat::Json, received).await?;
+    let patch = Patch::read(kind, &write.bytes)?;
+    let mut warnings = Vec::new();
+    let answer = server
+        .registry
+        .modify(&write.writer(), resource, &at, part, |old| {
+            let decoded = patch.apply(resource, old, write.options.validation)?;
+            warnings = decoded.warnings;
+            Ok(decoded.object)
+        })
+        .await?;
+    write.warnings.lock().splice(0..0, warnings);
+    write.answer(server, resource, StatusCode::OK, &answer)
+}
+
+/// The options of a delete: its body may be empty, JSON, YAML or protobuf.
+fn delete_options(write: &Write) -> Result<DeleteOptions, Status> {
+    let body = if write.bytes.is_empty() {
+        None
+    } else {
+        Some(decode::decode_as(("", "v1", "DeleteOptions"), &write.bytes, write.format)?)
+    };
+    DeleteOptions::read(&write.call.query, body.as_ref())
+}
+
+async fn delete(
+    server: &Server,
+    resource: &'static Resource,
+    call: Call,
+    received: Timestamp,
+) -> Result<Response<Body>, Status> {
+    let at = place(resource, &call);
+    let format = media::body_format(&call.parts.headers)?;
+    let write = Write::read(call, format, received).await?;
+    let options = delete_options(&write)?;
+    match server.registry.delete(&write.writer(), resource, &at, &options).await? {
+        Deleted::Pending(answer) => write.answer(server, resource, StatusCode::OK, &answer),
+        // Pods are answered with what they were, as upstream does; the others with a Status.
+        Deleted::Gone(object) if *resource == resource::POD => {
+            write.answer(server, resource, StatusCode::OK, &Answer::Made((*object).clone()))
+        }
+        Deleted::Gone(object) => Ok(write.finish(respond::json(&deletion::success(resource, &object)))),
+    }
+}
+
+async fn delete_collection(
+    server: &Server,
+    resource: &'static Resource,
+    call: Call,
+    received: Timestamp,
+) -> Result<Response<Body>, Status> {
+    let format = media::body_format(&call.parts.headers)?;
+    let selected = ListOptions::read(&call.query, resource, false)?;
+    let write = Write::read(call, format, received).await?;
+    let options = delete_options(&write)?;
+    let namespace = Some(write.call.info.namespace.as_str()).filter(|ns| resource.namespaced && !ns.is_empty());
+    let deleted =
+        server.registry.delete_collection(&write.writer(), resource, namespace, &selected.selection, &options).await?;
+    let items: Vec<serde_json::Value> =
+        deleted.iter().map(|answer| serde_json::Value::Object(answer.object().0.clone())).collect();
+    Ok(write.finish(respond::json(&serde_json::json!({
+        "apiVersion": resource.api_version(), "kind": format!("{}List", resource.kind),
+        "metadata": {"resourceVersion": server.registry.cache().revision().to_string()}, "items": items,
+    }))))
+}

@@ -1,0 +1,100 @@
+//! Answers: JSON bytes, Status objects, warnings, and gzip where a client takes it.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use gantry_kube::Status;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use serde_json::Value;
+
+use super::body::{self, Body};
+
+/// Below this, compressing costs more than it saves.
+const GZIP_MIN_BYTES: usize = 128 * 1024;
+/// A warning longer than this is cut, so that headers stay within every client's limits.
+const WARNING_MAX_BYTES: usize = 256;
+const WARNINGS_MAX: usize = 40;
+
+pub fn bytes(code: StatusCode, content_type: &'static str, content: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(body::full(content));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+pub fn json(value: &Value) -> Response<Body> {
+    bytes(StatusCode::OK, "application/json", serde_json::to_vec(value).unwrap_or_default())
+}
+
+pub fn text(content: impl Into<Bytes>) -> Response<Body> {
+    bytes(StatusCode::OK, "text/plain; charset=utf-8", content)
+}
+
+pub fn status(status: &Status) -> Response<Body> {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = serde_json::to_vec(&status.to_value()).unwrap_or_default();
+    let mut response = bytes(code, "application/json", body);
+    if let Some(seconds) = status.details["retryAfterSeconds"].as_u64() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Adds `Warning: 299 - "…"` lines (RFC 7234), as clients of Kubernetes print them.
+pub fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
+    for warning in warnings.iter().take(WARNINGS_MAX) {
+        let mut cut: String = warning.chars().filter(|c| !c.is_control()).collect();
+        if cut.len() > WARNING_MAX_BYTES {
+            let end = (0..=WARNING_MAX_BYTES).rev().find(|i| cut.is_char_boundary(*i)).unwrap_or(0);
+            cut.truncate(end);
+        }
+        let quoted = cut.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
+            headers.append(header::WARNING, value);
+        }
+    }
+}
+
+pub fn takes_gzip(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|v| v.trim() == "gzip" || v.trim().starts_with("gzip;") && !v.contains("q=0"))
+}
+
+/// The body of a large answer, compressed where the client takes it.
+pub fn maybe_gzip(content: Bytes, content_type: &'static str, gzip: bool) -> Response<Body> {
+    if !gzip || content.len() < GZIP_MIN_BYTES {
+        return bytes(StatusCode::OK, content_type, content);
+    }
+    let mut encoder = GzEncoder::new(Vec::with_capacity(content.len() / 8), Compression::new(1));
+    match encoder.write_all(&content).and_then(|()| encoder.finish()) {
+        Ok(packed) => {
+            let mut response = bytes(StatusCode::OK, content_type, packed);
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            response
+        }
+        Err(_) => bytes(StatusCode::OK, content_type, content),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_cannot_break_its_header() {
+        let mut headers = HeaderMap::new();
+        add_warnings(&mut headers, &["unknown field \"a\"\r\nX: y".to_owned(), "é".repeat(300)]);
+        let lines: Vec<_> = headers.get_all(header::WARNING).iter().collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0], "299 - \"unknown field \\\"a\\\"X: y\"");
+    }
+}

@@ -1,0 +1,119 @@
+//! Subresources that are more than a part of their object: scale, binding, eviction, token, log and exec.
+
+use std::sync::Arc;
+
+use gantry_kube::{Ref, Resource, Status, resource};
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::body::Body;
+use super::media::{self, BodyFormat};
+use super::resources::{Write, no_such_path, place};
+use super::respond;
+use super::router::{Call, Server};
+use crate::registry::decode::{self, Patch, PatchKind};
+use crate::registry::subresource::scale_of;
+use crate::registry::{Answer, DeleteOptions};
+
+const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+const BINDING: (&str, &str, &str) = ("", "v1", "Binding");
+const EVICTION: (&str, &str, &str) = ("policy", "v1", "Eviction");
+
+pub async fn serve(
+    server: Arc<Server>,
+    resource: &'static Resource,
+    call: Call,
+    received: Timestamp,
+) -> Result<Response<Body>, Status> {
+    match call.info.subresource.as_str() {
+        "scale" => scale(&server, resource, call, received).await,
+        "binding" => binding(&server, call, received).await,
+        "eviction" => eviction(&server, call, received).await,
+        "token" => super::reviews::token(&server, call, received).await,
+        "log" => super::kubelet::log(&server, &call).await,
+        "exec" => super::kubelet::exec(server, call).await,
+        _ => Err(no_such_path()),
+    }
+}
+
+fn success(code: StatusCode) -> Response<Body> {
+    let status =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code.as_u16()});
+    respond::bytes(code, "application/json", serde_json::to_vec(&status).unwrap_or_default())
+}
+
+async fn scale(
+    server: &Server,
+    resource: &'static Resource,
+    call: Call,
+    received: Timestamp,
+) -> Result<Response<Body>, Status> {
+    let at = place(resource, &call);
+    if call.info.verb == "get" {
+        let stored = server.registry.get(resource, &at)?;
+        return Ok(respond::json(&scale_of(&stored.object()).into_value()));
+    }
+    let answer = if call.info.verb == "update" {
+        let format = media::body_format(&call.parts.headers)?;
+        let write = Write::read(call, format, received).await?;
+        let wanted = decode::decode_as(SCALE, &write.bytes, format)?;
+        server.registry.scale(&write.writer(), resource, &at, |_| Ok(wanted.clone())).await?
+    } else {
+        let kind = PatchKind::of(&media::content_type(&call.parts.headers).essence)?;
+        let write = Write::read(call, BodyFormat::Json, received).await?;
+        let patch = Patch::read(kind, &write.bytes)?;
+        server.registry.scale(&write.writer(), resource, &at, |scale| patch.raw(SCALE, scale)).await?
+    };
+    Ok(respond::bytes(StatusCode::OK, "application/json", answer.json()))
+}
+
+/// `POST …/pods/NAME/binding`.
+async fn binding(server: &Server, call: Call, received: Timestamp) -> Result<Response<Body>, Status> {
+    let at = place(&resource::POD, &call);
+    bind(server, call, received, Some(at)).await
+}
+
+/// `POST …/bindings`: the body names the pod.
+pub async fn bindings(server: &Server, call: Call, received: Timestamp) -> Result<Response<Body>, Status> {
+    if call.info.verb != "create" || !call.info.name.is_empty() {
+        return Err(Status::method_not_allowed());
+    }
+    call.query.refuse_unknown("create", "")?;
+    bind(server, call, received, None).await
+}
+
+async fn bind(server: &Server, call: Call, received: Timestamp, at: Option<Ref>) -> Result<Response<Body>, Status> {
+    let format = media::body_format(&call.parts.headers)?;
+    let write = Write::read(call, format, received).await?;
+    let binding = decode::decode_as(BINDING, &write.bytes, format)?;
+    let at = at.unwrap_or_else(|| Ref::new(write.call.info.namespace.as_str(), binding.name()));
+    if !binding.name().is_empty() && binding.name() != at.name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
+    server.registry.bind(&write.writer(), &at, binding).await?;
+    Ok(write.finish(success(StatusCode::CREATED)))
+}
+
+/// There are no disruption budgets yet, so an eviction is a delete with the options that it carries.
+async fn eviction(server: &Server, call: Call, received: Timestamp) -> Result<Response<Body>, Status> {
+    let at = place(&resource::POD, &call);
+    let format = media::body_format(&call.parts.headers)?;
+    let write = Write::read(call, format, received).await?;
+    let eviction = decode::decode_as(EVICTION, &write.bytes, format)?;
+    if !eviction.name().is_empty() && eviction.name() != at.name {
+        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+    }
+    let options = match eviction.get("/deleteOptions") {
+        Some(Value::Object(map)) => DeleteOptions::read(&write.call.query, Some(&map.clone().into()))?,
+        _ => DeleteOptions::default(),
+    };
+    let options = DeleteOptions { dry_run: options.dry_run || write.options.dry_run, ..options };
+    server.registry.delete(&write.writer(), &resource::POD, &at, &options).await?;
+    Ok(write.finish(success(StatusCode::CREATED)))
+}
+
+/// A made object as an answer.
+pub fn made(object: gantry_kube::Object, code: StatusCode) -> Response<Body> {
+    respond::bytes(code, "application/json", Answer::Made(object).json())
+}

@@ -1,0 +1,135 @@
+use gantry_kube::{Object, Resource, Status, resource, validation};
+use serde_json::json;
+
+use super::services::Written;
+use super::{Answer, Registry, Writer, managed, strategy};
+use crate::store::WriteError;
+use crate::trace::Step;
+
+/// Names are drawn anew this often when a generated one is taken.
+const GENERATE_NAME_TRIES: usize = 8;
+const GENERATED_SUFFIX_CHARS: usize = 5;
+const GENERATE_NAME_BASE_MAX_CHARS: usize = 58;
+
+impl Registry {
+    /// Stores a new object. `namespace` is the request's; `object` is canonical and has its defaults.
+    pub async fn create(
+        &self,
+        writer: &Writer<'_>,
+        resource: &'static Resource,
+        namespace: &str,
+        mut object: Object,
+    ) -> Result<Answer, Status> {
+        stamp_place(resource, namespace, &mut object)?;
+        let generated = object.name().is_empty() && !object.str_at("/metadata/generateName").is_empty();
+        let mut tries = if generated { GENERATE_NAME_TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            let mut candidate = object.clone();
+            if generated {
+                self.generate_name(&mut candidate);
+            }
+            match self.create_once(writer, resource, candidate).await {
+                Err(status) if generated && tries > 0 && status.reason == "AlreadyExists" => continue,
+                result => return result,
+            }
+        }
+    }
+
+    fn generate_name(&self, object: &mut Object) {
+        let base: String = object.str_at("/metadata/generateName").chars().take(GENERATE_NAME_BASE_MAX_CHARS).collect();
+        let name = format!("{base}{}", self.env.rng.name_suffix(GENERATED_SUFFIX_CHARS));
+        object.metadata_mut().insert("name".to_owned(), json!(name));
+    }
+
+    async fn create_once(
+        &self,
+        writer: &Writer<'_>,
+        resource: &'static Resource,
+        mut object: Object,
+    ) -> Result<Answer, Status> {
+        let metadata = object.metadata_mut();
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+            metadata.remove(field);
+        }
+        metadata.insert("uid".to_owned(), json!(self.env.rng.uuid()));
+        metadata.insert("creationTimestamp".to_owned(), json!(self.env.clock.now_rfc3339()));
+        self.admit_create(writer, resource, &mut object)?;
+        strategy::of(resource).create(&mut object);
+        let mut errors = validation::meta::create(resource, &object);
+        errors.extend(validation::create(resource, &object));
+        if !errors.is_empty() {
+            return Err(Status::invalid(resource, object.name(), &errors));
+        }
+        let at = object.reference();
+        managed::on_create(&mut object, &writer.options.manager, &self.env.clock.now_rfc3339());
+        let admitted = self.env.clock.now();
+        let dry = writer.options.dry_run;
+        if dry && self.cache.get(resource, &at).is_some() {
+            return Err(Status::already_exists(resource, &at.name));
+        }
+        let stored = if *resource == resource::SERVICE {
+            match self.write_service(&at, None, &object, dry).await? {
+                Written::Stored(stored) => stored,
+                Written::Dry(object) => return Ok(Answer::Made(object)),
+                Written::Newer(_) => return Err(Status::already_exists(resource, &at.name)),
+            }
+        } else if dry {
+            return Ok(Answer::Made(object));
+        } else {
+            let written = self.cache.create(resource, &at, &object).await;
+            written.map_err(|error| write_status(&error, resource, &at.name))?
+        };
+        self.trace_create(writer, resource, &stored.object(), admitted);
+        Ok(Answer::Stored(stored))
+    }
+
+    fn trace_create(&self, writer: &Writer<'_>, resource: &Resource, object: &Object, admitted: jiff::Timestamp) {
+        if *resource != resource::POD {
+            return;
+        }
+        let now = self.trace.now();
+        self.trace.record(object.uid(), Step::Received, writer.received);
+        self.trace.record(object.uid(), Step::Admitted, admitted);
+        self.trace.record(object.uid(), Step::Stored, now);
+        self.trace.record(object.uid(), Step::Published, now);
+        if object.controller().is_some() {
+            self.trace.record(object.uid(), Step::Controlled, writer.received);
+        }
+        if !object.str_at("/spec/nodeName").is_empty() {
+            self.trace.record(object.uid(), Step::Bound, now);
+        }
+    }
+}
+
+/// The answer to a write that the store did not do.
+pub(super) fn write_status(error: &WriteError, resource: &Resource, name: &str) -> Status {
+    error.status(resource, name)
+}
+
+/// Namespace and resourceVersion of a new object against the request's.
+fn stamp_place(resource: &Resource, namespace: &str, object: &mut Object) -> Result<(), Status> {
+    if !object.resource_version().is_empty() {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    match_namespace(resource, namespace, object)
+}
+
+/// The object's namespace is the request's, or absent.
+pub(super) fn match_namespace(resource: &Resource, namespace: &str, object: &mut Object) -> Result<(), Status> {
+    if !resource.namespaced {
+        if object.namespace().is_empty() {
+            object.metadata_mut().remove("namespace");
+        }
+        return Ok(());
+    }
+    let own = object.namespace();
+    if own.is_empty() {
+        object.metadata_mut().insert("namespace".to_owned(), json!(namespace));
+    } else if own != namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}

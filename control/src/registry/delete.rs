@@ -1,0 +1,101 @@
+use std::sync::Arc;
+
+use gantry_kube::{Object, Ref, Resource, Status, resource};
+
+use super::create::write_status;
+use super::deletion::{self, Deletion};
+use super::update::SWAP_TRIES;
+use super::{Answer, DeleteOptions, Registry, Selection, Writer};
+use crate::store::cache::{Change, Stored, WriteError};
+
+/// Objects that a deletecollection takes at a time.
+const COLLECTION_PAGE_ITEMS: usize = 500;
+
+/// What a delete came to.
+#[derive(Clone, Debug)]
+pub enum Deleted {
+    /// It is gone; this is what it was.
+    Gone(Arc<Object>),
+    /// It stays until its finalizers or its grace period are over.
+    Pending(Answer),
+}
+
+impl Registry {
+    pub async fn delete(
+        &self,
+        writer: &Writer<'_>,
+        resource: &'static Resource,
+        at: &Ref,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, Status> {
+        let mut current = self.get(resource, at)?;
+        for _ in 0..SWAP_TRIES {
+            let old = current.object();
+            options.check_preconditions(resource, &old)?;
+            self.admit_delete(writer, resource, &old)?;
+            let dry = options.dry_run || writer.options.dry_run;
+            let result = match deletion::plan(resource, &old, options, self.env.clock.now()) {
+                Deletion::Pending => return Ok(Deleted::Pending(Answer::Stored(current))),
+                Deletion::Remove if dry => return Ok(Deleted::Gone(old)),
+                Deletion::Mark(new) if dry => return Ok(Deleted::Pending(Answer::Made(*new))),
+                Deletion::Remove => self.remove(resource, at, &current).await.map(|_| Deleted::Gone(old)),
+                Deletion::Mark(new) => {
+                    let written = self.cache.update(resource, at, current.revision(), &new).await;
+                    written.map(|stored| Deleted::Pending(Answer::Stored(stored)))
+                }
+            };
+            match result {
+                Ok(deleted) => return Ok(deleted),
+                Err(WriteError::Conflict { current: Some(newer), key }) if key == *current.key() => current = newer,
+                // An allocation beside the object changed: the same object is read again.
+                Err(WriteError::Conflict { key, .. }) if key != *current.key() => current = self.get(resource, at)?,
+                Err(error) => return Err(write_status(&error, resource, &at.name)),
+            }
+        }
+        Err(Status::stale(resource, &at.name))
+    }
+
+    /// Takes an object out of the store, and with a Service what was allocated to it.
+    pub(super) async fn remove(
+        &self,
+        resource: &'static Resource,
+        at: &Ref,
+        current: &Arc<Stored>,
+    ) -> Result<Arc<Stored>, WriteError> {
+        if *resource != resource::SERVICE {
+            return self.cache.delete(resource, at, current.revision()).await;
+        }
+        let mut changes = vec![Change::delete(resource, at, current.revision())];
+        changes.extend(self.services.release(self, &current.object())?);
+        let mut written = self.cache.write(changes).await?;
+        Ok(written.swap_remove(0))
+    }
+
+    /// Deletes what is selected, page by page, each object by itself.
+    pub async fn delete_collection(
+        &self,
+        writer: &Writer<'_>,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        selection: &Selection,
+        options: &DeleteOptions,
+    ) -> Result<Vec<Answer>, Status> {
+        let snapshot = self.cache.list(resource, namespace);
+        let mut all = Vec::new();
+        for (i, stored) in snapshot.items.iter().enumerate() {
+            if i % COLLECTION_PAGE_ITEMS == COLLECTION_PAGE_ITEMS - 1 {
+                tokio::task::yield_now().await;
+            }
+            if !selection.is_everything() && !selection.matches(&stored.object()) {
+                continue;
+            }
+            match self.delete(writer, resource, &stored.key().reference(), options).await {
+                Ok(Deleted::Gone(_)) => all.push(Answer::Stored(stored.clone())),
+                Ok(Deleted::Pending(answer)) => all.push(answer),
+                Err(status) if status.code == 404 => {}
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,202 @@
+//! Lists: the cache's bytes, put one behind the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gantry_kube::{Ref, Resource, Status};
+use serde_json::{Value, json};
+
+use super::options::{ListOptions, VersionMatch};
+use super::{Registry, Selection};
+use crate::store::cache::store_status;
+use crate::store::{Key, Revision, Stored};
+
+/// How long a list waits for a revision that is still to come.
+const FUTURE_REVISION_WAIT: Duration = Duration::from_secs(3);
+
+/// What a list found.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub items: Vec<Arc<Stored>>,
+    pub revision: Revision,
+    /// Hand it back as `continue`.
+    pub continue_token: Option<String>,
+    pub remaining: Option<usize>,
+}
+
+impl Listed {
+    /// The list's metadata.
+    pub fn metadata(&self) -> Value {
+        let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        if let Some(token) = &self.continue_token {
+            metadata["continue"] = json!(token);
+        }
+        if let Some(remaining) = self.remaining.filter(|r| *r > 0) {
+            metadata["remainingItemCount"] = json!(remaining);
+        }
+        metadata
+    }
+
+    /// `{"kind":"PodList",…,"items":[…]}` as bytes.
+    pub fn json(&self, resource: &Resource) -> Vec<u8> {
+        let head = json!({"apiVersion": resource.api_version(), "kind": format!("{}List", resource.kind),
+            "metadata": self.metadata()});
+        let mut out = serde_json::to_vec(&head).unwrap_or_default();
+        out.pop();
+        let size: usize = self.items.iter().map(|i| i.json().len() + 1).sum();
+        out.reserve(size + 16);
+        out.extend_from_slice(b",\"items\":[");
+        for (i, item) in self.items.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(item.json());
+        }
+        out.extend_from_slice(b"]}\n");
+        out
+    }
+}
+
+impl Registry {
+    pub async fn list(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        options: &ListOptions,
+    ) -> Result<Listed, Status> {
+        let at = match options.version_match {
+            VersionMatch::NotOlderThan(at) | VersionMatch::Exact(at) => at,
+        };
+        self.wait_for_revision(at, options.resource_version.is_none()).await?;
+        let resume = match (&options.continue_token, options.version_match) {
+            (Some(token), _) => Some(decode_token(token)?),
+            (None, VersionMatch::Exact(at)) => Some((at, None)),
+            (None, VersionMatch::NotOlderThan(_)) => None,
+        };
+        if resume.is_none() && options.limit == 0 {
+            return Ok(self.whole(resource, namespace, &options.selection));
+        }
+        self.pages(resource, namespace, options, resume).await
+    }
+
+    /// Waits for a client's revision, a short while; for the newest one where it names none.
+    pub(super) async fn wait_for_revision(&self, at: Revision, fresh: bool) -> Result<(), Status> {
+        if at == 0 {
+            if fresh {
+                self.cache.fresh().await.map_err(|error| store_status(&error))?;
+            }
+            return Ok(());
+        }
+        if tokio::time::timeout(FUTURE_REVISION_WAIT, self.cache.wait_for(at)).await.is_err() {
+            let current = self.cache.revision();
+            let mut status = Status::timeout(format!("Too large resource version: {at}, current: {current}"));
+            status.details = json!({"retryAfterSeconds": 1,
+                "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]});
+            return Err(status);
+        }
+        Ok(())
+    }
+
+    fn whole(&self, resource: &'static Resource, namespace: Option<&str>, selection: &Selection) -> Listed {
+        // A list that asks for one name of one namespace is a get.
+        if let Some(name) = selection.exact_name().filter(|_| !resource.namespaced || namespace.is_some()) {
+            let revision = self.cache.revision();
+            let found = self.cache.get(resource, &Ref::new(namespace.unwrap_or(""), name));
+            let revision = found.as_ref().map_or(revision, |f| revision.max(f.revision()));
+            let items = found.into_iter().filter(|f| selection.matches(&f.object())).collect();
+            return Listed { items, revision, continue_token: None, remaining: None };
+        }
+        let snapshot = self.cache.list(resource, namespace);
+        let items = select(snapshot.items, selection);
+        Listed { items, revision: snapshot.revision, continue_token: None, remaining: None }
+    }
+
+    async fn pages(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        options: &ListOptions,
+        resume: Option<(Revision, Option<Key>)>,
+    ) -> Result<Listed, Status> {
+        let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+        let mut items = Vec::new();
+        let mut resume = resume;
+        loop {
+            let wanted = limit - items.len();
+            let page = match &resume {
+                Some((at, None)) => self.page_at(resource, namespace, wanted, *at).await?,
+                Some((at, Some(after))) => self
+                    .cache
+                    .page(resource, namespace, wanted, Some((*at, after)))
+                    .await
+                    .map_err(|error| store_status(&error))?,
+                None => {
+                    self.cache.page(resource, namespace, wanted, None).await.map_err(|error| store_status(&error))?
+                }
+            };
+            items.extend(select(page.items, &options.selection));
+            let revision = page.revision;
+            let Some(next) = page.next else {
+                return Ok(Listed { items, revision, continue_token: None, remaining: None });
+            };
+            if items.len() >= limit {
+                // How many follow is known only where nothing is filtered.
+                let remaining = page.remaining.filter(|_| options.selection.is_everything());
+                let continue_token = Some(encode_token(revision, &next));
+                return Ok(Listed { items, revision, continue_token, remaining });
+            }
+            resume = Some((revision, Some(next)));
+        }
+    }
+
+    /// The first page as of an exact revision.
+    async fn page_at(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        limit: usize,
+        at: Revision,
+    ) -> Result<crate::store::cache::ListPage, Status> {
+        // The key that stands before all others of the kind.
+        let prefix = crate::store::kinds::list_prefix(resource, namespace);
+        let before =
+            Key::parse(&format!("{prefix}\u{1}")).ok_or_else(|| Status::internal("a kind's prefix makes no key"))?;
+        self.cache.page(resource, namespace, limit, Some((at, &before))).await.map_err(|error| store_status(&error))
+    }
+}
+
+fn select(items: Vec<Arc<Stored>>, selection: &Selection) -> Vec<Arc<Stored>> {
+    if selection.is_everything() {
+        return items;
+    }
+    items.into_iter().filter(|item| selection.matches(&item.object())).collect()
+}
+
+fn encode_token(revision: Revision, after: &Key) -> String {
+    URL_SAFE_NO_PAD.encode(json!({"rv": revision, "after": after.as_str()}).to_string())
+}
+
+fn decode_token(token: &str) -> Result<(Revision, Option<Key>), Status> {
+    let bad = || Status::bad_request("continue key is not valid");
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
+    let value: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
+    let revision = value["rv"].as_u64().ok_or_else(bad)?;
+    let after = Key::parse(value["after"].as_str().ok_or_else(bad)?).ok_or_else(bad)?;
+    Ok((revision, Some(after)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_back_and_a_forged_one_is_400() {
+        let key = Key::parse("configmaps/a/b").unwrap();
+        assert_eq!(decode_token(&encode_token(7, &key)).unwrap(), (7, Some(key)));
+        for bad in ["", "x", "e30", "eyJydiI6MX0"] {
+            assert_eq!(decode_token(bad).unwrap_err().code, 400, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! One strategy a kind, pure: what the server sets or keeps when an object is made or changed, whether its status is
+//! written apart, and which fields a field selector may name.
+
+mod namespace;
+mod pod;
+mod service;
+mod workload;
+
+use gantry_kube::{Object, Resource};
+use serde_json::{Value, json};
+
+pub use service::{patch_allocated, wants_cluster_ip, wants_node_ports};
+
+/// How the generic verbs treat one kind.
+#[derive(Debug)]
+pub struct Strategy {
+    /// `status` is written through its subresource only.
+    pub status: bool,
+    /// `metadata.generation` counts the changes of the spec.
+    pub generation: bool,
+    /// Deletion may wait for a grace period.
+    pub graceful: bool,
+    pub prepare_create: fn(&mut Object),
+    /// The new object arrives with the old one's server-set metadata already in place.
+    pub prepare_update: fn(&mut Object, &Object),
+    /// Field paths that a selector may name beside `metadata.name` and `metadata.namespace`.
+    pub fields: &'static [&'static str],
+}
+
+const PLAIN: Strategy = Strategy {
+    status: false,
+    generation: false,
+    graceful: false,
+    prepare_create: |_| {},
+    prepare_update: |_, _| {},
+    fields: &[],
+};
+
+static DEFAULT: Strategy = PLAIN;
+static POD: Strategy = Strategy {
+    status: true,
+    generation: true,
+    graceful: true,
+    prepare_create: pod::prepare_create,
+    prepare_update: pod::prepare_update,
+    fields: &[
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "spec.hostNetwork",
+        "status.phase",
+        "status.podIP",
+        "status.nominatedNodeName",
+    ],
+};
+static NAMESPACE: Strategy = Strategy {
+    status: true,
+    prepare_create: namespace::prepare_create,
+    prepare_update: namespace::prepare_update,
+    fields: &["status.phase"],
+    ..PLAIN
+};
+static NODE: Strategy = Strategy { status: true, fields: &["spec.unschedulable"], ..PLAIN };
+static SERVICE: Strategy = Strategy {
+    status: true,
+    prepare_create: service::prepare_create,
+    prepare_update: service::prepare_update,
+    fields: &["spec.clusterIP", "spec.type"],
+    ..PLAIN
+};
+static DEPLOYMENT: Strategy = Strategy {
+    status: true,
+    generation: true,
+    prepare_create: workload::empty_status,
+    prepare_update: workload::deployment_update,
+    ..PLAIN
+};
+static REPLICA_SET: Strategy = Strategy {
+    status: true,
+    generation: true,
+    prepare_create: workload::empty_status,
+    fields: &["status.replicas"],
+    ..PLAIN
+};
+static COUNTED: Strategy = Strategy { generation: true, ..PLAIN };
+static SECRET: Strategy = Strategy { fields: &["type"], ..PLAIN };
+static EVENT: Strategy = Strategy {
+    fields: &[
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "type",
+    ],
+    ..PLAIN
+};
+static IP_ADDRESS: Strategy = Strategy { fields: &["spec.parentRef"], ..PLAIN };
+
+pub fn of(resource: &Resource) -> &'static Strategy {
+    match (resource.group, resource.kind) {
+        ("", "Pod") => &POD,
+        ("", "Namespace") => &NAMESPACE,
+        ("", "Node") => &NODE,
+        ("", "Service") => &SERVICE,
+        ("", "Secret") => &SECRET,
+        ("", "Event") => &EVENT,
+        ("apps", "Deployment") => &DEPLOYMENT,
+        ("apps", "ReplicaSet") => &REPLICA_SET,
+        ("discovery.k8s.io", _) | ("scheduling.k8s.io", _) => &COUNTED,
+        ("networking.k8s.io", "IPAddress") => &IP_ADDRESS,
+        _ => &DEFAULT,
+    }
+}
+
+/// The parts of an object that are not counted as its spec.
+fn differs_in_spec(new: &Object, old: &Object) -> bool {
+    let spec = |o: &Object| o.0.iter().filter(|(k, _)| *k != "metadata" && *k != "status").count();
+    spec(new) != spec(old)
+        || new.0.iter().any(|(key, value)| key != "metadata" && key != "status" && old.0.get(key) != Some(value))
+}
+
+impl Strategy {
+    pub fn create(&self, new: &mut Object) {
+        if self.generation {
+            new.metadata_mut().insert("generation".to_owned(), json!(1));
+        } else {
+            new.metadata_mut().remove("generation");
+        }
+        (self.prepare_create)(new);
+    }
+
+    /// A write to the object itself: its status stays as it was.
+    pub fn update(&self, new: &mut Object, old: &Object) {
+        if self.status {
+            keep(new, old, "status");
+        }
+        (self.prepare_update)(new, old);
+        self.count_generation(new, old);
+    }
+
+    fn count_generation(&self, new: &mut Object, old: &Object) {
+        let generation = old.generation();
+        if self.generation && differs_in_spec(new, old) {
+            new.metadata_mut().insert("generation".to_owned(), json!(generation + 1));
+        } else if let Some(kept) = old.get("/metadata/generation") {
+            let kept = kept.clone();
+            new.metadata_mut().insert("generation".to_owned(), kept);
+        }
+    }
+
+    /// A write to `/status`: everything but the status stays as it was. Labels and annotations may come along for the
+    /// kinds whose agents write them that way.
+    pub fn update_status(&self, resource: &Resource, new: &Object, old: &Object) -> Object {
+        let mut result = old.clone();
+        match new.0.get("status") {
+            Some(status) => result.0.insert("status".to_owned(), status.clone()),
+            None => result.0.remove("status"),
+        };
+        if matches!((resource.group, resource.kind), ("", "Pod" | "Node" | "Namespace" | "Service")) {
+            for field in ["labels", "annotations"] {
+                match new.get(&format!("/metadata/{field}")) {
+                    Some(value) => result.metadata_mut().insert(field.to_owned(), value.clone()),
+                    None => result.metadata_mut().remove(field),
+                };
+            }
+        }
+        result
+    }
+}
+
+/// Puts the old object's top-level `key` in place of the new one's.
+fn keep(new: &mut Object, old: &Object, key: &str) {
+    match old.0.get(key) {
+        Some(value) => new.0.insert(key.to_owned(), value.clone()),
+        None => new.0.remove(key),
+    };
+}
+
+fn set(object: &mut Object, key: &str, value: Value) {
+    object.0.insert(key.to_owned(), value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gantry_kube::resource;
+
+    fn object(value: Value) -> Object {
+        Object::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn status_is_written_apart() {
+        let old =
+            object(json!({"metadata": {"name": "a", "generation": 1}, "spec": {"replicas": 1}, "status": {"x": 1}}));
+        let mut new = object(json!({"metadata": {"name": "a"}, "spec": {"replicas": 1}, "status": {"x": 2}}));
+        let strategy = of(&resource::DEPLOYMENT);
+        strategy.update(&mut new, &old);
+        assert_eq!(new, old);
+        new.map_mut("spec").insert("replicas".into(), json!(2));
+        new.map_mut("status").insert("x".into(), json!(3));
+        strategy.update(&mut new, &old);
+        assert_eq!((new.generation(), new.i64_at("/status/x")), (2, Some(1)));
+        let wanted = object(json!({"metadata": {"name": "a"}, "spec": {"replicas": 7}, "status": {"x": 9}}));
+        let status = strategy.update_status(&resource::DEPLOYMENT, &wanted, &old);
+        assert_eq!((status.i64_at("/spec/replicas"), status.i64_at("/status/x")), (Some(1), Some(9)));
+    }
+
+    #[test]
+    fn a_namespace_names_itself_and_is_finalized() {
+        let mut ns = object(json!({"metadata": {"name": "a"}, "status": {"phase": "Terminating"}}));
+        of(&resource::NAMESPACE).create(&mut ns);
+        assert_eq!(ns.label("kubernetes.io/metadata.name"), Some("a"));
+        assert_eq!(ns.str_at("/spec/finalizers/0"), "kubernetes");
+        assert_eq!(ns.str_at("/status/phase"), "Active");
+    }
+}

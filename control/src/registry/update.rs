@@ -1,0 +1,196 @@
+use std::sync::Arc;
+
+use gantry_kube::{Object, Ref, Resource, Status, resource, validation};
+use serde_json::{Value, json};
+
+use super::create::{match_namespace, write_status};
+use super::services::Written;
+use super::{Answer, Registry, Writer, deletion, managed, strategy};
+use crate::store::{Stored, WriteError};
+
+/// Attempts of a write that names no resourceVersion before it gives up on a busy object.
+pub(super) const SWAP_TRIES: usize = 32;
+
+/// Which part of an object a write is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Main,
+    Status,
+    /// `spec.finalizers` of a namespace.
+    Finalize,
+    /// A change that the server itself makes (binding, scale): nothing is put back.
+    Whole,
+}
+
+impl Part {
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Part::Main | Part::Whole => "",
+            Part::Status => "status",
+            Part::Finalize => "finalize",
+        }
+    }
+}
+
+impl Registry {
+    /// Replaces an object with `new`, which is canonical and has its defaults.
+    pub async fn update(
+        &self,
+        writer: &Writer<'_>,
+        resource: &'static Resource,
+        at: &Ref,
+        part: Part,
+        mut new: Object,
+    ) -> Result<Answer, Status> {
+        match_namespace(resource, &at.namespace, &mut new)?;
+        if new.name().is_empty() {
+            return Err(Status::bad_request("name must be provided"));
+        }
+        if new.name() != at.name {
+            let (own, asked) = (new.name(), &at.name);
+            return Err(Status::bad_request(format!(
+                "the name of the object ({own}) does not match the name on the URL ({asked})"
+            )));
+        }
+        self.modify(writer, resource, at, part, |_| Ok(new.clone())).await
+    }
+
+    /// Runs `change` on the stored object until its result is written on top of what it was made from. A result whose
+    /// resourceVersion is not the stored one is stale, and is not tried again.
+    pub async fn modify(
+        &self,
+        writer: &Writer<'_>,
+        resource: &'static Resource,
+        at: &Ref,
+        part: Part,
+        mut change: impl FnMut(&Object) -> Result<Object, Status>,
+    ) -> Result<Answer, Status> {
+        let mut current = self.get(resource, at)?;
+        for _ in 0..SWAP_TRIES {
+            let old = current.object();
+            let new = change(&old)?;
+            check_identity(resource, &new, &old)?;
+            let new = self.prepare_update(writer, resource, part, new, &old)?;
+            if new == *old {
+                return Ok(Answer::Stored(current));
+            }
+            match self.swap(writer, resource, at, &current, new).await? {
+                Swap::Done(answer) => return Ok(answer),
+                Swap::Retry(newer) => current = newer,
+            }
+        }
+        Err(Status::stale(resource, &at.name))
+    }
+
+    /// Everything that the server decides about a change: what is kept, admission, validation, managedFields.
+    fn prepare_update(
+        &self,
+        writer: &Writer<'_>,
+        resource: &'static Resource,
+        part: Part,
+        mut new: Object,
+        old: &Object,
+    ) -> Result<Object, Status> {
+        let strategy = strategy::of(resource);
+        match part {
+            Part::Main => {
+                carry_metadata(&mut new, old);
+                strategy.update(&mut new, old);
+            }
+            Part::Status => new = strategy.update_status(resource, &new, old),
+            Part::Finalize => {
+                let finalizers = new.get("/spec/finalizers").cloned().unwrap_or_else(|| json!([]));
+                new = old.clone();
+                new.map_mut("spec").insert("finalizers".to_owned(), finalizers);
+            }
+            Part::Whole => {}
+        }
+        self.admit_update(writer, resource, part.subresource(), &mut new, old)?;
+        if part == Part::Main || part == Part::Status {
+            let mut errors = validation::meta::update(resource, &new, old);
+            if part == Part::Main {
+                errors.extend(validation::update(resource, &new, old));
+            }
+            if !errors.is_empty() {
+                return Err(Status::invalid(resource, new.name(), &errors));
+            }
+        }
+        managed::on_update(&mut new, old, &writer.options.manager, part.subresource(), &self.env.clock.now_rfc3339());
+        Ok(new)
+    }
+
+    async fn swap(
+        &self,
+        writer: &Writer<'_>,
+        resource: &'static Resource,
+        at: &Ref,
+        current: &Arc<Stored>,
+        new: Object,
+    ) -> Result<Swap, Status> {
+        let dry = writer.options.dry_run;
+        let released = deletion::is_released(resource, &new);
+        if *resource == resource::SERVICE && !released {
+            return Ok(match self.write_service(at, Some(current), &new, dry).await? {
+                Written::Stored(stored) => Swap::Done(Answer::Stored(stored)),
+                Written::Dry(object) => Swap::Done(Answer::Made(object)),
+                Written::Newer(newer) => Swap::Retry(newer),
+            });
+        }
+        if dry {
+            return Ok(Swap::Done(Answer::Made(new)));
+        }
+        let written = if released {
+            self.remove(resource, at, current).await.map(|_| None)
+        } else {
+            self.cache.update(resource, at, current.revision(), &new).await.map(Some)
+        };
+        match written {
+            Ok(Some(stored)) => Ok(Swap::Done(Answer::Stored(stored))),
+            Ok(None) => Ok(Swap::Done(Answer::Made(new))),
+            Err(WriteError::Conflict { current: Some(newer), .. }) => Ok(Swap::Retry(newer)),
+            Err(error) => Err(write_status(&error, resource, &at.name)),
+        }
+    }
+}
+
+enum Swap {
+    Done(Answer),
+    Retry(Arc<Stored>),
+}
+
+/// The object must be the stored one: its uid and, where the caller names one, its version.
+fn check_identity(resource: &Resource, new: &Object, old: &Object) -> Result<(), Status> {
+    if !new.uid().is_empty() && new.uid() != old.uid() {
+        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", new.uid(), old.uid());
+        return Err(Status::conflict(resource, old.name(), &why));
+    }
+    if !new.resource_version().is_empty() && new.resource_version() != old.resource_version() {
+        return Err(Status::stale(resource, old.name()));
+    }
+    Ok(())
+}
+
+/// Metadata that only the server writes.
+fn carry_metadata(new: &mut Object, old: &Object) {
+    let metadata = new.metadata_mut();
+    metadata.remove("selfLink");
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "resourceVersion",
+        "generateName",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
+        match old.get(&format!("/metadata/{field}")) {
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    // An empty list asks for the record to be dropped; a client that leaves it out keeps it.
+    if metadata.get("managedFields").is_none_or(Value::is_null)
+        && let Some(kept) = old.get("/metadata/managedFields")
+    {
+        metadata.insert("managedFields".to_owned(), kept.clone());
+    }
+}
