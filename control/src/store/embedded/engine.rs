@@ -246,7 +246,13 @@ impl Engine {
 
     /// Leaves nothing in memory alone.
     pub fn close(&mut self) {
-        if let Err(error) = self.persist_heartbeats() {
+        // Of the revisions that were set aside, those up to the newest one stay used; the rest is given back.
+        let current = self.shared.index.read().current;
+        let done = self.persist_heartbeats().and_then(|()| match self.reserved {
+            0 => Ok(()),
+            _ => self.commit(&Commit { reserved: Some(current), ..Commit::default() }),
+        });
+        if let Err(error) = done {
             tracing::warn!(error = chain(&error), "the newest heartbeats are lost");
         }
         self.shared.log.write().take();

@@ -72,8 +72,12 @@ impl Log {
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(check == Check::Whole && disk.len().is_ok_and(|len| len > 0))
             .set_repair_callback(move |_| seen.store(true, Ordering::Relaxed))
-            .create_with_backend(Backend(disk))
-            .map_err(|error| fault(&name, "open its file", error))?;
+            .create_with_backend(Backend(disk.clone()));
+        let db = match db.map_err(|error| fault(&name, "open its file", error)) {
+            Ok(db) => db,
+            Err(refused @ StoreError::FileDamaged { .. }) => return Err(damaged_record(disk).unwrap_or(refused)),
+            Err(error) => return Err(error),
+        };
         if repaired.load(Ordering::Relaxed) {
             tracing::warn!(file = name, "the store was not closed; a write that had not been answered is cut off");
         }
@@ -121,29 +125,8 @@ impl Log {
     }
 
     /// Verifies every record and shows it, in the order of revisions.
-    pub fn scan(&self, mut each: impl FnMut(Place, Record<'_>)) -> Result<(), StoreError> {
-        let doing = "read its log";
-        let txn = self.db.begin_read().map_err(|error| self.fault(doing, error))?;
-        let table = txn.open_table(RECORDS).map_err(|error| self.fault(doing, error))?;
-        let expected = table.len().map_err(|error| self.fault(doing, error))?;
-        let (mut found, mut last) = (0, None);
-        for entry in table.iter().map_err(|error| self.fault(doing, error))? {
-            let (packed, bytes) = entry.map_err(|error| self.fault(doing, error))?;
-            let place = Place::unpack(packed.value());
-            let record = record::decode(place, bytes.value())?;
-            if last.is_some_and(|last| last >= place) {
-                let why = "the records are not in order";
-                return Err(StoreError::Damaged { revision: place.revision, key: record.key.to_owned(), why });
-            }
-            last = Some(place);
-            found += 1;
-            each(place, record);
-        }
-        if found == expected {
-            return Ok(());
-        }
-        let why = format!("it has {found} of {expected} records");
-        Err(StoreError::FileDamaged { path: self.name.clone(), why })
+    pub fn scan(&self, each: impl FnMut(Place, Record<'_>)) -> Result<(), StoreError> {
+        scan(&self.db, &self.name, each)
     }
 
     /// All of it or nothing; durable when this returns without an error. After an error the log has to be opened anew.
@@ -238,10 +221,51 @@ impl Reader {
     }
 }
 
+fn scan(db: &impl ReadableDatabase, name: &str, mut each: impl FnMut(Place, Record<'_>)) -> Result<(), StoreError> {
+    let doing = "read its log";
+    let txn = db.begin_read().map_err(|error| fault(name, doing, error))?;
+    let table = txn.open_table(RECORDS).map_err(|error| fault(name, doing, error))?;
+    let expected = table.len().map_err(|error| fault(name, doing, error))?;
+    let (mut found, mut last) = (0, None);
+    for entry in table.iter().map_err(|error| fault(name, doing, error))? {
+        let (packed, bytes) = entry.map_err(|error| fault(name, doing, error))?;
+        let place = Place::unpack(packed.value());
+        let record = record::decode(place, bytes.value())?;
+        if last.is_some_and(|last| last >= place) {
+            let why = "the records are not in order";
+            return Err(StoreError::Damaged { revision: place.revision, key: record.key.to_owned(), why });
+        }
+        last = Some(place);
+        found += 1;
+        each(place, record);
+    }
+    if found == expected {
+        return Ok(());
+    }
+    let why = format!("it has {found} of {expected} records");
+    Err(StoreError::FileDamaged { path: name.to_owned(), why })
+}
+
+/// Looks for the record that is damaged in a file that redb has refused, changing nothing. redb may panic on such a file.
+fn damaged_record(disk: Arc<dyn Disk>) -> Option<StoreError> {
+    let name = disk.name();
+    let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let db = Builder::new().set_cache_size(CACHE_BYTES).open_read_only_with_backend(Backend(disk)).ok()?;
+        scan(&db, &name, |_, _| {}).err()
+    }));
+    looked.ok().flatten().filter(|error| matches!(error, StoreError::Damaged { .. }))
+}
+
 /// What redb's error means to a caller.
 fn fault(name: &str, doing: &'static str, error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
         redb::Error::Io(error) if out_of_space(&error) => StoreError::NoSpace,
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            StoreError::FileDamaged { path: name.to_owned(), why: error.to_string() }
+        }
+        redb::Error::UpgradeRequired(version) => {
+            StoreError::FileDamaged { path: name.to_owned(), why: format!("it has redb's old file format {version}") }
+        }
         redb::Error::Io(source) => StoreError::Io { doing, source: Arc::new(source) },
         redb::Error::Corrupted(why) => StoreError::FileDamaged { path: name.to_owned(), why },
         redb::Error::DatabaseAlreadyOpen => StoreError::InUse { path: name.to_owned() },
