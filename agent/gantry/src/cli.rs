@@ -1,0 +1,180 @@
+//! The command line: roles that run, and commands that look or clean up.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+/// Kubernetes on hosts that have nothing but a kernel.
+#[derive(Debug, Parser)]
+#[command(name = "gantry", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// Folder that takes the place of / for Gantry's own files (for tests and second clusters)
+    #[arg(long, global = true, default_value = "/", value_name = "DIR")]
+    pub root: PathBuf,
+    /// What to log: a level, or tracing directives such as gantry_agent=debug
+    #[arg(long, global = true, default_value = "info", env = "GANTRY_LOG", value_name = "FILTER")]
+    pub log: String,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster on this machine: control, runtime, agent, services and DNS
+    Up(UpArgs),
+    /// Stop the cluster of this machine: its pods, networks and cgroups go, its data stays
+    Down(DownArgs),
+    /// Stop the cluster and remove every file of it
+    Uninstall(DownArgs),
+    /// Run the control service alone: API server, store, scheduler, controllers
+    Control(ControlArgs),
+    /// Run the node agent alone (with the runtime, services and DNS), against a control service
+    Agent(AgentArgs),
+    /// Run the container runtime alone: CRI v1 on a unix socket
+    Runtime(RuntimeArgs),
+    /// Follow one object through the house
+    Trace(TraceArgs),
+    /// Look after the images of this machine
+    Image(ImageArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct UpArgs {
+    /// Go to the background once the node is ready
+    #[arg(long)]
+    pub detach: bool,
+    #[command(flatten)]
+    pub control: ControlArgs,
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ControlArgs {
+    /// Address that the API server listens on
+    #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
+    pub listen: IpAddr,
+    /// Port of the API server
+    #[arg(long, default_value_t = 6443, value_name = "PORT")]
+    pub port: u16,
+    /// Address at which nodes and pods reach the API server (default: the node's)
+    #[arg(long, value_name = "IP")]
+    pub advertise: Option<IpAddr>,
+    /// Range of service addresses
+    #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
+    pub service_cidr: IpNet,
+    /// Range of pod addresses; each node gets a part of it
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pub pod_cidr: IpNet,
+    /// Prefix length of a node's part
+    #[arg(long, default_value_t = 24, value_name = "BITS")]
+    pub node_cidr_mask: u8,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct NodeArgs {
+    /// Name of this node (default: the host's name)
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Address of this node (default: that of the default route's interface)
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+    /// Port of the kubelet API
+    #[arg(long, default_value_t = 10250, value_name = "PORT")]
+    pub kubelet_port: u16,
+    /// What to do where cgroup v2 controllers are missing
+    #[arg(long, value_enum, default_value_t = CgroupPolicy::Any)]
+    pub cgroups: CgroupPolicy,
+    /// Address of cluster DNS
+    #[arg(long, default_value = "10.96.0.10", value_name = "IP")]
+    pub cluster_dns: IpAddr,
+    /// DNS domain of the cluster
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    pub cluster_domain: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CgroupPolicy {
+    /// Go on with what there is, and say once what is missing
+    Any,
+    /// Refuse to start
+    RequireV2,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    /// Credentials of this node and the address of the API server
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// Range of service addresses
+    #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
+    pub service_cidr: IpNet,
+    /// Range of pod addresses of the whole cluster
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pub pod_cidr: IpNet,
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RuntimeArgs {
+    /// Unix socket to serve CRI v1 on (default: /run/gantry/cri.sock)
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Pod addresses of this node, until UpdateRuntimeConfig says otherwise
+    #[arg(long, value_name = "CIDR")]
+    pub pod_cidr: Option<IpNet>,
+    /// What to do where cgroup v2 controllers are missing
+    #[arg(long, value_enum, default_value_t = CgroupPolicy::Any)]
+    pub cgroups: CgroupPolicy,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DownArgs {
+    /// Seconds that containers get to end by themselves
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub grace: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct TraceArgs {
+    #[command(subcommand)]
+    pub what: TraceWhat,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum TraceWhat {
+    /// When a pod passed each of the ten steps
+    Pod {
+        name: String,
+        #[arg(short, long, default_value = "default")]
+        namespace: String,
+        /// Kubeconfig to ask with (default: /etc/gantry/admin.kubeconfig)
+        #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ImageArgs {
+    /// CRI socket to ask (default: /run/gantry/cri.sock)
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub what: ImageWhat,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum ImageWhat {
+    /// List the images of this machine
+    #[command(visible_alias = "ls")]
+    List,
+    /// Pull an image from its registry
+    Pull { reference: String },
+    /// Import the images of an OCI or docker archive
+    Import { file: PathBuf },
+    /// Remove an image
+    Rm { reference: String },
+}

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Installs what a build needs (and, with `tests`, what the tests need) on Debian. Says what it does; changes nothing twice.
+set -euo pipefail
+
+build=(gcc pkg-config libseccomp-dev ca-certificates curl)
+# busybox-static: the demo image; iproute2, nftables: to look at what we did; crun: the peer; docker-registry: a real registry.
+tests=(busybox-static iproute2 nftables crun docker-registry apache2-utils procps git)
+
+wanted=("${build[@]}" busybox-static)
+[ "${1:-}" = tests ] && wanted=("${build[@]}" "${tests[@]}")
+command -v kubectl >/dev/null || wanted+=(kubernetes-client)
+
+missing=()
+for package in "${wanted[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "installing: ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # A daemon that a package brings is not to be started by its installation.
+    policy=/usr/sbin/policy-rc.d
+    made_policy=
+    [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made_policy=yes; }
+    trap '[ -z "$made_policy" ] || rm -f $policy' EXIT
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if ! command -v cargo >/dev/null && [ ! -x "$HOME/.cargo/bin/cargo" ]; then
+    echo "installing: the Rust toolchain of rust-toolchain.toml"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal --default-toolchain none
+fi
