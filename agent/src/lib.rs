@@ -1,1 +1,6 @@
-//! Placeholder.
+//! The node agent.
+
+#![forbid(unsafe_code)]
+
+pub mod server;
+pub mod trace;
