@@ -11,7 +11,10 @@
 mod events;
 mod feed;
 mod kind;
+mod outline;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::collections::BTreeMap;

@@ -1,11 +1,12 @@
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use gantry_kube::Object;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use super::outline::outline;
 use crate::store::encode::{Encoded, splice, version_field};
 use crate::store::{Key, Revision, StoreError};
 
@@ -28,6 +29,7 @@ pub struct Stored {
     /// The parsed map, shared by those who hold it at the same time; it costs ten times the JSON, so it is not kept.
     parsed: Mutex<Weak<Object>>,
     others: Mutex<SmallVec<[(Encoding, Bytes); 1]>>,
+    outline: OnceLock<Object>,
 }
 
 impl fmt::Debug for Stored {
@@ -53,6 +55,7 @@ impl Stored {
             offset: encoded.offset,
             parsed: Mutex::default(),
             others: Mutex::default(),
+            outline: OnceLock::new(),
         }
     }
 
@@ -66,6 +69,7 @@ impl Stored {
             offset: self.offset,
             parsed: Mutex::default(),
             others: Mutex::default(),
+            outline: OnceLock::new(),
         }
     }
 
@@ -93,6 +97,12 @@ impl Stored {
         let object = Arc::new(Object::from_slice(&self.json).unwrap_or_default());
         *parsed = Arc::downgrade(&object);
         object
+    }
+
+    /// The object reduced to name, namespace, labels and `fields` (`spec.nodeName`): what selectors match. Made when first
+    /// asked for, and kept; a kind has one list of fields.
+    pub fn outline(&self, fields: &'static [&'static str]) -> &Object {
+        self.outline.get_or_init(|| outline(&self.json, fields))
     }
 
     /// Another encoding of this version, made by the first who asks and kept for the others.
