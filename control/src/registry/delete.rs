@@ -86,7 +86,7 @@ impl Registry {
             if i % COLLECTION_PAGE_ITEMS == COLLECTION_PAGE_ITEMS - 1 {
                 tokio::task::yield_now().await;
             }
-            if !selection.is_everything() && !selection.matches(&stored.object()) {
+            if !selection.matches_stored(stored) {
                 continue;
             }
             match self.delete(writer, resource, &stored.key().reference(), options).await {

@@ -105,7 +105,7 @@ impl Registry {
             let revision = self.cache.revision();
             let found = self.cache.get(resource, &Ref::new(namespace.unwrap_or(""), name));
             let revision = found.as_ref().map_or(revision, |f| revision.max(f.revision()));
-            let items = found.into_iter().filter(|f| selection.matches(&f.object())).collect();
+            let items = found.into_iter().filter(|f| selection.matches_stored(f)).collect();
             return Listed { items, revision, continue_token: None, remaining: None };
         }
         let snapshot = self.cache.list(resource, namespace);
@@ -171,7 +171,7 @@ fn select(items: Vec<Arc<Stored>>, selection: &Selection) -> Vec<Arc<Stored>> {
     if selection.is_everything() {
         return items;
     }
-    items.into_iter().filter(|item| selection.matches(&item.object())).collect()
+    items.into_iter().filter(|item| selection.matches_stored(item)).collect()
 }
 
 fn encode_token(revision: Revision, after: &Key) -> String {

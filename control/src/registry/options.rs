@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::strategy;
 use crate::http::query::Query;
+use crate::store::Stored;
 
 /// What becomes of unknown and duplicate fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,6 +168,8 @@ fn propagation(policy: Option<&str>, orphan: Option<bool>) -> Result<Option<Prop
 pub struct Selection {
     pub labels: LabelSelector,
     pub fields: FieldSelector,
+    /// What the kind can be selected by, apart from names and labels.
+    selectable: &'static [&'static str],
 }
 
 impl Selection {
@@ -184,7 +187,7 @@ impl Selection {
                 return Err(Status::bad_request(format!("field label not supported: {}", requirement.path)));
             }
         }
-        Ok(Selection { labels, fields })
+        Ok(Selection { labels, fields, selectable: strategy::of(resource).fields })
     }
 
     pub fn is_everything(&self) -> bool {
@@ -193,6 +196,11 @@ impl Selection {
 
     pub fn matches(&self, object: &Object) -> bool {
         self.labels.matches_object(object) && self.fields.matches(object)
+    }
+
+    /// The same, without parsing more of a stored object than selectors ask for.
+    pub fn matches_stored(&self, stored: &Stored) -> bool {
+        self.is_everything() || self.matches(stored.outline(self.selectable))
     }
 
     /// The one name that is asked for, if the field selector asks for one.

@@ -94,10 +94,8 @@ impl Registry {
             let watcher = self.cache.watch(resource, namespace, from).map_err(|gone| expired(&gone))?;
             (Vec::new(), watcher, from)
         };
-        let initial: Vec<Arc<Stored>> = initial
-            .into_iter()
-            .filter(|item| options.selection.is_everything() || options.selection.matches(&item.object()))
-            .collect();
+        let initial: Vec<Arc<Stored>> =
+            initial.into_iter().filter(|item| options.selection.matches_stored(item)).collect();
         // Watches end at different times, so that clients do not come back all at once.
         let spread = TIMEOUT_DEFAULT_SECONDS + self.env.rng.below(TIMEOUT_DEFAULT_SECONDS);
         let lasts = Duration::from_secs(options.timeout_seconds.unwrap_or(spread));
@@ -230,9 +228,7 @@ fn line(out: &mut BytesMut, change: Change, object: &[u8]) {
 /// What a watcher with this selection sees of an event: an object that comes into the selection is added, one that
 /// leaves it is deleted with its old content.
 fn seen(selection: &Selection, event: &Event) -> Option<(Change, Arc<Stored>)> {
-    let matches = |stored: &Option<Arc<Stored>>| {
-        stored.as_ref().is_some_and(|s| selection.is_everything() || selection.matches(&s.object()))
-    };
+    let matches = |stored: &Option<Arc<Stored>>| stored.as_ref().is_some_and(|stored| selection.matches_stored(stored));
     match (matches(&event.previous), matches(&event.new)) {
         (false, true) => event.new.clone().map(|new| (Change::Added, new)),
         (true, true) => event.new.clone().map(|new| (Change::Modified, new)),
