@@ -2,5 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod node;
 pub mod server;
 pub mod trace;

@@ -1,0 +1,245 @@
+//! The Node object and its Lease: that this machine is here, what it has, and how it is.
+//!
+//! The Lease is renewed every ten seconds and is all that says "alive". The Node's status is written when it changes, and
+//! every five minutes.
+
+pub mod facts;
+pub mod plan;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_client::{Client, ClientError, Informer, Patch, Scope};
+use gantry_cri::RuntimeServiceClient;
+use gantry_cri::v1::{NetworkConfig, RuntimeConfig, StatusRequest, UpdateRuntimeConfigRequest, VersionRequest};
+use gantry_env::{Backoff, Env, chain};
+use gantry_kube::{Object, Ref, resource};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tracing::{info, warn};
+
+use facts::Facts;
+
+/// As upstream's defaults have them.
+const LEASE_EVERY: Duration = Duration::from_secs(10);
+const LEASE_SECONDS: i64 = 40;
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// While something is not ready yet, its becoming ready is noticed soon.
+const LOOK_SOON: Duration = Duration::from_millis(200);
+const REPORT_EVERY: Duration = Duration::from_secs(300);
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_CAP: Duration = Duration::from_secs(7);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a node says of itself that it cannot measure.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    pub name: String,
+    pub ip: IpAddr,
+    pub kubelet_port: u16,
+    pub kubelet_version: String,
+    pub max_pods: i64,
+    pub labels: Vec<(String, String)>,
+    pub reserved_cpu_milli: i64,
+    pub reserved_memory_bytes: i64,
+    /// The file system whose room counts as ephemeral storage.
+    pub data_dir: std::path::PathBuf,
+}
+
+/// What the rest of the agent reads of its Node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeView {
+    /// The Node as the API has it; `None` until it was first seen.
+    pub object: Option<Arc<Object>>,
+    /// Whether runtime and network are ready for pods.
+    pub ready: bool,
+}
+
+pub struct Registration {
+    config: NodeConfig,
+    client: Client,
+    cri: Channel,
+    env: Env,
+    view: watch::Sender<NodeView>,
+}
+
+impl Registration {
+    pub fn new(
+        config: NodeConfig,
+        client: Client,
+        cri: Channel,
+        env: Env,
+    ) -> (Registration, watch::Receiver<NodeView>) {
+        let (view, receiver) = watch::channel(NodeView::default());
+        (Registration { config, client, cri, env, view }, receiver)
+    }
+
+    /// Registers, and then keeps Node and Lease until the token ends it.
+    pub async fn run(self, stop: CancellationToken) {
+        if stop.run_until_cancelled(self.register()).await.is_none() {
+            return;
+        }
+        let scope = Scope { field_selector: format!("metadata.name={}", self.config.name), ..Scope::default() };
+        let node = Informer::spawn(self.client.clone(), &resource::NODE, scope, self.env.clone(), stop.clone(), |o| o);
+        tokio::select! {
+            biased;
+            // Both loops keep nothing that a restart would miss.
+            () = stop.cancelled() => {}
+            () = self.renew_lease() => {}
+            () = self.report(&node) => {}
+        }
+    }
+
+    async fn register(&self) {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+        loop {
+            match self.create().await {
+                Ok(()) => return,
+                Err(error) => warn!(node = self.config.name, error = %chain(&error), "node not registered"),
+            }
+            tokio::time::sleep(backoff.next(&self.env.rng)).await;
+        }
+    }
+
+    async fn create(&self) -> Result<(), ClientError> {
+        let facts = self.facts().await;
+        let node = plan::registration(&self.config, &facts, &self.env.clock.now_rfc3339());
+        match self.client.create(&resource::NODE, &node).await {
+            Ok(_) => info!(node = self.config.name, "node registered"),
+            Err(error) if error.is_already_exists() => {
+                let labels = node.get("/metadata/labels").cloned().unwrap_or_default();
+                let patch = Patch::Strategic(json!({"metadata": {"labels": labels}}));
+                self.client.patch(&resource::NODE, &self.at(), "", patch).await?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn at(&self) -> Ref {
+        Ref::cluster(self.config.name.clone())
+    }
+
+    async fn renew_lease(&self) {
+        let mut ticks = tokio::time::interval(LEASE_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut known: Option<Object> = None;
+        loop {
+            ticks.tick().await;
+            for _ in 0..3 {
+                match self.renew_once(known.take()).await {
+                    Ok(lease) => {
+                        known = Some(lease);
+                        break;
+                    }
+                    Err(error) => warn!(node = self.config.name, error = %chain(&error), "lease not renewed"),
+                }
+            }
+        }
+    }
+
+    async fn renew_once(&self, known: Option<Object>) -> Result<Object, ClientError> {
+        let at = Ref::new("kube-node-lease", self.config.name.clone());
+        let current = match known {
+            Some(lease) => Some(lease),
+            None => self.client.find(&resource::LEASE, &at).await?,
+        };
+        let now = self.env.clock.now_rfc3339_micro();
+        match current {
+            Some(mut lease) => {
+                let spec = lease.map_mut("spec");
+                spec.insert("renewTime".to_owned(), json!(now));
+                spec.insert("holderIdentity".to_owned(), json!(self.config.name));
+                self.client.update(&resource::LEASE, &lease).await
+            }
+            None => {
+                let uid = self.view.borrow().object.as_ref().map(|o| o.uid().to_owned());
+                let mut lease = json!({
+                    "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                    "metadata": {"name": at.name, "namespace": at.namespace},
+                    "spec": {"holderIdentity": at.name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now},
+                });
+                if let Some(uid) = uid {
+                    lease["metadata"]["ownerReferences"] =
+                        json!([{"apiVersion": "v1", "kind": "Node", "name": at.name, "uid": uid}]);
+                }
+                self.client.create(&resource::LEASE, &Object::from_value(lease).unwrap_or_default()).await
+            }
+        }
+    }
+
+    /// Hands the runtime its pod range, and writes the status when it changed or is due.
+    async fn report(&self, node: &Informer<Object>) {
+        node.synced().await;
+        let mut changes = node.subscribe();
+        let mut given_range = String::new();
+        let mut reported: Option<tokio::time::Instant> = None;
+        loop {
+            let pause = if self.view.borrow().ready { LOOK_EVERY } else { LOOK_SOON };
+            // Either way the newest facts are read below; a change that is dropped here is in the informer.
+            let _ = tokio::time::timeout(pause, changes.changes()).await;
+            let Some(object) = node.get(&self.at()) else {
+                self.register().await;
+                continue;
+            };
+            let range = object.str_at("/spec/podCIDR").to_owned();
+            if !range.is_empty() && range != given_range {
+                match self.give_range(&range).await {
+                    Ok(()) => given_range = range,
+                    Err(status) => warn!(range, error = %chain(&status), "the runtime did not take the pod range"),
+                }
+            }
+            let facts = self.facts().await;
+            let now = self.env.clock.now_rfc3339();
+            let due = reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY);
+            self.view.send_replace(NodeView { object: Some(object.clone()), ready: facts.is_ready() });
+            let Some(patch) = plan::status_patch(&self.config, &object, &facts, &now, due) else { continue };
+            match self.client.patch(&resource::NODE, &self.at(), "status", Patch::Strategic(patch)).await {
+                Ok(_) => reported = Some(tokio::time::Instant::now()),
+                Err(error) => warn!(node = self.config.name, error = %chain(&error), "node status not written"),
+            }
+        }
+    }
+
+    async fn give_range(&self, range: &str) -> Result<(), tonic::Status> {
+        let message = UpdateRuntimeConfigRequest {
+            runtime_config: Some(RuntimeConfig { network_config: Some(NetworkConfig { pod_cidr: range.to_owned() }) }),
+        };
+        let mut runtime = RuntimeServiceClient::new(self.cri.clone());
+        within(runtime.update_runtime_config(message)).await.map(|_| ())
+    }
+
+    /// What the machine and the runtime say right now.
+    async fn facts(&self) -> Facts {
+        let mut runtime = RuntimeServiceClient::new(self.cri.clone());
+        let mut facts = Facts::read(&self.config.data_dir);
+        match within(runtime.status(StatusRequest { verbose: false })).await {
+            Ok(answer) => {
+                for condition in answer.into_inner().status.map(|s| s.conditions).unwrap_or_default() {
+                    let message = format!("{}: {}", condition.reason, condition.message);
+                    match condition.r#type.as_str() {
+                        "RuntimeReady" => facts.runtime = if condition.status { Ok(()) } else { Err(message) },
+                        "NetworkReady" => facts.network = if condition.status { Ok(()) } else { Err(message) },
+                        _ => {}
+                    }
+                }
+            }
+            Err(status) => facts.runtime = Err(format!("container runtime is down: {}", status.message())),
+        }
+        if let Ok(answer) = within(runtime.version(VersionRequest { version: "0.1.0".to_owned() })).await {
+            let version = answer.into_inner();
+            facts.runtime_version = format!("{}://{}", version.runtime_name, version.runtime_version);
+        }
+        facts
+    }
+}
+
+async fn within<T>(call: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, tonic::Status> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(tonic::Status::deadline_exceeded("the runtime did not answer in time")),
+    }
+}

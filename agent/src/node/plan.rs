@@ -1,0 +1,164 @@
+use gantry_kube::Object;
+use serde_json::{Value, json};
+
+use super::NodeConfig;
+use super::facts::Facts;
+
+/// The Node as it is first written; control gives it a pod range and takes its taint away once it is ready.
+pub fn registration(config: &NodeConfig, facts: &Facts, now: &str) -> Object {
+    let mut labels = json!({
+        "kubernetes.io/hostname": facts.hostname, "kubernetes.io/os": "linux", "kubernetes.io/arch": facts.architecture,
+        "beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": facts.architecture,
+    });
+    for (key, value) in &config.labels {
+        labels[key] = json!(value);
+    }
+    let mut status = status(config, facts);
+    status["conditions"] = json!(conditions(&[], facts, now));
+    Object::from_value(json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": config.name, "labels": labels, "annotations": {
+            "node.alpha.kubernetes.io/ttl": "0", "volumes.kubernetes.io/controller-managed-attach-detach": "true",
+        }},
+        "spec": {}, "status": status,
+    }))
+    .unwrap_or_default()
+}
+
+/// Everything of the status but its conditions.
+fn status(config: &NodeConfig, facts: &Facts) -> Value {
+    let quantities = |cpu_milli: i64, memory: i64| {
+        let cpu = if cpu_milli % 1000 == 0 { (cpu_milli / 1000).to_string() } else { format!("{cpu_milli}m") };
+        json!({
+            "cpu": cpu, "memory": format!("{}Ki", memory / 1024), "pods": config.max_pods.to_string(),
+            "ephemeral-storage": format!("{}Ki", facts.storage_bytes / 1024),
+        })
+    };
+    json!({
+        "addresses": [
+            {"type": "InternalIP", "address": config.ip.to_string()},
+            {"type": "Hostname", "address": facts.hostname},
+        ],
+        "capacity": quantities(facts.cpus * 1000, facts.memory_bytes),
+        "allocatable": quantities(
+            (facts.cpus * 1000 - config.reserved_cpu_milli).max(0),
+            (facts.memory_bytes - config.reserved_memory_bytes).max(0),
+        ),
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": config.kubelet_port}},
+        "nodeInfo": {
+            "machineID": facts.machine_id, "systemUUID": facts.system_uuid, "bootID": facts.boot_id,
+            "kernelVersion": facts.kernel, "osImage": facts.os_image, "operatingSystem": "linux",
+            "architecture": facts.architecture, "containerRuntimeVersion": facts.runtime_version,
+            "kubeletVersion": config.kubelet_version, "kubeProxyVersion": "",
+        },
+    })
+}
+
+/// The conditions; one that says what it said keeps the time at which it began to.
+fn conditions(old: &[Value], facts: &Facts, now: &str) -> Vec<Value> {
+    let ready = match (&facts.runtime, &facts.network) {
+        (Ok(()), Ok(())) => ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned()),
+        (Err(why), _) | (_, Err(why)) => ("Ready", false, "KubeletNotReady", why.clone()),
+    };
+    let pressure = |kind, under, has: (&'static str, &str), hasnt: (&'static str, &str)| {
+        let (reason, words) = if under { has } else { hasnt };
+        (kind, under, reason, words.to_owned())
+    };
+    let all = [
+        pressure(
+            "MemoryPressure",
+            facts.memory_pressure,
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ),
+        pressure(
+            "DiskPressure",
+            facts.disk_pressure,
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ),
+        pressure(
+            "PIDPressure",
+            facts.pid_pressure,
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ),
+        ready,
+    ];
+    let condition = |(kind, holds, reason, message): (&str, bool, &str, String)| {
+        let status = if holds { "True" } else { "False" };
+        let before = old.iter().find(|c| c["type"] == kind && c["status"] == status);
+        let since = before.map_or_else(|| json!(now), |c| c["lastTransitionTime"].clone());
+        json!({"type": kind, "status": status, "reason": reason, "message": message,
+               "lastHeartbeatTime": now, "lastTransitionTime": since})
+    };
+    all.into_iter().map(condition).collect()
+}
+
+/// What to write; `None` where the API says the same and no report is due.
+pub fn status_patch(config: &NodeConfig, node: &Object, facts: &Facts, now: &str, due: bool) -> Option<Value> {
+    let old = node.array_at("/status/conditions");
+    let new = conditions(old, facts, now);
+    let status = status(config, facts);
+    let says = |list: &[Value], kind: &Value| {
+        let found = list.iter().find(|c| c["type"] == *kind);
+        found.map(|c| (c["status"].clone(), c["reason"].clone(), c["message"].clone()))
+    };
+    let same = new.iter().all(|c| says(old, &c["type"]) == says(&new, &c["type"]))
+        && status.as_object()?.iter().all(|(key, value)| node.get(&format!("/status/{key}")) == Some(value));
+    if same && !due {
+        return None;
+    }
+    let mut status = status;
+    status["conditions"] = json!(new);
+    Some(json!({"status": status}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> NodeConfig {
+        NodeConfig {
+            name: "n".into(),
+            ip: "192.0.2.1".parse().unwrap(),
+            kubelet_port: 10250,
+            kubelet_version: "v1.36.0".into(),
+            max_pods: 110,
+            labels: vec![("rack".into(), "7".into())],
+            reserved_cpu_milli: 100,
+            reserved_memory_bytes: 0,
+            data_dir: "/".into(),
+        }
+    }
+
+    fn facts() -> Facts {
+        let mut facts = Facts::read(std::path::Path::new("/"));
+        (facts.disk_pressure, facts.memory_pressure, facts.pid_pressure) = (false, false, false);
+        facts.cpus = 2;
+        facts
+    }
+
+    #[test]
+    fn a_registered_node_says_what_it_has() {
+        let node = registration(&config(), &facts(), "2026-01-01T00:00:00Z");
+        assert_eq!(node.label("rack"), Some("7"));
+        assert_eq!(node.str_at("/status/capacity/cpu"), "2");
+        assert_eq!(node.str_at("/status/allocatable/cpu"), "1900m");
+        assert_eq!(node.str_at("/status/addresses/0/address"), "192.0.2.1");
+    }
+
+    #[test]
+    fn nothing_is_written_until_something_changes_or_is_due() {
+        let node = registration(&config(), &facts(), "2026-01-01T00:00:00Z");
+        let later = "2026-01-01T00:01:00Z";
+        assert_eq!(status_patch(&config(), &node, &facts(), later, false), None);
+        assert!(status_patch(&config(), &node, &facts(), later, true).is_some());
+        let mut broken = facts();
+        broken.network = Err("NetworkPluginNotReady: no pod range".into());
+        let patch = status_patch(&config(), &node, &broken, later, false).unwrap();
+        let ready = &patch["status"]["conditions"][3];
+        assert_eq!((&ready["status"], &ready["lastTransitionTime"]), (&json!("False"), &json!(later)));
+        assert_eq!(patch["status"]["conditions"][0]["lastTransitionTime"], "2026-01-01T00:00:00Z");
+    }
+}
