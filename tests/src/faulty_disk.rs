@@ -144,7 +144,7 @@ impl FaultyDisk {
 }
 
 impl Disk for FaultyDisk {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         let state = self.state();
         state.alive()?;
         Ok(state.view.len() as u64)

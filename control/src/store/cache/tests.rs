@@ -210,7 +210,7 @@ async fn a_start_reads_what_is_stored() {
     assert_eq!(cache.get(&NODE, &node).unwrap().json(), &before);
     assert_eq!(cache.watch(&NODE, None, 1).err(), Some(Gone { asked: 1, oldest: 2 }));
     assert!(cache.watch(&NODE, None, 2).is_ok());
-    assert!(disk.len().unwrap() > 0);
+    assert!(disk.size().unwrap() > 0);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::store::StoreError;
 /// Bytes that can be made durable. Everything written before a [`Disk::sync`] that succeeded survives a loss of power;
 /// of what was written after it, any part may.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// Fails where the range is not wholly within the length.
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
     /// New bytes are zero. Fails, rather than a later write, where there is no space for them.
@@ -69,7 +69,7 @@ impl FileDisk {
 }
 
 impl Disk for FileDisk {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 
@@ -79,7 +79,7 @@ impl Disk for FileDisk {
 
     /// Growth takes real blocks at once: on a full disk it is this call that fails, and no write that redb counts on.
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let now = self.len()?;
+        let now = self.size()?;
         if len <= now {
             return self.file.set_len(len);
         }
@@ -127,7 +127,7 @@ impl fmt::Debug for MemoryDisk {
 }
 
 impl Disk for MemoryDisk {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.lock().len() as u64)
     }
 
@@ -175,7 +175,7 @@ pub(super) struct Backend(pub Arc<dyn Disk>);
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.0.size()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {

@@ -70,7 +70,7 @@ impl Log {
         let seen = repaired.clone();
         let db = Builder::new()
             .set_cache_size(CACHE_BYTES)
-            .set_check_integrity_on_open(check == Check::Whole && disk.len().is_ok_and(|len| len > 0))
+            .set_check_integrity_on_open(check == Check::Whole && disk.size().is_ok_and(|len| len > 0))
             .set_repair_callback(move |_| seen.store(true, Ordering::Relaxed))
             .create_with_backend(Backend(disk.clone()));
         let db = match db.map_err(|error| fault(&name, "open its file", error)) {
