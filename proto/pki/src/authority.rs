@@ -197,9 +197,17 @@ impl Authority {
         Facts::of(chain.first().ok_or(PkiError::Pem { wanted: "a certificate" })?)
     }
 
+    /// No certificate outlives the authority that vouches for it.
+    fn within_own_life(&self, profile: &Profile, env: &Env) -> Result<Profile, PkiError> {
+        let left = self.facts()?.not_after.as_second() - env.clock.now().as_second();
+        let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
+        Ok(Profile { lifetime: profile.lifetime.min(left), ..profile.clone() })
+    }
+
     /// A new key and its certificate.
     pub fn issue(&self, profile: &Profile, env: &Env) -> Result<Credential, PkiError> {
         let key = KeyPair::generate().map_err(cannot("make a key"))?;
+        let profile = self.within_own_life(profile, env)?;
         let certificate = profile.params(env)?.signed_by(&key, &self.issuer).map_err(cannot("sign a certificate"))?;
         Ok(Credential { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
@@ -212,7 +220,7 @@ impl Authority {
         }
         let mut request =
             CertificateSigningRequestParams::from_pem(request_pem).map_err(cannot("read a signing request"))?;
-        request.params = profile.params(env)?;
+        request.params = self.within_own_life(profile, env)?.params(env)?;
         Ok(request.signed_by(&self.issuer).map_err(cannot("sign a request"))?.pem())
     }
 
