@@ -12,7 +12,7 @@ use gantry_netlink::nft::{Batch, Nft};
 use gantry_netproxy::image::{PickKind, SetId};
 use gantry_netproxy::ruleset::TABLE;
 
-use house::{HOST, House, OUTSIDE, POD_A, POD_B, POD_C, Spec, as_host, ask, ask_udp, inside, nft};
+use house::{HOST, OUTSIDE, POD_A, POD_B, POD_C, Spec, as_host, ask, ask_udp, inside, nft};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 20);
 const WEB: SocketAddrV4 = SocketAddrV4::new(VIP, 80);
@@ -96,8 +96,8 @@ fn no_connection_fails_while_endpoints_come_and_go() {
     as_host(|house| {
         house.set("web", Some(&web(&[POD_A, POD_B, POD_C])));
         let stop = AtomicBool::new(false);
+        let pod = house.pod(POD_B);
         let (asked, failed) = std::thread::scope(|scope| {
-            let pod = house.pod(POD_B);
             let load = scope.spawn(|| {
                 inside(&pod, || {
                     let (mut asked, mut failed) = (0, 0);
