@@ -77,6 +77,15 @@ impl Config {
             upstream: UpstreamConfig::ResolvConf(PathBuf::from("/etc/resolv.conf")),
         }
     }
+
+    /// Whether it can be served at all.
+    pub fn check(&self) -> Result<(), DnsError> {
+        self.zone().map(|_| ())
+    }
+
+    fn zone(&self) -> Result<Zone, DnsError> {
+        Zone::new(&self.cluster_domain, self.service_ip).ok_or_else(|| DnsError::Domain(self.cluster_domain.clone()))
+    }
 }
 
 /// Why DNS could not begin.
@@ -131,10 +140,9 @@ fn socket(listen: SocketAddrV4, kind: Type) -> io::Result<Socket> {
 }
 
 impl Dns {
-    pub async fn bind(config: Config, directory: Arc<RwLock<Directory>>, env: Env) -> Result<Dns, DnsError> {
+    pub fn bind(config: Config, directory: Arc<RwLock<Directory>>, env: Env) -> Result<Dns, DnsError> {
         let address = config.listen;
-        let zone = Zone::new(&config.cluster_domain, config.service_ip)
-            .ok_or_else(|| DnsError::Domain(config.cluster_domain.clone()))?;
+        let zone = config.zone()?;
         let listen = |transport| move |source| DnsError::Listen { address, transport, source };
         let udp = socket(address, Type::DGRAM).and_then(|s| UdpSocket::from_std(s.into())).map_err(listen("UDP"))?;
         let tcp = socket(address, Type::STREAM).and_then(|s| TcpListener::from_std(s.into())).map_err(listen("TCP"))?;

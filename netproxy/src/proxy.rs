@@ -82,8 +82,9 @@ impl Proxy {
         let kernel = Kernel::open(cluster(&config)).map_err(ProxyError::Apply)?;
         kernel.ensure_routes().map_err(ProxyError::Apply)?;
         if let Some(dns) = &config.dns {
-            let dns = Dns::bind(dns.clone(), directory.clone(), env.clone()).await.map_err(ProxyError::Dns)?;
-            tokio::spawn(dns.serve(stop.clone()));
+            dns.check().map_err(ProxyError::Dns)?;
+            let serve = serve_dns(dns.clone(), directory.clone(), env.clone(), stop.clone());
+            tokio::spawn(stop.clone().run_until_cancelled_owned(serve));
         }
         // Both lists first: a service whose slices are not in yet would refuse its clients.
         let synced = async { services.synced().await && slices.synced().await };
@@ -105,6 +106,21 @@ impl Proxy {
     /// Removes the table, routes and addresses. Flows that are translated already live on until they end.
     pub fn cleanup(config: &Config) -> Result<(), ApplyError> {
         Kernel::open(cluster(config))?.cleanup()
+    }
+}
+
+/// Services do not wait for DNS: where its port is held (by one of us that is about to end, say), it is tried again.
+async fn serve_dns(config: dns::Config, directory: Arc<RwLock<Directory>>, env: Env, stop: CancellationToken) {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+    loop {
+        match Dns::bind(config.clone(), directory.clone(), env.clone()) {
+            Ok(dns) => {
+                info!(address = %config.listen, "DNS serves");
+                return dns.serve(stop).await;
+            }
+            Err(error) => warn!(error = %chain(&error), "DNS does not serve, trying again"),
+        }
+        tokio::time::sleep(backoff.next(&env.rng)).await;
     }
 }
 
@@ -249,16 +265,20 @@ impl Turns {
         }
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
         let mut failed;
-        self.hear(services.take(), slices.take());
+        let first = self.hear(services.take(), slices.take());
         if let Some(state) = &self.state {
             state.directory.write().set_complete();
         }
-        let mut event = Event::Changed(BTreeSet::new());
+        let mut event = Event::Changed(first);
+        // Services whose change has not reached the table yet.
+        let mut due = BTreeSet::new();
         loop {
-            if let Event::Stop = event {
-                return Ok(());
+            match &mut event {
+                Event::Stop => return Ok(()),
+                Event::Changed(touched) => touched.append(&mut due),
+                Event::Watch | Event::Audit => {}
             }
-            match self.turn(event).await? {
+            match self.turn(event.clone()).await? {
                 Ok(()) => {
                     backoff.reset();
                     failed = false;
@@ -266,6 +286,9 @@ impl Turns {
                 Err(error) => {
                     warn!(error = %chain(&error), "table not brought up to date, trying again");
                     failed = true;
+                    if let Event::Changed(touched) = event {
+                        due = touched;
+                    }
                 }
             }
             let retry = backoff.clone().next(&self.env.rng);
