@@ -1,4 +1,26 @@
-//! The container runtime behind CRI v1: sandboxes, images, containers, streams. It is complete without Kubernetes.
+//! The container runtime behind CRI v1: sandboxes, images, containers, streams. It is complete without Kubernetes:
+//! crictl alone can drive it.
+//!
+//! A request arrives in [`cri`] (one file an RPC) and acts on the [`node`]: what is known of every sandbox and container,
+//! journalled by [`records`] before anything is done. [`image`] gives roots, [`network`] addresses, [`sandbox`] the
+//! namespaces, [`container`] the OCI configuration and the launch file, [`cgroup`] the limits. A [`supervisor`] a pod
+//! keeps the processes; [`recover`] takes them up again when either side was killed. [`stream`] serves exec and attach.
 
+pub mod cgroup;
+mod config;
+pub mod container;
+mod cri;
 pub mod image;
 pub mod network;
+mod node;
+mod records;
+mod recover;
+mod runtime;
+mod sandbox;
+mod stream;
+mod supervisor;
+mod sys;
+
+pub use config::{Config, NetworkConfig};
+pub use node::NodeError;
+pub use runtime::{Runtime, StartError};

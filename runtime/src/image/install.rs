@@ -104,10 +104,12 @@ pub(super) async fn install(
         digest: candidate.record.layers[at].digest.clone(),
         source: Box::new(source),
     };
-    let layers = chains.iter().enumerate().map(|(at, chain)| {
+    // A loop, not a closure: the compiler cannot see that a closure over borrowed digests makes futures that are Send.
+    let mut layers = Vec::with_capacity(chains.len());
+    for (at, chain) in chains.iter().enumerate() {
         let expected = &candidate.expected[at];
-        async move { (at, fetch(store, chain, at, expected, source, limits).await) }
-    });
+        layers.push(async move { (at, fetch(store, chain, at, expected, source, limits).await) });
+    }
     let mut ready = std::pin::pin!(futures::stream::iter(layers).buffered(PARALLEL_LAYERS));
     while let Some((at, fetched)) = ready.next().await {
         let fetched = fetched.map_err(|error| match error {

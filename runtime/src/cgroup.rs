@@ -1,0 +1,320 @@
+//! Control groups, v2 or v1: made, limited, killed, measured and removed by their folders. What a host lacks is said once,
+//! at start; a limit that only it could hold is then not written.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub mod plan;
+pub mod stats;
+
+use plan::Write;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("{what} cgroup file {path:?}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("cgroup path {0:?} is not absolute and plain")]
+    Path(String),
+    #[error("no cgroup hierarchy is mounted below /sys/fs/cgroup")]
+    NoHierarchy,
+    #[error("cgroup {path:?} still has processes after they were killed")]
+    Busy { path: PathBuf },
+}
+
+/// The hierarchies of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hierarchies {
+    Unified {
+        root: PathBuf,
+    },
+    /// Controllers and mount point of each.
+    Legacy {
+        mounts: Vec<(Vec<String>, PathBuf)>,
+    },
+}
+
+/// The controllers that libcgroups joins on v1; the named ones and the empty unified one are left alone.
+const LEGACY: [&str; 12] = [
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "hugetlb",
+    "memory",
+    "pids",
+    "perf_event",
+    "blkio",
+    "net_prio",
+    "net_cls",
+    "freezer",
+];
+/// What a pod's limits need. A missing one is said at start.
+const WANTED: [&str; 4] = ["cpu", "memory", "pids", "cpuset"];
+
+/// How often and how long we look whether killed processes have gone.
+const EMPTY_POLL: Duration = Duration::from_millis(5);
+const EMPTY_TRIES: u32 = 400;
+
+impl Hierarchies {
+    pub fn detect() -> Result<Hierarchies, CgroupError> {
+        let path = Path::new("/proc/self/mounts");
+        let text = fs::read_to_string(path).map_err(|source| failed("read", path)(source))?;
+        let found = Hierarchies::from_mounts(&text)?;
+        let have = found.controllers();
+        let missing: Vec<&str> = WANTED.into_iter().filter(|c| !have.contains(*c)).collect();
+        match &found {
+            Hierarchies::Unified { .. } => tracing::info!("cgroup v2"),
+            Hierarchies::Legacy { .. } => tracing::warn!("cgroup v1 hierarchies: gantry is made for v2"),
+        }
+        if !missing.is_empty() {
+            tracing::warn!(?missing, "cgroup controllers missing: their limits will not hold");
+        }
+        Ok(found)
+    }
+
+    fn from_mounts(text: &str) -> Result<Hierarchies, CgroupError> {
+        let mut mounts = Vec::new();
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let [_, at, kind, options, ..] = fields.as_slice() else { continue };
+            if *kind == "cgroup2" && *at == "/sys/fs/cgroup" {
+                return Ok(Hierarchies::Unified { root: PathBuf::from(at) });
+            }
+            if *kind == "cgroup" && at.starts_with("/sys/fs/cgroup/") {
+                let controllers: Vec<String> =
+                    options.split(',').filter(|o| LEGACY.contains(o)).map(str::to_owned).collect();
+                if !controllers.is_empty() && !mounts.iter().any(|(c, _)| *c == controllers) {
+                    mounts.push((controllers, PathBuf::from(at)));
+                }
+            }
+        }
+        if mounts.is_empty() { Err(CgroupError::NoHierarchy) } else { Ok(Hierarchies::Legacy { mounts }) }
+    }
+
+    pub fn unified(&self) -> bool {
+        matches!(self, Hierarchies::Unified { .. })
+    }
+
+    fn controllers(&self) -> BTreeSet<String> {
+        match self {
+            Hierarchies::Unified { root } => {
+                let text = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+                text.split_whitespace().map(str::to_owned).collect()
+            }
+            Hierarchies::Legacy { mounts } => mounts.iter().flat_map(|(c, _)| c.clone()).collect(),
+        }
+    }
+
+    /// The folder of `path` in each hierarchy.
+    pub fn folders(&self, path: &str) -> Vec<PathBuf> {
+        let relative = path.trim_start_matches('/');
+        match self {
+            Hierarchies::Unified { root } => vec![root.join(relative)],
+            Hierarchies::Legacy { mounts } => mounts.iter().map(|(_, at)| at.join(relative)).collect(),
+        }
+    }
+
+    /// The folder where `controller` is, if it is anywhere.
+    pub fn folder(&self, path: &str, controller: &str) -> Option<PathBuf> {
+        let relative = path.trim_start_matches('/');
+        match self {
+            Hierarchies::Unified { root } => Some(root.join(relative)),
+            Hierarchies::Legacy { mounts } => {
+                let has = |(c, _): &&(Vec<String>, PathBuf)| c.iter().any(|c| c == controller);
+                mounts.iter().find(has).map(|(_, at)| at.join(relative))
+            }
+        }
+    }
+
+    /// Makes the cgroup and those above it, ready for processes. Idempotent.
+    pub fn create(&self, path: &str) -> Result<(), CgroupError> {
+        check(path)?;
+        match self {
+            Hierarchies::Unified { root } => create_unified(root, path),
+            Hierarchies::Legacy { mounts } => mounts.iter().try_for_each(|(c, at)| create_legacy(c, at, path)),
+        }
+    }
+
+    /// Where the writes of a plan go. Those for controllers that the host lacks are left out.
+    pub fn resolve(&self, path: &str, writes: &[Write]) -> Vec<(PathBuf, String)> {
+        let place = |w: &Write| {
+            let file = self.folder(path, w.controller)?.join(&w.file);
+            // Swap accounting and huge pages are the kernel's options; without them there is nothing to limit.
+            let optional = ["memsw", "swap", "hugetlb", "oom.group"].iter().any(|o| w.file.contains(o));
+            (!optional || file.exists()).then(|| (file, w.value.clone()))
+        };
+        writes.iter().filter_map(place).collect()
+    }
+
+    pub fn write(&self, path: &str, writes: &[Write]) -> Result<(), CgroupError> {
+        for (file, value) in self.resolve(path, writes) {
+            fs::write(&file, value).map_err(failed("write", &file))?;
+        }
+        Ok(())
+    }
+
+    /// Every process of the cgroup, in no order.
+    pub fn processes(&self, path: &str) -> Vec<i32> {
+        let mut all = BTreeSet::new();
+        for folder in self.folders(path) {
+            let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            all.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()));
+        }
+        all.into_iter().collect()
+    }
+
+    /// Kills everything in the cgroup and waits until it is empty. Blocks.
+    pub fn kill(&self, path: &str) -> Result<(), CgroupError> {
+        for _ in 0..EMPTY_TRIES {
+            if let Hierarchies::Unified { root } = self
+                && fs::write(root.join(path.trim_start_matches('/')).join("cgroup.kill"), "1").is_ok()
+                && self.processes(path).is_empty()
+            {
+                return Ok(());
+            }
+            let processes = self.processes(path);
+            if processes.is_empty() {
+                return Ok(());
+            }
+            for pid in processes {
+                kill_if_in(pid, path);
+            }
+            std::thread::sleep(EMPTY_POLL);
+        }
+        Err(CgroupError::Busy { path: PathBuf::from(path) })
+    }
+
+    /// Removes the cgroup with what is below it. Gone already is no error; in use is.
+    pub fn remove(&self, path: &str) -> Result<(), CgroupError> {
+        check(path)?;
+        self.folders(path).iter().try_for_each(|folder| remove_tree(folder))
+    }
+
+    /// Removes it if nothing lives in it or below.
+    pub fn remove_if_empty(&self, path: &str) {
+        for folder in self.folders(path) {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// The pid is read from the kernel a moment ago and may be another's by now: the pidfd is opened first, and the process
+/// behind it is asked again where it lives.
+fn kill_if_in(pid: i32, path: &str) {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
+    let text = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).unwrap_or_default();
+    if text.lines().any(|line| line.splitn(3, ':').nth(2).is_some_and(|at| at.starts_with(path))) {
+        let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+    }
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
+    let path = path.to_owned();
+    move |source| CgroupError::Io { what, path, source }
+}
+
+/// The path comes from a request: it must be below the root and name no way out.
+fn check(path: &str) -> Result<(), CgroupError> {
+    let good = path.starts_with('/')
+        && path.len() > 1
+        && path.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != "..")
+        && !path.contains(['\0', '\n', ':']);
+    if good { Ok(()) } else { Err(CgroupError::Path(path.to_owned())) }
+}
+
+fn make(folder: &Path) -> Result<bool, CgroupError> {
+    match fs::create_dir(folder) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(failed("make", folder)(e)),
+    }
+}
+
+fn create_unified(root: &Path, path: &str) -> Result<(), CgroupError> {
+    let mut at = root.to_owned();
+    for part in path.trim_start_matches('/').split('/') {
+        // Controllers are handed down one level at a time, to the last parent; each by itself, since one that is
+        // threaded or busy must not keep the others away.
+        let have = fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
+        let on = fs::read_to_string(at.join("cgroup.subtree_control")).unwrap_or_default();
+        for controller in have.split_whitespace().filter(|c| !on.split_whitespace().any(|o| o == *c)) {
+            let _ = fs::write(at.join("cgroup.subtree_control"), format!("+{controller}"));
+        }
+        at.push(part);
+        make(&at)?;
+    }
+    Ok(())
+}
+
+fn create_legacy(controllers: &[String], mount: &Path, path: &str) -> Result<(), CgroupError> {
+    let mut at = mount.to_owned();
+    for part in path.trim_start_matches('/').split('/') {
+        let parent = at.clone();
+        at.push(part);
+        make(&at)?;
+        if controllers.iter().any(|c| c == "cpuset") {
+            // A cpuset without CPUs takes no process.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let own = at.join(file);
+                if fs::read_to_string(&own).is_ok_and(|text| text.trim().is_empty()) {
+                    let from = parent.join(file);
+                    let value = fs::read_to_string(&from).map_err(failed("read", &from))?;
+                    fs::write(&own, value.trim()).map_err(failed("write", &own))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(folder: &Path) -> Result<(), CgroupError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed("list", folder)(e)),
+    };
+    for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+        remove_tree(&entry.path())?;
+    }
+    for _ in 0..EMPTY_TRIES {
+        match fs::remove_dir(folder) {
+            // A process that has just died is still counted for a moment.
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(EMPTY_POLL),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => return other.map_err(failed("remove", folder)),
+        }
+    }
+    Err(CgroupError::Busy { path: folder.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_told_apart() {
+        let v2 = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n";
+        assert_eq!(Hierarchies::from_mounts(v2).unwrap(), Hierarchies::Unified { root: "/sys/fs/cgroup".into() });
+        let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
+                      cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n\
+                      cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        let found = Hierarchies::from_mounts(hybrid).unwrap();
+        assert_eq!(found.folder("/a/b", "cpuacct"), Some("/sys/fs/cgroup/cpu,cpuacct/a/b".into()));
+        assert_eq!(found.folder("/a/b", "memory"), None);
+        assert_eq!(found.folders("/a").len(), 1);
+        assert!(Hierarchies::from_mounts("").is_err());
+    }
+
+    #[test]
+    fn paths_that_lead_elsewhere_are_refused() {
+        for bad in ["", "/", "a", "/a/../b", "/a//b", "/a/.", "/a/", "/a\nb"] {
+            assert!(check(bad).is_err(), "{bad:?}");
+        }
+        assert!(check("/gantry/pod1/c2").is_ok());
+    }
+}

@@ -1,0 +1,54 @@
+use std::path::PathBuf;
+
+/// Where a runtime lives. Every folder comes from here, so that two of them can run beside each other.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Images and snapshots, kept over a reboot: `/var/lib/gantry`.
+    pub state_dir: PathBuf,
+    /// Sockets, journal and namespaces of this boot: `/run/gantry`.
+    pub run_dir: PathBuf,
+    /// The CRI socket; none serves in-process channels only.
+    pub socket: Option<PathBuf>,
+    /// The `gantry-supervisor` program.
+    pub supervisor: PathBuf,
+    /// The parent of pods whose sandbox names no cgroup, below the root of each hierarchy.
+    pub cgroup_parent: String,
+    /// Where supervisors go, outside every pod's.
+    pub supervisor_cgroup: String,
+    pub network: NetworkConfig,
+    /// Registries spoken to over plain HTTP.
+    pub insecure_registries: Vec<String>,
+    /// The folder of Localhost seccomp profiles.
+    pub seccomp_dir: PathBuf,
+}
+
+/// The part of the pod network that is not the runtime's to find out.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    pub cluster_cidr: ipnet::Ipv4Net,
+    pub interface_prefix: String,
+    pub mtu: u32,
+    /// The node's part from the start; otherwise it comes by UpdateRuntimeConfig.
+    pub pod_cidr: Option<ipnet::Ipv4Net>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            state_dir: "/var/lib/gantry".into(),
+            run_dir: "/run/gantry".into(),
+            socket: Some("/run/gantry/cri.sock".into()),
+            supervisor: "/usr/libexec/gantry-supervisor".into(),
+            cgroup_parent: "/gantry".to_owned(),
+            supervisor_cgroup: "/gantry-supervisors".to_owned(),
+            network: NetworkConfig {
+                cluster_cidr: ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 244, 0, 0), 16),
+                interface_prefix: "gt".to_owned(),
+                mtu: 1500,
+                pod_cidr: None,
+            },
+            insecure_registries: Vec::new(),
+            seccomp_dir: "/var/lib/kubelet/seccomp".into(),
+        }
+    }
+}

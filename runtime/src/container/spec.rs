@@ -1,0 +1,393 @@
+//! What a container is made of: the OCI configuration that libcontainer reads, and the launch file for the stages that
+//! are ours. Pure: the CRI request, the image and what is known of the host go in. Every field that oci-spec would
+//! default (capabilities, no_new_privs, limits, masked paths) is said or left out on purpose.
+
+use gantry_base::launch::{CgroupWrite, Launch, Process, Root, User, Volume};
+use gantry_cri::v1;
+use serde_json::{Value, json};
+
+use super::capabilities::{self, UnknownCapability};
+use crate::image::RunConfig;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SpecError {
+    #[error("no command: neither the container nor its image names one")]
+    NoCommand,
+    #[error(transparent)]
+    Capability(#[from] UnknownCapability),
+    #[error("mount destination {0:?} is not absolute and plain")]
+    Destination(String),
+    #[error("mount destination {0:?} would hide the kernel's own files")]
+    KernelPath(String),
+    #[error("mount {0:?} has no host path")]
+    NoSource(String),
+    #[error("{0} is not supported yet")]
+    Unsupported(&'static str),
+    #[error("uid {0} is out of range")]
+    Uid(i64),
+    #[error("gid {0} is out of range")]
+    Gid(i64),
+    #[error("a group is set without a user")]
+    GroupAlone,
+    #[error("signal {0:?} does not exist")]
+    Signal(String),
+    #[error("environment variable {0:?} is not utf-8, which is not supported yet")]
+    Env(String),
+    #[error("working directory {0:?} is not absolute")]
+    Cwd(String),
+}
+
+/// A device node for the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub path: String,
+    /// `c` or `b`.
+    pub kind: char,
+    pub major: u64,
+    pub minor: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Of `rwm`.
+    pub access: String,
+}
+
+/// Facts about the host and the sandbox, gathered by the caller.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    pub unified: bool,
+    /// Capabilities that this runtime can hand out.
+    pub capabilities: u64,
+    /// The lowest score that this runtime may set.
+    pub oom_score_adj_min: i32,
+    pub cgroup: String,
+    pub cgroup_folders: Vec<String>,
+    pub before_start: Vec<CgroupWrite>,
+    pub seccomp: Vec<u8>,
+    pub apparmor: String,
+    pub devices: Vec<Device>,
+    /// Paths of the pod's pinned namespaces; empty where the pod uses the host's.
+    pub net: String,
+    pub ipc: String,
+    pub uts: String,
+    /// The namespace of the process whose pid namespace is shared, if one is.
+    pub pid: String,
+    pub shm: String,
+    /// Files that the sandbox gives: source and destination.
+    pub files: Vec<(String, String)>,
+    pub hostname: String,
+    pub rootfs: Root,
+}
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+pub struct Spec {
+    pub config: Value,
+    pub launch: Launch,
+}
+
+/// The security context, or the empty one.
+pub fn security(config: &v1::ContainerConfig) -> v1::LinuxContainerSecurityContext {
+    config.linux.as_ref().and_then(|l| l.security_context.clone()).unwrap_or_default()
+}
+
+pub fn build(config: &v1::ContainerConfig, image: &RunConfig, host: &Host) -> Result<Spec, SpecError> {
+    let security = security(config);
+    let namespaces = security.namespace_options.clone().unwrap_or_default();
+    if namespaces.userns_options.as_ref().is_some_and(|u| u.mode() != v1::NamespaceMode::Node) {
+        return Err(SpecError::Unsupported("a user namespace"));
+    }
+    if !config.cdi_devices.is_empty() {
+        return Err(SpecError::Unsupported("a CDI device"));
+    }
+    let launch = Launch {
+        root: Root { read_only: security.readonly_rootfs, ..host.rootfs.clone() },
+        volumes: volumes(config, host)?,
+        user: user(&security, image)?,
+        process: process(config, image, &security, host)?,
+        cgroups: host.cgroup_folders.clone(),
+        unified: host.unified,
+        before_start: host.before_start.clone(),
+        device_program: Vec::new(),
+    };
+    Ok(Spec { config: oci(config, &security, &namespaces, host), launch })
+}
+
+fn oci(
+    config: &v1::ContainerConfig,
+    security: &v1::LinuxContainerSecurityContext,
+    namespaces: &v1::NamespaceOption,
+    host: &Host,
+) -> Value {
+    let mut list = vec![json!({"type": "mount"})];
+    let mut join = |kind: &str, path: &str| {
+        if !path.is_empty() {
+            list.push(json!({"type": kind, "path": path}));
+        }
+    };
+    join("network", &host.net);
+    join("ipc", &host.ipc);
+    join("uts", &host.uts);
+    join("pid", &host.pid);
+    if host.pid.is_empty() && namespaces.pid() != v1::NamespaceMode::Node {
+        list.push(json!({"type": "pid"}));
+    }
+    if !security.privileged {
+        list.push(json!({"type": "cgroup"}));
+    }
+    let paths = |given: &[String], default: &[&str]| -> Value {
+        if security.privileged {
+            return json!([]);
+        }
+        if given.is_empty() { json!(default) } else { json!(given) }
+    };
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": config.tty,
+            "user": {"uid": 0, "gid": 0},
+            // All of these are the last stage's; what stands here is what libcontainer insists on.
+            "args": ["init"],
+            "env": ["PATH=/", "HOME=/"],
+            "cwd": "/",
+        },
+        "root": {"path": gantry_base::layout::ROOTFS, "readonly": security.readonly_rootfs},
+        "mounts": kernel_mounts(security.privileged, host.unified),
+        "linux": {
+            "namespaces": list,
+            "cgroupsPath": host.cgroup,
+            "devices": host.devices.iter().map(device).collect::<Vec<_>>(),
+            "maskedPaths": paths(&security.masked_paths, &MASKED),
+            "readonlyPaths": paths(&security.readonly_paths, &READ_ONLY),
+        },
+    })
+}
+
+/// What is the kernel's own in a container. Everything else is a volume.
+fn kernel_mounts(privileged: bool, unified: bool) -> Vec<Value> {
+    let access = if privileged { "rw" } else { "ro" };
+    let mount = |at: &str, kind: &str, options: &[&str]| json!({"destination": at, "type": kind, "source": kind, "options": options});
+    let mut mounts = vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
+    ];
+    // v1's cgroup mount ignores `ro`, so there is none on such hosts.
+    if unified {
+        mounts.push(mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]));
+    }
+    mounts
+}
+
+fn device(d: &Device) -> Value {
+    json!({
+        "path": d.path, "type": d.kind.to_string(), "major": d.major, "minor": d.minor,
+        "fileMode": d.mode, "uid": d.uid, "gid": d.gid,
+    })
+}
+
+fn process(
+    config: &v1::ContainerConfig,
+    image: &RunConfig,
+    security: &v1::LinuxContainerSecurityContext,
+    host: &Host,
+) -> Result<Process, SpecError> {
+    let empty = v1::Capability::default();
+    let asked = security.capabilities.as_ref().unwrap_or(&empty);
+    let sets = capabilities::sets(
+        security.privileged,
+        &asked.add_capabilities,
+        &asked.drop_capabilities,
+        &asked.add_ambient_capabilities,
+        host.capabilities,
+    )?;
+    let cwd = [&config.working_dir, &image.working_dir].into_iter().find(|d| !d.is_empty());
+    let cwd = cwd.map_or("/", String::as_str);
+    if !cwd.starts_with('/') {
+        return Err(SpecError::Cwd(cwd.to_owned()));
+    }
+    let resources = config.linux.as_ref().and_then(|l| l.resources.as_ref());
+    let score = resources.map_or(0, |r| r.oom_score_adj).clamp(-1000, 1000) as i32;
+    Ok(Process {
+        args: arguments(config, image)?,
+        env: environment(config, image, &host.hostname)?,
+        cwd: cwd.to_owned(),
+        bounding: sets.bounding,
+        effective: sets.bounding,
+        permitted: sets.bounding,
+        // Inheritable sets hand capabilities to whatever file says so (CVE-2022-24769): only what is ambient.
+        inheritable: sets.ambient,
+        ambient: sets.ambient,
+        no_new_privs: security.no_new_privs,
+        rlimits: Vec::new(),
+        oom_score_adj: Some(score.max(host.oom_score_adj_min)),
+        seccomp: host.seccomp.clone(),
+        apparmor: host.apparmor.clone(),
+        umask: Some(0o022),
+    })
+}
+
+fn arguments(config: &v1::ContainerConfig, image: &RunConfig) -> Result<Vec<String>, SpecError> {
+    let mut all: Vec<String> = match (config.command.is_empty(), config.args.is_empty()) {
+        (false, _) => config.command.iter().chain(&config.args).cloned().collect(),
+        (true, false) => image.entrypoint.iter().chain(&config.args).cloned().collect(),
+        (true, true) => image.entrypoint.iter().chain(&image.cmd).cloned().collect(),
+    };
+    if all.first().is_none_or(String::is_empty) {
+        all.clear();
+    }
+    if all.is_empty() { Err(SpecError::NoCommand) } else { Ok(all) }
+}
+
+fn environment(config: &v1::ContainerConfig, image: &RunConfig, hostname: &str) -> Result<Vec<String>, SpecError> {
+    let mut env: Vec<String> = Vec::new();
+    let mut set = |name: &str, value: &str| {
+        let prefix = format!("{name}=");
+        env.retain(|e| !e.starts_with(&prefix));
+        env.push(format!("{prefix}{value}"));
+    };
+    let (path, value) = DEFAULT_PATH.split_once('=').unwrap_or_default();
+    set(path, value);
+    if config.tty {
+        set("TERM", "xterm");
+    }
+    if !hostname.is_empty() {
+        set("HOSTNAME", hostname);
+    }
+    for pair in &image.env {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        set(name, value);
+    }
+    for pair in &config.envs {
+        let value = std::str::from_utf8(&pair.value).map_err(|_| SpecError::Env(pair.key.clone()))?;
+        set(&pair.key, value);
+    }
+    Ok(env)
+}
+
+fn user(security: &v1::LinuxContainerSecurityContext, image: &RunConfig) -> Result<User, SpecError> {
+    let id = |value: i64| u32::try_from(value).ok().filter(|id| *id <= i32::MAX as u32);
+    let mut name = image.user.clone();
+    if !security.run_as_username.is_empty() {
+        name.clone_from(&security.run_as_username);
+    }
+    if let Some(uid) = &security.run_as_user {
+        name = id(uid.value).ok_or(SpecError::Uid(uid.value))?.to_string();
+    }
+    let gid = match &security.run_as_group {
+        Some(gid) => Some(id(gid.value).ok_or(SpecError::Gid(gid.value))?),
+        None => None,
+    };
+    if gid.is_some() && name.is_empty() {
+        return Err(SpecError::GroupAlone);
+    }
+    let groups = security.supplemental_groups.iter();
+    Ok(User {
+        name,
+        gid,
+        extra_gids: groups.map(|g| id(*g).ok_or(SpecError::Gid(*g))).collect::<Result<_, _>>()?,
+        merge_groups: security.supplemental_groups_policy() == v1::SupplementalGroupsPolicy::Merge,
+    })
+}
+
+/// The sandbox's files first, then the kubelet's mounts, which may replace them; parents before what lies in them.
+fn volumes(config: &v1::ContainerConfig, host: &Host) -> Result<Vec<Volume>, SpecError> {
+    let mut volumes = Vec::new();
+    let taken = |path: &str| config.mounts.iter().any(|m| m.container_path.trim_end_matches('/') == path);
+    if !host.shm.is_empty() && !taken("/dev/shm") {
+        let (source, destination) = (host.shm.clone(), "/dev/shm".to_owned());
+        volumes.push(Volume { source, destination, ..Volume::default() });
+    }
+    for (source, destination) in host.files.iter().filter(|(_, at)| !taken(at)) {
+        volumes.push(Volume {
+            source: source.clone(),
+            destination: destination.clone(),
+            read_only: security(config).readonly_rootfs,
+            ..Volume::default()
+        });
+    }
+    for mount in &config.mounts {
+        volumes.push(volume(mount)?);
+    }
+    volumes.sort_by_key(|v| v.destination.split('/').filter(|part| !part.is_empty()).count());
+    Ok(volumes)
+}
+
+fn volume(mount: &v1::Mount) -> Result<Volume, SpecError> {
+    if mount.image.is_some() {
+        return Err(SpecError::Unsupported("an image as a volume"));
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(SpecError::Unsupported("a volume with mapped ids"));
+    }
+    let at = mount.container_path.as_str();
+    let parts: Vec<&str> = at.split('/').filter(|p| !p.is_empty()).collect();
+    if !at.starts_with('/') || parts.is_empty() || parts.iter().any(|p| *p == "." || *p == "..") || at.contains('\0') {
+        return Err(SpecError::Destination(at.to_owned()));
+    }
+    if parts[0] == "proc" {
+        return Err(SpecError::KernelPath(at.to_owned()));
+    }
+    if mount.host_path.is_empty() {
+        return Err(SpecError::NoSource(at.to_owned()));
+    }
+    if mount.recursive_read_only && (!mount.readonly || mount.propagation() != v1::MountPropagation::PropagationPrivate)
+    {
+        return Err(SpecError::Unsupported("recursive read-only without read-only, or with propagation,"));
+    }
+    Ok(Volume {
+        source: mount.host_path.clone(),
+        destination: format!("/{}", parts.join("/")),
+        read_only: mount.readonly,
+        recursive_read_only: mount.recursive_read_only,
+        propagation: match mount.propagation() {
+            v1::MountPropagation::PropagationPrivate => 0,
+            v1::MountPropagation::PropagationHostToContainer => 1,
+            v1::MountPropagation::PropagationBidirectional => 2,
+        },
+        no_exec: false,
+    })
+}
+
+/// The number of a stop signal by its name, with or without `SIG`, or by number.
+pub fn signal_number(name: &str) -> Result<i32, SpecError> {
+    let unknown = || SpecError::Signal(name.to_owned());
+    if name.is_empty() {
+        return Ok(libc::SIGTERM);
+    }
+    if let Ok(number) = name.parse::<i32>() {
+        return if (1..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
+    }
+    let upper = name.to_ascii_uppercase();
+    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = short.strip_prefix("RTMIN") {
+        let offset: i32 = if offset.is_empty() { 0 } else { offset.parse().map_err(|_| unknown())? };
+        return if (0..=30).contains(&offset) { Ok(34 + offset) } else { Err(unknown()) };
+    }
+    if let Some(offset) = short.strip_prefix("RTMAX") {
+        let offset: i32 = if offset.is_empty() { 0 } else { offset.parse().map_err(|_| unknown())? };
+        return if (-30..=0).contains(&offset) { Ok(64 + offset) } else { Err(unknown()) };
+    }
+    let known: nix::sys::signal::Signal = format!("SIG{short}").parse().map_err(|_| unknown())?;
+    Ok(known as i32)
+}
+
+#[cfg(test)]
+mod tests;

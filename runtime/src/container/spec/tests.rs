@@ -1,0 +1,114 @@
+use super::*;
+
+fn config() -> v1::ContainerConfig {
+    v1::ContainerConfig { command: vec!["/bin/app".into()], ..v1::ContainerConfig::default() }
+}
+
+fn host() -> Host {
+    Host { capabilities: (1 << 41) - 1, cgroup: "/gantry/c".into(), net: "/ns/net".into(), ..Host::default() }
+}
+
+fn with(security: v1::LinuxContainerSecurityContext) -> v1::ContainerConfig {
+    let linux = v1::LinuxContainerConfig { security_context: Some(security), ..v1::LinuxContainerConfig::default() };
+    v1::ContainerConfig { linux: Some(linux), ..config() }
+}
+
+fn launch(config: &v1::ContainerConfig) -> Result<Launch, SpecError> {
+    build(config, &RunConfig::default(), &host()).map(|s| s.launch)
+}
+
+#[test]
+fn command_and_args_follow_kubernetes() {
+    let image = RunConfig { entrypoint: vec!["e".into()], cmd: vec!["c".into()], ..RunConfig::default() };
+    let args = |command: &[&str], args: &[&str]| {
+        let strings = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+        let config = v1::ContainerConfig { command: strings(command), args: strings(args), ..config() };
+        arguments(&config, &image).unwrap()
+    };
+    assert_eq!(args(&[], &[]), ["e", "c"]);
+    assert_eq!(args(&["x"], &[]), ["x"]);
+    assert_eq!(args(&["x"], &["y"]), ["x", "y"]);
+    assert_eq!(args(&[], &["y"]), ["e", "y"]);
+    let none = v1::ContainerConfig::default();
+    assert_eq!(arguments(&none, &RunConfig::default()), Err(SpecError::NoCommand));
+}
+
+#[test]
+fn the_container_overrides_the_image_and_no_name_comes_twice() {
+    let image = RunConfig { env: vec!["A=1".into(), "PATH=/p".into()], ..RunConfig::default() };
+    let pair = |key: &str, value: &str| v1::KeyValue { key: key.into(), value: value.into() };
+    let config = v1::ContainerConfig { envs: vec![pair("A", "2"), pair("B", "x=y")], ..config() };
+    assert_eq!(environment(&config, &image, "pod").unwrap(), ["HOSTNAME=pod", "PATH=/p", "A=2", "B=x=y"]);
+}
+
+#[test]
+fn nothing_of_the_defaults_slips_in() {
+    let spec = build(&config(), &RunConfig::default(), &host()).unwrap();
+    for absent in ["capabilities", "noNewPrivileges", "rlimits", "oomScoreAdj"] {
+        assert!(spec.config["process"].get(absent).is_none(), "{absent}");
+    }
+    assert!(spec.config["linux"].get("seccomp").is_none());
+    assert!(spec.config["linux"].get("resources").is_none());
+    assert_eq!(spec.launch.process.inheritable, 0);
+    assert_eq!(spec.launch.process.bounding, 0xa804_25fb);
+}
+
+#[test]
+fn host_namespaces_are_not_named() {
+    let kinds = |config: &v1::ContainerConfig, host: &Host| -> Vec<String> {
+        let spec = build(config, &RunConfig::default(), host).unwrap().config;
+        let list = spec["linux"]["namespaces"].as_array().unwrap().clone();
+        list.iter().map(|n| n["type"].as_str().unwrap().to_owned()).collect()
+    };
+    let security = v1::LinuxContainerSecurityContext {
+        namespace_options: Some(v1::NamespaceOption {
+            pid: v1::NamespaceMode::Node as i32,
+            ..v1::NamespaceOption::default()
+        }),
+        privileged: true,
+        ..v1::LinuxContainerSecurityContext::default()
+    };
+    assert_eq!(kinds(&with(security), &Host { net: String::new(), ..host() }), ["mount"]);
+    assert_eq!(kinds(&config(), &host()), ["mount", "network", "pid", "cgroup"]);
+}
+
+#[test]
+fn users() {
+    let number = |value| Some(v1::Int64Value { value });
+    let security = v1::LinuxContainerSecurityContext {
+        run_as_user: number(1000),
+        run_as_group: number(3000),
+        supplemental_groups: vec![5],
+        ..v1::LinuxContainerSecurityContext::default()
+    };
+    let user = launch(&with(security.clone())).unwrap().user;
+    assert_eq!(user, User { name: "1000".into(), gid: Some(3000), extra_gids: vec![5], merge_groups: true });
+    for bad in [-1, 1 << 31, 1 << 32] {
+        let security = v1::LinuxContainerSecurityContext { run_as_user: number(bad), ..security.clone() };
+        assert_eq!(launch(&with(security)), Err(SpecError::Uid(bad)));
+    }
+    let alone = v1::LinuxContainerSecurityContext { run_as_group: number(1), ..Default::default() };
+    assert_eq!(launch(&with(alone)), Err(SpecError::GroupAlone));
+}
+
+#[test]
+fn mounts_are_ordered_and_checked() {
+    let mount = |at: &str| v1::Mount { container_path: at.into(), host_path: "/h".into(), ..v1::Mount::default() };
+    let asked = |list: &[&str]| v1::ContainerConfig { mounts: list.iter().map(|m| mount(m)).collect(), ..config() };
+    let got = launch(&asked(&["/a/b/c", "/z", "/a/b/"])).unwrap().volumes;
+    let order: Vec<_> = got.iter().map(|v| v.destination.as_str()).collect();
+    assert_eq!(order, ["/z", "/a/b", "/a/b/c"]);
+    for bad in ["", "/", "a", "/a/../../b", "/.", "/proc/sys", "/proc"] {
+        assert!(launch(&asked(&[bad])).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn signals_by_name_and_number() {
+    for (name, number) in [("", 15), ("SIGQUIT", 3), ("quit", 3), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)] {
+        assert_eq!(signal_number(name), Ok(number), "{name}");
+    }
+    for bad in ["SIGNOPE", "0", "65", "RTMIN+99"] {
+        assert!(signal_number(bad).is_err(), "{bad}");
+    }
+}

@@ -1,0 +1,230 @@
+use std::path::{Path, PathBuf};
+
+use gantry_base::launch::{CgroupWrite, Root};
+use gantry_base::{Id, layout};
+use gantry_cri::v1::{self, ContainerEventType, NamespaceMode};
+use gantry_env::chain;
+
+use crate::cgroup::plan;
+use crate::container::seccomp::ProfileError;
+use crate::container::{capabilities, spec};
+use crate::image::{Image, Rootfs};
+use crate::node::{Node, NodeError, encode_launch};
+use crate::records::{ContainerRecord, ContainerState, SandboxRecord, SandboxState, private_dir};
+
+/// Prepares a container: its root, its configuration, its pipes. No process is made before it is started.
+pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1::CreateContainerResponse, NodeError> {
+    let sandbox = node.sandbox(&request.pod_sandbox_id)?;
+    if sandbox.state() != SandboxState::Ready {
+        return Err(NodeError::NotReady(sandbox.id));
+    }
+    let config = request.config.ok_or(NodeError::Missing("config"))?;
+    let metadata = config.metadata.clone().ok_or(NodeError::Missing("metadata"))?;
+    if let Some(same) = same(node, &sandbox.id, &metadata) {
+        return Ok(v1::CreateContainerResponse { container_id: same });
+    }
+    let wanted = config.image.clone().unwrap_or_default().image;
+    let image = node.images.resolve(&wanted).ok_or(NodeError::NoImage(wanted))?;
+    let id = Id::parse(&node.new_id())?;
+    let rootfs = node.images.prepare(id.as_str(), &image).await?;
+    match prepare(node, &sandbox, config, &image, &rootfs, &id) {
+        Ok(()) => {
+            node.emit(id.as_str(), ContainerEventType::ContainerCreatedEvent);
+            Ok(v1::CreateContainerResponse { container_id: id.to_string() })
+        }
+        Err(error) => {
+            if let Err(left) = node.images.remove_snapshot(id.as_str()).await {
+                tracing::warn!(container = %id, error = %chain(&left), "snapshot of a failed container stays");
+            }
+            if let Err(left) = node.records.remove_container(&sandbox.id, &id) {
+                tracing::warn!(container = %id, error = %chain(&left), "folder of a failed container stays");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Asked again for the same attempt, the container that is there is the answer.
+fn same(node: &Node, sandbox: &str, wanted: &v1::ContainerMetadata) -> Option<String> {
+    let containers = node.containers_of(sandbox);
+    let same = containers.iter().find(|r| {
+        r.state() == ContainerState::Created && r.config.as_ref().and_then(|c| c.metadata.as_ref()) == Some(wanted)
+    });
+    same.map(|r| r.id.clone())
+}
+
+fn prepare(
+    node: &Node,
+    sandbox: &SandboxRecord,
+    config: v1::ContainerConfig,
+    image: &Image,
+    rootfs: &Rootfs,
+    id: &Id,
+) -> Result<(), NodeError> {
+    let pod = sandbox.config.clone().unwrap_or_default();
+    let stop_signal = stop_signal(&config, image)?;
+    let cgroup = format!("{}/{id}", node.sandbox_cgroup(sandbox));
+    let host = host(node, sandbox, &pod, &config, rootfs, &cgroup)?;
+    let spec = spec::build(&config, image.run(), &host)?;
+    for mount in &config.mounts {
+        let path = Path::new(&mount.host_path);
+        // A volume whose folder is not there is made, as hostPath volumes without a type expect.
+        if !path.exists() {
+            std::fs::create_dir_all(path).map_err(io_at("make", path))?;
+        }
+    }
+    let bundle = node.records.bundle(&sandbox.id, id);
+    let rootfs_dir = bundle.join(layout::ROOTFS);
+    private_dir(&rootfs_dir).map_err(io_at("make", &rootfs_dir))?;
+    let files =
+        [(layout::CONFIG, spec.config.to_string().into_bytes()), (layout::LAUNCH, encode_launch(&spec.launch)?)];
+    for (name, bytes) in files {
+        let path = bundle.join(name);
+        write_private(&path, &bytes).map_err(io_at("write", &path))?;
+    }
+    for name in [layout::STDOUT, layout::STDERR] {
+        let path = bundle.join(name);
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+        nix::unistd::mkfifo(&path, mode).map_err(|e| io_at("make", &path)(e.into()))?;
+    }
+    let log_path = match (pod.log_directory.is_empty(), config.log_path.is_empty()) {
+        (_, true) => String::new(),
+        (true, false) => config.log_path.clone(),
+        (false, false) => Path::new(&pod.log_directory).join(&config.log_path).to_string_lossy().into_owned(),
+    };
+    node.put_container(ContainerRecord {
+        id: id.to_string(),
+        sandbox: sandbox.id.clone(),
+        state: ContainerState::Created as i32,
+        image_id: image.id().to_string(),
+        image_ref: image.repo_digests().first().cloned().unwrap_or_else(|| image.id().to_string()),
+        created_at: node.now_ns(),
+        cgroup,
+        log_path,
+        stop_signal,
+        resources: config.linux.as_ref().and_then(|l| l.resources.clone()),
+        config: Some(config),
+        ..ContainerRecord::default()
+    })
+}
+
+fn io_at(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> NodeError {
+    let path = path.to_owned();
+    move |source| NodeError::Io { what, path, source }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    std::io::Write::write_all(&mut file, bytes)
+}
+
+/// What CRI asks for, else what the image says.
+fn stop_signal(config: &v1::ContainerConfig, image: &Image) -> Result<i32, NodeError> {
+    let name = match config.stop_signal() {
+        v1::Signal::RuntimeDefault => image.run().stop_signal.clone(),
+        signal => signal.as_str_name().replace("RTMINPLUS", "RTMIN+").replace("RTMAXMINUS", "RTMAX-"),
+    };
+    Ok(spec::signal_number(&name)?)
+}
+
+/// Gathers what the specification needs to know of the host and the sandbox.
+fn host(
+    node: &Node,
+    sandbox: &SandboxRecord,
+    pod: &v1::PodSandboxConfig,
+    config: &v1::ContainerConfig,
+    rootfs: &Rootfs,
+    cgroup: &str,
+) -> Result<spec::Host, NodeError> {
+    let security = spec::security(config);
+    let options = super::sandbox_run::namespaces(pod);
+    let own = security.namespace_options.clone().unwrap_or_default();
+    let pins = node.pins(&sandbox.id);
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let pod_net = options.network() != NamespaceMode::Node;
+    let pod_ipc = options.ipc() != NamespaceMode::Node;
+    let pinned = |own: bool, path: PathBuf| if own { text(path) } else { String::new() };
+    let dir = node.records.sandbox_dir(&sandbox.id);
+    let mut files = vec![
+        (text(dir.join("resolv.conf")), "/etc/resolv.conf".to_owned()),
+        (text(dir.join("hosts")), "/etc/hosts".to_owned()),
+    ];
+    if pod_net {
+        files.push((text(dir.join("hostname")), "/etc/hostname".to_owned()));
+    }
+    let resources = config.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
+    let unified = node.cgroups.unified();
+    let quota = node.cgroups.resolve(cgroup, &plan::quota(&resources, unified));
+    Ok(spec::Host {
+        unified,
+        capabilities: node.capabilities,
+        oom_score_adj_min: node.oom_score_adj_min,
+        cgroup: cgroup.to_owned(),
+        cgroup_folders: node.cgroups.folders(cgroup).into_iter().map(text).collect(),
+        before_start: quota.into_iter().map(|(path, value)| CgroupWrite { path: text(path), value }).collect(),
+        seccomp: seccomp(node, &security)?,
+        apparmor: apparmor(&security),
+        devices: super::devices::gather(config, security.privileged)?,
+        net: pinned(pod_net, pins.net()),
+        ipc: pinned(pod_ipc, pins.ipc()),
+        uts: pinned(pod_net, pins.uts()),
+        pid: shared_pid(node, &own)?,
+        shm: if pod_ipc { text(pins.shm()) } else { "/dev/shm".to_owned() },
+        files,
+        hostname: pod.hostname.clone(),
+        rootfs: Root {
+            lower: rootfs.lower.iter().cloned().map(text).collect(),
+            upper: text(rootfs.upper.clone()),
+            work: text(rootfs.work.clone()),
+            read_only: false,
+        },
+    })
+}
+
+/// The pid namespace of another container, for debugging it.
+fn shared_pid(node: &Node, options: &v1::NamespaceOption) -> Result<String, NodeError> {
+    match options.pid() {
+        NamespaceMode::Container | NamespaceMode::Node | NamespaceMode::Pod => Ok(String::new()),
+        NamespaceMode::Target => {
+            let target = node.container(&options.target_id)?;
+            if target.state() != ContainerState::Running {
+                let state = target.state().in_words();
+                return Err(NodeError::WrongState { id: target.id, state, wanted: "running" });
+            }
+            Ok(format!("/proc/{}/ns/pid", target.pid))
+        }
+    }
+}
+
+fn seccomp(node: &Node, security: &v1::LinuxContainerSecurityContext) -> Result<Vec<u8>, NodeError> {
+    if security.privileged {
+        return Ok(Vec::new());
+    }
+    let bad = |e: ProfileError| NodeError::Profile(e);
+    // Over CRI an unset profile is unconfined: the kubelet asks for what it wants.
+    let Some(profile) = &security.seccomp else { return Ok(Vec::new()) };
+    match profile.profile_type() {
+        v1::security_profile::ProfileType::Unconfined => Ok(Vec::new()),
+        v1::security_profile::ProfileType::RuntimeDefault => {
+            let empty = v1::Capability::default();
+            let asked = security.capabilities.as_ref().unwrap_or(&empty);
+            let (add, drop) = (&asked.add_capabilities, &asked.drop_capabilities);
+            let sets = capabilities::sets(false, add, drop, &asked.add_ambient_capabilities, node.capabilities)
+                .map_err(spec::SpecError::from)?;
+            Ok(node.filters.runtime_default(sets.bounding).map_err(bad)?.to_vec())
+        }
+        v1::security_profile::ProfileType::Localhost => {
+            let filter = node.filters.localhost(&node.config.seccomp_dir, &profile.localhost_ref).map_err(bad)?;
+            Ok(filter.to_vec())
+        }
+    }
+}
+
+/// Only a profile that the administrator has loaded; the default is none of ours yet.
+fn apparmor(security: &v1::LinuxContainerSecurityContext) -> String {
+    match &security.apparmor {
+        Some(p) if p.profile_type() == v1::security_profile::ProfileType::Localhost => p.localhost_ref.clone(),
+        _ => String::new(),
+    }
+}

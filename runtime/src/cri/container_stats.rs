@@ -1,0 +1,78 @@
+use gantry_cri::v1;
+
+use super::sandbox_list::labels_match;
+use crate::node::{Node, NodeError};
+use crate::records::{ContainerRecord, ContainerState};
+
+pub async fn run(node: &Node, request: v1::ContainerStatsRequest) -> Result<v1::ContainerStatsResponse, NodeError> {
+    let record = node.container(&request.container_id)?;
+    Ok(v1::ContainerStatsResponse { stats: Some(of(node, &record).await) })
+}
+
+pub async fn list(node: &Node, request: v1::ListContainerStatsRequest) -> v1::ListContainerStatsResponse {
+    let filter = request.filter.unwrap_or_default();
+    let records: Vec<ContainerRecord> = node.pods.lock().containers.values().map(|c| c.record.clone()).collect();
+    let mut stats = Vec::new();
+    for record in records {
+        let labels = record.config.as_ref().map(|c| &c.labels);
+        let asked = record.id.starts_with(&filter.id)
+            && record.sandbox.starts_with(&filter.pod_sandbox_id)
+            && labels_match(labels, &filter.label_selector);
+        if asked && record.state() == ContainerState::Running {
+            stats.push(of(node, &record).await);
+        }
+    }
+    v1::ListContainerStatsResponse { stats }
+}
+
+pub async fn of(node: &Node, record: &ContainerRecord) -> v1::ContainerStats {
+    let config = record.config.clone().unwrap_or_default();
+    let (cpu, memory) = usage(node, &record.cgroup);
+    let timestamp = node.now_ns();
+    // A container that is being removed has no layer any more; the rest of its numbers still counts.
+    let layer = node.images.snapshot_usage(&record.id).await.ok().map(|used| v1::FilesystemUsage {
+        timestamp,
+        fs_id: Some(v1::FilesystemIdentifier {
+            mountpoint: node.config.state_dir.join("snapshots").to_string_lossy().into_owned(),
+        }),
+        used_bytes: number(Some(used.bytes)),
+        inodes_used: number(Some(used.inodes)),
+    });
+    v1::ContainerStats {
+        attributes: Some(v1::ContainerAttributes {
+            id: record.id.clone(),
+            metadata: config.metadata,
+            labels: config.labels,
+            annotations: config.annotations,
+        }),
+        cpu: Some(cpu),
+        memory: Some(memory),
+        writable_layer: layer,
+        swap: None,
+        io: None,
+    }
+}
+
+fn number(value: Option<u64>) -> Option<v1::UInt64Value> {
+    value.map(|value| v1::UInt64Value { value })
+}
+
+/// What a cgroup uses, as CRI says it.
+pub fn usage(node: &Node, cgroup: &str) -> (v1::CpuUsage, v1::MemoryUsage) {
+    let used = node.cgroups.usage(cgroup);
+    let timestamp = node.now_ns();
+    let available = used.memory_limit_bytes.zip(used.working_set_bytes).map(|(limit, set)| limit.saturating_sub(set));
+    let cpu =
+        v1::CpuUsage { timestamp, usage_core_nano_seconds: number(used.cpu_nanos), usage_nano_cores: None, psi: None };
+    let memory = v1::MemoryUsage {
+        timestamp,
+        working_set_bytes: number(used.working_set_bytes),
+        available_bytes: number(available),
+        usage_bytes: number(used.memory_bytes),
+        rss_bytes: number(used.rss_bytes),
+        page_faults: number(used.page_faults),
+        major_page_faults: number(used.major_page_faults),
+        psi: None,
+    };
+    (cpu, memory)
+}

@@ -1,0 +1,30 @@
+use gantry_cri::v1;
+
+use crate::node::{Node, NodeError};
+use crate::records::ContainerState;
+use crate::stream::Session;
+
+/// Answers with a URL; the command runs when a client comes to it.
+pub fn run(node: &Node, request: v1::ExecRequest) -> Result<v1::ExecResponse, NodeError> {
+    let record = node.container(&request.container_id)?;
+    if record.state() != ContainerState::Running {
+        let state = record.state().in_words();
+        return Err(NodeError::WrongState { id: record.id, state, wanted: "running" });
+    }
+    if request.cmd.is_empty() {
+        return Err(NodeError::Missing("command"));
+    }
+    if request.tty && request.stderr {
+        let (what, value, why) = ("stderr", "true".to_owned(), "a terminal has one output");
+        return Err(NodeError::Invalid { what, value, why });
+    }
+    let session = Session {
+        container: record.id,
+        command: Some(request.cmd),
+        tty: request.tty,
+        stdin: request.stdin,
+        stdout: request.stdout,
+        stderr: request.stderr,
+    };
+    Ok(v1::ExecResponse { url: node.streams.offer(&node.env, session) })
+}

@@ -1,0 +1,39 @@
+use std::collections::HashMap;
+
+use gantry_cri::v1;
+
+use crate::node::Node;
+
+pub fn run(node: &Node, request: &v1::StatusRequest) -> v1::StatusResponse {
+    let condition = |r#type: &str, status: bool, reason: &str, message: &str| v1::RuntimeCondition {
+        r#type: r#type.to_owned(),
+        status,
+        reason: if status { String::new() } else { reason.to_owned() },
+        message: if status { String::new() } else { message.to_owned() },
+    };
+    let network = node.network_ready();
+    let mut info = HashMap::new();
+    if request.verbose {
+        let text = serde_json::json!({
+            "cgroups": if node.cgroups.unified() { "v2" } else { "v1" },
+            "stateDir": node.config.state_dir,
+            "runDir": node.config.run_dir,
+            "cgroupParent": node.config.cgroup_parent,
+        });
+        info.insert("config".to_owned(), text.to_string());
+    }
+    v1::StatusResponse {
+        status: Some(v1::RuntimeStatus {
+            conditions: vec![
+                condition("RuntimeReady", true, "", ""),
+                condition("NetworkReady", network, "NetworkPluginNotReady", "the node's pod CIDR is not known yet"),
+            ],
+        }),
+        info,
+        runtime_handlers: vec![v1::RuntimeHandler {
+            name: String::new(),
+            features: Some(v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+        }],
+        features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, ..v1::RuntimeFeatures::default() }),
+    }
+}

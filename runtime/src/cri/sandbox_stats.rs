@@ -1,0 +1,55 @@
+use gantry_cri::v1;
+
+use super::container_stats;
+use super::sandbox_list::labels_match;
+use crate::node::{Node, NodeError};
+use crate::records::{ContainerState, SandboxRecord, SandboxState};
+
+pub async fn run(node: &Node, request: v1::PodSandboxStatsRequest) -> Result<v1::PodSandboxStatsResponse, NodeError> {
+    let record = node.sandbox(&request.pod_sandbox_id)?;
+    Ok(v1::PodSandboxStatsResponse { stats: Some(of(node, &record).await) })
+}
+
+pub async fn list(node: &Node, request: v1::ListPodSandboxStatsRequest) -> v1::ListPodSandboxStatsResponse {
+    let filter = request.filter.unwrap_or_default();
+    let records: Vec<SandboxRecord> = node.pods.lock().sandboxes.values().map(|s| s.record.clone()).collect();
+    let mut stats = Vec::new();
+    for record in records {
+        let labels = record.config.as_ref().map(|c| &c.labels);
+        let asked = record.id.starts_with(&filter.id) && labels_match(labels, &filter.label_selector);
+        if asked && record.state() == SandboxState::Ready {
+            stats.push(of(node, &record).await);
+        }
+    }
+    v1::ListPodSandboxStatsResponse { stats }
+}
+
+async fn of(node: &Node, record: &SandboxRecord) -> v1::PodSandboxStats {
+    let config = record.config.clone().unwrap_or_default();
+    let cgroup = node.sandbox_cgroup(record);
+    let (cpu, memory) = container_stats::usage(node, &cgroup);
+    let processes = node.cgroups.usage(&cgroup).processes;
+    let mut containers = Vec::new();
+    for container in node.containers_of(&record.id).iter().filter(|c| c.state() == ContainerState::Running) {
+        containers.push(container_stats::of(node, container).await);
+    }
+    let process =
+        v1::ProcessUsage { timestamp: node.now_ns(), process_count: processes.map(|value| v1::UInt64Value { value }) };
+    v1::PodSandboxStats {
+        attributes: Some(v1::PodSandboxAttributes {
+            id: record.id.clone(),
+            metadata: config.metadata,
+            labels: config.labels,
+            annotations: config.annotations,
+        }),
+        linux: Some(v1::LinuxPodSandboxStats {
+            cpu: Some(cpu),
+            memory: Some(memory),
+            network: None,
+            process: Some(process),
+            containers,
+            io: None,
+        }),
+        windows: None,
+    }
+}

@@ -1,0 +1,263 @@
+//! The journal: one file a sandbox and one a container, on /run, keyed by the boot id. A file is renamed into place, so
+//! it is there whole or not at all; nothing is synced, because no sandbox outlives a boot.
+//!
+//! What a crash may leave, and what recovery makes of it: a sandbox in `Creating` (torn down), a container in `Starting`
+//! (asked of its supervisor, or ended), a temporary file (ignored), a folder without a record (removed).
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use gantry_base::{Id, layout};
+use gantry_cri::v1;
+use prost::Message;
+
+const RECORD: &str = "record";
+/// A record holds the CRI configuration, which a gRPC message bounds.
+const RECORD_MAX_BYTES: usize = gantry_cri::MESSAGE_MAX_BYTES + (1 << 20);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum SandboxState {
+    Creating = 0,
+    Ready = 1,
+    NotReady = 2,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SandboxRecord {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(enumeration = "SandboxState", tag = "2")]
+    pub state: i32,
+    #[prost(int64, tag = "3")]
+    pub created_at: i64,
+    #[prost(message, optional, tag = "4")]
+    pub config: Option<v1::PodSandboxConfig>,
+    #[prost(string, tag = "5")]
+    pub ip: String,
+    #[prost(string, tag = "6")]
+    pub runtime_handler: String,
+}
+
+/// ```text
+/// Created ─► Starting ─► Running ─► Exited
+///               └───────────────────►┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ContainerState {
+    Created = 0,
+    Starting = 1,
+    Running = 2,
+    Exited = 3,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerRecord {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(string, tag = "2")]
+    pub sandbox: String,
+    #[prost(enumeration = "ContainerState", tag = "3")]
+    pub state: i32,
+    #[prost(message, optional, tag = "4")]
+    pub config: Option<v1::ContainerConfig>,
+    #[prost(string, tag = "5")]
+    pub image_id: String,
+    #[prost(string, tag = "6")]
+    pub image_ref: String,
+    #[prost(int64, tag = "7")]
+    pub created_at: i64,
+    #[prost(int64, tag = "8")]
+    pub started_at: i64,
+    #[prost(int64, tag = "9")]
+    pub finished_at: i64,
+    #[prost(int32, tag = "10")]
+    pub exit_code: i32,
+    #[prost(string, tag = "11")]
+    pub reason: String,
+    #[prost(string, tag = "12")]
+    pub message: String,
+    #[prost(int32, tag = "13")]
+    pub pid: i32,
+    #[prost(uint64, tag = "14")]
+    pub start_ticks: u64,
+    /// Relative to the root of each hierarchy.
+    #[prost(string, tag = "15")]
+    pub cgroup: String,
+    #[prost(string, tag = "16")]
+    pub log_path: String,
+    #[prost(int32, tag = "17")]
+    pub stop_signal: i32,
+    #[prost(message, optional, tag = "18")]
+    pub resources: Option<v1::LinuxContainerResources>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("{what} {path:?}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+}
+
+/// The folder `<run>/sandboxes`.
+#[derive(Clone, Debug)]
+pub struct Records {
+    root: PathBuf,
+}
+
+/// A sandbox with its containers, as read at start.
+pub struct Loaded {
+    pub sandbox: SandboxRecord,
+    pub containers: Vec<ContainerRecord>,
+}
+
+impl Records {
+    /// Opens the journal of this boot; that of an earlier one is removed, with what its sandboxes left on /run.
+    pub fn open(run_dir: &Path, boot_id: &str) -> Result<Records, RecordError> {
+        let root = run_dir.join("sandboxes");
+        let marker = run_dir.join("boot-id");
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| RecordError::Io { what, path, source }
+        };
+        let known = fs::read_to_string(&marker).unwrap_or_default();
+        if known != boot_id {
+            match fs::remove_dir_all(&root) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &root)(e)),
+                _ => {}
+            }
+        }
+        private_dir(&root).map_err(failed("make", &root))?;
+        write_atomically(&marker, boot_id.as_bytes()).map_err(failed("write", &marker))?;
+        Ok(Records { root })
+    }
+
+    pub fn sandbox_dir(&self, sandbox: &str) -> PathBuf {
+        self.root.join(sandbox)
+    }
+
+    pub fn bundle(&self, sandbox: &str, container: &Id) -> PathBuf {
+        layout::bundle(&self.sandbox_dir(sandbox), container)
+    }
+
+    pub fn save_sandbox(&self, record: &SandboxRecord) -> Result<(), RecordError> {
+        save(&self.sandbox_dir(&record.id), &record.encode_to_vec())
+    }
+
+    pub fn save_container(&self, record: &ContainerRecord) -> Result<(), RecordError> {
+        let dir = self.sandbox_dir(&record.sandbox).join("containers").join(&record.id);
+        save(&dir, &record.encode_to_vec())
+    }
+
+    pub fn remove_sandbox(&self, sandbox: &str) -> Result<(), RecordError> {
+        remove(&self.sandbox_dir(sandbox))
+    }
+
+    /// Removes a container's folder, and libcontainer's for it.
+    pub fn remove_container(&self, sandbox: &str, container: &Id) -> Result<(), RecordError> {
+        remove(&layout::libcontainer(&self.sandbox_dir(sandbox)).join(container.as_str()))?;
+        remove(&self.bundle(sandbox, container))
+    }
+
+    /// Everything that can be read. What cannot is removed: it never was whole.
+    pub fn load(&self) -> Result<Vec<Loaded>, RecordError> {
+        let mut all = Vec::new();
+        for dir in folders(&self.root)? {
+            let Some(sandbox) = read::<SandboxRecord>(&dir) else {
+                remove(&dir)?;
+                continue;
+            };
+            let mut containers = Vec::new();
+            for dir in folders(&dir.join("containers"))? {
+                match read::<ContainerRecord>(&dir) {
+                    Some(container) => containers.push(container),
+                    None => remove(&dir)?,
+                }
+            }
+            all.push(Loaded { sandbox, containers });
+        }
+        Ok(all)
+    }
+}
+
+/// A folder of root's alone, with those above it.
+pub fn private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    io::Write::write_all(&mut file, bytes)?;
+    fs::rename(new, path)
+}
+
+fn save(dir: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+    private_dir(dir).and_then(|()| write_atomically(&dir.join(RECORD), bytes)).map_err(|source| RecordError::Io {
+        what: "write record in",
+        path: dir.to_owned(),
+        source,
+    })
+}
+
+fn read<T: Message + Default>(dir: &Path) -> Option<T> {
+    let file = fs::File::open(dir.join(RECORD)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(RECORD_MAX_BYTES as u64).read_to_end(&mut bytes).ok()?;
+    T::decode(bytes.as_slice()).ok()
+}
+
+fn folders(dir: &Path) -> Result<Vec<PathBuf>, RecordError> {
+    let failed = |source| RecordError::Io { what: "list", path: dir.to_owned(), source };
+    match fs::read_dir(dir) {
+        Ok(entries) => entries.map(|e| e.map(|e| e.path()).map_err(failed)).collect(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+fn remove(dir: &Path) -> Result<(), RecordError> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(RecordError::Io { what: "remove", path: dir.to_owned(), source: e })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sandbox(id: &str) -> SandboxRecord {
+        SandboxRecord { id: id.into(), state: SandboxState::Ready as i32, ..SandboxRecord::default() }
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded_and_half_made_things_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path(), "boot1").unwrap();
+        records.save_sandbox(&sandbox("a1")).unwrap();
+        let container = ContainerRecord { id: "c1".into(), sandbox: "a1".into(), pid: 7, ..ContainerRecord::default() };
+        records.save_container(&container).unwrap();
+        private_dir(&records.sandbox_dir("half")).unwrap();
+
+        let again = Records::open(dir.path(), "boot1").unwrap();
+        let loaded = again.load().unwrap();
+        assert_eq!(loaded.len(), 1);
+        assert_eq!(loaded[0].sandbox, sandbox("a1"));
+        assert_eq!(loaded[0].containers, vec![container]);
+        assert!(!again.sandbox_dir("half").exists());
+    }
+
+    #[test]
+    fn another_boot_forgets() {
+        let dir = tempfile::tempdir().unwrap();
+        Records::open(dir.path(), "boot1").unwrap().save_sandbox(&sandbox("a1")).unwrap();
+        assert!(Records::open(dir.path(), "boot2").unwrap().load().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,166 @@
+//! Taking up again what was running: at a start of the runtime, and when a supervisor has gone. The journal, the
+//! supervisor's answer and the kernel's are gathered, [`plan`] decides, and the verdicts are carried out here. All of it
+//! may be cut short anywhere and run again.
+
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use gantry_base::codec::Wire;
+use gantry_base::frame::Unit;
+use gantry_base::{ExitRecord, Id, layout};
+use gantry_env::chain;
+
+use crate::node::{Held, Node, NodeError, blocking};
+use crate::records::{ContainerRecord, ContainerState};
+use crate::supervisor::{Link, Listener};
+
+pub mod plan;
+
+use plan::{ContainerFacts, Facts, Verdict};
+
+/// Reads how a container ended, if its supervisor wrote it.
+pub fn read_exit(bundle: &Path) -> Option<ExitRecord> {
+    let bytes = std::fs::read(bundle.join(layout::EXIT)).ok()?;
+    ExitRecord::take(&mut bytes.as_slice()).ok()
+}
+
+/// Connects to a sandbox's supervisor, or starts one, and settles every container. `needed`: a supervisor is wanted even
+/// if nothing runs. The caller holds the sandbox's link lock.
+pub async fn take_up(node: &Node, sandbox: &str, needed: bool) -> Result<Option<Arc<Link>>, NodeError> {
+    for container in node.pods.lock().containers.values_mut().filter(|c| c.record.sandbox == sandbox) {
+        container.supervised = false;
+    }
+    let mut link = connect(node, sandbox).await;
+    let facts = gather(node, sandbox, link.is_some());
+    let plan = plan::plan(&facts);
+    if !plan.verdicts.is_empty() {
+        tracing::info!(sandbox, ?plan, "recovering");
+    }
+    if link.is_none() && (needed || plan.spawn_supervisor) {
+        link = Some(spawn(node, sandbox).await?);
+    }
+    for (id, verdict) in plan.verdicts {
+        carry_out(node, sandbox, &id, verdict, link.as_deref()).await?;
+    }
+    if let (Some(link), Some(sandbox)) = (&link, node.pods.lock().sandboxes.get_mut(sandbox)) {
+        sandbox.link = Some(Arc::clone(link));
+    }
+    Ok(link)
+}
+
+fn listener(node: &Node) -> Weak<dyn Listener> {
+    node.me.clone()
+}
+
+/// The supervisor that listens, after it has told what it keeps.
+async fn connect(node: &Node, sandbox: &str) -> Option<Arc<Link>> {
+    let dir = node.records.sandbox_dir(sandbox);
+    let link = Link::connect(&dir, sandbox, node.env.rng.below(1 << 48), listener(node)).ok()?;
+    match link.describe().await {
+        Ok(()) => Some(link),
+        Err(error) => {
+            tracing::warn!(sandbox, error = %chain(&error), "supervisor does not answer");
+            None
+        }
+    }
+}
+
+async fn spawn(node: &Node, sandbox: &str) -> Result<Arc<Link>, NodeError> {
+    let dir = node.records.sandbox_dir(sandbox);
+    let node_arc = node.me.upgrade().ok_or(NodeError::Interrupted)?;
+    let at = dir.clone();
+    blocking(move || {
+        let cgroup = node_arc.config.supervisor_cgroup.clone();
+        node_arc.cgroups.create(&cgroup)?;
+        Ok(node_arc.program.spawn(&at, &node_arc.cgroups.folders(&cgroup))?)
+    })
+    .await?;
+    Ok(Link::connect(&dir, sandbox, node.env.rng.below(1 << 48), listener(node))?)
+}
+
+fn gather(node: &Node, sandbox: &str, supervisor: bool) -> Facts {
+    let containers = node.containers_of(sandbox).into_iter().filter_map(|record| {
+        let id = Id::parse(&record.id).ok()?;
+        let exit = read_exit(&node.records.bundle(sandbox, &id));
+        let process = record.state() == ContainerState::Running && hold(node, &record, &id);
+        let supervised = node.pods.lock().containers.get(&record.id).is_some_and(|c| c.supervised);
+        // Read again: what the supervisor told a moment ago has changed it.
+        let state = node.container(&record.id).ok()?.state();
+        Some(ContainerFacts { id, state, supervised, exit, process })
+    });
+    Facts { supervisor, containers: containers.collect() }
+}
+
+/// Makes sure of a pidfd of the container's first process: the one held, or one opened now and proved by its start time.
+fn hold(node: &Node, record: &ContainerRecord, id: &Id) -> bool {
+    let mut pods = node.pods.lock();
+    let Some(container) = pods.containers.get_mut(&record.id) else { return false };
+    if container.held.as_ref().is_some_and(|h| h.pidfd.is_some()) {
+        return true;
+    }
+    let Some(pid) = rustix::process::Pid::from_raw(record.pid) else { return false };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return false };
+    if start_ticks(record.pid) != Some(record.start_ticks) {
+        return false;
+    }
+    let bundle = node.records.bundle(&record.sandbox, id);
+    container.held = Some(Held::new(vec![pidfd], &unit(node, record, id), &bundle));
+    true
+}
+
+/// Field 22 of /proc/PID/stat.
+fn start_ticks(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
+/// What a supervisor must know of a container.
+pub fn unit(node: &Node, record: &ContainerRecord, id: &Id) -> Unit {
+    let config = record.config.as_ref();
+    let folder = if node.cgroups.unified() { node.cgroups.folders(&record.cgroup).into_iter().next() } else { None };
+    Unit {
+        id: id.clone(),
+        log_path: record.log_path.clone(),
+        tty: config.is_some_and(|c| c.tty),
+        stdin: config.is_some_and(|c| c.stdin),
+        cgroup: folder.map(|f| f.to_string_lossy().into_owned()).unwrap_or_default(),
+    }
+}
+
+async fn carry_out(
+    node: &Node,
+    sandbox: &str,
+    id: &Id,
+    verdict: Verdict,
+    link: Option<&Link>,
+) -> Result<(), NodeError> {
+    let record = node.container(id.as_str())?;
+    match verdict {
+        // The notice has said so already.
+        Verdict::Keep | Verdict::Supervised => return Ok(()),
+        Verdict::Adopt => {
+            let held = node.pods.lock().containers.get(id.as_str()).and_then(|c| c.held.as_ref()?.duplicates().ok());
+            if let (Some(link), Some(fds)) = (link, held) {
+                link.adopt(unit(node, &record, id), record.pid, fds).await?;
+                if let Some(container) = node.pods.lock().containers.get_mut(id.as_str()) {
+                    container.supervised = true;
+                }
+                return Ok(());
+            }
+            node.mark_unknown(id.as_str());
+        }
+        Verdict::Ended(exit) => {
+            node.mark_ended(id.as_str(), &exit);
+        }
+        Verdict::Unknown => {
+            node.mark_unknown(id.as_str());
+        }
+        Verdict::StartLost => {
+            node.mark_start_failed(id.as_str(), "the start was interrupted");
+        }
+    }
+    if let Err(error) = node.sweep(&record).await {
+        tracing::warn!(sandbox, container = %id, error = %chain(&error), "cgroup stays for now");
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! The namespaces of a pod that outlive its processes: ipc and uts, made by a thread that ends, kept by binds of their
+//! nsfs files; and the pod's /dev/shm. The network namespace is the pod network's to make.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::sched::CloneFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::records::private_dir;
+
+#[derive(Debug, thiserror::Error)]
+pub enum NamespaceError {
+    #[error("{what} {path:?}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{what} for the pod's namespaces")]
+    Kernel { what: &'static str, source: io::Error },
+    #[error("set sysctl {name}={value}")]
+    Sysctl { name: String, value: String, source: io::Error },
+    #[error("sysctl {0:?} is not one that a pod may set")]
+    SysctlRefused(String),
+    #[error("the thread that makes namespaces died")]
+    Interrupted,
+}
+
+/// What a pod's namespaces are made with.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    pub ipc: bool,
+    pub uts: bool,
+    pub hostname: String,
+    pub netns: Option<PathBuf>,
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// `<run>/ns/<sandbox>`: files `ipc`, `uts`, `net` and the folder `shm`.
+#[derive(Clone, Debug)]
+pub struct Pins(pub PathBuf);
+
+/// What containerd and Docker give.
+const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=67108864";
+
+impl Pins {
+    pub fn net(&self) -> PathBuf {
+        self.0.join("net")
+    }
+    pub fn ipc(&self) -> PathBuf {
+        self.0.join("ipc")
+    }
+    pub fn uts(&self) -> PathBuf {
+        self.0.join("uts")
+    }
+    pub fn shm(&self) -> PathBuf {
+        self.0.join("shm")
+    }
+
+    /// Makes what is wanted. What is there from an earlier try is taken away first. Blocks.
+    pub fn create(&self, wanted: Wanted) -> Result<(), NamespaceError> {
+        for (name, _) in &wanted.sysctls {
+            check_sysctl(name, &wanted)?;
+        }
+        private_dir(&self.0).map_err(|source| self.failed("make", &self.0, source))?;
+        for path in [self.ipc(), self.uts(), self.shm()] {
+            unmount(&path)?;
+        }
+        if wanted.ipc {
+            let shm = self.shm();
+            private_dir(&shm).map_err(|source| self.failed("make", &shm, source))?;
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            rustix::mount::mount("shm", &shm, "tmpfs", flags, Some(SHM_OPTIONS))
+                .map_err(|e| self.failed("mount", &shm, e.into()))?;
+        }
+        let pins = self.clone();
+        // A thread of its own: namespaces are a thread's, and this one ends with what it has become.
+        std::thread::spawn(move || pins.make(&wanted)).join().unwrap_or(Err(NamespaceError::Interrupted))
+    }
+
+    fn make(&self, wanted: &Wanted) -> Result<(), NamespaceError> {
+        let kernel = |what| move |e: nix::Error| NamespaceError::Kernel { what, source: e.into() };
+        let mut flags = CloneFlags::empty();
+        flags.set(CloneFlags::CLONE_NEWIPC, wanted.ipc);
+        flags.set(CloneFlags::CLONE_NEWUTS, wanted.uts);
+        if !flags.is_empty() {
+            nix::sched::unshare(flags).map_err(kernel("unshare"))?;
+        }
+        if wanted.uts {
+            nix::unistd::sethostname(&wanted.hostname).map_err(kernel("set the host name"))?;
+        }
+        if let Some(netns) = &wanted.netns {
+            let file = fs::File::open(netns).map_err(|source| self.failed("open", netns, source))?;
+            nix::sched::setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(kernel("enter the network namespace"))?;
+        }
+        for (name, value) in &wanted.sysctls {
+            let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+            fs::write(path, value).map_err(|source| NamespaceError::Sysctl {
+                name: name.clone(),
+                value: value.clone(),
+                source,
+            })?;
+        }
+        for (made, kind, path) in [(wanted.ipc, "ipc", self.ipc()), (wanted.uts, "uts", self.uts())] {
+            if made {
+                fs::write(&path, "").map_err(|source| self.failed("make", &path, source))?;
+                rustix::mount::mount_bind(format!("/proc/thread-self/ns/{kind}"), &path)
+                    .map_err(|e| self.failed("bind a namespace to", &path, e.into()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of everything but the network namespace. Safe when nothing was made. Blocks.
+    pub fn remove(&self) -> Result<(), NamespaceError> {
+        for path in [self.ipc(), self.uts(), self.shm()] {
+            unmount(&path)?;
+        }
+        for path in [self.ipc(), self.uts()] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed("remove", &path, e)),
+                _ => {}
+            }
+        }
+        for path in [self.shm(), self.0.clone()] {
+            match fs::remove_dir(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed("remove", &path, e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, what: &'static str, path: &Path, source: io::Error) -> NamespaceError {
+        NamespaceError::Io { what, path: path.to_owned(), source }
+    }
+}
+
+fn unmount(path: &Path) -> Result<(), NamespaceError> {
+    match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
+        Err(e) => Err(NamespaceError::Io { what: "unmount", path: path.to_owned(), source: e.into() }),
+    }
+}
+
+/// Only what lives in the pod's own namespaces (the kernel's documentation of ipc and network namespaces).
+fn check_sysctl(name: &str, wanted: &Wanted) -> Result<(), NamespaceError> {
+    const IPC: [&str; 8] = [
+        "kernel.sem",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let plain = name
+        .split('.')
+        .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'));
+    let ipc = wanted.ipc && (IPC.contains(&name) || name.starts_with("fs.mqueue."));
+    let net = wanted.netns.is_some() && name.starts_with("net.");
+    if plain && (ipc || net) { Ok(()) } else { Err(NamespaceError::SysctlRefused(name.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_the_pods_own_may_be_set() {
+        let own = Wanted { ipc: true, netns: Some("/x".into()), ..Wanted::default() };
+        for good in ["net.ipv4.ip_local_port_range", "kernel.shmmax", "fs.mqueue.msg_max"] {
+            assert!(check_sysctl(good, &own).is_ok(), "{good}");
+            assert!(check_sysctl(good, &Wanted::default()).is_err(), "{good} of the host");
+        }
+        for bad in ["kernel.core_pattern", "vm.swappiness", "net/../kernel", "net..x", "kernel.shmmax/../x", ""] {
+            assert!(check_sysctl(bad, &own).is_err(), "{bad}");
+        }
+    }
+}
