@@ -159,66 +159,74 @@ fn aggregated() -> Vec<Object> {
                 rule(READ_WRITE, RBAC, "roles rolebindings"),
             ],
         ),
-        role(
-            "system:aggregate-to-edit",
-            "aggregate-to-edit",
-            vec![
-                rule(READ, "core", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy"),
-                rule("impersonate", "core", "serviceaccounts"),
-                rule(WRITE, "core", "pods pods/attach pods/exec pods/portforward pods/proxy"),
-                rule("create", "core", "pods/eviction"),
-                rule(
-                    WRITE,
-                    "core",
-                    "configmaps events persistentvolumeclaims replicationcontrollers replicationcontrollers/scale \
-                     secrets serviceaccounts services services/proxy",
-                ),
-                rule("create", "core", "serviceaccounts/token"),
-                rule(
-                    WRITE,
-                    "apps",
-                    "daemonsets deployments deployments/rollback deployments/scale replicasets replicasets/scale \
-                     statefulsets statefulsets/scale",
-                ),
-                rule(WRITE, "autoscaling", "horizontalpodautoscalers"),
-                rule(WRITE, "batch", "cronjobs jobs"),
-                rule(WRITE, "policy", "poddisruptionbudgets"),
-                rule(WRITE, "networking.k8s.io", "ingresses networkpolicies"),
-                rule(READ_WRITE, "coordination.k8s.io", "leases"),
-            ],
-        ),
-        role(
-            "system:aggregate-to-view",
-            "aggregate-to-view",
-            vec![
-                rule(
-                    READ,
-                    "core",
-                    "configmaps endpoints persistentvolumeclaims persistentvolumeclaims/status pods \
-                     replicationcontrollers replicationcontrollers/scale serviceaccounts services services/status",
-                ),
-                rule(
-                    READ,
-                    "core",
-                    "bindings events limitranges namespaces/status pods/log pods/status \
-                     replicationcontrollers/status resourcequotas resourcequotas/status",
-                ),
-                rule(READ, "core", "namespaces"),
-                rule(READ, "discovery.k8s.io", "endpointslices"),
-                rule(
-                    READ,
-                    "apps",
-                    "controllerrevisions daemonsets daemonsets/status deployments deployments/scale \
-                     deployments/status replicasets replicasets/scale replicasets/status statefulsets \
-                     statefulsets/scale statefulsets/status",
-                ),
-                rule(READ, "autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
-                rule(READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
-                rule(READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
-                rule(READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
-            ],
-        ),
+        to_edit(),
+        to_view(),
     ]
+}
+
+fn to_edit() -> Object {
+    role(
+        "system:aggregate-to-edit",
+        "aggregate-to-edit",
+        vec![
+            rule(READ, "core", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy"),
+            rule("impersonate", "core", "serviceaccounts"),
+            rule(WRITE, "core", "pods pods/attach pods/exec pods/portforward pods/proxy"),
+            rule("create", "core", "pods/eviction"),
+            rule(
+                WRITE,
+                "core",
+                "configmaps events persistentvolumeclaims replicationcontrollers replicationcontrollers/scale \
+                 secrets serviceaccounts services services/proxy",
+            ),
+            rule("create", "core", "serviceaccounts/token"),
+            rule(
+                WRITE,
+                "apps",
+                "daemonsets deployments deployments/rollback deployments/scale replicasets replicasets/scale \
+                 statefulsets statefulsets/scale",
+            ),
+            rule(WRITE, "autoscaling", "horizontalpodautoscalers"),
+            rule(WRITE, "batch", "cronjobs jobs"),
+            rule(WRITE, "policy", "poddisruptionbudgets"),
+            rule(WRITE, "networking.k8s.io", "ingresses networkpolicies"),
+            rule(READ_WRITE, "coordination.k8s.io", "leases"),
+        ],
+    )
+}
+
+fn to_view() -> Object {
+    role(
+        "system:aggregate-to-view",
+        "aggregate-to-view",
+        vec![
+            rule(
+                READ,
+                "core",
+                "configmaps endpoints persistentvolumeclaims persistentvolumeclaims/status pods \
+                 replicationcontrollers replicationcontrollers/scale serviceaccounts services services/status",
+            ),
+            rule(
+                READ,
+                "core",
+                "bindings events limitranges namespaces/status pods/log pods/status \
+                 replicationcontrollers/status resourcequotas resourcequotas/status",
+            ),
+            rule(READ, "core", "namespaces"),
+            rule(READ, "discovery.k8s.io", "endpointslices"),
+            rule(
+                READ,
+                "apps",
+                "controllerrevisions daemonsets daemonsets/status deployments deployments/scale \
+                 deployments/status replicasets replicasets/scale replicasets/status statefulsets \
+                 statefulsets/scale statefulsets/status",
+            ),
+            rule(READ, "autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
+            rule(READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
+            rule(READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
+            rule(READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
+        ],
+    )
 }
 
 fn components() -> Vec<Object> {
