@@ -116,4 +116,19 @@ impl Lookup for Cache {
     fn version(&self, resource: &Resource) -> u64 {
         self.last_change(resource)
     }
+
+    fn any(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        words: &[&str],
+        accept: &mut dyn FnMut(&Object) -> bool,
+    ) -> bool {
+        let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+        let finders: Vec<_> = quoted.iter().map(|word| memchr::memmem::Finder::new(word.as_bytes())).collect();
+        Cache::list(self, resource, Some(namespace))
+            .items
+            .iter()
+            .any(|stored| finders.iter().all(|finder| finder.find(stored.json()).is_some()) && accept(&stored.object()))
+    }
 }

@@ -8,6 +8,7 @@ use gantry_kube::resource::{CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDI
 use serde_json::json;
 
 use super::identity::MASTERS_GROUP;
+use super::node::{self, Relation};
 use super::policy::Policy;
 use super::{Identity, Lookup};
 
@@ -110,7 +111,16 @@ impl Authorizer {
         if identity.in_group(MASTERS_GROUP) {
             return Decision::Allow { reason: String::new() };
         }
-        self.policy().authorize(identity, action)
+        let decision = || self.policy().authorize(identity, action);
+        let Some(name) = identity.node() else { return decision() };
+        match node::relation(self.lookup.as_ref(), name, action) {
+            Relation::Granted => Decision::Allow { reason: String::new() },
+            Relation::Unrelated => decision(),
+            Relation::Missing => match decision() {
+                Decision::Deny { .. } => Decision::Deny { reason: node::no_relation(name) },
+                allowed => allowed,
+            },
+        }
     }
 
     /// [`Authorizer::authorize`] as a request handler wants it: the 403 in the words of Kubernetes, or nothing.

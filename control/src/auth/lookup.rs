@@ -13,4 +13,17 @@ pub trait Lookup: Send + Sync {
 
     /// A number that changes with every change to any object of the kind (the revision of its last event will do).
     fn version(&self, resource: &Resource) -> u64;
+
+    /// Whether `accept` takes any object of the namespace in which each of `words` stands as a JSON string. The words are
+    /// there to spare work: an implementation may look for them in the bytes before it parses anything.
+    fn any(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        words: &[&str],
+        accept: &mut dyn FnMut(&Object) -> bool,
+    ) -> bool {
+        let _ = words;
+        self.list(resource, Some(namespace)).iter().any(|object| accept(object))
+    }
 }

@@ -95,7 +95,6 @@ pub fn cluster_role_bindings() -> Vec<Object> {
         one("system:kube-controller-manager", "User", "system:kube-controller-manager"),
         one("system:node-proxier", "User", "system:kube-proxy"),
         one("gantry:netproxy", "User", "system:kube-proxy"),
-        // Until the Node authorizer narrows a node to its own pods' objects, the group holds the role.
         one("system:node", "Group", "system:nodes"),
         one("system:kubelet-api-admin", "User", "kube-apiserver-kubelet-client"),
     ]
@@ -313,7 +312,7 @@ fn nodes() -> Vec<Object> {
                 rule("create delete get list watch", "core", "pods"),
                 rule("patch update", "core", "pods/status"),
                 rule("create", "core", "pods/eviction"),
-                rule(READ, "core", "configmaps secrets"),
+                // No secrets and no config maps: those of its own pods are granted by relation (`auth::node`).
                 rule("get", "core", "persistentvolumeclaims persistentvolumes serviceaccounts"),
                 rule("get patch update", "core", "persistentvolumeclaims/status"),
                 rule("create", "core", "serviceaccounts/token"),

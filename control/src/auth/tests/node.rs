@@ -1,0 +1,80 @@
+//! What a node may read.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::auth::objects::Objects;
+use crate::auth::{Action, Authorizer, Identity};
+use crate::bootstrap::policy;
+
+fn read<'a>(verb: &'a str, resource: &'a str, namespace: &'a str, name: &'a str) -> Action<'a> {
+    Action::Resource { verb, group: "", resource, subresource: "", namespace, name }
+}
+
+fn pod(name: &str, node: &str, spec: Value) -> Value {
+    let mut pod = json!({"kind": "Pod", "metadata": {"name": name, "namespace": "a"}, "spec": spec});
+    pod["spec"]["nodeName"] = json!(node);
+    pod
+}
+
+#[test]
+fn a_node_reads_what_its_own_pods_name() {
+    let objects: Vec<Value> = policy::cluster_roles()
+        .into_iter()
+        .chain(policy::cluster_role_bindings())
+        .map(gantry_kube::Object::into_value)
+        .chain([
+            pod(
+                "mine",
+                "n",
+                json!({
+                    "imagePullSecrets": [{"name": "pull"}],
+                    "volumes": [
+                        {"name": "v", "secret": {"secretName": "mounted"}},
+                        {"name": "w", "configMap": {"name": "mounted"}},
+                        {"name": "p", "projected": {"sources": [
+                            {"secret": {"name": "projected"}}, {"configMap": {"name": "kube-root-ca.crt"}}]}},
+                    ],
+                    "containers": [{"env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}],
+                                    "envFrom": [{"configMapRef": {"name": "all"}}]}],
+                    "initContainers": [{"envFrom": [{"secretRef": {"name": "first"}}]}],
+                }),
+            ),
+            pod("theirs", "m", json!({"volumes": [{"secret": {"secretName": "foreign"}}]})),
+            pod("waiting", "", json!({"volumes": [{"secret": {"secretName": "unbound"}}]})),
+        ])
+        .collect();
+    let authorizer = Authorizer::new(Arc::new(Objects::of(objects)));
+    let node = Identity::new("system:node:n", ["system:nodes"]);
+    for (action, expected) in [
+        (read("get", "secrets", "a", "pull"), true),
+        (read("get", "secrets", "a", "mounted"), true),
+        (read("watch", "secrets", "a", "mounted"), true),
+        (read("get", "secrets", "a", "projected"), true),
+        (read("get", "secrets", "a", "key"), true),
+        (read("get", "secrets", "a", "first"), true),
+        (read("get", "configmaps", "a", "mounted"), true),
+        (read("get", "configmaps", "a", "kube-root-ca.crt"), true),
+        (read("get", "configmaps", "a", "all"), true),
+        (read("get", "secrets", "a", "all"), false),
+        (read("get", "secrets", "a", "kube-root-ca.crt"), false),
+        (read("get", "secrets", "a", "foreign"), false),
+        (read("get", "secrets", "a", "unbound"), false),
+        (read("get", "secrets", "b", "pull"), false),
+        (read("list", "secrets", "a", ""), false),
+        (read("list", "secrets", "", ""), false),
+        (read("delete", "secrets", "a", "mounted"), false),
+        (read("update", "configmaps", "a", "mounted"), false),
+    ] {
+        assert_eq!(authorizer.authorize(&node, &action).is_allowed(), expected, "{action:?}");
+    }
+    let refused = authorizer.check(&node, &read("get", "secrets", "a", "foreign")).unwrap_err();
+    assert_eq!(
+        refused.message,
+        "secrets \"foreign\" is forbidden: User \"system:node:n\" cannot get resource \"secrets\" in API group \"\" in the \
+         namespace \"a\": no relationship found between node 'n' and this object"
+    );
+    let impostor = Identity::new("n", ["system:nodes"]);
+    assert!(!authorizer.authorize(&impostor, &read("get", "secrets", "a", "mounted")).is_allowed());
+}
