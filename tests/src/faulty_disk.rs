@@ -82,15 +82,16 @@ impl State {
         }
     }
 
-    /// Any part of what was not synced is there, the rest is not.
+    /// Of what was not synced, all is there, or nothing, or any part.
     fn settle(&mut self) {
+        let chance = [0, 4, 2, 2][self.roll() as usize % 4];
         for pending in std::mem::take(&mut self.pending) {
             match pending {
-                Pending::SetLen(_) if self.roll().is_multiple_of(2) => {}
-                Pending::SetLen(_) => pending.apply(&mut self.durable),
+                Pending::SetLen(_) if self.roll() % 4 < chance => pending.apply(&mut self.durable),
+                Pending::SetLen(_) => {}
                 Pending::Write(offset, data) => {
                     for (i, sector) in data.chunks(SECTOR_BYTES).enumerate() {
-                        if self.roll().is_multiple_of(2) {
+                        if self.roll() % 4 < chance {
                             Pending::Write(offset + i * SECTOR_BYTES, sector.to_vec()).apply(&mut self.durable);
                         }
                     }
