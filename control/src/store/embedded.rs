@@ -114,6 +114,12 @@ impl Embedded {
         self.ask(Request::PersistHeartbeats, Engine::persist_heartbeats).await
     }
 
+    /// Makes every later revision greater than `revision` and ends all watches (410). Whoever fills a store from a copy
+    /// raises it above the newest revision of the source, so that for its clients revisions only ever grow.
+    pub async fn raise(&self, revision: Revision) -> Result<(), StoreError> {
+        self.ask(|reply| Request::Raise(revision, reply), |engine| engine.raise(revision)).await
+    }
+
     /// Persists the heartbeats every five minutes. Runs until dropped.
     pub async fn persist_heartbeats_periodically(self: Arc<Self>) {
         loop {

@@ -5,20 +5,45 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_env::chain;
+use gantry_kube::resource::LEASE;
 
 use super::{Inner, Stored};
-use crate::store::{Batch, Revision, StoreError, Watch};
+use crate::store::{Batch, Revision, StoreError, Watch, kinds};
 
 const LOAD_PAGE_ITEMS: usize = 1000;
 const RETRY_MILLISECONDS: u64 = 200;
 
-/// Reads everything at one revision and starts the watch from there.
+/// Reads everything as of the oldest revision that is kept, then what came since: so the rings are full after a start, and
+/// watches go on where they were.
 pub(super) async fn load(inner: &Inner) -> Result<Box<dyn Watch>, StoreError> {
+    let current = inner.store.current().await?;
+    let (oldest, mut watch) = match inner.store.watch("", 0).await {
+        Ok(watch) => (0, watch),
+        Err(StoreError::Compacted { oldest, .. }) => (oldest, inner.store.watch("", oldest).await?),
+        Err(error) => return Err(error),
+    };
+    let mut found = read_all(inner, oldest).await?;
+    let known: Vec<String> = inner.kinds.read().keys().cloned().collect();
+    for kind in known {
+        found.entry(kind).or_default();
+    }
+    for (kind, items) in found {
+        inner.kind(&kind).load(items, oldest);
+    }
+    inner.progress.send_replace(oldest);
+    while *inner.progress.borrow() < current {
+        apply(inner, watch.next().await?)?;
+    }
+    // A crash may have lost heartbeats that watchers of leases have seen. Those have to list again.
+    inner.kind(&kinds::prefix(&LEASE)).forget(current);
+    Ok(watch)
+}
+
+async fn read_all(inner: &Inner, at: Revision) -> Result<BTreeMap<String, Vec<Stored>>, StoreError> {
     let mut found: BTreeMap<String, Vec<Stored>> = BTreeMap::new();
-    let (mut after, mut at): (String, Option<Revision>) = (String::new(), None);
-    let revision = loop {
-        let page = inner.store.list("", &after, LOAD_PAGE_ITEMS, at).await?;
-        at = Some(page.revision);
+    let mut after = String::new();
+    loop {
+        let page = inner.store.list("", &after, LOAD_PAGE_ITEMS, Some(at)).await?;
         if let Some(last) = page.items.last() {
             after = last.key.as_str().to_owned();
         }
@@ -27,19 +52,9 @@ pub(super) async fn load(inner: &Inner) -> Result<Box<dyn Watch>, StoreError> {
             found.entry(kind).or_default().push(Stored::from_store(item.key, item.revision, item.value)?);
         }
         if !page.more {
-            break page.revision;
+            return Ok(found);
         }
-    };
-    let watch = inner.store.watch("", revision).await?;
-    let known: Vec<String> = inner.kinds.read().keys().cloned().collect();
-    for kind in known {
-        found.entry(kind).or_default();
     }
-    for (kind, items) in found {
-        inner.kind(&kind).load(items, revision);
-    }
-    inner.progress.send_replace(revision);
-    Ok(watch)
 }
 
 /// Follows the store until dropped. A position that was compacted away means reading everything again.

@@ -108,6 +108,13 @@ impl KindCache {
         self.end.send_replace(state.ring.end());
     }
 
+    /// Lets no watch go on from before `floor`.
+    pub fn forget(&self, floor: Revision) {
+        let mut state = self.state.write();
+        state.ring.clear(floor);
+        self.end.send_replace(state.ring.end());
+    }
+
     /// Applies one change of the store.
     pub fn apply(&self, change: Change) -> Result<(), StoreError> {
         let Change { key, revision, value, .. } = change;

@@ -208,8 +208,14 @@ async fn a_start_reads_what_is_stored() {
     let cache = Cache::start(open()).await.unwrap();
     assert_eq!((cache.revision(), cache.count(&CONFIG_MAP)), (2, 1));
     assert_eq!(cache.get(&NODE, &node).unwrap().json(), &before);
-    assert_eq!(cache.watch(&NODE, None, 1).err(), Some(Gone { asked: 1, oldest: 2 }));
+    let mut resumed = cache.watch(&NODE, None, 1).unwrap();
+    assert_eq!(resumed.next().await.unwrap().revision, 2, "a watch goes on through a restart");
     assert!(cache.watch(&NODE, None, 2).is_ok());
+    assert_eq!(cache.watch(&LEASE, None, 1).err(), Some(Gone { asked: 1, oldest: 2 }));
+    cache.store().compact(2).await.unwrap();
+    let later = Cache::start(cache.store().clone()).await.unwrap();
+    assert_eq!(later.watch(&NODE, None, 1).err(), Some(Gone { asked: 1, oldest: 2 }));
+    assert_eq!(later.count(&CONFIG_MAP), 1);
     assert!(disk.size().unwrap() > 0);
 }
 

@@ -31,6 +31,7 @@ pub enum Request {
     /// Answers whether there is more to do.
     Compact(Revision, Reply<bool>),
     PersistHeartbeats(Reply<()>),
+    Raise(Revision, Reply<()>),
 }
 
 pub struct Engine {
@@ -77,6 +78,7 @@ impl Engine {
                 // A caller that has gone away does not want its answer.
                 Request::Compact(revision, reply) => drop(reply.send(self.compact(revision))),
                 Request::PersistHeartbeats(reply) => drop(reply.send(self.persist_heartbeats())),
+                Request::Raise(revision, reply) => drop(reply.send(self.raise(revision))),
             }
         }
         self.close();
@@ -207,6 +209,21 @@ impl Engine {
         self.commit(&Commit { records, ..Commit::default() })?;
         let places: Vec<(Key, Place)> = beats.into_iter().map(|(key, place, _)| (key, place)).collect();
         self.shared.index.write().persisted(&places);
+        Ok(())
+    }
+
+    /// Goes on at `revision`, which no reader has seen, as if everything before it were compacted.
+    pub fn raise(&mut self, revision: Revision) -> Result<(), StoreError> {
+        self.ensure_open()?;
+        if revision <= self.shared.index.read().current {
+            return Ok(());
+        }
+        self.commit(&Commit { compacted: Some(revision), ..Commit::default() })?;
+        let mut index = self.shared.index.write();
+        (index.current, index.compacted) = (revision, revision);
+        drop(index);
+        *self.shared.recent.write() = Recent::new(revision);
+        self.shared.committed.send_replace(Some(revision));
         Ok(())
     }
 

@@ -60,3 +60,19 @@ async fn a_heartbeat_costs_no_commit_and_its_revision_is_never_used_again() {
     let after = Embedded::open(disk, Commits::Inline).unwrap();
     assert_eq!(after.get(&key("leases/a/n"), None).await.unwrap().unwrap().value, "2");
 }
+
+#[tokio::test]
+async fn a_raised_store_goes_on_above_and_ends_its_watches() {
+    let disk = Arc::new(MemoryDisk::default());
+    let store = Embedded::open(disk.clone(), Commits::Grouped).unwrap();
+    store.write(vec![], put("pods/a/b", "1")).await.unwrap();
+    let mut watch = store.watch("", 0).await.unwrap();
+    store.raise(1000).await.unwrap();
+    assert!(matches!(watch.next().await, Err(StoreError::Compacted { asked: 0, oldest: 1000 })));
+    store.raise(500).await.unwrap();
+    drop(store);
+    let store = Embedded::open(disk, Commits::Grouped).unwrap();
+    assert_eq!(store.current().await.unwrap(), 1000);
+    assert_eq!(store.get(&key("pods/a/b"), None).await.unwrap().unwrap().revision, 1);
+    assert_eq!(store.write(vec![], put("pods/a/b", "2")).await.unwrap(), 1001);
+}
