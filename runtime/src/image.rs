@@ -262,3 +262,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, ImageError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(ImageError::Interrupted))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! A registry of a few lines, on loopback, whose every answer can be replaced.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+    /// Send so many bytes of the body, then nothing, or the end of the connection.
+    pub cut: Option<(usize, bool)>,
+}
+
+impl Reply {
+    pub fn new(status: u16, body: &[u8]) -> Reply {
+        Reply { status: StatusCode::from_u16(status).unwrap(), headers: Vec::new(), body: body.to_vec(), cut: None }
+    }
+
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Reply {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub fn cut(mut self, after: usize, hang: bool) -> Reply {
+        self.cut = Some((after, hang));
+        self
+    }
+}
+
+#[derive(Default)]
+struct Shelf {
+    content: BTreeMap<String, Reply>,
+    /// Answers that come before the content, each once.
+    scripted: BTreeMap<String, VecDeque<Reply>>,
+    asked: Vec<(String, HeaderMap)>,
+}
+
+#[derive(Clone)]
+pub struct Server {
+    pub address: SocketAddr,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+type Body = BoxBody<Bytes, std::io::Error>;
+
+impl Server {
+    pub async fn start() -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server { address: listener.local_addr().unwrap(), shelf: Arc::default() };
+        let shelf = Arc::clone(&server.shelf);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let shelf = Arc::clone(&shelf);
+                let service = service_fn(move |request| {
+                    let reply = answer(&shelf, &request);
+                    async move { Ok::<_, Infallible>(reply) }
+                });
+                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        server
+    }
+
+    pub fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", self.address)
+    }
+
+    pub fn put(&self, path: &str, reply: Reply) {
+        self.shelf.lock().content.insert(path.to_owned(), reply);
+    }
+
+    /// The next answer to a path, before what is there.
+    pub fn script(&self, path: &str, reply: Reply) {
+        self.shelf.lock().scripted.entry(path.to_owned()).or_default().push_back(reply);
+    }
+
+    pub fn add(&self, repository: &str, tag: &str, image: &Made) {
+        let manifest = Reply::new(200, &image.manifest).header("content-type", "application/vnd.oci.image.manifest.v1+json");
+        self.put(&format!("/v2/{repository}/manifests/{tag}"), manifest.clone());
+        self.put(&format!("/v2/{repository}/manifests/{}", image.digest()), manifest);
+        for blob in [&image.config].into_iter().chain(&image.layers) {
+            self.put(&blob_path(repository, blob), Reply::new(200, blob));
+        }
+    }
+
+    /// How often a path was asked for.
+    pub fn asked(&self, path: &str) -> usize {
+        self.shelf.lock().asked.iter().filter(|(asked, _)| asked == path).count()
+    }
+
+    /// The headers of the last request for a path.
+    pub fn headers(&self, path: &str) -> HeaderMap {
+        self.shelf.lock().asked.iter().rev().find(|(asked, _)| asked == path).unwrap().1.clone()
+    }
+}
+
+pub fn blob_path(repository: &str, blob: &[u8]) -> String {
+    format!("/v2/{repository}/blobs/{}", Digest::of(blob))
+}
+
+fn answer(shelf: &Mutex<Shelf>, request: &Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let mut shelf = shelf.lock();
+    shelf.asked.push((path.clone(), request.headers().clone()));
+    let scripted = shelf.scripted.get_mut(&path).and_then(VecDeque::pop_front);
+    let honest = scripted.is_none();
+    let reply = scripted.or_else(|| shelf.content.get(&path).cloned()).unwrap_or_else(|| {
+        Reply::new(404, br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown to this registry"}]}"#)
+    });
+    let mut response = Response::builder().status(reply.status);
+    for (name, value) in &reply.headers {
+        response = response.header(*name, value);
+    }
+    let mut body = reply.body;
+    let range = request.headers().get("range").and_then(|range| range.to_str().ok()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    if let (Some(from), true, StatusCode::OK) = (range, honest, reply.status) {
+        response = response.status(206).header("content-range", format!("bytes {from}-{}/{}", body.len() - 1, body.len()));
+        body = body.split_off(from);
+    }
+    let body: Body = match reply.cut {
+        None => Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed(),
+        Some((after, hang)) => {
+            let sent = futures::stream::iter([Ok(Frame::data(Bytes::copy_from_slice(&body[..after])))]);
+            let rest = futures::stream::once(async move {
+                if hang {
+                    futures::future::pending::<()>().await;
+                }
+                // What was sent before must have arrived.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Err(std::io::Error::other("cut"))
+            });
+            StreamBody::new(futures::StreamExt::chain(sent, rest)).boxed()
+        }
+    };
+    response.body(body).unwrap()
+}
