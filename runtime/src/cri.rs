@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
-use gantry_cri::{ImageService, RuntimeService, v1};
+use gantry_cri::{Archives, ImageService, RuntimeService, archives, v1};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::node::{Node, NodeError};
 
+mod archive_import;
 mod attach;
 mod config_update;
 mod container_create;
@@ -39,6 +40,9 @@ mod sandbox_run;
 mod sandbox_stats;
 mod sandbox_status;
 pub(crate) mod sandbox_stop;
+
+/// How many images one message of a streamed list carries.
+const STREAM_PAGE_IMAGES: usize = 100;
 
 /// Both services of CRI v1 over one node.
 #[derive(Clone)]
@@ -334,8 +338,12 @@ impl ImageService for Services {
         &self,
         request: Request<v1::StreamImagesRequest>,
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
-        let _ = request;
-        refused("StreamImages")
+        let images = image_list::filtered(&self.node, request.get_ref().filter.as_ref());
+        let pages: Vec<_> = images
+            .chunks(STREAM_PAGE_IMAGES)
+            .map(|page| Ok(v1::StreamImagesResponse { images: page.to_vec() }))
+            .collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(pages))))
     }
 
     async fn image_status(
@@ -364,5 +372,15 @@ impl ImageService for Services {
         _: Request<v1::ImageFsInfoRequest>,
     ) -> Result<Response<v1::ImageFsInfoResponse>, Status> {
         Ok(Response::new(image_fs_info::run(&self.node).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl Archives for Services {
+    async fn import(
+        &self,
+        request: Request<Streaming<archives::ImportRequest>>,
+    ) -> Result<Response<archives::ImportResponse>, Status> {
+        Ok(Response::new(archive_import::run(&self.node, request.into_inner()).await?))
     }
 }

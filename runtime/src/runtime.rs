@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use gantry_base::Id;
-use gantry_cri::{ImageServiceServer, MESSAGE_MAX_BYTES, RuntimeServiceServer};
+use gantry_cri::{ArchivesServer, ImageServiceServer, MESSAGE_MAX_BYTES, RuntimeServiceServer};
 use gantry_env::{Env, chain};
 use parking_lot::Mutex;
 use tokio::io::DuplexStream;
@@ -292,10 +292,11 @@ fn router(services: Services) -> tonic::transport::server::Router {
     let runtime = RuntimeServiceServer::new(services.clone())
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_MAX_BYTES);
-    let images = ImageServiceServer::new(services)
+    let images = ImageServiceServer::new(services.clone())
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_MAX_BYTES);
-    Server::builder().add_service(runtime).add_service(images)
+    let archives = ArchivesServer::new(services).max_decoding_message_size(MESSAGE_MAX_BYTES);
+    Server::builder().add_service(runtime).add_service(images).add_service(archives)
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

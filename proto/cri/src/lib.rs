@@ -14,6 +14,15 @@ pub mod v1 {
     include!("generated.rs");
 }
 
+/// Our own addition to the socket, `gantry.runtime.v1`: images from archives.
+#[allow(clippy::all, deprecated, missing_docs, rustdoc::all)]
+#[rustfmt::skip]
+pub mod archives {
+    include!("generated_archives.rs");
+}
+
+pub use archives::archives_client::ArchivesClient;
+pub use archives::archives_server::{Archives, ArchivesServer};
 pub use v1::image_service_client::ImageServiceClient;
 pub use v1::image_service_server::{ImageService, ImageServiceServer};
 pub use v1::runtime_service_client::RuntimeServiceClient;

@@ -4,23 +4,49 @@ use crate::image::Image;
 use crate::node::Node;
 
 pub fn run(node: &Node, request: &v1::ListImagesRequest) -> v1::ListImagesResponse {
-    let wanted = request.filter.as_ref().and_then(|f| f.image.as_ref()).map_or("", |i| i.image.as_str());
-    let images = if wanted.is_empty() { node.images.list() } else { node.images.resolve(wanted).into_iter().collect() };
-    v1::ListImagesResponse { images: images.iter().map(|i| of(i)).collect() }
+    v1::ListImagesResponse { images: filtered(node, request.filter.as_ref()) }
 }
 
-/// An image as CRI shows it.
-pub fn of(image: &Image) -> v1::Image {
-    let user = image.run().user.split(':').next().unwrap_or_default();
-    let uid = user.parse::<i64>().ok();
+/// What the filter names, or all.
+pub fn filtered(node: &Node, filter: Option<&v1::ImageFilter>) -> Vec<v1::Image> {
+    let wanted = filter.and_then(|filter| filter.image.as_ref()).map_or("", |spec| spec.image.as_str());
+    if wanted.is_empty() {
+        return node.images.list().iter().map(|image| describe(image)).collect();
+    }
+    node.images.resolve(wanted).iter().map(|image| describe(image)).collect()
+}
+
+pub fn describe(image: &Image) -> v1::Image {
+    let (uid, username) = user(&image.run().user);
     v1::Image {
         id: image.id().to_string(),
         repo_tags: image.repo_tags().to_vec(),
         repo_digests: image.repo_digests().to_vec(),
         size: image.size(),
         uid: uid.map(|value| v1::Int64Value { value }),
-        username: if uid.is_some() { String::new() } else { user.to_owned() },
-        spec: None,
+        username,
+        spec: Some(v1::ImageSpec { image: image.id().to_string(), ..v1::ImageSpec::default() }),
         pinned: image.pinned(),
+    }
+}
+
+/// The image's user as a number or a name, its group left out: what runAsNonRoot is decided by.
+fn user(user: &str) -> (Option<i64>, String) {
+    let user = user.split(':').next().unwrap_or_default();
+    match user.parse::<i64>() {
+        Ok(uid) => (Some(uid), String::new()),
+        Err(_) => (None, user.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_a_number_or_a_name() {
+        assert_eq!(user("1000:1000"), (Some(1000), String::new()));
+        assert_eq!(user("nobody:nogroup"), (None, "nobody".to_owned()));
+        assert_eq!(user(""), (None, String::new()));
     }
 }

@@ -1,10 +1,27 @@
+use std::collections::HashMap;
+
 use gantry_cri::v1;
 
+use super::image_list::describe;
 use crate::node::Node;
 
-/// No such image is an empty answer, not an error.
+/// An image that is not here is no error: the answer names none.
 pub fn run(node: &Node, request: &v1::ImageStatusRequest) -> v1::ImageStatusResponse {
-    let wanted = request.image.as_ref().map_or("", |i| i.image.as_str());
-    let image = node.images.resolve(wanted).map(|image| super::image_list::of(&image));
-    v1::ImageStatusResponse { image, info: Default::default() }
+    let wanted = request.image.as_ref().map_or("", |spec| spec.image.as_str());
+    let Some(image) = node.images.resolve(wanted) else {
+        return v1::ImageStatusResponse::default();
+    };
+    let mut info = HashMap::new();
+    if request.verbose {
+        let layers: Vec<&str> = image.layers().iter().map(|chain| chain.as_str()).collect();
+        let config = image.config();
+        let text = serde_json::json!({
+            "chainIDs": layers,
+            "platform": format!("{}/{}", config.os, config.architecture),
+            "created": config.created,
+            "config": config.run,
+        });
+        info.insert("info".to_owned(), text.to_string());
+    }
+    v1::ImageStatusResponse { image: Some(describe(&image)), info }
 }

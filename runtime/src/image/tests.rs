@@ -43,8 +43,7 @@ fn two_layers() -> Vec<Vec<u8>> {
         .folder("opq/", 0o755)
         .file("opq/old", b"lower")
         .end();
-    let upper =
-        Tar::default().file("etc/.wh.gone", b"").file("etc/new", b"upper").file("opq/.wh..wh..opq", b"").end();
+    let upper = Tar::default().file("etc/.wh.gone", b"").file("etc/new", b"upper").file("opq/.wh..wh..opq", b"").end();
     vec![lower, upper]
 }
 
@@ -54,7 +53,8 @@ fn layers_on_disk(state: &Path) -> usize {
 }
 
 fn ingests(state: &Path) -> usize {
-    fs::read_dir(state.join("snapshots/ingest")).unwrap().count() + fs::read_dir(state.join("images/ingest")).unwrap().count()
+    fs::read_dir(state.join("snapshots/ingest")).unwrap().count()
+        + fs::read_dir(state.join("images/ingest")).unwrap().count()
 }
 
 /// This thread, and those that it starts, see mounts of their own from here on.
@@ -195,7 +195,9 @@ async fn a_full_disk_fails_the_pull_and_nothing_else() {
     assert_eq!(error.code(), Code::ResourceExhausted, "{}", error.status().message());
     assert!(error.status().message().contains("No space left"), "{}", error.status().message());
     assert_eq!((ingests(state.path()), images.list().len()), (0, 1));
-    let error = import(&images, image(&[Tar::default().file("big", &vec![7; 6 << 20]).end()], <[u8]>::to_vec).archive("b:1")).await;
+    let error =
+        import(&images, image(&[Tar::default().file("big", &vec![7; 6 << 20]).end()], <[u8]>::to_vec).archive("b:1"))
+            .await;
     assert_eq!(error.unwrap_err().code(), Code::ResourceExhausted);
     assert_eq!((ingests(state.path()), images.list().len()), (0, 1));
     // Space returns, and no restart is needed.

@@ -16,7 +16,11 @@ fn zstd(plain: &[u8]) -> Vec<u8> {
 async fn pulls_by_tag_and_by_digest() {
     let (state, server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let images = open(state.path()).await;
-    for (name, made) in [("g", image(&two_layers(), gzip)), ("z", image(&two_layers(), zstd)), ("p", image(&two_layers(), <[u8]>::to_vec))] {
+    for (name, made) in [
+        ("g", image(&two_layers(), gzip)),
+        ("z", image(&two_layers(), zstd)),
+        ("p", image(&two_layers(), <[u8]>::to_vec)),
+    ] {
         server.add(name, "1", &made);
         let pulled = pull(&images, &server, &format!("{name}:1")).await.unwrap();
         assert_eq!(pulled.id(), &made.id());
@@ -40,7 +44,10 @@ async fn an_index_leads_to_the_platform() {
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &made.manifest);
     entry["platform"] = json!({"os": "linux", "architecture": Platform::host().architecture});
     let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
-    server.put("/v2/multi/manifests/1", Reply::new(200, index.as_bytes()).header("content-type", "application/vnd.oci.image.index.v1+json"));
+    server.put(
+        "/v2/multi/manifests/1",
+        Reply::new(200, index.as_bytes()).header("content-type", "application/vnd.oci.image.index.v1+json"),
+    );
     let pulled = pull(&images, &server, "multi:1").await.unwrap();
     // The index's digest is what a user pins.
     assert_eq!(pulled.repo_digests(), [server.reference(&format!("multi@{}", Digest::of(index.as_bytes())))]);
@@ -178,7 +185,11 @@ async fn credentials_go_to_the_registry_and_its_token_server_only() {
     assert!(!elsewhere.headers("/cdn").contains_key("authorization"));
     // Refused all the same.
     for _ in 0..2 {
-        server.script("/v2/a/manifests/2", Reply::new(401, br#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#).header("www-authenticate", "Basic realm=\"x\""));
+        server.script(
+            "/v2/a/manifests/2",
+            Reply::new(401, br#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#)
+                .header("www-authenticate", "Basic realm=\"x\""),
+        );
     }
     let error = images.pull(&server.reference("a:2"), &auth, None).await.unwrap_err();
     assert_eq!(error.code(), Code::Unauthenticated);

@@ -69,7 +69,9 @@ impl Server {
                     let reply = answer(&shelf, &request);
                     async move { Ok::<_, Infallible>(reply) }
                 });
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
             }
         });
         server
@@ -89,7 +91,8 @@ impl Server {
     }
 
     pub fn add(&self, repository: &str, tag: &str, image: &Made) {
-        let manifest = Reply::new(200, &image.manifest).header("content-type", "application/vnd.oci.image.manifest.v1+json");
+        let manifest =
+            Reply::new(200, &image.manifest).header("content-type", "application/vnd.oci.image.manifest.v1+json");
         self.put(&format!("/v2/{repository}/manifests/{tag}"), manifest.clone());
         self.put(&format!("/v2/{repository}/manifests/{}", image.digest()), manifest);
         for blob in [&image.config].into_iter().chain(&image.layers) {
@@ -126,9 +129,13 @@ fn answer(shelf: &Mutex<Shelf>, request: &Request<Incoming>) -> Response<Body> {
         response = response.header(*name, value);
     }
     let mut body = reply.body;
-    let range = request.headers().get("range").and_then(|range| range.to_str().ok()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let range = request
+        .headers()
+        .get("range")
+        .and_then(|range| range.to_str().ok()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     if let (Some(from), true, StatusCode::OK) = (range, honest, reply.status) {
-        response = response.status(206).header("content-range", format!("bytes {from}-{}/{}", body.len() - 1, body.len()));
+        response =
+            response.status(206).header("content-range", format!("bytes {from}-{}/{}", body.len() - 1, body.len()));
         body = body.split_off(from);
     }
     let body: Body = match reply.cut {
