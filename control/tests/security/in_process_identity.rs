@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_control::auth::Identity;
-use gantry_control::control::{Config, Control};
-use gantry_env::Env;
 use gantry_pki::{Authority, Profile, Reloading, tls};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -13,6 +11,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::house::House;
 
 const WHO_AM_I: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
@@ -43,33 +43,6 @@ const IDENTITY_HEADERS: [&str; 24] = [
     "remote-user",
     "x-user",
 ];
-
-struct House {
-    _root: tempfile::TempDir,
-    env: Env,
-    control: Control,
-}
-
-async fn house() -> House {
-    let root = tempfile::tempdir().unwrap();
-    let env = Env::system();
-    let config = Config {
-        data_dir: root.path().join("control"),
-        admin_kubeconfig: root.path().join("admin.kubeconfig"),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        advertise: "127.0.0.1".parse().unwrap(),
-        addresses: Vec::new(),
-        hostname: "localhost".to_owned(),
-        service_cidr: "10.96.0.0/16".parse().unwrap(),
-        pod_cidr: "10.244.0.0/16".parse().unwrap(),
-        node_cidr_mask: 24,
-        cluster_domain: "cluster.local".to_owned(),
-        run_controllers: false,
-        env: env.clone(),
-    };
-    let control = Control::start(config).await.unwrap();
-    House { _root: root, env, control }
-}
 
 fn request(method: Method, path: &str, extra: &[(&'static str, &str)]) -> Request<Full<Bytes>> {
     let mut request = Request::builder().method(method.clone()).uri(format!("https://localhost{path}"));
@@ -117,7 +90,7 @@ impl House {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_is_who_its_credential_says_whatever_it_sends() {
-    let house = house().await;
+    let house = House::start().await;
     let plain = Profile::client("somebody", None);
     for h2 in [false, true] {
         for path in ["/api/v1/namespaces", "/api", "/metrics", "/version"] {
@@ -158,7 +131,7 @@ async fn a_client_is_who_its_credential_says_whatever_it_sends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_process_the_composer_says_who_it_is() {
-    let house = house().await;
+    let house = House::start().await;
     let client = house.control.client(Identity::component("system:kube-scheduler"));
     let mut asked = request(Method::POST, WHO_AM_I, &[]).map(|_| {
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string().into_bytes()
