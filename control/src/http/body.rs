@@ -6,7 +6,9 @@ use gantry_kube::Status;
 use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
+use parking_lot::Mutex;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -40,20 +42,64 @@ where
     body.map_err(|error| BodyError(error.into())).boxed_unsync()
 }
 
-/// Reads a request body to its end, or refuses it: 413 past the limit, 408 where it never ends.
-pub async fn read(body: Body) -> Result<Bytes, Status> {
-    if body.size_hint().lower() > BODY_MAX_BYTES as u64 {
-        return Err(Status::too_large(BODY_MAX_BYTES));
+/// What is still read of a body that is refused: a client that is cut off in the middle of sending sees a broken
+/// connection instead of the answer.
+const DRAIN_MAX_BYTES: usize = 16 * 1024 * 1024;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A request's body until somebody reads it.
+#[derive(Clone)]
+pub struct Unread(Arc<Mutex<Option<Body>>>);
+
+impl Unread {
+    pub fn new(body: Body) -> Unread {
+        Unread(Arc::new(Mutex::new(Some(body))))
     }
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
+
+    fn take(&self) -> Option<Body> {
+        self.0.lock().take()
     }
-    match tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, BODY_MAX_BYTES).collect()).await {
-        Err(_) => Err(Status::new(408, "Timeout", "the request body did not arrive in time")),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Status::too_large(BODY_MAX_BYTES)),
-        Ok(Err(error)) => Err(Status::bad_request(format!("the request body could not be read: {error}"))),
+
+    /// Reads the body to its end, or refuses it: 413 past the limit, 408 where it never ends.
+    pub async fn read(&self) -> Result<Bytes, Status> {
+        let Some(mut body) = self.take() else { return Ok(Bytes::new()) };
+        if body.is_end_stream() {
+            return Ok(Bytes::new());
+        }
+        if body.size_hint().lower() > BODY_MAX_BYTES as u64 {
+            drain(body).await;
+            return Err(Status::too_large(BODY_MAX_BYTES));
+        }
+        let whole = tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(&mut body, BODY_MAX_BYTES).collect()).await;
+        match whole {
+            Err(_) => Err(Status::new(408, "Timeout", "the request body did not arrive in time")),
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                drain(body).await;
+                Err(Status::too_large(BODY_MAX_BYTES))
+            }
+            Ok(Err(error)) => Err(Status::bad_request(format!("the request body could not be read: {error}"))),
+        }
     }
+
+    /// Takes what nobody read off the wire.
+    pub async fn discard(&self) {
+        if let Some(body) = self.take() {
+            drain(body).await;
+        }
+    }
+}
+
+async fn drain(mut body: Body) {
+    let rest = async {
+        let mut left = DRAIN_MAX_BYTES;
+        while left > 0 {
+            let Some(Ok(frame)) = body.frame().await else { break };
+            left = left.saturating_sub(frame.data_ref().map_or(1, Bytes::len));
+        }
+    };
+    // Whatever a slow client still sends after this is cut off.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, rest).await;
 }
 
 #[cfg(test)]
@@ -62,6 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_past_the_limit_is_413() {
+        let read = async |body| Unread::new(body).read().await;
         assert_eq!(read(full(vec![b'x'; BODY_MAX_BYTES + 1])).await.unwrap_err().code, 413);
         let chunks = futures::stream::iter(vec![Bytes::from(vec![b'x'; 1024 * 1024]); 4]);
         assert_eq!(read(stream(chunks)).await.unwrap_err().code, 413);

@@ -168,7 +168,7 @@ impl Write {
     pub async fn read(call: Call, format: BodyFormat, received: Timestamp) -> Result<Write, Status> {
         let options = WriteOptions::read(&call.query, call.user_agent())?;
         let Call { parts, body, query, info, identity } = call;
-        let bytes = body::read(body.into_inner()).await?;
+        let bytes = body.read().await?;
         let call = Taken { parts, info, query, identity };
         Ok(Write { bytes, format, options, warnings: Mutex::default(), received, call })
     }

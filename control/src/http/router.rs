@@ -15,7 +15,7 @@ use http::{Request, Response, header};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::body::{self, Body, BoxError};
+use super::body::{self, Body, BoxError, Unread};
 use super::health::Health;
 use super::kubelet::Kubelets;
 use super::metrics::{Metrics, RequestLabels};
@@ -40,8 +40,7 @@ pub struct Server {
 /// A request on its way, its body still unread.
 pub struct Call {
     pub parts: Parts,
-    /// In a lock only so that a call may be looked at from several tasks.
-    pub body: parking_lot::Mutex<Body>,
+    pub body: Unread,
     pub query: Query,
     pub info: RequestInfo,
     pub identity: Identity,
@@ -73,7 +72,9 @@ impl Router {
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let labels = labels(&info);
         let server = self.0.clone();
-        let answered = AssertUnwindSafe(serve(server, parts, body, query, info)).catch_unwind().await;
+        let body = Unread::new(body);
+        let answered = AssertUnwindSafe(serve(server, parts, body.clone(), query, info)).catch_unwind().await;
+        body.discard().await;
         let response = match answered {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => respond::status(&status),
@@ -122,14 +123,14 @@ fn labels(info: &RequestInfo) -> RequestLabels {
 async fn serve(
     server: Arc<Server>,
     mut parts: Parts,
-    body: Body,
+    body: Unread,
     query: Query,
     info: RequestInfo,
 ) -> Result<Response<Body>, Status> {
     let identity = identify(&server, &mut parts)?;
     let identity = super::impersonation::exchange(&server, identity, &parts.headers)?;
     server.authorizer.check(&identity, &action(&info))?;
-    let call = Call { parts, body: parking_lot::Mutex::new(body), query, info, identity };
+    let call = Call { parts, body, query, info, identity };
     if call.info.is_resource {
         super::resources::serve(server, call).await
     } else {

@@ -1,0 +1,272 @@
+//! The API as its users see it: the control service alone, in a folder of its own, on real TLS, driven by the stock
+//! kubectl and by raw HTTP. Every bad input that is the API's to refuse is here.
+
+use gantry_tests::api::Api;
+use serde_json::{Value, json};
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn config_map(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": "v"}})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_creates_applies_edits_patches_and_deletes() {
+    let api = Api::start().await;
+    api.kubectl(&["create", "namespace", "demo"]).await.unwrap();
+    api.kubectl(&["-n", "demo", "create", "configmap", "a", "--from-literal=x=1"]).await.unwrap();
+    let file = api.file(
+        "cm.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b, namespace: demo}\ndata: {k: v, gone: x}\n",
+    );
+    assert!(api.kubectl(&["apply", "-f", &file]).await.unwrap().contains("created"));
+    let file =
+        api.file("cm.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b, namespace: demo}\ndata: {k: w}\n");
+    assert!(api.kubectl(&["apply", "-f", &file]).await.unwrap().contains("configured"));
+    assert!(api.kubectl(&["apply", "-f", &file]).await.unwrap().contains("unchanged"));
+    let data = || api.kubectl(&["-n", "demo", "get", "cm", "b", "-o", "jsonpath={.data}"]);
+    assert_eq!(data().await.unwrap(), r#"{"k":"w"}"#);
+    let patch = |kind: &'static str, patch: &'static str| {
+        api.kubectl_owned(["-n", "demo", "patch", "cm", "b", kind, "-p", patch].map(str::to_owned).to_vec())
+    };
+    patch("--type=merge", r#"{"data":{"m":"1"}}"#).await.unwrap();
+    patch("--type=json", r#"[{"op":"replace","path":"/data/m","value":"2"}]"#).await.unwrap();
+    patch("--type=strategic", r#"{"data":{"k":null}}"#).await.unwrap();
+    assert_eq!(data().await.unwrap(), r#"{"m":"2"}"#);
+    let refused = api.kubectl(&["apply", "--server-side", "-f", &file]).await.unwrap_err();
+    assert!(refused.contains("server-side apply"), "{refused}");
+    let table = api.kubectl(&["-n", "demo", "get", "cm"]).await.unwrap();
+    assert!(table.starts_with("NAME") && table.contains("DATA") && table.contains("AGE"), "{table}");
+    api.kubectl(&["-n", "demo", "delete", "cm", "b"]).await.unwrap();
+    let gone = api.kubectl(&["-n", "demo", "get", "cm", "b"]).await.unwrap_err();
+    assert!(gone.contains(r#"configmaps "b" not found"#), "{gone}");
+    api.kubectl(&["delete", "namespace", "demo", "--timeout=20s"]).await.unwrap();
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_bodies_are_refused_by_name() {
+    let api = Api::start().await;
+    let refuse = async |body: &str, content_type: &str, code: u16, words: &str| {
+        let answer = api.post_text(CONFIG_MAPS, body, content_type).await;
+        assert_eq!(answer.code, code, "{body:.80}: {}", answer.text());
+        assert!(answer.json()["message"].as_str().unwrap().contains(words), "{body:.80}: {}", answer.text());
+    };
+    let json_type = "application/json";
+    refuse(r#"{"metadata":{"name":"x""#, json_type, 400, "not valid JSON").await;
+    refuse("[]", json_type, 400, "an array").await;
+    refuse("metadata: [", "application/yaml", 400, "unrecognized").await;
+    refuse("x", "text/plain", 415, "text/plain").await;
+    refuse("nope", "application/vnd.kubernetes.protobuf", 400, "").await;
+    refuse(r#"{"kind":"Pod","metadata":{"name":"x"}}"#, json_type, 400, "Pod").await;
+    refuse(r#"{"apiVersion":"v2","metadata":{"name":"x"}}"#, json_type, 400, "v2").await;
+    refuse(r#"{"metadata":{"name":"x"},"data":{"a":1}}"#, json_type, 400, "data").await;
+    refuse(r#"{"metadata":{"name":"Bad_Name"}}"#, json_type, 422, "RFC 1123").await;
+    refuse(r#"{"metadata":{}}"#, json_type, 422, "name or generateName is required").await;
+    refuse(r#"{"metadata":{"name":"x","labels":{"-":"y"}}}"#, json_type, 422, "metadata.labels").await;
+    refuse(r#"{"metadata":{"name":"x","namespace":"other"}}"#, json_type, 400, "namespace").await;
+    refuse(r#"{"metadata":{"name":"x","resourceVersion":"1"}}"#, json_type, 400, "resourceVersion").await;
+    let deep = format!("{}{}", r#"{"a":"#.repeat(500), "}".repeat(500));
+    refuse(&deep, json_type, 400, "").await;
+    refuse(&"x".repeat(4 << 20), json_type, 413, "too large").await;
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unknown_and_duplicate_fields_follow_the_validation_that_is_asked_for() {
+    let api = Api::start().await;
+    let body = r#"{"metadata":{"name":"x"},"shiny":1,"data":{"a":"1","a":"2"}}"#;
+    let strict = api.post_text(&format!("{CONFIG_MAPS}?fieldValidation=Strict"), body, "application/json").await;
+    assert_eq!(strict.code, 400);
+    let words = strict.text();
+    assert!(words.contains("unknown field") && words.contains("duplicate field"), "{words}");
+    let warn = api.post_text(&format!("{CONFIG_MAPS}?dryRun=All"), body, "application/json").await;
+    assert_eq!((warn.code, warn.warnings.len()), (201, 2), "{:?}", warn.warnings);
+    let ignore =
+        api.post_text(&format!("{CONFIG_MAPS}?fieldValidation=Ignore&dryRun=All"), body, "application/json").await;
+    assert_eq!((ignore.code, ignore.warnings.len()), (201, 0));
+    // A dry run writes nothing.
+    assert_eq!(api.get(&format!("{CONFIG_MAPS}/x")).await.code, 404);
+    let odd = api.post_text(&format!("{CONFIG_MAPS}?fieldValidation=Odd"), body, "application/json").await;
+    assert_eq!(odd.code, 422);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stale_writes_conflict_and_preconditions_hold() {
+    let api = Api::start().await;
+    let made = api.post(CONFIG_MAPS, &config_map("x")).await;
+    assert_eq!(made.code, 201, "{}", made.text());
+    let mut stale = made.json();
+    let path = format!("{CONFIG_MAPS}/x");
+    let mut fresh = made.json();
+    fresh["data"]["k"] = json!("w");
+    assert_eq!(api.put(&path, &fresh).await.code, 200);
+    stale["data"]["k"] = json!("z");
+    let conflict = api.put(&path, &stale).await;
+    assert_eq!((conflict.code, conflict.json()["reason"].as_str()), (409, Some("Conflict")));
+    stale["metadata"]["resourceVersion"] = json!("");
+    stale["metadata"]["uid"] = json!("another");
+    assert_eq!(api.put(&path, &stale).await.code, 409);
+    let other = json!({"preconditions": {"uid": "another"}});
+    assert_eq!(api.delete(&path, &other).await.code, 409);
+    assert_eq!(api.delete(&path, &json!({"dryRun": ["All"]})).await.code, 200);
+    assert_eq!(api.get(&path).await.code, 200);
+    assert_eq!(api.delete(&path, &json!({"preconditions": {"uid": made.json()["metadata"]["uid"]}})).await.code, 200);
+    assert_eq!(api.get(&path).await.code, 404);
+    assert_eq!(api.post(CONFIG_MAPS, &config_map("y")).await.code, 201);
+    assert_eq!(api.post(CONFIG_MAPS, &config_map("y")).await.json()["reason"], "AlreadyExists");
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_honoured_is_refused() {
+    let api = Api::start().await;
+    for (path, code, words) in [
+        ("/api/v1/pods?shiny=1", 400, "shiny"),
+        ("/api/v1/pods?fieldSelector=spec.shiny%3D1", 400, "field label not supported: spec.shiny"),
+        ("/api/v1/pods?labelSelector=a%20b%20c", 400, ""),
+        ("/api/v1/pods?continue=zzz", 400, "continue"),
+        ("/api/v1/pods?resourceVersion=99999999", 504, "Too large resource version"),
+        ("/api/v1/pods?resourceVersionMatch=Exact", 422, "resourceVersionMatch"),
+        ("/api/v1/pods?watch=1&resourceVersion=1", 410, "too old resource version"),
+        ("/api/v1/pods?watch=1&sendInitialEvents=true", 422, "NotOlderThan"),
+        ("/api/v1/namespaces/default/nodes", 404, "could not find"),
+        ("/apis/shiny/v1/things", 404, "could not find"),
+        ("/api/v1/namespaces/default/pods/x/proxy", 404, "could not find"),
+        ("/nothing", 404, "could not find"),
+    ] {
+        let answer = api.get(path).await;
+        assert_eq!(answer.code, code, "{path}: {}", answer.text());
+        assert!(answer.text().contains(words), "{path}: {}", answer.text());
+    }
+    assert_eq!(api.get_as("/api/v1/pods", "text/html").await.code, 406);
+    assert_eq!(api.post("/api/v1/pods", &json!({})).await.code, 405);
+    let apply = api.send("PATCH", &format!("{CONFIG_MAPS}/x"), "{}", "application/apply-patch+yaml").await;
+    assert_eq!(apply.code, 415);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_header_makes_an_identity() {
+    let api = Api::start().await;
+    for (name, value) in [
+        ("X-Remote-User", "admin"),
+        ("X-Remote-Group", "system:masters"),
+        ("Impersonate-User", "admin"),
+        ("Authorization", "Bearer forged"),
+        ("Authorization", "Basic YWRtaW46YWRtaW4="),
+        ("X-Forwarded-User", "admin"),
+        ("Identity", "admin"),
+    ] {
+        assert_eq!(api.anonymous("/api/v1/pods", Some((name, value))).await.code, 401, "{name}: {value}");
+    }
+    assert_eq!(api.anonymous("/livez", None).await.code, 200);
+    assert_eq!(api.anonymous("/version", None).await.code, 401);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_come_in_pages_and_watches_follow_them() {
+    let api = Api::start().await;
+    let collection = "/api/v1/namespaces/kube-public/configmaps";
+    for i in 0..5 {
+        assert_eq!(api.post(collection, &config_map(&format!("c{i}"))).await.code, 201);
+    }
+    let mut names = Vec::new();
+    let mut token = String::new();
+    let revision = loop {
+        let page = api.get(&format!("{collection}?limit=2&continue={token}")).await.json();
+        names.extend(page["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].clone()));
+        // A write between two pages is not seen by the later ones.
+        api.post(collection, &config_map(&format!("z{}", names.len()))).await;
+        match page["metadata"]["continue"].as_str() {
+            Some(next) => token = next.to_owned(),
+            None => break page["metadata"]["resourceVersion"].as_str().unwrap().to_owned(),
+        }
+    };
+    assert_eq!(names.iter().filter(|n| n.as_str().unwrap().starts_with('c')).count(), 5);
+    assert!(!names.iter().any(|n| n.as_str().unwrap().starts_with('z')), "{names:?}");
+    let watch = api.get(&format!("{collection}?watch=1&resourceVersion={revision}&timeoutSeconds=1")).await;
+    let seen: Vec<Value> = watch.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(seen.len() >= 3 && seen.iter().all(|e| e["type"] == "ADDED"), "{seen:?}");
+    let streamed = api
+        .get(&format!(
+            "{collection}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1"
+        ))
+        .await;
+    let last: Value = serde_json::from_str(streamed.text().lines().last().unwrap()).unwrap();
+    assert_eq!(last["type"], "BOOKMARK");
+    assert_eq!(last["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_owns_its_address_and_ports_until_it_goes() {
+    let api = Api::start().await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
+    let ports = json!([{"port": 80}, {"port": 81, "name": "b"}]);
+    let first = api
+        .post(
+            services,
+            &service("a", json!({"type": "NodePort", "ports": [{"port": 80, "name": "a"}, {"port": 81, "name": "b"}]})),
+        )
+        .await;
+    assert_eq!(first.code, 201, "{} {ports}", first.text());
+    let (ip, port) = (first.json()["spec"]["clusterIP"].clone(), first.json()["spec"]["ports"][0]["nodePort"].clone());
+    assert_ne!(port, first.json()["spec"]["ports"][1]["nodePort"]);
+    let address = format!("/apis/networking.k8s.io/v1/ipaddresses/{}", ip.as_str().unwrap());
+    assert_eq!(api.get(&address).await.json()["spec"]["parentRef"]["name"], "a");
+    let taken = service("b", json!({"clusterIP": ip, "ports": [{"port": 80}]}));
+    assert_eq!(api.post(services, &taken).await.code, 422);
+    let taken = service("b", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}));
+    assert_eq!(api.post(services, &taken).await.code, 422);
+    let outside = service("b", json!({"clusterIP": "192.0.2.1", "ports": [{"port": 80}]}));
+    assert_eq!(api.post(services, &outside).await.code, 422);
+    assert_eq!(api.delete(&format!("{services}/a"), &json!({})).await.code, 200);
+    assert_eq!(api.get(&address).await.code, 404);
+    assert_eq!(api.post(services, &taken).await.code, 201);
+    let headless = service("h", json!({"clusterIP": "None", "ports": [{"port": 80}]}));
+    assert_eq!(api.post(services, &headless).await.json()["spec"]["clusterIPs"], json!(["None"]));
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_bound_once_and_its_steps_are_kept() {
+    let api = Api::start_without_loops().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let account = json!({"metadata": {"name": "default"}});
+    api.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let made = api.post(pods, &pod).await;
+    assert_eq!(made.code, 201, "{}", made.text());
+    assert_eq!(made.json()["status"]["phase"], "Pending");
+    let binding = |node: &str| json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": node}});
+    assert_eq!(api.post(&format!("{pods}/p/binding"), &binding("n1")).await.code, 201);
+    assert_eq!(api.post(&format!("{pods}/p/binding"), &binding("n2")).await.code, 409);
+    assert_eq!(api.get(&format!("{pods}/p")).await.json()["spec"]["nodeName"], "n1");
+    let uid = made.json()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let trace = api.get(&format!("/debug/gantry/trace/{uid}")).await.json();
+    let steps: Vec<u64> = trace["steps"].as_array().unwrap().iter().filter_map(|s| s["step"].as_u64()).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 6]);
+    // A pod on a node stays for its grace; asked again with none, it goes.
+    let leaving = api.delete(&format!("{pods}/p"), &json!({})).await.json();
+    assert_eq!(leaving["metadata"]["deletionGracePeriodSeconds"], 30);
+    assert_eq!(api.get(&format!("{pods}/p")).await.code, 200);
+    assert_eq!(api.delete(&format!("{pods}/p"), &json!({"gracePeriodSeconds": 0})).await.code, 200);
+    assert_eq!(api.get(&format!("{pods}/p")).await.code, 404);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_is_there_after_a_restart() {
+    let api = Api::start().await;
+    for i in 0..20 {
+        assert_eq!(api.post(CONFIG_MAPS, &config_map(&format!("c{i}"))).await.code, 201);
+    }
+    let before = api.get(&format!("{CONFIG_MAPS}/c7")).await.json();
+    let api = api.restart().await;
+    assert_eq!(api.get(&format!("{CONFIG_MAPS}/c7")).await.json(), before);
+    api.stop().await;
+}
