@@ -26,6 +26,7 @@ use crate::trace::Trace;
 use crate::{controllers, scheduler};
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+const RELEASE_POLL: Duration = Duration::from_millis(5);
 const STORE_FILE: &str = "store.redb";
 const DNS_OFFSET: u32 = 10;
 
@@ -144,7 +145,8 @@ impl Control {
         &self.router
     }
 
-    /// Ends watches and loops, lets open requests end, and persists what the store still holds in memory.
+    /// Ends watches and loops, lets open requests end, persists what the store still holds in memory, and lets go of its
+    /// file.
     pub async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();
@@ -153,6 +155,17 @@ impl Control {
         }
         if let Err(error) = self.store.persist_heartbeats().await {
             tracing::warn!(error = chain(&error), "the last heartbeats were not persisted");
+        }
+        let Control { store, router, .. } = self;
+        drop(router);
+        // In-process clients and the cache's feed let go of the store in tasks of their own.
+        let released = async {
+            while Arc::strong_count(&store) > 1 {
+                tokio::time::sleep(RELEASE_POLL).await;
+            }
+        };
+        if tokio::time::timeout(STOP_TIMEOUT, released).await.is_err() {
+            tracing::warn!("the store is still in use, its file stays open");
         }
     }
 
