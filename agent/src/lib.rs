@@ -1,7 +1,15 @@
-//! The node agent.
+//! The node agent: it makes the runtime do what the API (or a file) says a pod should be, and says back what came of it.
+//!
+//! A pod comes from a [`source`] (the API, a manifest folder, the checkpoint of an earlier life). [`pods`] is the one task
+//! that owns the maps: it admits pods and gives each a worker. A worker ([`pod`]) observes over CRI ([`runtime`]), plans
+//! (`pod/plan.rs`), applies, and reports a status. [`volume`] and `pod/env.rs` bring the pod its files and environment,
+//! [`probe`] asks containers how they are, [`events`] tells users what happened, [`node`] keeps the Node and its Lease,
+//! and [`server`] is the kubelet API on port 10250.
 
 #![forbid(unsafe_code)]
 
-pub mod node;
-pub mod server;
-pub mod trace;
+pub mod config;
+pub mod pod;
+pub mod runtime;
+
+pub use config::Config;

@@ -1,0 +1,74 @@
+//! What the agent is told at its start.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tonic::transport::Channel;
+
+/// The version of the Kubernetes API that this agent speaks, as `kubectl get nodes` shows it.
+pub const KUBELET_VERSION: &str = "v1.36.0";
+/// Pods that a node takes, unless it is told otherwise.
+pub const PODS_MAX: i64 = 110;
+
+/// Everything that differs between nodes, and between a node and a test.
+#[derive(Clone)]
+pub struct Config {
+    pub node_name: String,
+    pub node_ip: IpAddr,
+    /// What outlives a reboot: checkpoints, volumes on disk (`/var/lib/gantry/pods`).
+    pub data_dir: PathBuf,
+    /// What does not: volumes that hold secrets (`/run/gantry`).
+    pub run_dir: PathBuf,
+    /// Where container logs lie (`/var/log/pods`).
+    pub log_dir: PathBuf,
+    /// Manifests of static pods (`/etc/gantry/manifests`).
+    pub static_pod_dir: Option<PathBuf>,
+    pub cluster_dns: Vec<IpAddr>,
+    pub cluster_domain: String,
+    /// The host's resolver configuration (`/etc/resolv.conf`).
+    pub resolv_conf: PathBuf,
+    /// Where the kubelet API listens; `None` on a hollow node.
+    pub listen: Option<SocketAddr>,
+    /// TLS of the kubelet API: it asks for, and does not require, a client certificate of the cluster's CA.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The cgroup under which pods lie (`/gantry`).
+    pub cgroup_root: String,
+    /// The runtime.
+    pub cri: Channel,
+    /// Pods that the node takes at most.
+    pub max_pods: i64,
+    /// Whether volumes in memory are mounted; on a hollow node they are plain folders.
+    pub mounts: bool,
+    /// Labels that the node registers with, beside the standard ones.
+    pub labels: Vec<(String, String)>,
+    /// Resources kept back from pods: thousandths of a core, and bytes.
+    pub reserved_cpu_milli: i64,
+    pub reserved_memory_bytes: i64,
+}
+
+impl Config {
+    /// A node with the standard folders and the cluster's standard addresses.
+    pub fn new(node_name: impl Into<String>, node_ip: IpAddr, cri: Channel) -> Config {
+        Config {
+            node_name: node_name.into(),
+            node_ip,
+            data_dir: "/var/lib/gantry/pods".into(),
+            run_dir: "/run/gantry".into(),
+            log_dir: "/var/log/pods".into(),
+            static_pod_dir: Some("/etc/gantry/manifests".into()),
+            cluster_dns: vec![IpAddr::from([10, 96, 0, 10])],
+            cluster_domain: "cluster.local".to_owned(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            listen: Some(SocketAddr::from(([0, 0, 0, 0], 10250))),
+            tls: None,
+            cgroup_root: "/gantry".to_owned(),
+            cri,
+            max_pods: PODS_MAX,
+            mounts: true,
+            labels: Vec::new(),
+            reserved_cpu_milli: 0,
+            reserved_memory_bytes: 0,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What a pod's spec asks of the agent, as far as planning needs to know.
+
+use gantry_kube::Object;
+use gantry_kube::defaults::pull_policy;
+use gantry_kube::pod::{containers, init_containers, is_sidecar};
+use serde_json::Value;
+
+/// What is to become of the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    Run,
+    /// It was rejected, or its deadline passed: nothing of it runs, its records stay.
+    Fail {
+        grace_seconds: i64,
+    },
+    /// It is being deleted: its containers get `grace_seconds` to end; its records stay until the API forgets it.
+    Stop {
+        grace_seconds: i64,
+    },
+    /// No source knows it any more: nothing of it stays.
+    Forget {
+        grace_seconds: i64,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+impl RestartPolicy {
+    /// Whether a container that ended with `exit_code` is run again.
+    pub fn restarts(self, exit_code: i32) -> bool {
+        match self {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => exit_code != 0,
+            RestartPolicy::Never => false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedContainer {
+    pub name: String,
+    pub image: String,
+    pub pull: PullPolicy,
+    /// An init container that goes on beside the others.
+    pub sidecar: bool,
+    /// Changes when the container must be made anew: its name and image.
+    pub hash: String,
+    pub startup_probe: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub uid: String,
+    pub namespace: String,
+    pub name: String,
+    pub goal: Goal,
+    pub restart: RestartPolicy,
+    pub grace_seconds: i64,
+    pub init: Vec<WantedContainer>,
+    pub containers: Vec<WantedContainer>,
+}
+
+impl Wanted {
+    pub fn from_object(pod: &Object, goal: Goal) -> Wanted {
+        Wanted {
+            uid: pod.uid().to_owned(),
+            namespace: pod.namespace().to_owned(),
+            name: pod.name().to_owned(),
+            goal,
+            restart: match pod.str_at("/spec/restartPolicy") {
+                "Never" => RestartPolicy::Never,
+                "OnFailure" => RestartPolicy::OnFailure,
+                _ => RestartPolicy::Always,
+            },
+            grace_seconds: grace_seconds(pod),
+            init: init_containers(pod).iter().map(container).collect(),
+            containers: containers(pod).iter().map(container).collect(),
+        }
+    }
+
+    /// Every container, init containers first.
+    pub fn all(&self) -> impl Iterator<Item = &WantedContainer> {
+        self.init.iter().chain(&self.containers)
+    }
+
+    pub fn container(&self, name: &str) -> Option<&WantedContainer> {
+        self.all().find(|c| c.name == name)
+    }
+
+    pub fn is_sidecar(&self, name: &str) -> bool {
+        self.init.iter().any(|c| c.name == name && c.sidecar)
+    }
+
+    /// `name_namespace(uid)`, as messages name a pod.
+    pub fn full_name(&self) -> String {
+        format!("{}_{}({})", self.name, self.namespace, self.uid)
+    }
+}
+
+/// The default of the Pod API.
+const GRACE_DEFAULT_SECONDS: i64 = 30;
+
+/// How long the pod's containers may take to end: what the deletion said, else what the spec says.
+pub fn grace_seconds(pod: &Object) -> i64 {
+    let asked = pod.i64_at("/metadata/deletionGracePeriodSeconds").filter(|_| pod.deletion_timestamp().is_some());
+    asked.or_else(|| pod.i64_at("/spec/terminationGracePeriodSeconds")).unwrap_or(GRACE_DEFAULT_SECONDS).max(0)
+}
+
+fn container(value: &Value) -> WantedContainer {
+    let text = |key: &str| value[key].as_str().unwrap_or("").to_owned();
+    let image = text("image");
+    let policy = value["imagePullPolicy"].as_str().unwrap_or_else(|| pull_policy(&image));
+    WantedContainer {
+        name: text("name"),
+        pull: match policy {
+            "Always" => PullPolicy::Always,
+            "Never" => PullPolicy::Never,
+            _ => PullPolicy::IfNotPresent,
+        },
+        sidecar: is_sidecar(value),
+        hash: format!("{:016x}", fnv1a(image.as_bytes())),
+        startup_probe: value["startupProbe"].is_object(),
+        image,
+    }
+}
+
+/// FNV-1a: a hash that stays the same over versions and hosts; nothing rests on its strength.
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
