@@ -11,5 +11,6 @@
 pub mod config;
 pub mod pod;
 pub mod runtime;
+pub mod volume;
 
 pub use config::Config;

@@ -1,0 +1,51 @@
+use serde_json::json;
+
+use super::*;
+use crate::pod::want::{Goal, Wanted};
+
+fn pod(spec: Value) -> Object {
+    Object::from_value(json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": spec})).unwrap()
+}
+
+fn image() -> ImageFacts {
+    ImageFacts { image_ref: "sha256:1".into(), uid: Some(0), username: String::new(), size_bytes: 1 }
+}
+
+fn make(pod: &Object, variables: Vec<(String, String)>) -> Result<ContainerConfig, SpecError> {
+    let wanted = Wanted::from_object(pod, Goal::Run);
+    let spec = &pod.array_at("/spec/containers")[0];
+    let image = image();
+    let given = Given { attempt: 2, image: &image, variables, mounts: Vec::new(), node_memory_bytes: 1 << 30 };
+    container(pod, spec, &wanted.containers[0], given)
+}
+
+#[test]
+fn a_sandbox_lies_under_its_class_and_publishes_host_ports_only() {
+    let one = pod(json!({"containers": [{"name": "c", "ports": [
+        {"containerPort": 80}, {"containerPort": 81, "hostPort": 8081, "protocol": "UDP"}]}]}));
+    let config = sandbox(&one, 3, DnsConfig::default(), "/gantry", "/var/log/pods");
+    let linux = config.linux.unwrap();
+    assert_eq!(linux.cgroup_parent, "/gantry/besteffort/podu");
+    assert_eq!(config.log_directory, "/var/log/pods/ns_p_u");
+    assert_eq!(config.port_mappings.len(), 1);
+    assert_eq!(config.port_mappings[0].host_port, 8081);
+    assert_eq!(linux.resources.unwrap().cpu_shares, 2);
+}
+
+#[test]
+fn commands_are_expanded_and_the_log_is_the_attempts() {
+    let one = pod(json!({"containers": [{"name": "c", "image": "i", "command": ["$(A)", "$$(A)"]}]}));
+    let config = make(&one, vec![("A".into(), "x".into())]).unwrap();
+    assert_eq!(config.command, ["x", "$(A)"]);
+    assert_eq!(config.log_path, "c/2.log");
+    assert_eq!(config.image.unwrap().user_specified_image, "i");
+}
+
+#[test]
+fn root_is_refused_where_the_pod_says_so() {
+    let one = pod(json!({"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c", "image": "i"}]}));
+    assert!(matches!(make(&one, Vec::new()), Err(SpecError::ImageRunsAsRoot { .. })));
+    let other = pod(json!({"securityContext": {"runAsNonRoot": true, "runAsUser": 7}, "containers": [{"name": "c"}]}));
+    let security = make(&other, Vec::new()).unwrap().linux.unwrap().security_context.unwrap();
+    assert_eq!(security.run_as_user.unwrap().value, 7);
+}

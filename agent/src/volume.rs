@@ -1,0 +1,325 @@
+//! The volumes of pods: made before their sandbox, kept current while they run, gone after them.
+//!
+//! What is secret (Secrets, tokens, projections) lies under the run folder, which is in memory; the rest under the data
+//! folder, which outlives a reboot, so that a pod can start again while the API server is away.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use gantry_client::{Client, ClientError};
+use gantry_cri::v1::Mount;
+use gantry_env::{Env, chain};
+use gantry_kube::pod::resources::quantity;
+use gantry_kube::{Object, Ref, Resource, resource};
+use serde_json::Value;
+
+use crate::pod::cri::{SpecError, bind};
+use crate::pod::env::{EnvError, PodFacts};
+
+pub mod atomic;
+pub mod payload;
+pub mod token;
+
+use atomic::Payload;
+
+/// Why a volume is not there, in the words of a FailedMount event.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    #[error("{kind} \"{name}\" not found")]
+    Missing { kind: &'static str, name: String },
+    #[error("{kind} references non-existent config key: {key} (in \"{name}\")")]
+    Key { kind: &'static str, name: String, key: String },
+    #[error("path {0:?} leaves the volume")]
+    Path(String),
+    #[error("volumes of kind {0:?} are not supported")]
+    Kind(String),
+    #[error("projections of kind {0:?} are not supported")]
+    Projection(String),
+    #[error("hostPath type check failed: {path} is not {wanted}")]
+    HostPath { path: String, wanted: &'static str },
+    #[error("cannot {doing} {path}")]
+    File {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("failed to fetch {what}")]
+    Api {
+        what: String,
+        #[source]
+        source: ClientError,
+    },
+    #[error(transparent)]
+    Field(#[from] EnvError),
+}
+
+/// A failed volume by its name.
+#[derive(Debug, thiserror::Error)]
+#[error("MountVolume.SetUp failed for volume {volume:?} : {}", chain(.source))]
+pub struct MountError {
+    pub volume: String,
+    pub source: VolumeError,
+}
+
+/// The volumes of this node's pods.
+#[derive(Clone)]
+pub struct Volumes {
+    pub data_dir: PathBuf,
+    pub run_dir: PathBuf,
+    /// Whether tmpfs may be mounted.
+    pub mounts: bool,
+    pub client: Client,
+    pub tokens: token::Tokens,
+    pub env: Env,
+}
+
+/// A volume's kind is the one key beside its name.
+fn kind_of(volume: &Value) -> &str {
+    let keys = volume.as_object().into_iter().flatten();
+    keys.map(|(k, _)| k.as_str()).find(|k| *k != "name").unwrap_or("emptyDir")
+}
+
+fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError {
+    let path = path.to_owned();
+    move |source| VolumeError::File { doing, path, source }
+}
+
+impl Volumes {
+    /// The pod's folder on disk.
+    pub fn pod_folder(&self, uid: &str) -> PathBuf {
+        self.data_dir.join(uid)
+    }
+
+    fn memory_folder(&self, uid: &str) -> PathBuf {
+        self.run_dir.join("pods").join(uid)
+    }
+
+    /// Where a volume lies on the host.
+    pub fn host_path(&self, pod: &Object, volume: &Value) -> PathBuf {
+        let name = volume["name"].as_str().unwrap_or("");
+        let below = |root: PathBuf, kind: &str| root.join("volumes").join(format!("kubernetes.io~{kind}")).join(name);
+        match kind_of(volume) {
+            "hostPath" => PathBuf::from(volume["hostPath"]["path"].as_str().unwrap_or("")),
+            "secret" => below(self.memory_folder(pod.uid()), "secret"),
+            "projected" => below(self.memory_folder(pod.uid()), "projected"),
+            "configMap" => below(self.pod_folder(pod.uid()), "configmap"),
+            "downwardAPI" => below(self.pod_folder(pod.uid()), "downward-api"),
+            _ => below(self.pod_folder(pod.uid()), "empty-dir"),
+        }
+    }
+
+    /// Makes or renews every volume of the pod. Idempotent.
+    pub async fn prepare(&self, pod: &Object, facts: &PodFacts) -> Result<(), MountError> {
+        for volume in pod.array_at("/spec/volumes") {
+            let name = volume["name"].as_str().unwrap_or("").to_owned();
+            self.prepare_one(pod, volume, facts).await.map_err(|source| MountError { volume: name, source })?;
+        }
+        Ok(())
+    }
+
+    async fn prepare_one(&self, pod: &Object, volume: &Value, facts: &PodFacts) -> Result<(), VolumeError> {
+        let path = self.host_path(pod, volume);
+        let group = pod.i64_at("/spec/securityContext/fsGroup").and_then(|g| u32::try_from(g).ok());
+        let mut out = Payload::new();
+        match kind_of(volume) {
+            "emptyDir" => return self.empty_dir(&volume["emptyDir"], &path, group),
+            "hostPath" => return host_path_check(&volume["hostPath"]),
+            "configMap" => {
+                let source = &volume["configMap"];
+                let object = self.object(&resource::CONFIG_MAP, pod, source["name"].as_str().unwrap_or("")).await;
+                let object = match object {
+                    // The files of before the reboot are better than none.
+                    Err(error) if error.is_unreachable() && path.join("..data").exists() => return Ok(()),
+                    other => other?,
+                };
+                payload::from_object(object.as_ref(), "configmap", source, payload::default_mode(source), &mut out)?;
+            }
+            "secret" => {
+                let source = &volume["secret"];
+                let object = self.object(&resource::SECRET, pod, source["secretName"].as_str().unwrap_or("")).await?;
+                payload::from_object(object.as_ref(), "secret", source, payload::default_mode(source), &mut out)?;
+            }
+            "downwardAPI" => {
+                let source = &volume["downwardAPI"];
+                payload::from_downward(pod, source, payload::default_mode(source), facts, &mut out)?;
+            }
+            "projected" => self.projected(pod, &volume["projected"], facts, &mut out).await?,
+            other => return Err(VolumeError::Kind(other.to_owned())),
+        }
+        atomic::write(&path, &out, group, &self.env).map(|_| ()).map_err(file_error("write the files of", &path))
+    }
+
+    async fn projected(
+        &self,
+        pod: &Object,
+        projected: &Value,
+        facts: &PodFacts,
+        out: &mut Payload,
+    ) -> Result<(), VolumeError> {
+        let mode = payload::default_mode(projected);
+        for source in projected["sources"].as_array().into_iter().flatten() {
+            let kind = source.as_object().and_then(|m| m.keys().next()).cloned().unwrap_or_default();
+            let inner = &source[&kind];
+            let name = inner["name"].as_str().unwrap_or("");
+            match kind.as_str() {
+                "configMap" => {
+                    let object = self.object(&resource::CONFIG_MAP, pod, name).await?;
+                    payload::from_object(object.as_ref(), "configmap", inner, mode, out)?;
+                }
+                "secret" => {
+                    let object = self.object(&resource::SECRET, pod, name).await?;
+                    payload::from_object(object.as_ref(), "secret", inner, mode, out)?;
+                }
+                "downwardAPI" => payload::from_downward(pod, inner, mode, facts, out)?,
+                "serviceAccountToken" => {
+                    let token = self.tokens.token(&self.client, pod, inner, &self.env).await;
+                    let token = token.map_err(|source| VolumeError::Api { what: "token".to_owned(), source })?;
+                    let mode = u32::try_from(mode).unwrap_or(0o644);
+                    payload::insert(out, inner["path"].as_str().unwrap_or(""), token.into_bytes(), mode)?;
+                }
+                other => return Err(VolumeError::Projection(other.to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    async fn object(&self, kind: &'static Resource, pod: &Object, name: &str) -> Result<Option<Object>, VolumeError> {
+        let found = self.client.find(kind, &Ref::new(pod.namespace(), name)).await;
+        found.map_err(|source| VolumeError::Api { what: format!("{} {name:?}", kind.singular), source })
+    }
+
+    fn empty_dir(&self, source: &Value, path: &Path, group: Option<u32>) -> Result<(), VolumeError> {
+        if path.exists() && !(source["medium"] == "Memory" && self.mounts && !is_mount_point(path)) {
+            return Ok(());
+        }
+        fs::create_dir_all(path).map_err(file_error("make", path))?;
+        if source["medium"] == "Memory" && self.mounts {
+            let limit = quantity(&source["sizeLimit"]).map(|q| format!(",size={}", q.value())).unwrap_or_default();
+            mount_tmpfs(path, &format!("mode=0777{limit}"))?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(file_error("open", path))?;
+        if let Some(gid) = group {
+            std::os::unix::fs::chown(path, None, Some(gid)).map_err(file_error("give to its group", path))?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o2777)).map_err(file_error("open", path))?;
+        }
+        Ok(())
+    }
+
+    /// What one container mounts of the pod's volumes.
+    pub fn binds(&self, pod: &Object, container: &Value) -> Result<Vec<Mount>, SpecError> {
+        let name = container["name"].as_str().unwrap_or("").to_owned();
+        let volumes = pod.array_at("/spec/volumes");
+        let mut out = Vec::new();
+        for mount in container["volumeMounts"].as_array().into_iter().flatten() {
+            let Some(volume) = volumes.iter().find(|v| v["name"] == mount["name"]) else {
+                let volume = mount["name"].as_str().unwrap_or("").to_owned();
+                return Err(SpecError::NoVolume { container: name, volume });
+            };
+            let mut path = self.host_path(pod, volume);
+            let sub = mount["subPath"].as_str().unwrap_or("");
+            if mount["subPathExpr"].as_str().is_some_and(|s| !s.is_empty()) {
+                return Err(SpecError::Unsupported { container: name, field: "volumeMounts.subPathExpr".to_owned() });
+            }
+            if !sub.is_empty() {
+                path = sub_path(&path, sub, volume, &name)?;
+            }
+            let made_from_objects = !matches!(kind_of(volume), "emptyDir" | "hostPath");
+            let readonly = mount["readOnly"] == true || made_from_objects;
+            let at = mount["mountPath"].as_str().unwrap_or("");
+            out.push(bind(at, path.to_string_lossy().into_owned(), readonly, &mount["mountPropagation"]));
+        }
+        Ok(out)
+    }
+
+    /// Unmounts and removes everything of the pod. Safe to call when there is nothing.
+    pub fn release(&self, uid: &str) -> Result<(), VolumeError> {
+        self.tokens.forget(uid);
+        for root in [self.pod_folder(uid), self.memory_folder(uid)] {
+            let memory = root.join("volumes").join("kubernetes.io~empty-dir");
+            for entry in fs::read_dir(&memory).into_iter().flatten().flatten() {
+                if is_mount_point(&entry.path()) {
+                    rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH)
+                        .map_err(|e| file_error("unmount", &entry.path())(e.into()))?;
+                }
+            }
+            let volumes = root.join("volumes");
+            match fs::remove_dir_all(&volumes) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(file_error("remove", &volumes)(error));
+                }
+                _ => {}
+            }
+        }
+        let _ = fs::remove_dir(self.memory_folder(uid));
+        Ok(())
+    }
+}
+
+impl VolumeError {
+    /// The API server gave no answer.
+    fn is_unreachable(&self) -> bool {
+        matches!(self, VolumeError::Api { source: ClientError::Transport { .. }, .. })
+    }
+}
+
+/// A path inside a volume that the agent alone writes; elsewhere a container could exchange it under our hands.
+fn sub_path(root: &Path, sub: &str, volume: &Value, container: &str) -> Result<PathBuf, SpecError> {
+    let name = volume["name"].as_str().unwrap_or("").to_owned();
+    let kind = match kind_of(volume) {
+        "emptyDir" => "emptyDir",
+        "hostPath" => "hostPath",
+        _ => "",
+    };
+    if !kind.is_empty() {
+        return Err(SpecError::SubPath { container: container.to_owned(), volume: name, kind });
+    }
+    let missing =
+        || SpecError::SubPathMissing { container: container.to_owned(), volume: name.clone(), path: sub.to_owned() };
+    if !atomic::is_safe_path(sub) {
+        return Err(missing());
+    }
+    let found = fs::canonicalize(root.join(sub)).map_err(|_| missing())?;
+    let root = fs::canonicalize(root).map_err(|_| missing())?;
+    if found.starts_with(root) { Ok(found) } else { Err(missing()) }
+}
+
+/// A mount point lies on another device than its parent.
+pub fn is_mount_point(path: &Path) -> bool {
+    let device = |p: &Path| fs::symlink_metadata(p).map(|m| m.dev()).ok();
+    path.parent().is_some_and(|parent| device(path).is_some() && device(path) != device(parent))
+}
+
+pub fn mount_tmpfs(path: &Path, options: &str) -> Result<(), VolumeError> {
+    use rustix::mount::{MountFlags, mount};
+    let data = std::ffi::CString::new(options).unwrap_or_default();
+    mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(data.as_c_str()))
+        .map_err(|e| file_error("mount a tmpfs on", path)(e.into()))
+}
+
+fn host_path_check(source: &Value) -> Result<(), VolumeError> {
+    let path = source["path"].as_str().unwrap_or("");
+    let at = Path::new(path);
+    let wrong = |wanted| VolumeError::HostPath { path: path.to_owned(), wanted };
+    let found = fs::metadata(at).ok().map(|m| m.file_type());
+    match source["type"].as_str().unwrap_or("") {
+        "DirectoryOrCreate" if found.is_none() => {
+            fs::create_dir_all(at).map_err(file_error("make", at))?;
+            fs::set_permissions(at, fs::Permissions::from_mode(0o755)).map_err(file_error("open", at))
+        }
+        "FileOrCreate" if found.is_none() => {
+            fs::File::create_new(at).map_err(file_error("make", at))?;
+            fs::set_permissions(at, fs::Permissions::from_mode(0o644)).map_err(file_error("open", at))
+        }
+        "Directory" | "DirectoryOrCreate" if !found.is_some_and(|f| f.is_dir()) => Err(wrong("a directory")),
+        "File" | "FileOrCreate" if !found.is_some_and(|f| f.is_file()) => Err(wrong("a file")),
+        "Socket" if !found.is_some_and(|f| f.is_socket()) => Err(wrong("a socket file")),
+        "CharDevice" if !found.is_some_and(|f| f.is_char_device()) => Err(wrong("a character device")),
+        "BlockDevice" if !found.is_some_and(|f| f.is_block_device()) => Err(wrong("a block device")),
+        // An unchecked path is made where it is missing, so that the bind has something to bind.
+        "" if found.is_none() => fs::create_dir_all(at).map_err(file_error("make", at)),
+        _ => Ok(()),
+    }
+}
