@@ -9,8 +9,11 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod events;
 pub mod pod;
+pub mod probe;
 pub mod runtime;
+pub mod trace;
 pub mod volume;
 
 pub use config::Config;

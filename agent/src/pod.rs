@@ -7,4 +7,5 @@ pub mod hosts;
 pub mod memory;
 pub mod plan;
 pub mod seen;
+pub mod status;
 pub mod want;

@@ -1,0 +1,251 @@
+//! The status of a pod as the API shows it, from its spec, what the runtime says and what was planned. Pure.
+
+use std::collections::BTreeSet;
+
+use gantry_kube::Object;
+use gantry_kube::pod::phase::{Phase, conditions, merge_conditions, phase};
+use gantry_kube::pod::{containers, init_containers, is_sidecar, qos};
+use gantry_kube::time;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::memory::Memory;
+use super::plan::Plan;
+use super::seen::{Container, Seen, State};
+use super::want::Goal;
+
+/// How a container id is written: the runtime's scheme before it.
+pub const ID_SCHEME: &str = "gantry://";
+
+pub struct Inputs<'a> {
+    pub pod: &'a Object,
+    pub goal: Goal,
+    /// Why the pod failed as a whole: reason and message.
+    pub failed: Option<(&'a str, &'a str)>,
+    pub seen: &'a Seen,
+    pub plan: &'a Plan,
+    pub memory: &'a Memory,
+    /// Containers (by id) whose readiness probe holds.
+    pub ready: &'a BTreeSet<String>,
+    pub host_ip: &'a str,
+    /// The status that was last reported or, after a restart, is in the API.
+    pub previous: &'a Value,
+    pub now: Timestamp,
+}
+
+pub fn status(inputs: &Inputs<'_>) -> Value {
+    let now = time::seconds(inputs.now);
+    let previous = inputs.previous;
+    let generation = inputs.pod.generation();
+    let host_network = inputs.pod.bool_at("/spec/hostNetwork").unwrap_or(false);
+    let mut out = Map::new();
+    let inits: Vec<Value> = init_containers(inputs.pod).iter().map(|c| container(inputs, c, true)).collect();
+    let mains: Vec<Value> = containers(inputs.pod).iter().map(|c| container(inputs, c, false)).collect();
+    let reached = match inputs.failed {
+        Some(_) => Phase::Failed,
+        None => phase(inputs.pod, &mains, &inits),
+    };
+    let before = previous["phase"].as_str().unwrap_or("");
+    // An end is final, whatever becomes of the records.
+    let reached = match before {
+        "Succeeded" => Phase::Succeeded,
+        "Failed" => Phase::Failed,
+        _ => stopped_phase(inputs, reached, &mains),
+    };
+    let sandbox = inputs.seen.sandbox().filter(|s| s.ready);
+    let network_ready = sandbox.is_some_and(|s| host_network || !s.ips.is_empty());
+    let mut list = conditions(inputs.pod, reached, &mains, &inits, network_ready);
+    list.retain(|c| inputs.failed.is_none() || mains_known(&mains) || c.kind != "Initialized");
+    let old = previous["conditions"].as_array().map(Vec::as_slice).unwrap_or(&[]);
+    let mut merged = merge_conditions(old, &list, generation, &now);
+    if !merged.iter().any(|c| c["type"] == "PodScheduled") {
+        merged
+            .push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
+    }
+    if generation > 0 {
+        out.insert("observedGeneration".into(), json!(generation));
+    }
+    out.insert("phase".into(), json!(reached.as_str()));
+    out.insert("conditions".into(), Value::Array(merged));
+    if let Some((reason, message)) = inputs.failed {
+        out.insert("reason".into(), json!(reason));
+        out.insert("message".into(), json!(message));
+    }
+    out.insert("hostIP".into(), json!(inputs.host_ip));
+    out.insert("hostIPs".into(), json!([{"ip": inputs.host_ip}]));
+    let ips = match (host_network, sandbox) {
+        (true, Some(_)) => vec![inputs.host_ip.to_owned()],
+        (false, Some(sandbox)) => sandbox.ips.clone(),
+        (_, None) => Vec::new(),
+    };
+    if let Some(first) = ips.first() {
+        out.insert("podIP".into(), json!(first));
+        out.insert("podIPs".into(), ips.iter().map(|ip| json!({"ip": ip})).collect());
+    } else if reached.is_terminal() || !matches!(inputs.goal, Goal::Run) {
+        for key in ["podIP", "podIPs"] {
+            out.extend(previous.get(key).map(|v| (key.to_owned(), v.clone())));
+        }
+    }
+    let started = previous["startTime"].as_str().map(str::to_owned).unwrap_or(now);
+    out.insert("startTime".into(), json!(started));
+    if inputs.failed.is_none() || mains_known(&mains) {
+        if !inits.is_empty() {
+            out.insert("initContainerStatuses".into(), Value::Array(inits));
+        }
+        out.insert("containerStatuses".into(), Value::Array(mains));
+    }
+    out.insert("qosClass".into(), json!(qos::class(inputs.pod).as_str()));
+    Value::Object(out)
+}
+
+/// A pod that was rejected before anything of it ran shows no containers.
+fn mains_known(mains: &[Value]) -> bool {
+    mains.iter().any(|m| m["containerID"].is_string() || m["lastState"]["terminated"].is_object())
+}
+
+/// A pod that was told to stop and has stopped has ended, whatever its restart policy.
+fn stopped_phase(inputs: &Inputs<'_>, reached: Phase, mains: &[Value]) -> Phase {
+    let stopping = matches!(inputs.goal, Goal::Stop { .. } | Goal::Forget { .. });
+    if !stopping || !inputs.plan.settled || reached.is_terminal() {
+        return reached;
+    }
+    let code = |m: &Value| m["state"]["terminated"]["exitCode"].as_i64();
+    match mains.iter().all(|m| code(m) == Some(0)) && !mains.is_empty() {
+        true => Phase::Succeeded,
+        false => Phase::Failed,
+    }
+}
+
+fn container(inputs: &Inputs<'_>, spec: &Value, init: bool) -> Value {
+    let name = spec["name"].as_str().unwrap_or("");
+    let runs = inputs.seen.runs(name);
+    let before = previous_of(inputs.previous, name, init);
+    let mut out = Map::new();
+    out.insert("name".into(), json!(name));
+    let Some(latest) = runs.first() else { return unseen(inputs, spec, before) };
+    let waiting = inputs.plan.waiting.get(name);
+    let (state, last) = match (latest.state, waiting) {
+        (State::Exited, Some(waiting)) => (waiting_state(&waiting.reason, &waiting.message), Some(terminated(latest))),
+        (State::Exited, None) => (terminated(latest), None),
+        (State::Running | State::Unknown, _) => {
+            let at = time::seconds(latest.started_at.unwrap_or(latest.created_at));
+            (json!({"running": {"startedAt": at}}), None)
+        }
+        (State::Created, Some(waiting)) => (waiting_state(&waiting.reason, &waiting.message), None),
+        (State::Created, None) => (waiting_state("ContainerCreating", ""), None),
+    };
+    let last = last.or_else(|| runs.get(1).filter(|c| c.state == State::Exited).map(|c| terminated(c)));
+    let last = last.unwrap_or_else(|| match before["restartCount"].as_u64() == Some(u64::from(latest.attempt)) {
+        true => before["lastState"].clone(),
+        // Records of before a reboot are gone, but for what the API was told.
+        false if latest.attempt > 0 => {
+            before["state"].get("terminated").map_or(json!({}), |t| json!({"terminated": t}))
+        }
+        false => json!({}),
+    });
+    let (started, ready) = started_and_ready(inputs, spec, latest, init);
+    out.insert("state".into(), state);
+    out.insert("lastState".into(), if last.is_object() { last } else { json!({}) });
+    out.insert("ready".into(), json!(ready));
+    out.insert("restartCount".into(), json!(latest.attempt));
+    out.insert(
+        "image".into(),
+        json!(if latest.image.is_empty() { spec["image"].as_str().unwrap_or("") } else { &latest.image }),
+    );
+    out.insert("imageID".into(), json!(latest.image_ref));
+    out.insert("containerID".into(), json!(format!("{ID_SCHEME}{}", latest.id)));
+    out.insert("started".into(), json!(started));
+    Value::Object(out)
+}
+
+fn started_and_ready(inputs: &Inputs<'_>, spec: &Value, latest: &Container, init: bool) -> (bool, bool) {
+    let started = latest.state == State::Running
+        && (!spec["startupProbe"].is_object() || inputs.memory.started.contains(&latest.id));
+    if init && !is_sidecar(spec) {
+        return (latest.state == State::Running, latest.state == State::Exited && latest.exit_code == 0);
+    }
+    let probed = spec["readinessProbe"].is_object();
+    (started, started && (!probed || inputs.ready.contains(&latest.id)))
+}
+
+/// A container of which the runtime has no record.
+fn unseen(inputs: &Inputs<'_>, spec: &Value, before: &Value) -> Value {
+    let name = spec["name"].as_str().unwrap_or("");
+    let ended = before["state"]["terminated"].is_object();
+    let stays = ended && (!matches!(inputs.goal, Goal::Run) || !inputs.plan.waiting.contains_key(name));
+    if stays {
+        return before.clone();
+    }
+    let mut last = before["lastState"].clone();
+    if ended {
+        last = json!({"terminated": before["state"]["terminated"]});
+    } else if before["state"]["running"].is_object() {
+        last = json!({"terminated": lost(before)});
+    }
+    let waiting = inputs.plan.waiting.get(name);
+    let (reason, message) = waiting.map_or(("ContainerCreating", ""), |w| (w.reason.as_str(), w.message.as_str()));
+    let state = match (&inputs.goal, before["state"]["running"].is_object()) {
+        (Goal::Run, _) | (_, false) => waiting_state(reason, message),
+        (_, true) => json!({"terminated": lost(before)}),
+    };
+    json!({
+        "name": name, "state": state, "lastState": if last.is_object() { last } else { json!({}) },
+        "ready": false, "started": false, "restartCount": before["restartCount"].as_u64().unwrap_or(0),
+        "image": spec["image"], "imageID": before["imageID"].as_str().unwrap_or(""),
+    })
+}
+
+/// It ran, and nobody knows how it ended.
+fn lost(before: &Value) -> Value {
+    json!({
+        "exitCode": 137, "reason": "ContainerStatusUnknown",
+        "message": "The container could not be located when the pod was terminated",
+        "startedAt": before["state"]["running"]["startedAt"], "finishedAt": null,
+        "containerID": before["containerID"],
+    })
+}
+
+fn previous_of<'a>(previous: &'a Value, name: &str, init: bool) -> &'a Value {
+    let key = if init { "initContainerStatuses" } else { "containerStatuses" };
+    let mut list = previous[key].as_array().into_iter().flatten();
+    list.find(|s| s["name"] == name).unwrap_or(&Value::Null)
+}
+
+fn waiting_state(reason: &str, message: &str) -> Value {
+    match message {
+        "" => json!({"waiting": {"reason": reason}}),
+        message => json!({"waiting": {"reason": reason, "message": message}}),
+    }
+}
+
+fn terminated(container: &Container) -> Value {
+    let reason = match (container.reason.as_str(), container.exit_code) {
+        ("", 0) => "Completed",
+        ("", _) => "Error",
+        (reason, _) => reason,
+    };
+    let at = |t: Option<Timestamp>| t.map_or(Value::Null, |t| json!(time::seconds(t)));
+    let mut inner = json!({
+        "exitCode": container.exit_code, "reason": reason,
+        "startedAt": at(container.started_at), "finishedAt": at(container.finished_at),
+        "containerID": format!("{ID_SCHEME}{}", container.id),
+    });
+    if !container.message.is_empty() {
+        inner["message"] = json!(container.message);
+    }
+    json!({"terminated": inner})
+}
+
+/// The patch that brings the API's status to `new`: keys that are no more are removed by name.
+pub fn patch(uid: &str, old: &Value, new: &Value) -> Value {
+    let mut status = new.clone();
+    for key in ["reason", "message", "podIP", "podIPs", "initContainerStatuses", "containerStatuses"] {
+        if !old[key].is_null() && new[key].is_null() {
+            status[key] = Value::Null;
+        }
+    }
+    json!({"metadata": {"uid": uid}, "status": status})
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+use serde_json::json;
+
+use super::super::plan::Waiting;
+use super::*;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap()
+}
+
+fn pod(policy: &str) -> Object {
+    Object::from_value(json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"},
+        "spec": {"restartPolicy": policy, "containers": [{"name": "c", "image": "i"}]}}))
+    .unwrap()
+}
+
+fn run(attempt: u32, state: State, exit_code: i32) -> Container {
+    Container {
+        id: format!("id{attempt}"),
+        sandbox_id: "s".into(),
+        name: "c".into(),
+        attempt,
+        state,
+        created_at: at(1),
+        started_at: Some(at(2)),
+        finished_at: (state == State::Exited).then(|| at(3)),
+        exit_code,
+        reason: String::new(),
+        message: String::new(),
+        image: "i".into(),
+        image_ref: "i@sha256:1".into(),
+        hash: String::new(),
+        log_path: String::new(),
+        termination_log: String::new(),
+        termination_from_log: false,
+    }
+}
+
+fn of(pod: &Object, containers: Vec<Container>, waiting: Option<&str>, previous: &Value) -> Value {
+    let sandbox = super::super::seen::Sandbox {
+        id: "s".into(),
+        attempt: 0,
+        ready: true,
+        created_at: at(1),
+        ips: vec!["10.0.0.2".into()],
+    };
+    let mut plan = Plan::default();
+    if let Some(reason) = waiting {
+        plan.waiting.insert("c".into(), Waiting { reason: reason.into(), message: String::new() });
+    }
+    status(&Inputs {
+        pod,
+        goal: Goal::Run,
+        failed: None,
+        seen: &Seen { sandboxes: vec![sandbox], containers },
+        plan: &plan,
+        memory: &Memory::default(),
+        ready: &BTreeSet::new(),
+        host_ip: "1.1.1.1",
+        previous,
+        now: at(10),
+    })
+}
+
+#[test]
+fn running_and_ready() {
+    let found = of(&pod("Always"), vec![run(0, State::Running, 0)], None, &Value::Null);
+    assert_eq!(found["phase"], "Running");
+    assert_eq!(found["podIP"], "10.0.0.2");
+    assert_eq!(found["containerStatuses"][0]["containerID"], "gantry://id0");
+    assert_eq!(found["containerStatuses"][0]["ready"], true);
+    assert_eq!(found["qosClass"], "BestEffort");
+    let again = of(&pod("Always"), vec![run(0, State::Running, 0)], None, &found);
+    assert_eq!(again, found, "the same facts make the same status");
+}
+
+#[test]
+fn a_crash_loop_shows_its_last_run() {
+    let found = of(&pod("Always"), vec![run(1, State::Exited, 3)], Some("CrashLoopBackOff"), &Value::Null);
+    let c = &found["containerStatuses"][0];
+    assert_eq!(c["state"]["waiting"]["reason"], "CrashLoopBackOff");
+    assert_eq!(c["lastState"]["terminated"]["exitCode"], 3);
+    assert_eq!(c["lastState"]["terminated"]["reason"], "Error");
+    assert_eq!(c["restartCount"], 1);
+    assert_eq!(found["phase"], "Running");
+}
+
+#[test]
+fn an_end_is_final() {
+    let found = of(&pod("Never"), vec![run(0, State::Exited, 0)], None, &Value::Null);
+    assert_eq!(found["phase"], "Succeeded");
+    assert_eq!(found["containerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+    let later = of(&pod("Never"), Vec::new(), None, &found);
+    assert_eq!(later["phase"], "Succeeded");
+    assert_eq!(later["containerStatuses"], found["containerStatuses"]);
+}
+
+#[test]
+fn what_ran_before_a_reboot_is_remembered_from_the_api() {
+    let before = of(&pod("Always"), vec![run(2, State::Running, 0)], None, &Value::Null);
+    let after = of(&pod("Always"), Vec::new(), Some("ContainerCreating"), &before);
+    let c = &after["containerStatuses"][0];
+    assert_eq!(
+        (&c["restartCount"], &c["lastState"]["terminated"]["reason"]),
+        (&json!(2), &json!("ContainerStatusUnknown"))
+    );
+}
+
+#[test]
+fn the_patch_removes_what_is_no_more() {
+    let patch = patch("u", &json!({"reason": "x"}), &json!({"phase": "Running"}));
+    assert_eq!(patch["status"], json!({"phase": "Running", "reason": null}));
+}
