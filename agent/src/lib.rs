@@ -10,9 +10,12 @@
 
 pub mod config;
 pub mod events;
+mod files;
+pub mod log;
 pub mod pod;
 pub mod probe;
 pub mod runtime;
+mod shared;
 pub mod trace;
 pub mod volume;
 

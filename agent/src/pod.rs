@@ -1,11 +1,14 @@
 //! One pod: observe, plan, apply, report, repeat.
 
+mod apply;
 pub mod cri;
 pub mod dns;
 pub mod env;
 pub mod hosts;
 pub mod memory;
 pub mod plan;
+mod pull;
 pub mod seen;
 pub mod status;
 pub mod want;
+pub mod worker;

@@ -1,0 +1,348 @@
+//! What the actions of a plan do. Each is safe to do again; what failed is remembered, and the next plan decides.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_cri::v1::{Mount, PodSandboxConfig};
+use gantry_env::chain;
+use gantry_kube::{Object, Ref, resource};
+use jiff::Timestamp;
+use serde_json::Value;
+use tracing::{info, warn};
+
+use super::cri::{self, Given, bind};
+use super::dns::{self, NodeDns};
+use super::env::{Sources, references, service_variables, variables};
+use super::memory::{Failure, Image, RETRY_SECONDS, VOLUME_RETRY_SECONDS, Volumes, after};
+use super::plan::{Action, KillReason};
+use super::seen::Seen;
+use super::want::Wanted;
+use super::worker::{Desired, Effect, Worker, spec_of};
+use super::{hosts, pull};
+use crate::events::Kind;
+use crate::probe::ask;
+use crate::shared::Shared;
+
+/// The reason and the words with which a container's start fails.
+struct Refusal {
+    reason: &'static str,
+    message: String,
+}
+
+impl Worker {
+    /// `true` when the facts have changed at once, so that the plan is to be made anew.
+    pub(super) async fn apply(&mut self, desired: &Desired, want: &Wanted, seen: &Seen, action: Action) -> bool {
+        match action {
+            Action::PrepareVolumes => self.prepare_volumes(desired, seen).await,
+            Action::RunSandbox { attempt } => self.run_sandbox(desired, attempt).await,
+            Action::StopSandbox { id } => {
+                let done = self.shared.runtime.stop_sandbox(&id).await;
+                self.done(done, "sandbox not stopped")
+            }
+            Action::RemoveSandbox { id } => {
+                let done = self.shared.runtime.remove_sandbox(&id).await;
+                self.done(done, "sandbox not removed")
+            }
+            Action::RemoveContainer { id } => {
+                let done = self.shared.runtime.remove_container(&id).await;
+                self.done(done, "container not removed")
+            }
+            Action::ReleaseVolumes => self.release_volumes(),
+            Action::Pull { name } => self.pull(desired, want, name),
+            Action::Run { name, attempt, sandbox_id, image_ref, ended_at } => {
+                let run = Run { name: &name, attempt, sandbox_id: &sandbox_id, image_ref: &image_ref, ended_at };
+                self.run_container(desired, want, seen, run).await
+            }
+            Action::Start { id, name } => {
+                self.start(desired, &id, &name).await;
+                true
+            }
+            Action::Kill { id, name, grace_seconds, reason } => {
+                self.kill(desired, id, name, grace_seconds, reason);
+                false
+            }
+        }
+    }
+
+    fn done(&mut self, result: Result<(), crate::runtime::RuntimeError>, what: &'static str) -> bool {
+        if let Err(error) = result {
+            warn!(pod = %self.uid, error = %chain(&error), "{what}");
+            self.retry_soon();
+            return false;
+        }
+        true
+    }
+
+    async fn prepare_volumes(&mut self, desired: &Desired, seen: &Seen) -> bool {
+        let facts = self.pod_facts(&desired.pod, seen);
+        match self.shared.volumes.prepare(&desired.pod, &facts).await {
+            Ok(()) => self.memory.volumes = Volumes::Ready,
+            Err(error) => {
+                let message = chain(&error);
+                self.shared.events.pod(&desired.pod, None, Kind::Warning, "FailedMount", error.to_string());
+                self.memory.volumes = Volumes::Failed(self.failure("FailedMount", message, VOLUME_RETRY_SECONDS));
+            }
+        }
+        true
+    }
+
+    fn release_volumes(&mut self) -> bool {
+        match self.shared.volumes.release(&self.uid) {
+            Ok(()) => {
+                self.memory.volumes = Volumes::Gone;
+                true
+            }
+            Err(error) => {
+                warn!(pod = %self.uid, error = %chain(&error), "volumes not released");
+                self.retry_soon();
+                false
+            }
+        }
+    }
+
+    fn failure(&self, reason: &str, message: String, seconds: i64) -> Failure {
+        let at = self.shared.env.clock.now();
+        Failure { reason: reason.to_owned(), message, at, until: after(at, seconds) }
+    }
+
+    fn sandbox_config(&self, pod: &Object, attempt: u32) -> PodSandboxConfig {
+        let config = &self.shared.config;
+        let node = NodeDns {
+            cluster_servers: config.cluster_dns.clone(),
+            cluster_domain: config.cluster_domain.clone(),
+            host: read_bounded(&config.resolv_conf),
+        };
+        let log_root = config.log_dir.to_string_lossy();
+        cri::sandbox(pod, attempt, dns::config(pod, &node), &config.cgroup_root, &log_root)
+    }
+
+    async fn run_sandbox(&mut self, desired: &Desired, attempt: u32) -> bool {
+        let config = self.sandbox_config(&desired.pod, attempt);
+        match self.shared.runtime.run_sandbox(config).await {
+            Ok(id) => {
+                info!(pod = %self.uid, sandbox = %id, "sandbox is ready");
+                self.shared.trace.note(&self.uid, 8, "sandbox is ready", "");
+                self.memory.sandbox_failure = None;
+            }
+            Err(error) => {
+                let words = format!("Failed to create pod sandbox: {}", chain(&error));
+                self.shared.events.pod(&desired.pod, None, Kind::Warning, "FailedCreatePodSandBox", words.clone());
+                self.memory.sandbox_failure = Some(self.failure("FailedCreatePodSandBox", words, RETRY_SECONDS));
+            }
+        }
+        true
+    }
+
+    fn pull(&mut self, desired: &Desired, want: &Wanted, name: String) -> bool {
+        let Some(container) = want.container(&name).cloned() else { return false };
+        self.memory.images.insert(name.clone(), Image::Pulling);
+        let (shared, pod) = (self.shared.clone(), desired.pod.clone());
+        self.effects.spawn(async move {
+            let result = pull::ensure(&shared, &pod, &container).await;
+            Effect::Pulled { name, result }
+        });
+        false
+    }
+
+    async fn run_container(&mut self, desired: &Desired, want: &Wanted, seen: &Seen, run: Run<'_>) -> bool {
+        let made = self.create(desired, want, seen, &run).await;
+        match made {
+            Ok(id) => {
+                if let Some(ended) = run.ended_at {
+                    self.memory.note_rerun(run.name, ended, self.shared.env.clock.now());
+                }
+                self.memory.note_created(run.name);
+                let words = format!("Created container: {}", run.name);
+                self.shared.events.pod(&desired.pod, Some(run.name), Kind::Normal, "Created", words);
+                self.shared.trace.note(&self.uid, 8, "container created", run.name);
+                self.start(desired, &id, run.name).await;
+            }
+            Err(refusal) => {
+                let words = format!("Error: {}", refusal.message);
+                self.shared.events.pod(&desired.pod, Some(run.name), Kind::Warning, "Failed", words);
+                let failure = self.failure(refusal.reason, refusal.message, RETRY_SECONDS);
+                self.memory.create_failures.insert(run.name.to_owned(), failure);
+                self.memory.images.remove(run.name);
+            }
+        }
+        true
+    }
+
+    async fn create(&self, desired: &Desired, want: &Wanted, seen: &Seen, run: &Run<'_>) -> Result<String, Refusal> {
+        let pod = &desired.pod;
+        let config_error = |message: String| Refusal { reason: "CreateContainerConfigError", message };
+        let (Some(spec), Some(wanted)) = (spec_of(pod, run.name), want.container(run.name)) else {
+            return Err(config_error(format!("container {} is not in the pod", run.name)));
+        };
+        let image = match self.shared.runtime.image(run.image_ref).await {
+            Ok(Some(image)) => image,
+            Ok(None) => return Err(config_error(format!("image {} is gone", run.image_ref))),
+            Err(error) => return Err(config_error(chain(&error))),
+        };
+        let sources = self.sources(pod, spec, seen).await.map_err(config_error)?;
+        let list = variables(pod, spec, &sources).map_err(|e| config_error(e.to_string()))?;
+        let mut mounts = self.shared.volumes.binds(pod, spec).map_err(|e| config_error(e.to_string()))?;
+        self.own_files(pod, spec, seen, run, &mut mounts)
+            .map_err(|e| Refusal { reason: "CreateContainerError", message: format!("pod folder: {e}") })?;
+        let given = Given {
+            attempt: run.attempt,
+            image: &image,
+            variables: list,
+            mounts,
+            node_memory_bytes: self.shared.node_facts().capacity.memory_bytes,
+        };
+        let config = cri::container(pod, spec, wanted, given).map_err(|e| config_error(e.to_string()))?;
+        let attempt = seen.sandbox().map_or(0, |s| s.attempt);
+        let sandbox_config = self.sandbox_config(pod, attempt);
+        let made = self.shared.runtime.create_container(run.sandbox_id, config, sandbox_config).await;
+        made.map_err(|error| Refusal { reason: "CreateContainerError", message: error.words() })
+    }
+
+    /// The objects that the container's environment draws on, as they are now.
+    async fn sources(&self, pod: &Object, spec: &Value, seen: &Seen) -> Result<Sources, String> {
+        let (maps, secrets) = references(spec);
+        let mut sources = Sources { facts: self.pod_facts(pod, seen), ..Sources::default() };
+        for name in maps {
+            let found = self.shared.client.find(&resource::CONFIG_MAP, &Ref::new(pod.namespace(), &*name)).await;
+            if let Some(object) = found.map_err(|e| chain(&e))? {
+                sources.config_maps.insert(name, object);
+            }
+        }
+        for name in secrets {
+            let found = self.shared.client.find(&resource::SECRET, &Ref::new(pod.namespace(), &*name)).await;
+            if let Some(object) = found.map_err(|e| chain(&e))? {
+                sources.secrets.insert(name, object);
+            }
+        }
+        let links = pod.bool_at("/spec/enableServiceLinks").unwrap_or(true);
+        sources.services = service_variables(&self.shared.services.list(), pod.namespace(), links);
+        Ok(sources)
+    }
+
+    /// /etc/hosts and the file for last words, unless the spec mounts something there.
+    fn own_files(
+        &self,
+        pod: &Object,
+        spec: &Value,
+        seen: &Seen,
+        run: &Run<'_>,
+        mounts: &mut Vec<Mount>,
+    ) -> std::io::Result<()> {
+        let folder = self.shared.volumes.pod_folder(&self.uid);
+        let taken = |mounts: &[Mount], path: &str| mounts.iter().any(|m| m.container_path == path);
+        if !taken(mounts, "/etc/hosts") {
+            let facts = self.pod_facts(pod, seen);
+            let domain = hosts::domain(pod, &self.shared.config.cluster_domain);
+            let host_file = read_bounded(Path::new("/etc/hosts"));
+            let text = hosts::content(pod, &facts.pod_ips, &hosts::hostname(pod), &domain, &host_file);
+            std::fs::create_dir_all(&folder)?;
+            let path = folder.join("etc-hosts");
+            if std::fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
+                std::fs::write(&path, text)?;
+            }
+            mounts.push(bind("/etc/hosts", path.to_string_lossy().into_owned(), false, &Value::Null));
+        }
+        let last_words = spec["terminationMessagePath"].as_str().unwrap_or("");
+        if !last_words.is_empty() && !taken(mounts, last_words) {
+            use std::os::unix::fs::PermissionsExt;
+            let container = folder.join("containers").join(run.name);
+            std::fs::create_dir_all(&container)?;
+            let path = container.join(run.attempt.to_string());
+            std::fs::write(&path, "")?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
+            mounts.push(bind(last_words, path.to_string_lossy().into_owned(), false, &Value::Null));
+        }
+        Ok(())
+    }
+
+    async fn start(&mut self, desired: &Desired, id: &str, name: &str) {
+        let events = &self.shared.events;
+        match self.shared.runtime.start_container(id).await {
+            Ok(()) => {
+                events.pod(&desired.pod, Some(name), Kind::Normal, "Started", format!("Started container {name}"));
+                self.shared.trace.note(&self.uid, 8, "container started", name);
+            }
+            Err(error) => {
+                events.pod(&desired.pod, Some(name), Kind::Warning, "Failed", format!("Error: {}", error.words()));
+                self.memory.start_failed.insert(id.to_owned());
+                let failure = self.failure("RunContainerError", error.words(), RETRY_SECONDS);
+                self.memory.create_failures.insert(name.to_owned(), failure);
+            }
+        }
+    }
+
+    fn kill(&mut self, desired: &Desired, id: String, name: String, grace_seconds: i64, reason: KillReason) {
+        let message = match reason {
+            KillReason::PodEnds => format!("Stopping container {name}"),
+            KillReason::DefinitionChanged => format!("Container {name} definition changed, will be restarted"),
+            KillReason::Unhealthy => self.memory.unhealthy.get(&id).cloned().unwrap_or_default(),
+        };
+        let again = self.memory.killing.contains_key(&id);
+        if !again {
+            self.shared.events.pod(&desired.pod, Some(&name), Kind::Normal, "Killing", message);
+        }
+        let deadline = after(self.shared.env.clock.now(), grace_seconds);
+        self.memory.killing.insert(id.clone(), deadline);
+        let (shared, pod) = (self.shared.clone(), desired.pod.clone());
+        let ip = self.pod_facts(&desired.pod, &Seen::default()).pod_ips.first().cloned().unwrap_or_default();
+        self.effects.spawn(async move {
+            let spec = spec_of(&pod, &name).cloned().unwrap_or_default();
+            let left =
+                if again { grace_seconds } else { pre_stop(&shared, &pod, &spec, &id, &ip, grace_seconds).await };
+            if let Err(error) = shared.runtime.stop_container(&id, left).await {
+                warn!(container = %id, error = %chain(&error), "container not stopped");
+                // The next plan asks again; not at once, for a runtime that refuses would be asked in a loop.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Effect::Killed { id }
+        });
+    }
+}
+
+/// One run of a container.
+struct Run<'a> {
+    name: &'a str,
+    attempt: u32,
+    sandbox_id: &'a str,
+    image_ref: &'a str,
+    ended_at: Option<Timestamp>,
+}
+
+/// Runs the hook within the grace period and answers what is left of it (never less than 2 s, as upstream has it).
+async fn pre_stop(shared: &Arc<Shared>, pod: &Object, spec: &Value, id: &str, ip: &str, grace_seconds: i64) -> i64 {
+    const LEFT_MIN_SECONDS: i64 = 2;
+    let hook = &spec["lifecycle"]["preStop"];
+    if !hook.is_object() || grace_seconds <= 0 {
+        return grace_seconds;
+    }
+    let since = tokio::time::Instant::now();
+    let limit = Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
+    let target = ask::Target { pod_ip: ip, container: spec, container_id: id };
+    let ran = async {
+        match hook["sleep"]["seconds"].as_u64() {
+            Some(seconds) => {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                Ok(())
+            }
+            None => ask::ask(&shared.runtime, hook, &target, limit).await,
+        }
+    };
+    let result = tokio::time::timeout(limit, ran).await;
+    if let Ok(Err(why)) = result {
+        let words = format!("PreStopHook failed: {why}");
+        shared.events.pod(pod, spec["name"].as_str(), Kind::Warning, "FailedPreStopHook", words);
+    }
+    let used = i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX);
+    (grace_seconds - used).max(LEFT_MIN_SECONDS)
+}
+
+/// A file of the host, up to a bound; nothing where there is none.
+fn read_bounded(path: &Path) -> String {
+    use std::io::Read;
+    let mut text = String::new();
+    if let Ok(file) = std::fs::File::open(path) {
+        let _ = file.take(hosts::HOSTS_MAX_BYTES as u64).read_to_string(&mut text);
+    }
+    text
+}

@@ -1,0 +1,477 @@
+//! The task of one pod. It alone acts for the pod, one effect after the other; what takes long (pulls, kills, reports)
+//! runs beside it and comes back as an [`Effect`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_client::{ClientError, DeleteOptions, Patch};
+use gantry_env::chain;
+use gantry_kube::{Object, Ref, resource};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::env::PodFacts;
+use super::memory::{Memory, Volumes};
+use super::plan::{Action, Plan, plan};
+use super::pull::PullError;
+use super::seen::{Container, Seen, State};
+use super::status;
+use super::want::{Goal, Wanted};
+use crate::events::Kind as EventKind;
+use crate::probe::state::Verdicts;
+use crate::probe::{Kind as ProbeKind, Probe};
+use crate::shared::Shared;
+
+/// Volumes made from objects are looked at again this often.
+const REFRESH: Duration = Duration::from_secs(60);
+/// A runtime or an API that does not answer is asked again after this.
+const RETRY: Duration = Duration::from_secs(1);
+/// Rounds of acting without a pause; a plan that is never empty is a fault of ours, and must not spin.
+const ROUNDS_MAX: u32 = 32;
+/// What a container may leave as its last words.
+const TERMINATION_MESSAGE_MAX_BYTES: u64 = 4096;
+
+/// Where the agent heard of the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Api,
+    File,
+    /// What was admitted before a restart, while the API is silent.
+    Checkpoint,
+    /// The runtime holds it, and nobody else knows it.
+    Runtime,
+}
+
+/// What the owner of the maps wants of the worker.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    pub pod: Arc<Object>,
+    pub goal: Goal,
+    /// Why the pod is failed as a whole.
+    pub failed: Option<(String, String)>,
+    pub source: Source,
+    /// Where its status goes: a static pod's goes to its mirror, once that is there.
+    pub report_to: Option<Target>,
+}
+
+/// The object in the API that shows the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub at: Ref,
+    pub uid: String,
+    /// Its status as the API has it.
+    pub status: Value,
+}
+
+/// What came of an effect that ran beside the worker.
+pub(super) enum Effect {
+    Pulled { name: String, result: Result<String, PullError> },
+    Killed { id: String },
+    Reported { status: Box<Value>, result: Result<(), ClientError> },
+    Deleted(Result<(), ClientError>),
+}
+
+pub struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) uid: String,
+    desired: watch::Receiver<Desired>,
+    wake: Arc<Notify>,
+    pub(super) memory: Memory,
+    pub(super) effects: JoinSet<Effect>,
+    verdicts: Arc<Verdicts>,
+    probes: BTreeMap<(String, ProbeKind), AbortHandle>,
+    reported: Option<Value>,
+    reporting: bool,
+    deleting: bool,
+    deleted: bool,
+    retry_at: Option<tokio::time::Instant>,
+    shown_waiting: BTreeMap<String, String>,
+}
+
+/// What a turn leaves to be done.
+enum Next {
+    Again,
+    Wait(Option<Timestamp>),
+    Done,
+}
+
+impl Worker {
+    pub fn new(shared: Arc<Shared>, uid: String, desired: watch::Receiver<Desired>, wake: Arc<Notify>) -> Worker {
+        Worker {
+            shared,
+            uid,
+            desired,
+            wake,
+            memory: Memory::default(),
+            effects: JoinSet::new(),
+            verdicts: Arc::default(),
+            probes: BTreeMap::new(),
+            reported: None,
+            reporting: false,
+            deleting: false,
+            deleted: false,
+            retry_at: None,
+            shown_waiting: BTreeMap::new(),
+        }
+    }
+
+    /// Works until the pod is gone, or the agent ends (which touches no container).
+    pub async fn run(mut self, stop: CancellationToken) {
+        self.remember_prior_runs();
+        let mut refresh = tokio::time::interval_at(tokio::time::Instant::now() + REFRESH, REFRESH);
+        let mut rounds = 0;
+        loop {
+            let wake_at = match self.turn().await {
+                Next::Done => return,
+                Next::Again if rounds < ROUNDS_MAX => {
+                    rounds += 1;
+                    continue;
+                }
+                Next::Again => {
+                    warn!(pod = %self.uid, "the plan does not settle");
+                    Some(tokio::time::Instant::now() + RETRY)
+                }
+                Next::Wait(at) => at.map(|at| self.instant_of(at)),
+            };
+            rounds = 0;
+            let wake_at = [wake_at, self.retry_at].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                // Nothing is lost with the worker: all it knows is in the API and the runtime.
+                () = stop.cancelled() => return,
+                // join_next takes a result only when it returns it.
+                Some(done) = self.effects.join_next(), if !self.effects.is_empty() => {
+                    if let Ok(effect) = done {
+                        self.note(effect);
+                    }
+                }
+                // A watch keeps its latest value.
+                changed = self.desired.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                // A permit of Notify stays until it is taken.
+                () = self.wake.notified() => {}
+                // A tick that is not taken is ready again at once.
+                _ = refresh.tick() => self.refresh_volumes().await,
+                // A deadline is computed anew in each round.
+                () = sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    fn instant_of(&self, at: Timestamp) -> tokio::time::Instant {
+        let wait = at.duration_since(self.shared.env.clock.now());
+        tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO) + Duration::from_millis(1)
+    }
+
+    /// Runs of before the runtime's records, from the status in the API.
+    fn remember_prior_runs(&mut self) {
+        let desired = self.desired.borrow();
+        let Some(target) = &desired.report_to else { return };
+        for list in ["initContainerStatuses", "containerStatuses"] {
+            for entry in target.status[list].as_array().into_iter().flatten() {
+                let ran = entry["containerID"].is_string();
+                let count = entry["restartCount"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+                if let (true, Some(name)) = (ran, entry["name"].as_str()) {
+                    self.memory.prior_runs.insert(name.to_owned(), count + 1);
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, effect: Effect) {
+        let now = self.shared.env.clock.now();
+        match effect {
+            Effect::Pulled { name, result: Ok(image_ref) } => {
+                self.shared.trace.note(&self.uid, 8, "image is there", &name);
+                self.memory.note_pulled(&name, image_ref);
+            }
+            Effect::Pulled { name, result: Err(error) } => {
+                self.memory.note_pull_failed(&name, error.reason, error.message, now);
+            }
+            Effect::Killed { id } => {
+                self.memory.killing.remove(&id);
+            }
+            Effect::Reported { status, result } => {
+                self.reporting = false;
+                match result {
+                    Ok(()) => {
+                        if status["phase"] == "Running" {
+                            self.shared.trace.note(&self.uid, 9, "status Running is in the API", "");
+                        }
+                        self.reported = Some(*status);
+                    }
+                    Err(error) if error.is_not_found() || error.is_conflict() => {
+                        debug!(pod = %self.uid, error = %chain(&error), "the API has another pod by now");
+                        self.reported = Some(*status);
+                    }
+                    Err(error) => self.retry("status not written", &error),
+                }
+            }
+            Effect::Deleted(result) => {
+                self.deleting = false;
+                match result {
+                    Ok(()) => self.deleted = true,
+                    Err(error) if error.is_not_found() || error.is_conflict() => self.deleted = true,
+                    Err(error) => self.retry("pod not deleted", &error),
+                }
+            }
+        }
+    }
+
+    fn retry(&mut self, what: &'static str, error: &ClientError) {
+        warn!(pod = %self.uid, error = %chain(error), "{what}");
+        self.retry_at = Some(tokio::time::Instant::now() + RETRY);
+    }
+
+    pub(super) fn retry_soon(&mut self) {
+        self.retry_at = Some(tokio::time::Instant::now() + RETRY);
+    }
+
+    /// Observe, plan, apply, report.
+    async fn turn(&mut self) -> Next {
+        self.retry_at = None;
+        let desired = self.desired.borrow_and_update().clone();
+        let mut seen = match self.shared.runtime.seen(&self.uid).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                warn!(pod = %self.uid, error = %chain(&error), "the runtime does not answer");
+                self.retry_at = Some(tokio::time::Instant::now() + RETRY);
+                return Next::Wait(None);
+            }
+        };
+        add_last_words(&mut seen, &self.shared.config.log_dir, &desired.pod);
+        self.take_verdicts(&seen);
+        let want = Wanted::from_object(&desired.pod, desired.goal);
+        let now = self.shared.env.clock.now();
+        let mut plan = plan(&want, &seen, &self.memory, now);
+        self.shared.trace.note(&self.uid, 7, "agent planned", "");
+        self.tell_waiting(&desired.pod, &plan);
+        let status = self.status(&desired, &seen, &plan);
+        self.run_probes(&desired, &seen);
+        let actions = std::mem::take(&mut plan.actions);
+        let mut acted = false;
+        // What users see first is that the agent has taken the pod on; then it acts.
+        self.report(&desired, &status);
+        for action in actions {
+            debug!(pod = %self.uid, ?action, "act");
+            acted |= self.apply(&desired, &want, &seen, action).await;
+        }
+        if acted {
+            return Next::Again;
+        }
+        if plan.settled {
+            return self.settle(&desired, &status, plan.wake_at);
+        }
+        Next::Wait(plan.wake_at)
+    }
+
+    fn status(&self, desired: &Desired, seen: &Seen, plan: &Plan) -> Value {
+        let target = desired.report_to.as_ref().map(|t| &t.status);
+        let previous = self.reported.as_ref().or(target).unwrap_or(&Value::Null);
+        status::status(&status::Inputs {
+            pod: &desired.pod,
+            goal: desired.goal,
+            failed: desired.failed.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str())),
+            seen,
+            plan,
+            memory: &self.memory,
+            ready: &self.verdicts.ready(),
+            host_ip: &self.shared.host_ip(),
+            previous,
+            now: self.shared.env.clock.now(),
+        })
+    }
+
+    /// Sends the status if it differs from what the API has and no other is on its way.
+    fn report(&mut self, desired: &Desired, status: &Value) {
+        let Some(target) = &desired.report_to else { return };
+        let known = self.reported.as_ref().unwrap_or(&target.status);
+        if self.reporting || known == status {
+            return;
+        }
+        self.reporting = true;
+        let patch = Patch::Strategic(status::patch(&target.uid, known, status));
+        let (shared, at, status) = (self.shared.clone(), target.at.clone(), Box::new(status.clone()));
+        self.effects.spawn(async move {
+            let result = shared.client.patch(&resource::POD, &at, "status", patch).await.map(|_| ());
+            Effect::Reported { status, result }
+        });
+    }
+
+    /// Nothing runs any more: a pod that is being deleted goes once its last status is told.
+    fn settle(&mut self, desired: &Desired, status: &Value, wake_at: Option<Timestamp>) -> Next {
+        match desired.goal {
+            Goal::Forget { .. } => {
+                let _ = std::fs::remove_dir_all(self.shared.volumes.pod_folder(&self.uid));
+                info!(pod = %self.uid, "pod is gone");
+                return Next::Done;
+            }
+            Goal::Stop { .. } => {}
+            Goal::Run | Goal::Fail { .. } => return Next::Wait(wake_at),
+        }
+        let Some(target) = &desired.report_to else { return Next::Wait(wake_at) };
+        let told = self.reported.as_ref().unwrap_or(&target.status) == status;
+        if told && !self.reporting && !self.deleting && !self.deleted {
+            self.deleting = true;
+            let options = DeleteOptions {
+                grace_period_seconds: Some(0),
+                uid: Some(target.uid.clone()),
+                ..DeleteOptions::default()
+            };
+            let (shared, at) = (self.shared.clone(), target.at.clone());
+            self.effects
+                .spawn(async move { Effect::Deleted(shared.client.delete(&resource::POD, &at, &options).await) });
+        }
+        Next::Wait(wake_at)
+    }
+
+    fn take_verdicts(&mut self, seen: &Seen) {
+        let is_there = |id: &str| seen.container(id).is_some();
+        self.memory.retain(is_there);
+        let lives = |id: &str| seen.container(id).is_some_and(Container::is_alive);
+        self.verdicts.retain(lives);
+        self.memory.started = self.verdicts.started();
+        self.memory.unhealthy = self.verdicts.unhealthy();
+    }
+
+    /// Events of waits that have just begun.
+    fn tell_waiting(&mut self, pod: &Object, plan: &Plan) {
+        let events = &self.shared.events;
+        for (name, waiting) in &plan.waiting {
+            if self.shown_waiting.get(name) == Some(&waiting.reason) {
+                continue;
+            }
+            self.shown_waiting.insert(name.clone(), waiting.reason.clone());
+            let container = Some(name.as_str());
+            match waiting.reason.as_str() {
+                "CrashLoopBackOff" => {
+                    let full = format!("{}_{}({})", pod.name(), pod.namespace(), pod.uid());
+                    let words = format!("Back-off restarting failed container {name} in pod {full}");
+                    events.pod(pod, container, EventKind::Warning, "BackOff", words);
+                }
+                "ImagePullBackOff" => {
+                    let words = waiting.message.split(": ErrImagePull").next().unwrap_or("").to_owned();
+                    events.pod(pod, container, EventKind::Normal, "BackOff", words);
+                    events.pod(pod, container, EventKind::Warning, "Failed", "Error: ImagePullBackOff");
+                }
+                _ => {}
+            }
+        }
+        self.shown_waiting.retain(|name, _| plan.waiting.contains_key(name));
+    }
+
+    /// Starts the probes of what runs, and ends those of what does not.
+    fn run_probes(&mut self, desired: &Desired, seen: &Seen) {
+        let running: Vec<&Container> = match desired.goal {
+            Goal::Run => seen.containers.iter().filter(|c| c.state == State::Running).collect(),
+            Goal::Fail { .. } | Goal::Stop { .. } | Goal::Forget { .. } => Vec::new(),
+        };
+        self.probes.retain(|(id, _), handle| {
+            let stays = running.iter().any(|c| c.id == *id);
+            if !stays {
+                handle.abort();
+            }
+            stays
+        });
+        let now = self.shared.env.clock.now();
+        for container in running {
+            let Some(spec) = spec_of(&desired.pod, &container.name) else { continue };
+            for kind in ProbeKind::ALL {
+                let key = (container.id.clone(), kind);
+                if !spec[kind.field()].is_object() || self.probes.contains_key(&key) {
+                    continue;
+                }
+                let age = now.duration_since(container.started_at.unwrap_or(now));
+                let probe = Probe {
+                    kind,
+                    pod: desired.pod.clone(),
+                    container: spec.clone(),
+                    container_id: container.id.clone(),
+                    pod_ip: self.pod_facts(&desired.pod, seen).pod_ips.first().cloned().unwrap_or_default(),
+                    age: Duration::try_from(age).unwrap_or(Duration::ZERO),
+                    verdicts: self.verdicts.clone(),
+                    wake: self.wake.clone(),
+                    events: self.shared.events.clone(),
+                    runtime: self.shared.runtime.clone(),
+                };
+                self.probes.insert(key, tokio::spawn(probe.run()).abort_handle());
+            }
+        }
+    }
+
+    pub(super) fn pod_facts(&self, pod: &Object, seen: &Seen) -> PodFacts {
+        let host_ip = self.shared.host_ip();
+        let pod_ips = match pod.bool_at("/spec/hostNetwork") {
+            Some(true) => vec![host_ip.clone()],
+            _ => seen.sandbox().map(|s| s.ips.clone()).unwrap_or_default(),
+        };
+        PodFacts { host_ip, pod_ips, node_allocatable: self.shared.node_facts().allocatable.clone() }
+    }
+
+    async fn refresh_volumes(&mut self) {
+        let desired = self.desired.borrow().clone();
+        if self.memory.volumes != Volumes::Ready || desired.goal != Goal::Run {
+            return;
+        }
+        let facts = self.pod_facts(&desired.pod, &Seen::default());
+        if let Err(error) = self.shared.volumes.prepare(&desired.pod, &facts).await {
+            debug!(pod = %self.uid, error = %chain(&error), "volumes keep what they had");
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        for handle in self.probes.values() {
+            handle.abort();
+        }
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A container of the pod, by its name.
+pub fn spec_of<'a>(pod: &'a Object, name: &str) -> Option<&'a Value> {
+    let mut all = gantry_kube::pod::containers(pod).iter().chain(gantry_kube::pod::init_containers(pod));
+    all.find(|c| c["name"] == name)
+}
+
+/// Reads what ended containers left in their termination files; for failed ones, where the spec says so, the log's end.
+fn add_last_words(seen: &mut Seen, log_dir: &std::path::Path, pod: &Object) {
+    use std::io::{Read, Seek, SeekFrom};
+    for container in seen.containers.iter_mut().filter(|c| c.state == State::Exited && c.message.is_empty()) {
+        let mut text = Vec::new();
+        if !container.termination_log.is_empty()
+            && let Ok(file) = crate::files::open_regular(std::path::Path::new(&container.termination_log))
+        {
+            let _ = file.take(TERMINATION_MESSAGE_MAX_BYTES).read_to_end(&mut text);
+        }
+        if text.is_empty() && container.termination_from_log && container.exit_code != 0 {
+            let path = log_dir
+                .join(super::cri::log_folder(pod))
+                .join(&container.name)
+                .join(format!("{}.log", container.attempt));
+            if let Ok(mut file) = crate::files::open_regular(&path) {
+                let length = file.metadata().map(|m| m.len()).unwrap_or(0);
+                let _ = file.seek(SeekFrom::Start(length.saturating_sub(TERMINATION_MESSAGE_MAX_BYTES)));
+                let mut raw = Vec::new();
+                let _ = file.take(TERMINATION_MESSAGE_MAX_BYTES).read_to_end(&mut raw);
+                text = crate::log::plain_text(&raw);
+            }
+        }
+        container.message = String::from_utf8_lossy(&text).into_owned();
+    }
+}

@@ -1,0 +1,52 @@
+//! What every part of the agent holds in common.
+
+use std::sync::Arc;
+
+use gantry_client::{Client, Informer};
+use gantry_env::Env;
+use gantry_kube::Object;
+use gantry_kube::pod::resources::Amounts;
+use tokio::sync::{Semaphore, watch};
+
+use crate::Config;
+use crate::events::Events;
+use crate::runtime::Runtime;
+use crate::trace::Trace;
+use crate::volume::Volumes;
+
+/// Images that are pulled at a time.
+pub const PULLS_MAX: usize = 5;
+
+/// What the node has, as far as pods depend on it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeFacts {
+    /// The labels of the Node object; empty until it is known.
+    pub labels: serde_json::Map<String, serde_json::Value>,
+    pub capacity: Amounts,
+    pub allocatable: Amounts,
+    pub uid: String,
+    pub pod_cidr: String,
+}
+
+pub struct Shared {
+    pub config: Config,
+    pub env: Env,
+    pub client: Client,
+    pub runtime: Runtime,
+    pub volumes: Volumes,
+    pub events: Events,
+    pub trace: Trace,
+    pub services: Informer<Object>,
+    pub node: watch::Receiver<Arc<NodeFacts>>,
+    pub pulls: Semaphore,
+}
+
+impl Shared {
+    pub fn host_ip(&self) -> String {
+        self.config.node_ip.to_string()
+    }
+
+    pub fn node_facts(&self) -> Arc<NodeFacts> {
+        self.node.borrow().clone()
+    }
+}
