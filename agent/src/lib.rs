@@ -8,15 +8,21 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 pub mod config;
 pub mod events;
 mod files;
 pub mod log;
+pub mod node;
 pub mod pod;
+pub mod pods;
 pub mod probe;
 pub mod runtime;
+pub mod server;
 mod shared;
+pub mod source;
 pub mod trace;
 pub mod volume;
 
+pub use agent::{Agent, StartError, cleanup};
 pub use config::Config;

@@ -1,5 +1,6 @@
 //! One pod: observe, plan, apply, report, repeat.
 
+pub mod admit;
 mod apply;
 pub mod cri;
 pub mod dns;

@@ -10,6 +10,8 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::Config;
 use crate::events::Events;
+use crate::node::NodeView;
+use crate::pods::views::Views;
 use crate::runtime::Runtime;
 use crate::trace::Trace;
 use crate::volume::Volumes;
@@ -24,8 +26,6 @@ pub struct NodeFacts {
     pub labels: serde_json::Map<String, serde_json::Value>,
     pub capacity: Amounts,
     pub allocatable: Amounts,
-    pub uid: String,
-    pub pod_cidr: String,
 }
 
 pub struct Shared {
@@ -37,7 +37,10 @@ pub struct Shared {
     pub events: Events,
     pub trace: Trace,
     pub services: Informer<Object>,
-    pub node: watch::Receiver<Arc<NodeFacts>>,
+    pub node: watch::Receiver<NodeView>,
+    pub capacity: Amounts,
+    pub allocatable: Amounts,
+    pub views: Arc<Views>,
     pub pulls: Semaphore,
 }
 
@@ -46,7 +49,16 @@ impl Shared {
         self.config.node_ip.to_string()
     }
 
-    pub fn node_facts(&self) -> Arc<NodeFacts> {
-        self.node.borrow().clone()
+    pub fn node_facts(&self) -> NodeFacts {
+        let labels = self.node.borrow().object.as_ref().and_then(|node| node.labels().cloned());
+        NodeFacts {
+            labels: labels.unwrap_or_default(),
+            capacity: self.capacity.clone(),
+            allocatable: self.allocatable.clone(),
+        }
+    }
+
+    pub fn node_uid(&self) -> String {
+        self.node.borrow().object.as_ref().map(|node| node.uid().to_owned()).unwrap_or_default()
     }
 }

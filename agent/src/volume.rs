@@ -238,20 +238,8 @@ impl Volumes {
     pub fn release(&self, uid: &str) -> Result<(), VolumeError> {
         self.tokens.forget(uid);
         for root in [self.pod_folder(uid), self.memory_folder(uid)] {
-            let memory = root.join("volumes").join("kubernetes.io~empty-dir");
-            for entry in fs::read_dir(&memory).into_iter().flatten().flatten() {
-                if is_mount_point(&entry.path()) {
-                    rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH)
-                        .map_err(|e| file_error("unmount", &entry.path())(e.into()))?;
-                }
-            }
-            let volumes = root.join("volumes");
-            match fs::remove_dir_all(&volumes) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(file_error("remove", &volumes)(error));
-                }
-                _ => {}
-            }
+            unmount_below(&root)?;
+            remove(&root.join("volumes"))?;
         }
         let _ = fs::remove_dir(self.memory_folder(uid));
         Ok(())
@@ -284,6 +272,30 @@ fn sub_path(root: &Path, sub: &str, volume: &Value, container: &str) -> Result<P
     let found = fs::canonicalize(root.join(sub)).map_err(|_| missing())?;
     let root = fs::canonicalize(root).map_err(|_| missing())?;
     if found.starts_with(root) { Ok(found) } else { Err(missing()) }
+}
+
+/// Unmounts the volumes in memory of the pod whose folder this is.
+pub fn unmount_below(root: &Path) -> Result<(), VolumeError> {
+    let folder = root.join("volumes").join("kubernetes.io~empty-dir");
+    for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        if is_mount_point(&entry.path()) {
+            unmount(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+pub fn unmount(path: &Path) -> Result<(), VolumeError> {
+    let done = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
+    done.map_err(|e| file_error("unmount", path)(e.into()))
+}
+
+/// Removes a folder with everything in it; one that is not there is fine.
+pub fn remove(path: &Path) -> Result<(), VolumeError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// A mount point lies on another device than its parent.

@@ -122,7 +122,7 @@ impl Worker {
         match self.shared.runtime.run_sandbox(config).await {
             Ok(id) => {
                 info!(pod = %self.uid, sandbox = %id, "sandbox is ready");
-                self.shared.trace.note(&self.uid, 8, "sandbox is ready", "");
+                self.shared.trace.mark(&self.uid, 8, "sandbox is ready");
                 self.memory.sandbox_failure = None;
             }
             Err(error) => {
@@ -155,7 +155,7 @@ impl Worker {
                 self.memory.note_created(run.name);
                 let words = format!("Created container: {}", run.name);
                 self.shared.events.pod(&desired.pod, Some(run.name), Kind::Normal, "Created", words);
-                self.shared.trace.note(&self.uid, 8, "container created", run.name);
+                self.shared.trace.mark(&self.uid, 8, "container created");
                 self.start(desired, &id, run.name).await;
             }
             Err(refusal) => {
@@ -261,7 +261,7 @@ impl Worker {
         match self.shared.runtime.start_container(id).await {
             Ok(()) => {
                 events.pod(&desired.pod, Some(name), Kind::Normal, "Started", format!("Started container {name}"));
-                self.shared.trace.note(&self.uid, 8, "container started", name);
+                self.shared.trace.mark(&self.uid, 8, "container started");
             }
             Err(error) => {
                 events.pod(&desired.pod, Some(name), Kind::Warning, "Failed", format!("Error: {}", error.words()));

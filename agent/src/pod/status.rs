@@ -236,9 +236,16 @@ fn terminated(container: &Container) -> Value {
     json!({"terminated": inner})
 }
 
+/// The conditions that the agent writes; others belong to others.
+const OWN_CONDITIONS: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
 /// The patch that brings the API's status to `new`: keys that are no more are removed by name.
 pub fn patch(uid: &str, old: &Value, new: &Value) -> Value {
     let mut status = new.clone();
+    if let Some(Value::Array(list)) = status.get_mut("conditions") {
+        list.retain(|c| OWN_CONDITIONS.iter().any(|own| c["type"] == *own));
+    }
     for key in ["reason", "message", "podIP", "podIPs", "initContainerStatuses", "containerStatuses"] {
         if !old[key].is_null() && new[key].is_null() {
             status[key] = Value::Null;

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::env::PodFacts;
 use super::memory::{Memory, Volumes};
-use super::plan::{Action, Plan, plan};
+use super::plan::{Plan, plan};
 use super::pull::PullError;
 use super::seen::{Container, Seen, State};
 use super::status;
@@ -190,7 +190,7 @@ impl Worker {
         let now = self.shared.env.clock.now();
         match effect {
             Effect::Pulled { name, result: Ok(image_ref) } => {
-                self.shared.trace.note(&self.uid, 8, "image is there", &name);
+                self.shared.trace.mark(&self.uid, 8, "image is there");
                 self.memory.note_pulled(&name, image_ref);
             }
             Effect::Pulled { name, result: Err(error) } => {
@@ -204,7 +204,7 @@ impl Worker {
                 match result {
                     Ok(()) => {
                         if status["phase"] == "Running" {
-                            self.shared.trace.note(&self.uid, 9, "status Running is in the API", "");
+                            self.shared.trace.mark(&self.uid, 9, "status Running is in the API");
                         }
                         self.reported = Some(*status);
                     }
@@ -248,11 +248,12 @@ impl Worker {
             }
         };
         add_last_words(&mut seen, &self.shared.config.log_dir, &desired.pod);
+        self.shared.views.set(&self.uid, desired.pod.clone(), seen.clone());
         self.take_verdicts(&seen);
         let want = Wanted::from_object(&desired.pod, desired.goal);
         let now = self.shared.env.clock.now();
         let mut plan = plan(&want, &seen, &self.memory, now);
-        self.shared.trace.note(&self.uid, 7, "agent planned", "");
+        self.shared.trace.mark(&self.uid, 7, "agent planned");
         self.tell_waiting(&desired.pod, &plan);
         let status = self.status(&desired, &seen, &plan);
         self.run_probes(&desired, &seen);

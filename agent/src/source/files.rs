@@ -70,8 +70,8 @@ fn read(path: &Path, node_name: &str) -> Result<Object, ManifestError> {
 
 /// A manifest as the pod that runs: named for its node, defaulted, and with a uid that its content alone decides.
 pub fn parse(path: &Path, text: &str, node_name: &str) -> Result<Object, ManifestError> {
-    let value: Value = serde_saphyr::from_str(text)
-        .map_err(|e| ManifestError::Yaml { path: path.to_owned(), why: e.to_string() })?;
+    let value: Value =
+        serde_saphyr::from_str(text).map_err(|e| ManifestError::Yaml { path: path.to_owned(), why: e.to_string() })?;
     let kind = value["kind"].as_str().unwrap_or("").to_owned();
     let Value::Object(map) = value else { return Err(ManifestError::NotAPod { path: path.to_owned(), kind }) };
     let mut pod = Object(map);
@@ -87,7 +87,8 @@ pub fn parse(path: &Path, text: &str, node_name: &str) -> Result<Object, Manifes
     refuse_references(&pod, path)?;
     let (name, namespace) = (format!("{}-{node_name}", pod.name()), pod.namespace().to_owned());
     let seed = format!("{node_name}\n{}\n{text}", path.display());
-    let hash = format!("{:016x}{:016x}", fnv1a(seed.as_bytes()), fnv1a(seed.chars().rev().collect::<String>().as_bytes()));
+    let hash =
+        format!("{:016x}{:016x}", fnv1a(seed.as_bytes()), fnv1a(seed.chars().rev().collect::<String>().as_bytes()));
     let metadata = pod.metadata_mut();
     metadata.insert("name".into(), json!(name));
     metadata.insert("namespace".into(), json!(if namespace.is_empty() { "default" } else { &namespace }));
@@ -126,7 +127,8 @@ fn refuse_references(pod: &Object, path: &Path) -> Result<(), ManifestError> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: c\n    image: i:1\n";
+    const TEXT: &str =
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: c\n    image: i:1\n";
 
     #[test]
     fn a_manifest_becomes_a_pod_of_its_node() {

@@ -1,0 +1,192 @@
+//! Putting the parts together, and taking what they left on the host away again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gantry_client::{Client, Informer, Scope};
+use gantry_env::Env;
+use gantry_kube::pod::resources::Amounts;
+use gantry_kube::resource;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::KUBELET_VERSION;
+use crate::events::Events;
+use crate::node::facts::Facts;
+use crate::node::{NodeConfig, Registration};
+use crate::pods::{Inputs, Pods, listen, views::Views};
+use crate::runtime::Runtime;
+use crate::server::{self, ServeError};
+use crate::shared::{PULLS_MAX, Shared};
+use crate::trace::Trace;
+use crate::volume::{VolumeError, Volumes, is_mount_point, mount_tmpfs, token::Tokens};
+use crate::{Config, volume};
+
+/// Words of the runtime that wait for the owner of the maps.
+const TOUCHED_MAX: usize = 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("cannot make the folder {path}", path = .path.display())]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("secrets need a file system in memory")]
+    Memory(#[source] VolumeError),
+}
+
+/// The kubelet of one node.
+pub struct Agent {
+    shared: Arc<Shared>,
+    registration: Registration,
+    stop: CancellationToken,
+}
+
+impl Agent {
+    /// Starts the kubelet API and makes the folders; pods are touched by [`Agent::run`] alone.
+    pub async fn start(config: Config, client: Client, env: Env, stop: CancellationToken) -> Result<Agent, StartError> {
+        make_folders(&config)?;
+        let trace = Trace::new(env.clone());
+        let views = Arc::new(Views::new(config.log_dir.clone()));
+        let mut port = config.listen.map_or(0, |listen| listen.port());
+        if let (Some(listen), Some(tls)) = (config.listen, config.tls.clone()) {
+            let server = server::Config {
+                listen,
+                tls,
+                node_name: config.node_name.clone(),
+                log_dir: config.log_dir.clone(),
+                client: client.clone(),
+                cri: config.cri.clone(),
+                pods: views.clone(),
+                trace: trace.clone(),
+                env: env.clone(),
+            };
+            port = server::serve(server, stop.clone()).await?.port();
+        }
+        let node = NodeConfig {
+            name: config.node_name.clone(),
+            ip: config.node_ip,
+            kubelet_port: port,
+            kubelet_version: KUBELET_VERSION.to_owned(),
+            max_pods: config.max_pods,
+            labels: config.labels.clone(),
+            reserved_cpu_milli: config.reserved_cpu_milli,
+            reserved_memory_bytes: config.reserved_memory_bytes,
+            data_dir: config.data_dir.clone(),
+        };
+        let (registration, view) = Registration::new(node, client.clone(), config.cri.clone(), env.clone());
+        let facts = Facts::read(&config.data_dir);
+        let capacity = Amounts {
+            cpu_milli: facts.cpus * 1000,
+            memory_bytes: facts.memory_bytes,
+            ephemeral_storage_bytes: facts.storage_bytes,
+            ..Amounts::default()
+        };
+        let allocatable = Amounts {
+            cpu_milli: (capacity.cpu_milli - config.reserved_cpu_milli).max(0),
+            memory_bytes: (capacity.memory_bytes - config.reserved_memory_bytes).max(0),
+            ..capacity.clone()
+        };
+        let services =
+            Informer::spawn(client.clone(), &resource::SERVICE, Scope::default(), env.clone(), stop.clone(), |o| o);
+        let volumes = Volumes {
+            data_dir: config.data_dir.clone(),
+            run_dir: config.run_dir.clone(),
+            mounts: config.mounts,
+            client: client.clone(),
+            tokens: Tokens::default(),
+            env: env.clone(),
+        };
+        let shared = Shared {
+            runtime: Runtime::new(config.cri.clone()),
+            events: Events::spawn(client.clone(), config.node_name.clone(), env.clone(), stop.clone()),
+            node: view,
+            pulls: Semaphore::new(PULLS_MAX),
+            config,
+            env,
+            client,
+            volumes,
+            trace,
+            services,
+            capacity,
+            allocatable,
+            views,
+        };
+        Ok(Agent { shared: Arc::new(shared), registration, stop })
+    }
+
+    /// Works until the token ends it. Containers live on.
+    pub async fn run(self) {
+        let Agent { shared, registration, stop } = self;
+        let (touch, touched) = mpsc::channel(TOUCHED_MAX);
+        let (list, held) = mpsc::channel(1);
+        let (found, manifests) = mpsc::channel(1);
+        let scope = Scope { field_selector: format!("spec.nodeName={}", shared.config.node_name), ..Scope::default() };
+        let api =
+            Informer::spawn(shared.client.clone(), &resource::POD, scope, shared.env.clone(), stop.clone(), |object| {
+                object
+            });
+        let mut parts = tokio::task::JoinSet::new();
+        let ears = stop.clone();
+        let runtime = shared.runtime.clone();
+        parts.spawn(async move {
+            ears.run_until_cancelled(listen::events(runtime, touch)).await;
+        });
+        let (ears, runtime) = (stop.clone(), shared.runtime.clone());
+        parts.spawn(async move {
+            ears.run_until_cancelled(listen::relist(runtime, list)).await;
+        });
+        let ears = stop.clone();
+        let (folder, name) = (shared.config.static_pod_dir.clone(), shared.config.node_name.clone());
+        parts.spawn(async move {
+            match folder {
+                Some(folder) => ears.run_until_cancelled(listen::manifests(folder, name, found)).await,
+                None => ears.run_until_cancelled(std::future::pending()).await,
+            };
+        });
+        parts.spawn(registration.run(stop.clone()));
+        Pods::new(shared, stop).run(Inputs { api, manifests, held, touched }).await;
+        while parts.join_next().await.is_some() {}
+    }
+}
+
+fn make_folders(config: &Config) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let memory = config.run_dir.join("pods");
+    for (path, mode) in [(&config.data_dir, 0o700), (&memory, 0o700), (&config.log_dir, 0o755)] {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+        made.map_err(|source| StartError::Folder { path: path.clone(), source })?;
+    }
+    if config.mounts && !in_memory(&memory) {
+        mount_tmpfs(&memory, "mode=0700").map_err(StartError::Memory)?;
+    }
+    Ok(())
+}
+
+/// Linux' magic number of tmpfs (statfs(2)).
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+const RAMFS_MAGIC: u64 = 0x8584_58f6;
+
+fn in_memory(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|fs| matches!(fs.f_type as u64, TMPFS_MAGIC | RAMFS_MAGIC))
+}
+
+/// Unmounts and removes what the agent keeps on the host for pods that are gone. The runtime must have ended them first.
+/// Safe to call where there is nothing.
+pub fn cleanup(data_dir: &Path, run_dir: &Path) -> Result<(), VolumeError> {
+    let memory = run_dir.join("pods");
+    for root in [data_dir, &memory] {
+        for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+            volume::unmount_below(&entry.path())?;
+            volume::remove(&entry.path())?;
+        }
+    }
+    if is_mount_point(&memory) {
+        volume::unmount(&memory)?;
+    }
+    volume::remove(&memory)
+}

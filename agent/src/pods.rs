@@ -1,0 +1,392 @@
+//! The one task that owns the maps: which pods are here, which were admitted, and which worker acts for each.
+//!
+//! A pod is known by its uid. It comes from the API, a manifest, a checkpoint or the runtime itself; whatever happens to
+//! any of these ends here, becomes a [`Desired`], and wakes a worker.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_client::{Change, DeleteOptions, Informer};
+use gantry_env::chain;
+use gantry_kube::pod::{is_mirror, is_terminal};
+use gantry_kube::{Object, Ref, resource};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::events::Kind;
+use crate::pod::admit::{Rejection, admit};
+use crate::pod::want::{Goal, grace_seconds};
+use crate::pod::worker::{Desired, Source, Target, Worker};
+use crate::runtime::Held;
+use crate::shared::Shared;
+use crate::source::{checkpoint, mirror};
+
+pub mod listen;
+pub mod views;
+
+/// Before checkpoints are believed, the API has this long to say what is wanted.
+const API_FIRST: Duration = Duration::from_secs(3);
+/// Mirror pods that are missing are made again this often.
+const MIRROR_EVERY: Duration = Duration::from_secs(10);
+
+struct Entry {
+    desired: watch::Sender<Desired>,
+    wake: Arc<Notify>,
+    /// Changes with the runtime's view of the pod; a relist wakes the worker only then.
+    print: String,
+}
+
+/// What comes in from elsewhere.
+pub struct Inputs {
+    pub api: Informer<Object>,
+    pub manifests: mpsc::Receiver<BTreeMap<String, Object>>,
+    pub held: mpsc::Receiver<Vec<Held>>,
+    /// Pods of which the runtime has just said something.
+    pub touched: mpsc::Receiver<String>,
+}
+
+pub struct Pods {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    entries: BTreeMap<String, Entry>,
+    workers: JoinSet<String>,
+    mirrors: BTreeMap<Ref, Arc<Object>>,
+    api_is_known: bool,
+    manifests_are_known: bool,
+}
+
+impl Pods {
+    pub fn new(shared: Arc<Shared>, stop: CancellationToken) -> Pods {
+        Pods {
+            shared,
+            stop,
+            entries: BTreeMap::new(),
+            workers: JoinSet::new(),
+            mirrors: BTreeMap::new(),
+            api_is_known: false,
+            manifests_are_known: false,
+        }
+    }
+
+    pub async fn run(mut self, mut inputs: Inputs) {
+        let stop = self.stop.clone();
+        let known = stop.run_until_cancelled(tokio::time::timeout(API_FIRST, inputs.api.synced())).await;
+        if known.is_some_and(|known| known.is_err()) {
+            self.start_from_checkpoints();
+        }
+        let mut changes = inputs.api.subscribe();
+        let mut mirrors = tokio::time::interval(MIRROR_EVERY);
+        let api = inputs.api.clone();
+        loop {
+            tokio::select! {
+                biased;
+                // Ends the workers too, and touches no container.
+                () = stop.cancelled() => break,
+                // join_next takes a result only when it returns it.
+                Some(ended) = self.workers.join_next(), if !self.workers.is_empty() => {
+                    if let Ok(uid) = ended {
+                        self.entries.remove(&uid);
+                        self.shared.views.remove(&uid);
+                    }
+                }
+                // The first list may be empty, and then no change tells of it. A watch keeps its value.
+                _ = api.synced(), if !self.api_is_known => {
+                    self.api_is_known = true;
+                    self.api_changed(changes.take());
+                    self.forget_unknown(&api);
+                }
+                // Changes are taken only when they are returned.
+                list = changes.changes() => self.api_changed(list),
+                // Receiving from a channel takes a message only when it returns it; so do the next two.
+                Some(manifests) = inputs.manifests.recv() => self.manifests_changed(manifests),
+                Some(uid) = inputs.touched.recv() => self.touch(&uid),
+                Some(held) = inputs.held.recv() => self.relisted(held),
+                // A tick that is not taken is ready again at once.
+                _ = mirrors.tick() => self.keep_mirrors(),
+            }
+        }
+        while self.workers.join_next().await.is_some() {}
+    }
+
+    fn start_from_checkpoints(&mut self) {
+        for pod in checkpoint::load(&self.shared.config.data_dir) {
+            info!(pod = %pod.reference(), uid = pod.uid(), "starting from the checkpoint, the API is silent");
+            let goal = goal_of(&pod);
+            self.enter(Arc::new(pod), goal, None, Source::Checkpoint, None);
+        }
+    }
+
+    /// Once the API has spoken, what only the checkpoint knows is over.
+    fn forget_unknown(&mut self, api: &Informer<Object>) {
+        let known: std::collections::BTreeSet<String> = api.list().iter().map(|p| p.uid().to_owned()).collect();
+        for (uid, entry) in &self.entries {
+            let source = entry.desired.borrow().source;
+            if source == Source::Checkpoint && !known.contains(uid) {
+                forget(entry);
+            }
+        }
+    }
+
+    fn api_changed(&mut self, mut changes: Vec<Change<Object>>) {
+        // Pods that ran before come first, and the older before the younger: they keep their place on the node.
+        changes.sort_by_key(|change| {
+            let pod = change.now.as_deref();
+            let fresh = pod.is_some_and(|p| p.str_at("/status/startTime").is_empty());
+            (fresh, pod.map(|p| p.str_at("/metadata/creationTimestamp").to_owned()))
+        });
+        for change in changes {
+            let mirrored = [&change.before, &change.now].into_iter().flatten().any(|p| is_mirror(p));
+            if mirrored {
+                self.mirror_changed(change);
+                continue;
+            }
+            let now_uid = change.now.as_ref().map(|p| p.uid().to_owned());
+            if let Some(before) = &change.before
+                && now_uid.as_deref() != Some(before.uid())
+                && let Some(entry) = self.entries.get(before.uid())
+            {
+                forget(entry);
+            }
+            if let Some(pod) = change.now {
+                self.api_pod(pod);
+            }
+        }
+    }
+
+    fn api_pod(&mut self, pod: Arc<Object>) {
+        let target = Some(Target {
+            at: pod.reference(),
+            uid: pod.uid().to_owned(),
+            status: pod.get("/status").cloned().unwrap_or(Value::Null),
+        });
+        if let Some(entry) = self.entries.get(pod.uid()) {
+            let failed = entry.desired.borrow().failed.clone();
+            let goal = match (goal_of(&pod), &failed) {
+                (Goal::Run, Some(_)) => Goal::Fail { grace_seconds: grace_seconds(&pod) },
+                (goal, _) => goal,
+            };
+            let changed = {
+                let old = entry.desired.borrow();
+                (old.pod.get("/spec") != pod.get("/spec") || old.source != Source::Api) && goal == Goal::Run
+            };
+            if changed {
+                self.save(&pod);
+            }
+            entry.desired.send_modify(|desired| {
+                if !matches!(desired.goal, Goal::Forget { .. }) {
+                    *desired = Desired { pod, goal, failed, source: Source::Api, report_to: target };
+                }
+            });
+            return;
+        }
+        self.shared.trace.mark(pod.uid(), 7, "agent heard");
+        let mut goal = goal_of(&pod);
+        let mut failed = None;
+        let ran_before = !pod.str_at("/status/startTime").is_empty();
+        if goal == Goal::Run && !ran_before {
+            if let Err(Rejection { reason, message }) = self.admit(&pod) {
+                warn!(pod = %pod.reference(), reason, "pod rejected");
+                failed = Some((reason, message));
+                goal = Goal::Fail { grace_seconds: 0 };
+            }
+        }
+        if goal == Goal::Run {
+            self.save(&pod);
+        }
+        self.enter(pod, goal, failed, Source::Api, target);
+    }
+
+    fn admit(&self, pod: &Object) -> Result<(), Rejection> {
+        let taken: Vec<Arc<Object>> = self
+            .entries
+            .values()
+            .map(|entry| entry.desired.borrow())
+            .filter(|desired| {
+                desired.failed.is_none() && !is_terminal(&desired.pod) && desired.source != Source::Runtime
+            })
+            .map(|desired| desired.pod.clone())
+            .collect();
+        let others: Vec<&Object> = taken.iter().map(AsRef::as_ref).collect();
+        let config = &self.shared.config;
+        let verdict = admit(pod, &others, &self.shared.node_facts(), &config.node_name, config.max_pods);
+        if let Err(rejection) = &verdict {
+            let words = rejection.message.trim_start_matches("Pod was rejected: ").to_owned();
+            // Reasons are a closed set in practice, and events want them to live as long as the program.
+            let reason = match rejection.reason.as_str() {
+                "OutOfcpu" => "OutOfcpu",
+                "OutOfmemory" => "OutOfmemory",
+                "OutOfpods" => "OutOfpods",
+                "NodeAffinity" => "NodeAffinity",
+                "NodePorts" => "NodePorts",
+                _ => "UnexpectedAdmissionError",
+            };
+            self.shared.events.pod(pod, None, Kind::Warning, reason, words);
+        }
+        verdict
+    }
+
+    fn save(&self, pod: &Object) {
+        if let Err(error) = checkpoint::save(&self.shared.config.data_dir, pod) {
+            warn!(pod = %pod.reference(), %error, "checkpoint not written");
+        }
+    }
+
+    fn enter(
+        &mut self,
+        pod: Arc<Object>,
+        goal: Goal,
+        failed: Option<(String, String)>,
+        source: Source,
+        report_to: Option<Target>,
+    ) {
+        let uid = pod.uid().to_owned();
+        let (desired, receiver) = watch::channel(Desired { pod, goal, failed, source, report_to });
+        let wake = Arc::new(Notify::new());
+        let worker = Worker::new(self.shared.clone(), uid.clone(), receiver, wake.clone());
+        let (stop, name) = (self.stop.clone(), uid.clone());
+        self.workers.spawn(async move {
+            worker.run(stop).await;
+            name
+        });
+        self.entries.insert(uid, Entry { desired, wake, print: String::new() });
+    }
+
+    fn manifests_changed(&mut self, manifests: BTreeMap<String, Object>) {
+        self.manifests_are_known = true;
+        for (uid, entry) in &self.entries {
+            if entry.desired.borrow().source == Source::File && !manifests.contains_key(uid) {
+                forget(entry);
+            }
+        }
+        for (uid, pod) in manifests {
+            if !self.entries.contains_key(&uid) {
+                info!(pod = %pod.reference(), "static pod");
+                self.shared.trace.mark(&uid, 7, "agent heard");
+                self.enter(Arc::new(pod), Goal::Run, None, Source::File, None);
+            }
+        }
+        self.keep_mirrors();
+    }
+
+    fn mirror_changed(&mut self, change: Change<Object>) {
+        match change.now {
+            Some(pod) => self.mirrors.insert(change.at.clone(), pod),
+            None => self.mirrors.remove(&change.at),
+        };
+        let mirror = self.mirrors.get(&change.at);
+        for entry in self.entries.values() {
+            let shown = {
+                let desired = entry.desired.borrow();
+                desired.source == Source::File && desired.pod.reference() == change.at
+            };
+            if shown {
+                entry.desired.send_modify(|desired| {
+                    desired.report_to = mirror.filter(|m| mirror::shows(m, &desired.pod)).map(|m| Target {
+                        at: m.reference(),
+                        uid: m.uid().to_owned(),
+                        status: m.get("/status").cloned().unwrap_or(Value::Null),
+                    });
+                });
+            }
+        }
+    }
+
+    /// Makes the mirrors that are missing, and removes those that show nothing.
+    fn keep_mirrors(&mut self) {
+        if !self.api_is_known || !self.manifests_are_known {
+            return;
+        }
+        let statics: BTreeMap<Ref, Arc<Object>> = self
+            .entries
+            .values()
+            .map(|entry| entry.desired.borrow())
+            .filter(|d| d.source == Source::File && d.goal == Goal::Run)
+            .map(|d| (d.pod.reference(), d.pod.clone()))
+            .collect();
+        for (at, found) in &self.mirrors {
+            if statics.get(at).is_some_and(|pod| mirror::shows(found, pod)) {
+                continue;
+            }
+            let options = DeleteOptions {
+                grace_period_seconds: Some(0),
+                uid: Some(found.uid().to_owned()),
+                ..DeleteOptions::default()
+            };
+            let (shared, at) = (self.shared.clone(), at.clone());
+            tokio::spawn(async move {
+                if let Err(error) = shared.client.delete(&resource::POD, &at, &options).await {
+                    warn!(pod = %at, error = %chain(&error), "mirror pod not deleted");
+                }
+            });
+        }
+        let uid = self.shared.node_uid();
+        if uid.is_empty() {
+            return;
+        }
+        for (at, pod) in statics.into_iter().filter(|(at, _)| !self.mirrors.contains_key(at)) {
+            let mirror = mirror::of(&pod, &self.shared.config.node_name, &uid);
+            let shared = self.shared.clone();
+            tokio::spawn(async move {
+                match shared.client.create(&resource::POD, &mirror).await {
+                    Err(error) if !error.is_already_exists() => {
+                        warn!(pod = %at, error = %chain(&error), "mirror pod not created");
+                    }
+                    _ => {}
+                }
+            });
+        }
+    }
+
+    fn touch(&self, uid: &str) {
+        if let Some(entry) = self.entries.get(uid) {
+            entry.wake.notify_one();
+        }
+    }
+
+    /// Wakes who missed an event, and ends what nobody wants.
+    fn relisted(&mut self, held: Vec<Held>) {
+        for pod in held {
+            if let Some(entry) = self.entries.get_mut(&pod.uid) {
+                if entry.print != pod.print {
+                    entry.print = pod.print;
+                    entry.wake.notify_one();
+                }
+            } else if self.api_is_known && (self.manifests_are_known || self.shared.config.static_pod_dir.is_none()) {
+                info!(pod = pod.uid, name = pod.name, "nobody knows this pod any more");
+                let object = json!({
+                    "apiVersion": "v1", "kind": "Pod",
+                    "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, "spec": {},
+                });
+                let object = Object::from_value(object).unwrap_or_default();
+                let goal = Goal::Forget { grace_seconds: pod.grace_seconds };
+                self.enter(Arc::new(object), goal, None, Source::Runtime, None);
+            }
+        }
+    }
+}
+
+/// What is to become of a pod, by its object.
+fn goal_of(pod: &Object) -> Goal {
+    match pod.deletion_timestamp() {
+        Some(_) => Goal::Stop { grace_seconds: grace_seconds(pod) },
+        // It has ended: nothing of it runs again, not even where the runtime's records are gone.
+        None if is_terminal(pod) => Goal::Fail { grace_seconds: grace_seconds(pod) },
+        None => Goal::Run,
+    }
+}
+
+fn forget(entry: &Entry) {
+    entry.desired.send_if_modified(|desired| {
+        if matches!(desired.goal, Goal::Forget { .. }) {
+            return false;
+        }
+        // The time that it was given to end holds, also where the API forgot it first.
+        desired.goal = Goal::Forget { grace_seconds: grace_seconds(&desired.pod) };
+        desired.report_to = None;
+        true
+    });
+}
