@@ -22,7 +22,7 @@ use crate::{executor, socket};
 const CONNECTIONS_MAX: usize = 4;
 
 enum Work {
-    Start { unit: Unit, input: Option<OwnedFd> },
+    Start { unit: Unit, input: Option<OwnedFd>, readers: Vec<OwnedFd> },
     Exec { container: Id, exec: Id },
 }
 
@@ -211,7 +211,11 @@ impl Supervisor {
                     return self.fail(seq, "adopt without a pidfd");
                 }
                 let pidfd = fds.remove(0);
-                match Container::new(&self.sandbox, unit, pid, pidfd, fds.pop(), true) {
+                let bundle = layout::bundle(&self.sandbox, &unit.id);
+                let readers = if unit.tty { Ok(Vec::new()) } else { unit::open_readers(&bundle) };
+                let adopted = readers
+                    .and_then(|readers| Container::new(&self.sandbox, unit, pid, pidfd, fds.pop(), readers, true));
+                match adopted {
                     Ok(container) => {
                         self.containers.push(container);
                         self.tell(&Event::Done { seq }, &[]);
@@ -259,7 +263,7 @@ impl Supervisor {
 
     fn start(&mut self, seq: u64, unit: Unit) -> io::Result<()> {
         let bundle = layout::bundle(&self.sandbox, &unit.id);
-        let mut input = None;
+        let (mut input, mut readers) = (None, Vec::new());
         let stdio = if unit.tty {
             Stdio::Terminal
         } else {
@@ -270,12 +274,13 @@ impl Supervisor {
             } else {
                 unit::null()?
             };
+            readers = unit::open_readers(&bundle)?;
             let stdout = unit::open_output(&bundle.join(layout::STDOUT))?;
             Stdio::Streams { stdin, stdout, stderr: unit::open_output(&bundle.join(layout::STDERR))? }
         };
         let cgroup = open_cgroup(&unit.cgroup)?;
         let container = unit.id.clone();
-        self.fork(seq, &container, stdio, cgroup, None, Work::Start { unit, input })
+        self.fork(seq, &container, stdio, cgroup, None, Work::Start { unit, input, readers })
     }
 
     fn exec(&mut self, seq: u64, container: Id, exec: Id, tty: bool, mut fds: Vec<OwnedFd>) -> io::Result<()> {
@@ -394,8 +399,8 @@ impl Supervisor {
             Err(e) => return self.fail(seq, &executor::plain(&e)),
         };
         match work {
-            Work::Start { unit, input } => {
-                match Container::new(&self.sandbox, unit.clone(), report.pid, pidfd, master.or(input), false) {
+            Work::Start { unit, input, readers } => {
+                match Container::new(&self.sandbox, unit.clone(), report.pid, pidfd, master.or(input), readers, false) {
                     Ok(container) => {
                         let event = Event::Started { seq, unit, pid: report.pid, start_ticks: container.start_ticks };
                         broadcast(&self.connections, &event, &container.kept_fds());

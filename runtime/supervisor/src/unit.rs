@@ -57,7 +57,13 @@ pub struct Container {
     pub joining: usize,
 }
 
-/// Opens the reading end of one of a bundle's FIFOs.
+/// Opens the reading ends of a bundle's FIFOs. For a start, before the container has the other ends: what is written into
+/// a FIFO that nobody holds open any more is lost.
+pub fn open_readers(bundle: &Path) -> io::Result<Vec<OwnedFd>> {
+    [layout::STDOUT, layout::STDERR].iter().map(|file| open_reader(&bundle.join(file))).collect()
+}
+
+/// Opens the reading end of a FIFO.
 fn open_reader(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?)
 }
@@ -82,6 +88,7 @@ impl Container {
         pid: i32,
         pidfd: OwnedFd,
         input: Option<OwnedFd>,
+        readers: Vec<OwnedFd>,
         adopted: bool,
     ) -> io::Result<Container> {
         let bundle = layout::bundle(sandbox, &unit.id);
@@ -93,8 +100,8 @@ impl Container {
                 streams.push(Stream { name: "stdout", fd, partial: Partial::default() });
             }
         } else {
-            for (name, file) in [("stdout", layout::STDOUT), ("stderr", layout::STDERR)] {
-                streams.push(Stream { name, fd: open_reader(&bundle.join(file))?, partial: Partial::default() });
+            for (name, fd) in ["stdout", "stderr"].into_iter().zip(readers) {
+                streams.push(Stream { name, fd, partial: Partial::default() });
             }
         }
         let log = Log::open(&unit.log_path);
