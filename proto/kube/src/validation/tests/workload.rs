@@ -1,0 +1,182 @@
+use super::*;
+
+fn deployment() -> Value {
+    json!({"metadata": {"name": "d", "namespace": "n"}, "spec": {
+        "selector": {"matchLabels": {"app": "a"}},
+        "template": {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+}
+
+#[test]
+fn deployments() {
+    refuses(
+        &DEPLOYMENT,
+        &deployment(),
+        &[
+            ("/spec/replicas", json!(-1), &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]),
+            ("/spec/selector", Value::Null, &["spec.selector: Required value"]),
+            (
+                "/spec/selector",
+                json!({}),
+                &["spec.selector: Invalid value: {}: empty selector is invalid for deployment"],
+            ),
+            (
+                "/spec/selector/matchLabels/app",
+                json!("b"),
+                &[
+                    "spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`",
+                ],
+            ),
+            (
+                "/spec/selector/matchExpressions",
+                json!([{"key": "app", "operator": "In"}]),
+                &[
+                    "spec.selector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
+                    "spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`",
+                ],
+            ),
+            (
+                "/spec/selector/matchExpressions",
+                json!([{"key": "app", "operator": "Like", "values": ["a"]}]),
+                &[
+                    "spec.selector.matchExpressions[0].operator: Invalid value: \"Like\": not a valid selector operator",
+                    "spec.selector: Invalid value: {\"matchExpressions\":[{\"key\":\"app\",\"operator\":\"Like\",\"values\":[\"a\"]}],\"matchLabels\":{\"app\":\"a\"}}: invalid label selector",
+                ],
+            ),
+            (
+                "/spec/template/spec/restartPolicy",
+                json!("Never"),
+                &["spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""],
+            ),
+            (
+                "/spec/template/spec/activeDeadlineSeconds",
+                json!(5),
+                &[
+                    "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicaSet is not Supported",
+                ],
+            ),
+            (
+                "/spec/template/spec/containers/0/image",
+                Value::Null,
+                &["spec.template.spec.containers[0].image: Required value"],
+            ),
+            ("/spec/template/spec/containers", Value::Null, &["spec.template.spec.containers: Required value"]),
+            (
+                "/spec/strategy",
+                json!({"type": "Blue"}),
+                &["spec.strategy.type: Unsupported value: \"Blue\": supported values: \"Recreate\", \"RollingUpdate\""],
+            ),
+            (
+                "/spec/strategy",
+                json!({"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}),
+                &["spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"],
+            ),
+            (
+                "/spec/strategy/rollingUpdate",
+                json!({"maxSurge": 0, "maxUnavailable": "0%"}),
+                &[
+                    "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0",
+                ],
+            ),
+            (
+                "/spec/strategy/rollingUpdate",
+                json!({"maxUnavailable": "101%"}),
+                &["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%"],
+            ),
+            (
+                "/spec/strategy/rollingUpdate",
+                json!({"maxSurge": "much"}),
+                &[
+                    "spec.strategy.rollingUpdate.maxSurge: Invalid value: \"much\": a valid percent string must be a numeric \
+               string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+                ],
+            ),
+            (
+                "/spec/strategy/rollingUpdate",
+                json!({"maxSurge": -1}),
+                &["spec.strategy.rollingUpdate.maxSurge: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            (
+                "/spec/minReadySeconds",
+                json!(600),
+                &["spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"],
+            ),
+            (
+                "/spec/revisionHistoryLimit",
+                json!(-1),
+                &["spec.revisionHistoryLimit: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+        ],
+    );
+    accepts(
+        &DEPLOYMENT,
+        &deployment(),
+        &[
+            ("/spec/replicas", json!(0)),
+            ("/spec/paused", json!(true)),
+            ("/spec/strategy", json!({"type": "Recreate"})),
+            ("/spec/strategy/rollingUpdate", json!({"maxSurge": "100%", "maxUnavailable": 0})),
+            ("/spec/template/spec/hostNetwork", json!(true)),
+        ],
+    );
+    changes(
+        &DEPLOYMENT,
+        &deployment(),
+        &[
+            ("/spec/replicas", json!(7), &[]),
+            ("/spec/template/spec/containers/0/image", json!("j"), &[]),
+            (
+                "/spec/selector/matchExpressions",
+                json!([{"key": "app", "operator": "Exists"}]),
+                &["spec.selector: Invalid value: {\"matchExpressions\":[{\"key\":\"app\",\"operator\":\"Exists\"}],\
+               \"matchLabels\":{\"app\":\"a\"}}: field is immutable"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn replica_sets() {
+    refuses(
+        &REPLICA_SET,
+        &deployment(),
+        &[
+            ("/spec/replicas", json!(-1), &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]),
+            (
+                "/spec/minReadySeconds",
+                json!(-1),
+                &["spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            (
+                "/spec/selector/matchLabels/app",
+                json!("b"),
+                &[
+                    "spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`",
+                ],
+            ),
+            (
+                "/spec/template",
+                Value::Null,
+                &[
+                    "spec.template.metadata.labels: Invalid value: {}: `selector` does not match \
+            template `labels`",
+                    "spec.template.spec.containers: Required value",
+                ],
+            ),
+        ],
+    );
+    changes(
+        &REPLICA_SET,
+        &deployment(),
+        &[
+            ("/spec/replicas", json!(7), &[]),
+            (
+                "/spec/selector/matchLabels",
+                json!({"app": "a", "b": "c"}),
+                &[
+                    "spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`",
+                    "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"a\",\"b\":\"c\"}}: field is immutable",
+                ],
+            ),
+        ],
+    );
+}
