@@ -350,7 +350,7 @@ impl Server {
             let found = answer(&question, &self.directory.read(), &self.zone, 0);
             match found {
                 Answer::Alias { record, target } => {
-                    aliases.push(record);
+                    aliases.push(*record);
                     question.set_name(target);
                 }
                 Answer::Here { code, answers, authorities, .. } => {

@@ -23,7 +23,9 @@ fn web(endpoints: &[Ipv4Addr]) -> Spec {
 }
 
 /// How often each endpoint answered.
-fn tally(tries: usize, mut once: impl FnMut() -> Option<String>) -> BTreeMap<String, usize> {
+type Tally = BTreeMap<String, usize>;
+
+fn tally(tries: usize, mut once: impl FnMut() -> Option<String>) -> Tally {
     let mut counts = BTreeMap::new();
     for _ in 0..tries {
         *counts.entry(once().unwrap_or_default()).or_default() += 1;
@@ -40,7 +42,7 @@ fn a_cluster_ip_and_a_node_port_lead_everyone_to_every_endpoint() {
         let node_port_from_host = || tally(90, || ask(NODE_PORT));
         let node_port_from_pod = || tally(90, || house.inside_pod(POD_B, || ask(NODE_PORT)));
         let node_port_from_outside = || tally(90, || inside(&house.outside, || ask(NODE_PORT)));
-        let ways: [(&str, &dyn Fn() -> BTreeMap<String, usize>); 5] = [
+        let ways: [(&str, &dyn Fn() -> Tally); 5] = [
             ("pod", &from_pod),
             ("host", &from_host),
             ("node port, host", &node_port_from_host),

@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use gantry_netlink::nft::Nft;
+use gantry_netlink::nft::{Batch, Nft};
 use gantry_netlink::route::{Route, Routes, Scope, Veth};
 use ipnet::Ipv4Net;
 use parking_lot::Mutex;
@@ -87,10 +87,29 @@ impl Network {
         }
         let records = Records::open(&config.run_dir)?;
         sysctl::enable_forwarding(&config.run_dir)?;
-        let all: Vec<&Record> = records.all().values().collect();
-        let batch = rules::table(prefix, config.cluster_cidr, &all);
-        open_nft()?.commit(batch).map_err(NetworkError::Rules)?;
-        Ok(Network { config, state: Mutex::new(State { records, pod_cidr: None, last: None }) })
+        let network = Network { config, state: Mutex::new(State { records, pod_cidr: None, last: None }) };
+        let mut nft = open_nft()?;
+        nft.commit(network.table()).map_err(NetworkError::Rules)?;
+        Ok(network)
+    }
+
+    fn table(&self) -> Batch {
+        let state = self.state.lock();
+        let all: Vec<&Record> = state.records.all().values().collect();
+        rules::table(&self.config.interface_prefix, self.config.cluster_cidr, &all)
+    }
+
+    /// Makes the rules anew where someone took them away (`nft flush ruleset`); true where that was so. To be called now
+    /// and then; what asks the kernel nothing but its tables and rules takes some tens of microseconds.
+    pub fn heal(&self) -> Result<bool, NetworkError> {
+        let mut nft = open_nft()?;
+        let table = self.table();
+        if nft.rules(rules::TABLE).map_err(NetworkError::Rules)?.len() == table.rules() {
+            return Ok(false);
+        }
+        tracing::warn!("table gantry-pods was changed by someone else, healing it");
+        nft.commit(table).map_err(NetworkError::Rules)?;
+        Ok(true)
     }
 
     /// Makes a network namespace with its loopback up and binds it to `path` (made if need be). Idempotent.
@@ -117,8 +136,14 @@ impl Network {
     pub fn attach(&self, sandbox: &str, netns: &Path, ports: &[HostPort]) -> Result<PodAddress, NetworkError> {
         let record = self.reserve(sandbox, ports)?;
         self.link(&record, netns)?;
-        let batch = rules::add_pod(&record);
-        open_nft()?.commit(batch).map_err(NetworkError::Rules)?;
+        let mut nft = open_nft()?;
+        match nft.commit(rules::add_pod(&record)) {
+            // The table is gone. This pod's record is among those from which it is made again.
+            Err(error) if error.is(rustix::io::Errno::NOENT) => {
+                nft.commit(self.table()).map_err(NetworkError::Rules)?
+            }
+            answer => answer.map_err(NetworkError::Rules)?,
+        }
         Ok(record.address())
     }
 

@@ -52,7 +52,7 @@ pub enum Answer {
     Elsewhere,
     /// It is another name, which has to be asked for in turn.
     Alias {
-        record: Record,
+        record: Box<Record>,
         target: Name,
     },
     Here {
@@ -120,7 +120,7 @@ fn say(question: &Query, found: Found, zone: &Zone) -> Answer {
             return if question.query_type == RecordType::CNAME {
                 here(ResponseCode::NoError, vec![record])
             } else {
-                Answer::Alias { record, target }
+                Answer::Alias { record: Box::new(record), target }
             };
         }
         Found::Addresses(addresses) if wanted(RecordType::A) => {
@@ -194,7 +194,7 @@ fn of_service(rest: &[&str], service: &Service, directory: &Directory, zone: &Zo
     }
     match (rest, service.cluster_ip) {
         ([], Some(ip)) => Found::Addresses(vec![ip]),
-        ([], None) => Found::Addresses(endpoints(service, directory).map(|(endpoint, _)| endpoint.ip).collect()),
+        ([], None) => Found::Addresses(endpoints(service, directory).map(|endpoint| endpoint.ip).collect()),
         ([protocol], _) if protocol.starts_with('_') => {
             let any = service.ports.iter().any(|port| port.protocol.label() == *protocol);
             if any { Found::Empty } else { Found::Nothing }
@@ -207,8 +207,8 @@ fn of_service(rest: &[&str], service: &Service, directory: &Directory, zone: &Zo
         }
         ([port, protocol], None) if port.starts_with('_') => headless_targets(service, port, protocol, directory, zone),
         ([host], None) => {
-            let named = endpoints(service, directory).filter(|(endpoint, _)| host_label(endpoint) == *host);
-            let addresses: Vec<Ipv4Addr> = named.map(|(endpoint, _)| endpoint.ip).collect();
+            let named = endpoints(service, directory).filter(|endpoint| host_label(endpoint) == *host);
+            let addresses: Vec<Ipv4Addr> = named.map(|endpoint| endpoint.ip).collect();
             if addresses.is_empty() { Found::Nothing } else { Found::Addresses(addresses) }
         }
         _ => Found::Nothing,
@@ -239,10 +239,10 @@ fn is_port(name: &str, label: &str, asked_port: &str, asked_protocol: &str) -> b
 }
 
 /// The endpoints that a headless name stands for, each once.
-fn endpoints<'a>(service: &Service, directory: &'a Directory) -> impl Iterator<Item = (&'a SliceEndpoint, ())> {
+fn endpoints<'a>(service: &Service, directory: &'a Directory) -> impl Iterator<Item = &'a SliceEndpoint> {
     let mut seen = std::collections::BTreeSet::new();
     let all = directory.slices(&service.at).flat_map(|slice| &slice.endpoints);
-    all.filter(move |endpoint| endpoint.ready && seen.insert(endpoint.ip)).map(|endpoint| (endpoint, ()))
+    all.filter(move |endpoint| endpoint.ready && seen.insert(endpoint.ip))
 }
 
 fn service_name(service: &Service, host: &[&str], zone: &Zone) -> Option<Name> {

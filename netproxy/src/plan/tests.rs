@@ -31,7 +31,7 @@ fn shapes() -> impl Strategy<Value = BTreeMap<u8, Shape>> {
 
 fn objects(number: u8, shape: &Shape) -> (Service, Vec<Arc<Slice>>) {
     let at = Ref::new("ns", format!("svc-{number}"));
-    let protocol = if number % 2 == 0 { Protocol::Tcp } else { Protocol::Udp };
+    let protocol = if number.is_multiple_of(2) { Protocol::Tcp } else { Protocol::Udp };
     let service = Service {
         at: at.clone(),
         cluster_ip: Some(Ipv4Addr::new(10, 96, 1, number)),
@@ -108,7 +108,7 @@ fn expected(shape: &Shape, local: bool) -> BTreeSet<u8> {
 }
 
 fn holds(image: &Image, number: u8, shape: &Shape) -> Result<(), TestCaseError> {
-    let protocol = if number % 2 == 0 { Protocol::Tcp } else { Protocol::Udp };
+    let protocol = if number.is_multiple_of(2) { Protocol::Tcp } else { Protocol::Udp };
     let vip = vip_key(Ipv4Addr::new(10, 96, 1, number), protocol, 80);
     let found = |kind, key: &[u8]| -> BTreeSet<u8> { image.endpoints(kind, key).iter().map(|e| e[3]).collect() };
     let all = expected(shape, false);
@@ -142,7 +142,7 @@ proptest! {
                 next.done(step, &mut image);
                 no_gap(&image)?;
                 for number in &stays {
-                    let protocol = if number % 2 == 0 { Protocol::Tcp } else { Protocol::Udp };
+                    let protocol = if number.is_multiple_of(2) { Protocol::Tcp } else { Protocol::Udp };
                     let vip = vip_key(Ipv4Addr::new(10, 96, 1, *number), protocol, 80);
                     let somewhere = image.count(PickKind::Service, &vip).is_some()
                         || image.contains(SetId::ServicesDropped, &vip);

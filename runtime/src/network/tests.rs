@@ -194,6 +194,28 @@ fn a_restart_finds_addresses_again_and_attach_and_detach_may_be_repeated() {
 }
 
 #[test]
+fn rules_that_someone_took_away_come_back() {
+    as_host(|folder, network| {
+        let port = HostPort { protocol: Protocol::Tcp, host_ip: None, host_port: 8080, container_port: 80 };
+        let (a, _) = pod(network, folder, "aaaa", &[port]);
+        assert!(!network.heal().unwrap());
+        Nft::open().unwrap().delete_table(rules::TABLE).unwrap();
+        assert!(network.heal().unwrap());
+        let served = serve_once(&a, 80);
+        ask(SocketAddrV4::new(HOST_IP, 8080)).unwrap();
+        served.join().unwrap();
+        Nft::open().unwrap().delete_table(rules::TABLE).unwrap();
+        let (b, _) = pod(network, folder, "bbbb", &[]);
+        assert!(!network.heal().unwrap(), "attach healed it");
+        Nft::open().unwrap().delete_table(rules::TABLE).unwrap();
+        network.detach("bbbb").unwrap();
+        for netns in [a, b] {
+            network.delete_netns(&netns).unwrap();
+        }
+    });
+}
+
+#[test]
 fn the_listing_of_the_table_can_be_read_and_loaded_by_nft() {
     if std::process::Command::new("nft").arg("--version").output().is_err() {
         eprintln!("skipped: no nft program");

@@ -26,6 +26,8 @@ const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_LIST_ELEM: u16 = 1;
 
+const ADD_RULE: &str = "add rule to chain";
+
 /// Where a base chain sees packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hook {
@@ -71,6 +73,11 @@ impl Batch {
 
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
+    }
+
+    /// How many rules the batch adds.
+    pub fn rules(&self) -> usize {
+        self.requests.iter().filter(|request| request.verb == ADD_RULE).count()
     }
 
     /// How long the batch is on the wire so far.
@@ -145,7 +152,7 @@ impl Batch {
             self.add_anonymous_set(members);
         }
         let mut ids = ids.into_iter();
-        self.add("add rule to chain", chain, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |w, table| {
+        self.add(ADD_RULE, chain, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |w, table| {
             w.put_str(NFTA_RULE_TABLE, table);
             w.put_str(NFTA_RULE_CHAIN, chain);
             w.nest(NFTA_RULE_EXPRESSIONS, |w| {
