@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use gantry_env::Env;
 use gantry_kube::resource::{CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ENDPOINT_SLICE, SERVICE};
-use gantry_kube::{Object, Ref};
+use gantry_kube::{Object, Ref, validation};
 use serde_json::json;
 
 use super::objects::seeds;
@@ -126,4 +126,15 @@ fn a_node_gets_its_own_name() {
     assert_eq!(node.serving.facts().unwrap().names, ["192.0.2.1", "n1"]);
     let kept = NodeCredentials::load_or_issue(&ca, root.path(), "n1", &[], &env).unwrap();
     assert_eq!(NodeCredentials::load_or_issue(&ca, root.path(), "n1", &[], &env).unwrap(), kept);
+}
+
+#[test]
+fn every_seed_keeps_the_rules_of_its_kind() {
+    for seed in seeds(&Cluster::default()) {
+        let mut object = seed.object.clone();
+        gantry_kube::defaults::apply(seed.resource, &mut object);
+        let mut errors = validation::meta::create(seed.resource, &object);
+        errors.extend(validation::create(seed.resource, &object));
+        assert_eq!(errors, [], "{} {}", seed.resource.kind, object.reference());
+    }
 }

@@ -1,7 +1,7 @@
 //! What the subresources do: scale, binding, eviction, finalize and status are changes of the object they belong to.
 
 use gantry_kube::selector::LabelSelector;
-use gantry_kube::{FieldError, Object, Ref, Resource, Status, resource};
+use gantry_kube::{FieldError, Object, Ref, Resource, Status, resource, validation};
 use serde_json::{Value, json};
 
 use super::update::Part;
@@ -95,13 +95,9 @@ impl Registry {
         };
         self.admit(writer, &target, &mut binding, None)?;
         let node = binding.str_at("/target/name").to_owned();
-        if !matches!(binding.str_at("/target/kind"), "" | "Node") {
-            let error = FieldError::not_supported("target.kind", binding.str_at("/target/kind"), &["Node"]);
-            return Err(Status::invalid(&resource::POD, &at.name, &[error]));
-        }
-        if node.is_empty() {
-            let error = FieldError::required("target.name", "");
-            return Err(Status::invalid(&resource::POD, &at.name, &[error]));
+        let errors = validation::pod::binding(&binding);
+        if !errors.is_empty() {
+            return Err(Status::invalid(&resource::POD, &at.name, &errors));
         }
         let now = self.env.clock.now_rfc3339();
         let bound =

@@ -10,7 +10,40 @@ pub(super) fn prepare_create(new: &mut Object) {
 
 pub(super) fn prepare_update(new: &mut Object, old: &Object) {
     patch_allocated(new, old);
+    drop_unwanted(new, old);
     normalize(new);
+}
+
+/// What the old type had and the new one does not goes, where the client left it as it was: it asked for another type.
+fn drop_unwanted(new: &mut Object, old: &Object) {
+    let kind = new.str_at("/spec/type").to_owned();
+    if kind == old.str_at("/spec/type") {
+        return;
+    }
+    let balancer = kind == "LoadBalancer";
+    let reachable = balancer || kind == "NodePort" || !new.array_at("/spec/externalIPs").is_empty();
+    let fields = [
+        ("allocateLoadBalancerNodePorts", balancer),
+        ("loadBalancerClass", balancer),
+        ("loadBalancerSourceRanges", balancer),
+        ("healthCheckNodePort", balancer),
+        ("externalTrafficPolicy", reachable),
+        ("externalName", kind == "ExternalName"),
+    ];
+    let nodes = wants_node_ports(new);
+    let given: Vec<i64> = old.array_at("/spec/ports").iter().filter_map(|port| port["nodePort"].as_i64()).collect();
+    let spec = new.map_mut("spec");
+    for (field, wanted) in fields {
+        if !wanted && spec.get(field) == old.get(&format!("/spec/{field}")) {
+            spec.remove(field);
+        }
+    }
+    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        let number = port["nodePort"].as_i64();
+        if !nodes && !balancer && number.is_some_and(|number| given.contains(&number)) {
+            port.as_object_mut().map(|port| port.remove("nodePort"));
+        }
+    }
 }
 
 /// True where a Service of this shape owns a cluster address.
@@ -31,7 +64,6 @@ fn normalize(service: &mut Object) {
     let kind = service.str_at("/spec/type").to_owned();
     let ip = service.str_at("/spec/clusterIP").to_owned();
     let first = service.str_at("/spec/clusterIPs/0").to_owned();
-    let ports = wants_node_ports(service);
     let spec = service.map_mut("spec");
     if kind == "ExternalName" {
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
@@ -50,18 +82,13 @@ fn normalize(service: &mut Object) {
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
         spec.entry("externalTrafficPolicy").or_insert_with(|| json!("Cluster"));
     }
-    if !ports && kind != "LoadBalancer" {
-        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-            if let Some(port) = port.as_object_mut() {
-                port.remove("nodePort");
-            }
-        }
-    }
 }
 
 /// Carries what was allocated over into an update that leaves it out: clients replace Services without reading them.
 pub fn patch_allocated(new: &mut Object, old: &Object) {
-    if wants_cluster_ip(new) && wants_cluster_ip(old) && new.str_at("/spec/clusterIP").is_empty() {
+    // A headless Service stays one.
+    let had = old.str_at("/spec/type") != "ExternalName";
+    if wants_cluster_ip(new) && had && new.str_at("/spec/clusterIP").is_empty() {
         for field in ["clusterIP", "clusterIPs"] {
             if let Some(value) = old.get(&format!("/spec/{field}")).cloned() {
                 new.map_mut("spec").insert(field.to_owned(), value);
@@ -100,7 +127,10 @@ mod tests {
         assert_eq!(new.i64_at("/spec/ports/0/nodePort"), Some(30001));
         assert_eq!(new.i64_at("/spec/ports/1/nodePort"), None);
         new.map_mut("spec").insert("type".into(), json!("ClusterIP"));
+        new.map_mut("spec").insert("externalTrafficPolicy".into(), json!("Local"));
         prepare_update(&mut new, &old);
         assert_eq!(new.i64_at("/spec/ports/0/nodePort"), None);
+        // What the client itself asks for is left to validation.
+        assert_eq!(new.str_at("/spec/externalTrafficPolicy"), "Local");
     }
 }
