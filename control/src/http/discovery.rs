@@ -38,6 +38,7 @@ const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 pub static SUBRESOURCES: &[Subresource] = &[
     sub("", "namespaces", "finalize", ("", "v1", "Namespace"), &["update"]),
     sub("", "namespaces", "status", ("", "v1", "Namespace"), STATUS),
+    sub("", "nodes", "proxy", ("", "v1", "NodeProxyOptions"), &["get"]),
     sub("", "nodes", "status", ("", "v1", "Node"), STATUS),
     sub("", "pods", "binding", ("", "v1", "Binding"), CREATE),
     sub("", "pods", "eviction", ("policy", "v1", "Eviction"), CREATE),

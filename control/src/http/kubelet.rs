@@ -125,7 +125,7 @@ fn container(pod: &Object, asked: Option<&str>) -> Result<String, Status> {
     }
 }
 
-/// The node of a pod, and the path of the container below `root` on its kubelet.
+/// The node of a pod, and what is asked of its kubelet about the container, below `root`.
 fn target(server: &Server, call: &Call, root: &str) -> Result<(Endpoint, String), Status> {
     let at = super::resources::place(&resource::POD, call);
     let pod = server.registry.get(&resource::POD, &at)?.object();
@@ -135,22 +135,44 @@ fn target(server: &Server, call: &Call, root: &str) -> Result<(Endpoint, String)
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", at.name)));
     }
     let node = server.registry.get(&resource::NODE, &Ref::cluster(node))?.object();
-    Ok((endpoint(&node)?, format!("/{root}/{}/{}/{container}", at.namespace, at.name)))
+    let path = format!("/{root}/{}/{}/{container}?{}", at.namespace, at.name, kubelet_query(call));
+    Ok((endpoint(&node)?, path))
 }
 
-fn query(call: &Call) -> String {
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// Parameters that are the API server's own business.
+const OWN_PARAMETERS: [&str; 4] = ["container", "insecureSkipTLSVerifyBackend", "pretty", "timeout"];
+
+/// The parameters of a pod's subresource as a kubelet knows them.
+fn kubelet_query(call: &Call) -> String {
     let pairs: Vec<String> = call
         .query
         .pairs()
-        .filter(|(key, _)| !matches!(*key, "container" | "insecureSkipTLSVerifyBackend" | "pretty" | "timeout"))
-        .map(|(key, value)| format!("{}={}", encode(key), encode(value)))
+        .filter(|(key, _)| !OWN_PARAMETERS.contains(key))
+        .filter_map(|(key, value)| {
+            let stream = match key {
+                "stdin" => "input",
+                "stdout" => "output",
+                "stderr" => "error",
+                "tty" => "tty",
+                _ => return Some(format!("{}={}", encode(key), encode(value))),
+            };
+            matches!(value, "true" | "1").then(|| format!("{stream}=1"))
+        })
         .collect();
     pairs.join("&")
 }
 
-fn request(call: &Call, node: &Endpoint, path: &str, headers: HeaderMap) -> Result<Request<Empty<Bytes>>, Status> {
-    let uri: Uri = format!("{path}?{}", query(call)).parse().map_err(Status::internal)?;
+fn request(
+    call: &Call,
+    node: &Endpoint,
+    path_and_query: &str,
+    headers: HeaderMap,
+) -> Result<Request<Empty<Bytes>>, Status> {
+    let uri: Uri = path_and_query.parse().map_err(Status::internal)?;
     let mut request = Request::new(Empty::new());
     *request.method_mut() = call.parts.method.clone();
     *request.uri_mut() = uri;
@@ -206,6 +228,30 @@ pub async fn log(server: &Server, call: &Call) -> Result<Response<Body>, Status>
     }
     let mut answer = Response::new(body::wrap(response.into_body()));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(answer)
+}
+
+/// `GET /api/v1/nodes/NAME/proxy/PATH`: whatever the node's kubelet API answers there. The kubelet asks by its own
+/// authorisation whether the API server may; that the user may was decided by `nodes/proxy`.
+pub async fn proxy(server: &Server, call: &Call) -> Result<Response<Body>, Status> {
+    let node = server.registry.get(&resource::NODE, &Ref::cluster(call.info.name.as_str()))?.object();
+    let node = endpoint(&node)?;
+    let path: String = call.info.rest.iter().map(|segment| format!("/{}", encode(segment))).collect();
+    let pairs: Vec<String> =
+        call.query.pairs().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
+    let path = format!("{}?{}", if path.is_empty() { "/" } else { &path }, pairs.join("&"));
+    let response = send(server, &node, request(call, &node, &path, HeaderMap::new())?).await?;
+    if response.status().is_redirection() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(refusal(&node, response).await);
+    }
+    let (parts, content) = response.into_parts();
+    let mut answer = Response::new(body::wrap(content));
+    *answer.status_mut() = parts.status;
+    for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {
+        if let Some(value) = parts.headers.get(&name) {
+            answer.headers_mut().insert(name, value.clone());
+        }
+    }
     Ok(answer)
 }
 

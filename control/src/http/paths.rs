@@ -35,10 +35,7 @@ pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status
             Ok(respond::json(&server.authenticator.tokens().openid_configuration()))
         }
         ["openid", "v1", "jwks"] => Ok(respond::json(&server.authenticator.tokens().jwks())),
-        ["debug", "gantry", "trace", uid] => match server.registry.trace().report(uid) {
-            Some(report) => Ok(respond::json(&report)),
-            None => Err(Status::new(404, "NotFound", format!("no trace of a pod with uid {uid:?} is kept"))),
-        },
+        ["debug", "gantry", "trace", uid] => Ok(respond::json(&server.registry.trace().report(uid))),
         _ => Err(no_such_path()),
     }
 }

@@ -38,7 +38,7 @@ pub async fn serve(server: Arc<Server>, call: Call) -> Result<Response<Body>, St
         discovery::verbs(resource)
     } else {
         let sub = discovery::find(&info.group, &info.resource, &info.subresource).ok_or_else(no_such_path)?;
-        if !info.rest.is_empty() {
+        if !info.rest.is_empty() && sub.name != "proxy" {
             return Err(no_such_path());
         }
         sub.verbs
@@ -46,7 +46,10 @@ pub async fn serve(server: Arc<Server>, call: Call) -> Result<Response<Body>, St
     if !verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }
-    call.query.refuse_unknown(info.verb, &info.subresource)?;
+    // What is relayed as it is, the node judges.
+    if info.subresource != "proxy" {
+        call.query.refuse_unknown(info.verb, &info.subresource)?;
+    }
     if !matches!(info.subresource.as_str(), "" | "status" | "finalize") {
         return subresources::serve(server, resource, call, received).await;
     }

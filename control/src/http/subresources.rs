@@ -32,6 +32,7 @@ pub async fn serve(
         "eviction" => eviction(&server, call, received).await,
         "token" => super::reviews::token(&server, call, received).await,
         "log" => super::kubelet::log(&server, &call).await,
+        "proxy" => super::kubelet::proxy(&server, &call).await,
         "exec" => super::kubelet::exec(server, call).await,
         _ => Err(no_such_path()),
     }
