@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -139,8 +139,11 @@ fn target(server: &Server, call: &Call, root: &str) -> Result<(Endpoint, String)
     Ok((endpoint(&node)?, path))
 }
 
+/// Everything but the unreserved characters of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 fn encode(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 /// Parameters that are the API server's own business.
@@ -236,6 +239,9 @@ pub async fn log(server: &Server, call: &Call) -> Result<Response<Body>, Status>
 pub async fn proxy(server: &Server, call: &Call) -> Result<Response<Body>, Status> {
     let node = server.registry.get(&resource::NODE, &Ref::cluster(call.info.name.as_str()))?.object();
     let node = endpoint(&node)?;
+    if call.info.rest.iter().any(|segment| segment == "..") {
+        return Err(Status::bad_request("a path with \"..\" is not relayed"));
+    }
     let path: String = call.info.rest.iter().map(|segment| format!("/{}", encode(segment))).collect();
     let pairs: Vec<String> =
         call.query.pairs().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
