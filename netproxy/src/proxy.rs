@@ -32,6 +32,8 @@ use crate::trace::Programmed;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the elements are read back, for changes that left the rules alone.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(60);
+/// Beyond it, the table is made anew at the next reconcile.
+const UNUSED_SETS_MAX: usize = 32;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_CAP: Duration = Duration::from_secs(10);
 
@@ -177,7 +179,7 @@ impl State {
             let directory = self.directory.read();
             directory.services().map(|service| service.at.clone()).chain(self.claims.services().cloned()).collect()
         };
-        let read = self.kernel.read()?;
+        let read = self.kernel.read()?.filter(|image| unused(image) <= UNUSED_SETS_MAX);
         let found = read.is_some();
         let mut image = read.unwrap_or_default();
         self.claim(&all, &image);
@@ -233,6 +235,11 @@ impl State {
         self.image = None;
         self.reconcile()
     }
+}
+
+/// Sets that were made when needed and lead nowhere now: every new connection looks into each of them.
+fn unused(image: &Image) -> usize {
+    image.on_demand().filter(|set| image.elements(*set).next().is_none()).count()
 }
 
 #[derive(Clone, Debug)]

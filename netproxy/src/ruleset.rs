@@ -254,13 +254,13 @@ fn translated_rules(cluster: &Cluster) -> Vec<Vec<Expr>> {
     let to_service = original(CtKey::IpDestination, 1);
     let mut rules = vec![
         vec![jump(STICKY)],
-        rule([ipv4_only().to_vec(), vec![ip_saddr(1), ip_daddr(9), in_set(SetId::Hairpin), Expr::Masquerade]]),
         // What stays on the node has no other way back.
         vec![
             Expr::Meta { key: MetaKey::InterfaceOut, to: 1 },
             Expr::Cmp { op: CmpOp::Eq, from: 1, value: interface_bytes("lo") },
             Expr::Verdict(Verdict::Return),
         ],
+        rule([ipv4_only().to_vec(), vec![ip_saddr(1), ip_daddr(9), in_set(SetId::Hairpin), Expr::Masquerade]]),
         // A client that is no pod may have a way to the endpoint that does not lead back through here.
         rule([
             in_prefix(to_service.clone(), services.network, services.prefix),

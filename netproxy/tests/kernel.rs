@@ -93,6 +93,22 @@ fn a_pod_reaches_itself_through_its_service() {
     });
 }
 
+/// As the service of the API server is: its endpoint is the node itself.
+#[test]
+fn the_node_itself_can_be_an_endpoint() {
+    as_host(|house| {
+        house.serve_on_host();
+        house.set("api", Some(&web(&[HOST])));
+        let who = Some(HOST.to_string());
+        assert_eq!(ask(WEB), who);
+        assert_eq!(house.inside_pod(POD_A, || ask(WEB)), who);
+        assert_eq!(house.inside_pod(POD_A, || ask(NODE_PORT)), who);
+        assert_eq!(ask(NODE_PORT), who);
+        assert_eq!(inside(&house.outside, || ask(NODE_PORT)), who);
+        assert_eq!(house.inside_pod(POD_A, || house::seen_as(WEB, HOST)), POD_A.to_string());
+    });
+}
+
 #[test]
 fn no_connection_fails_while_endpoints_come_and_go() {
     as_host(|house| {

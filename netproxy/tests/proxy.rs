@@ -209,7 +209,7 @@ fn a_slice_becomes_a_connection_and_a_flushed_table_heals() {
         let through = SocketAddrV4::new(VIP, 80);
         with_proxy(house, &api, &programmed, || {
             assert_eq!(soon("the first endpoint", || ask(through)), POD_A.to_string());
-            assert!(programmed.at(&format!("uid-{POD_A}")).is_some());
+            soon("its time", || programmed.at(&format!("uid-{POD_A}")));
             api.put("endpointslices", slice("web", &[POD_B]));
             soon("the second endpoint", || ask(through).filter(|who| *who == POD_B.to_string()));
             soon("its time", || programmed.at(&format!("uid-{POD_B}")));

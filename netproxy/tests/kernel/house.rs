@@ -276,6 +276,11 @@ impl House {
         inside(&self.pod(ip), work)
     }
 
+    /// What a process of the host's own network would serve.
+    pub fn serve_on_host(&self) {
+        serve(HOST);
+    }
+
     /// Brings a service in, or takes it out. A TCP service brings the mirror along, on the next port.
     pub fn set(&self, name: &str, spec: Option<&Spec>) {
         let mut state = self.state.lock().unwrap();

@@ -133,12 +133,12 @@ impl Routes {
     }
 
     pub fn link_index(&mut self, name: &str) -> Result<u32, Error> {
-        let links = self.links()?;
-        links
-            .iter()
-            .find(|link| link.name == name)
-            .map(|link| link.index)
-            .ok_or_else(|| Error::NoInterface(name.to_owned()))
+        let request = one(RTM_GETLINK, 0, &ifinfomsg(0, 0, 0), |w| w.put_str(IFLA_IFNAME, name));
+        match self.0.ask(request, "find link", |payload| message::ne_u32(payload.get(4..8)?)) {
+            Ok(index) => index.ok_or(Error::Malformed),
+            Err(error) if error.is(Errno::NODEV) => Err(Error::NoInterface(name.to_owned())),
+            Err(error) => Err(error),
+        }
     }
 
     pub fn set_up(&mut self, index: u32) -> Result<(), Error> {
