@@ -68,6 +68,9 @@ pub struct Network {
     config: Config,
     /// Attach and detach of different sandboxes may run at once; what they share is short.
     state: Mutex<State>,
+    /// Held from what is known to what is committed, so that a table made anew lacks no pod and has none too many. Taken
+    /// before `state`.
+    rules: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -87,7 +90,8 @@ impl Network {
         }
         let records = Records::open(&config.run_dir)?;
         sysctl::enable_forwarding(&config.run_dir)?;
-        let network = Network { config, state: Mutex::new(State { records, pod_cidr: None, last: None }) };
+        let network =
+            Network { config, state: Mutex::new(State { records, pod_cidr: None, last: None }), rules: Mutex::new(()) };
         let mut nft = open_nft()?;
         nft.commit(network.table()).map_err(NetworkError::Rules)?;
         Ok(network)
@@ -103,6 +107,7 @@ impl Network {
     /// and then; what asks the kernel nothing but its tables and rules takes some tens of microseconds.
     pub fn heal(&self) -> Result<bool, NetworkError> {
         let mut nft = open_nft()?;
+        let _held = self.rules.lock();
         let table = self.table();
         if nft.rules(rules::TABLE).map_err(NetworkError::Rules)?.len() == table.rules() {
             return Ok(false);
@@ -137,6 +142,7 @@ impl Network {
         let record = self.reserve(sandbox, ports)?;
         self.link(&record, netns)?;
         let mut nft = open_nft()?;
+        let _held = self.rules.lock();
         match nft.commit(rules::add_pod(&record)) {
             // The table is gone. This pod's record is among those from which it is made again.
             Err(error) if error.is(rustix::io::Errno::NOENT) => {
@@ -152,8 +158,9 @@ impl Network {
         let Some(record) = self.state.lock().records.all().get(sandbox).cloned() else { return Ok(()) };
         // The link goes first: from then on nothing can be sent from the address, and its route is gone with it.
         open_routes()?.delete_link(&record.interface).map_err(NetworkError::Netlink)?;
-        rules::remove_pod(&mut open_nft()?, &record).map_err(NetworkError::Rules)?;
         rules::forget_flows(&record).map_err(NetworkError::Netlink)?;
+        let _held = self.rules.lock();
+        rules::remove_pod(&mut open_nft()?, &record).map_err(NetworkError::Rules)?;
         self.state.lock().records.remove(sandbox)
     }
 

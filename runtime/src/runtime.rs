@@ -3,8 +3,9 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use gantry_base::Id;
 use gantry_cri::{ArchivesServer, ImageServiceServer, MESSAGE_MAX_BYTES, RuntimeServiceServer};
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::io::DuplexStream;
 use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Server};
@@ -48,6 +50,8 @@ pub enum StartError {
     Recover { sandbox: String, source: NodeError },
 }
 
+/// How soon flushed rules of the pods come back.
+const RULES_INTERVAL: Duration = Duration::from_secs(5);
 /// In-process connections waiting to be accepted.
 const CONNECTIONS_MAX: usize = 16;
 
@@ -79,6 +83,7 @@ impl Runtime {
         let (connect, accepted) = mpsc::channel(CONNECTIONS_MAX);
         let stop = watch::Sender::new(false);
         let mut tasks = vec![tokio::spawn(stream::serve(streams_listener, Arc::downgrade(&node)))];
+        tasks.push(tokio::spawn(keep_rules(Arc::downgrade(&node))));
         let services = Services { node: Arc::clone(&node) };
         tasks.push(tokio::spawn(serve_in_process(services.clone(), accepted, stop.subscribe())));
         if let Some(listener) = listener {
@@ -136,6 +141,19 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
+        }
+    }
+}
+
+/// Makes the pods' rules again where someone took them away, for as long as the runtime serves.
+async fn keep_rules(node: Weak<Node>) {
+    let mut timer = tokio::time::interval(RULES_INTERVAL);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        let Some(node) = node.upgrade() else { return };
+        if let Err(error) = crate::node::blocking(move || Ok(node.network.heal()?)).await {
+            tracing::warn!(error = %chain(&error), "table gantry-pods not looked at");
         }
     }
 }
