@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use crate::image::{ImageError, ImportOptions};
+use crate::image::{ImageError, Images, ImportOptions};
 use crate::node::Node;
 
 /// Pieces of the archive between the socket and the spool.
@@ -13,6 +13,13 @@ const PIECES_MAX: usize = 16;
 
 pub async fn run(
     node: &Node,
+    requests: impl Stream<Item = Result<archives::ImportRequest, Status>> + Unpin,
+) -> Result<archives::ImportResponse, Status> {
+    import(&node.images, requests).await
+}
+
+async fn import(
+    images: &Images,
     mut requests: impl Stream<Item = Result<archives::ImportRequest, Status>> + Unpin,
 ) -> Result<archives::ImportResponse, Status> {
     let first = requests.next().await.transpose()?.and_then(|request| request.part);
@@ -23,7 +30,7 @@ pub async fn run(
     let options = ImportOptions { only: said(options.only), name: said(options.name), pinned: options.pinned };
     let (sink, pieces) = mpsc::channel(PIECES_MAX);
     // The importer ends early on a bad archive; then its answer counts, not that nobody takes the rest.
-    let (sent, imported) = tokio::join!(forward(requests, sink), node.images.import_pieces(pieces, options));
+    let (sent, imported) = tokio::join!(forward(requests, sink), images.import_pieces(pieces, options));
     if let (Err(status), Err(_)) = (&sent, &imported) {
         return Err(status.clone());
     }
@@ -52,4 +59,39 @@ async fn forward(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Config;
+    use gantry_env::Env;
+
+    fn data(bytes: &[u8]) -> Result<archives::ImportRequest, Status> {
+        Ok(archives::ImportRequest { part: Some(Part::Data(bytes.to_vec())) })
+    }
+
+    fn options() -> Result<archives::ImportRequest, Status> {
+        Ok(archives::ImportRequest { part: Some(Part::Options(archives::ImportOptions::default())) })
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_no_archive_leaves_nothing() {
+        let state = tempfile::tempdir().unwrap();
+        let images = Images::open(Config::below(state.path()), Env::system()).await.unwrap();
+        let noise = vec![b'x'; 4096];
+        let broken = || Err(Status::cancelled("the client went away"));
+        for (what, requests, words) in [
+            ("nothing", vec![], "options"),
+            ("no options", vec![data(&noise)], "options"),
+            ("noise", vec![options(), data(&noise), data(&noise)], "archive"),
+            ("options twice", vec![options(), options()], "may follow"),
+            ("broken", vec![options(), data(&noise[..100]), broken()], "went away"),
+        ] {
+            let error = import(&images, tokio_stream::iter(requests)).await.unwrap_err();
+            assert!(error.message().contains(words), "{what}: {error}");
+        }
+        assert!(images.list().is_empty());
+        assert_eq!(std::fs::read_dir(state.path().join("images/ingest")).unwrap().count(), 0);
+    }
 }

@@ -16,7 +16,7 @@ struct Arguments {
     #[arg(long, value_name = "HOST:PORT/NAME:TAG")]
     push: Option<String>,
     /// The image's name in the archive.
-    #[arg(long, default_value = "docker.io/library/gantry-demo:latest")]
+    #[arg(long, default_value = "gantry.local/demo:1")]
     name: String,
     #[arg(long, default_value = "/bin/busybox")]
     busybox: PathBuf,

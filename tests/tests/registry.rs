@@ -1,0 +1,125 @@
+//! Images through a real registry: Debian's docker-registry on a loopback port of its own.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use gantry_env::Env;
+use gantry_runtime::image::{Auth, Config, Images};
+use gantry_tests::image::{Build, Built};
+
+const PROGRAM: &str = "/usr/bin/docker-registry";
+const BUSYBOX: &str = "/bin/busybox";
+/// bcrypt of `secret`.
+const HTPASSWD: &str = "me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+
+struct Registry {
+    child: Child,
+    port: u16,
+}
+
+impl Registry {
+    /// Starts one over `folder` and waits until it answers; none where the program is not installed.
+    async fn start(folder: &Path, auth: &str) -> Option<Registry> {
+        if !Path::new(PROGRAM).exists() {
+            println!("skipped: {PROGRAM} is not installed");
+            return None;
+        }
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let storage = folder.join("storage");
+        std::fs::create_dir_all(&storage).unwrap();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n{auth}",
+            storage.display()
+        );
+        let path = folder.join("config.yml");
+        std::fs::write(&path, config).unwrap();
+        let child =
+            Command::new(PROGRAM).arg("serve").arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        for _ in 0..200 {
+            if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                return Some(Registry { child, port });
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("the registry does not answer on port {port}");
+    }
+
+    fn name(&self, rest: &str) -> String {
+        format!("localhost:{}/{rest}", self.port)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn busybox() -> Built {
+    let mut build = Build::busybox(Path::new(BUSYBOX)).unwrap();
+    build.file("www/index.html", 0o644, "hello");
+    build.build()
+}
+
+#[tokio::test]
+async fn pulls_from_a_real_registry() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(registry) = Registry::start(folder.path(), "").await else { return };
+    let built = busybox();
+    built.push(&registry.name("demo/busybox:1")).await.unwrap();
+    let images = Images::open(Config::below(&folder.path().join("state")), Env::system()).await.unwrap();
+    let by_tag = images.pull(&registry.name("demo/busybox:1"), &Auth::Anonymous, None).await.unwrap();
+    assert_eq!(by_tag.id(), &built.id());
+    assert_eq!(by_tag.run().cmd, ["sh"]);
+    let name = registry.name(&format!("demo/busybox@{}", built.digest()));
+    assert_eq!(images.pull(&name, &Auth::Anonymous, None).await.unwrap().id(), &built.id());
+    assert_eq!(by_tag.repo_digests(), [name]);
+    let rootfs = images.prepare("c1", &by_tag).await.unwrap();
+    assert_eq!(std::fs::read_link(rootfs.lower[0].join("bin/sh")).unwrap(), Path::new("/bin/busybox"));
+    assert_eq!(std::fs::read(rootfs.lower[0].join("bin/busybox")).unwrap(), std::fs::read(BUSYBOX).unwrap());
+
+    let missing = images.pull(&registry.name("demo/busybox:2"), &Auth::Anonymous, None).await.unwrap_err().status();
+    assert_eq!(missing.code() as i32, 5, "{missing}");
+    assert!(missing.message().contains("manifest unknown"), "{missing}");
+    let other = format!("{}@sha256:{}", registry.name("demo/busybox"), "0".repeat(64));
+    let wrong = images.pull(&other, &Auth::Anonymous, None).await.unwrap_err().status();
+    assert!(wrong.message().contains("manifest unknown"), "{wrong}");
+}
+
+#[tokio::test]
+async fn credentials_open_a_real_registry() {
+    let folder = tempfile::tempdir().unwrap();
+    let built = busybox();
+    match Registry::start(folder.path(), "").await {
+        Some(open) => built.push(&open.name("private:1")).await.unwrap(),
+        None => return,
+    }
+    std::fs::write(folder.path().join("htpasswd"), HTPASSWD).unwrap();
+    let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", folder.path().join("htpasswd").display());
+    let Some(registry) = Registry::start(folder.path(), &auth).await else { return };
+    let images = Images::open(Config::below(&folder.path().join("state")), Env::system()).await.unwrap();
+    let with = |password: &str| Auth::Basic { username: "me".into(), password: password.into() };
+    for refused in [Auth::Anonymous, with("wrong")] {
+        let error = images.pull(&registry.name("private:1"), &refused, None).await.unwrap_err().status();
+        assert!(
+            error.message().contains("unauthorized") && error.message().contains("authentication required"),
+            "{error}"
+        );
+        assert!(!error.message().contains("wrong"), "{error}");
+    }
+    let pulled = images.pull(&registry.name("private:1"), &with("secret"), None).await.unwrap();
+    assert_eq!(pulled.id(), &built.id());
+}
+
+#[tokio::test]
+async fn the_demo_archive_is_imported() {
+    let state = tempfile::tempdir().unwrap();
+    let images = Images::open(Config::below(state.path()), Env::system()).await.unwrap();
+    let built = busybox();
+    let archive = std::io::Cursor::new(built.archive("docker.io/library/demo:latest"));
+    let imported = images.import(archive, Default::default()).await.unwrap();
+    assert_eq!(imported[0].id(), &built.id());
+    assert_eq!(images.resolve("demo").unwrap().repo_tags(), ["docker.io/library/demo:latest"]);
+}
