@@ -226,10 +226,11 @@ impl Authority {
 
     /// The credential at `path`, if it is the profile's, this CA's, and not near its end; else a new one, written there.
     pub fn load_or_issue(&self, path: &Path, profile: &Profile, env: &Env) -> Result<Credential, PkiError> {
-        if let Some(found) = Credential::load(path)?
-            && self.vouches_for(&found, profile, env.clock.now())
-        {
-            return Ok(found);
+        match Credential::load(path) {
+            Ok(Some(found)) if self.vouches_for(&found, profile, env.clock.now()) => return Ok(found),
+            // What is there is of no use, and a new one is as good: only a file that cannot be reached stops us.
+            Ok(_) | Err(PkiError::Pem { .. }) => {}
+            Err(error) => return Err(error),
         }
         let credential = self.issue(profile, env)?;
         credential.store(path)?;

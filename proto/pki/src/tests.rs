@@ -145,6 +145,24 @@ fn an_authority_outlives_a_restart_and_refuses_to_lose_its_key() {
 }
 
 #[test]
+fn a_damaged_credential_is_made_anew() {
+    let env = env();
+    let root = tempfile::tempdir().unwrap();
+    let ca = Authority::create("gantry-ca", &env).unwrap();
+    let (path, profile) = (root.path().join("a.pem"), Profile::client("a", None));
+    let whole = ca.load_or_issue(&path, &profile, &env).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    for damage in ["", "nonsense", &text[..text.len() / 2], &text.replace("MI", "MX"), &text[text.len() / 3..]] {
+        std::fs::write(&path, damage).unwrap();
+        let again = ca.load_or_issue(&path, &profile, &env).unwrap();
+        assert!(again != whole && again.certified().is_ok(), "{damage:?}");
+        assert_eq!(Credential::load(&path).unwrap().unwrap(), again);
+    }
+    let stranger = Authority::create("gantry-ca", &env).unwrap();
+    assert!(stranger.load_or_issue(&path, &profile, &env).unwrap() != ca.load_or_issue(&path, &profile, &env).unwrap());
+}
+
+#[test]
 fn a_signing_request_gives_its_key_and_nothing_else() {
     let env = env();
     let ca = Authority::create("gantry-ca", &env).unwrap();

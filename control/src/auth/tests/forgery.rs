@@ -115,6 +115,22 @@ async fn nobody_makes_a_token_without_the_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_changed_character_is_enough() {
+    let house = house();
+    let good = pod_token(&house.tokens);
+    for at in 0..good.len() {
+        for other in ["A", "B", "_", ".", "=", "é"] {
+            let changed = format!("{}{other}{}", &good[..at], &good[at + 1..]);
+            assert!(changed == good || house.verify(&changed).is_err(), "{other:?} at {at}");
+        }
+        assert!(house.verify(&good[..at]).is_err(), "cut at {at}");
+    }
+    for spaced in [format!("{good} "), format!("{good}="), format!("{good}.")] {
+        assert!(house.verify(&spaced).is_err(), "{spaced:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_for_others_is_not_ours() {
     let house = house();
     let vault = token(&house.tokens, json!({"audiences": ["vault"]}));
