@@ -41,8 +41,7 @@ impl Default for Metrics {
     fn default() -> Metrics {
         let mut registry = Registry::default();
         let requests = Family::<RequestLabels, Counter>::default();
-        let durations =
-            Family::<VerbLabels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS_SECONDS.into_iter()));
+        let durations = Family::<VerbLabels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS_SECONDS));
         let watches = Gauge::default();
         registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
         registry.register("apiserver_request_duration_seconds", "Time to answer, watches excepted", durations.clone());

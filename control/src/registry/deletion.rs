@@ -102,7 +102,7 @@ pub fn is_released(resource: &Resource, new: &Object) -> bool {
     new.deletion_timestamp().is_some()
         && new.i64_at("/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
         && new.array_at("/metadata/finalizers").is_empty()
-        && !(is_namespace(resource) && !new.array_at("/spec/finalizers").is_empty())
+        && (!is_namespace(resource) || new.array_at("/spec/finalizers").is_empty())
 }
 
 /// The Status that answers a delete of something that is gone.

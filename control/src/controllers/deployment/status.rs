@@ -136,8 +136,5 @@ fn seconds(n: i64) -> Duration {
 fn replica_failure(current: Option<&Object>, owned: &[&Object]) -> Option<Value> {
     let failed =
         |set: &&Object| set.array_at("/status/conditions").iter().find(|c| c["type"] == "ReplicaFailure").cloned();
-    current
-        .as_ref()
-        .and_then(failed)
-        .or_else(|| owned.iter().filter(|s| available(s) < size(s)).find_map(|s| failed(s)))
+    current.as_ref().and_then(failed).or_else(|| owned.iter().filter(|s| available(s) < size(s)).find_map(failed))
 }

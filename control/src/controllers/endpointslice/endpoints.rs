@@ -55,7 +55,8 @@ fn subsets(service: &Object, pods: &[Arc<Pod>]) -> (Vec<Value>, bool) {
     let publish = service.bool_at("/spec/publishNotReadyAddresses").unwrap_or(false);
     let chosen = selected(service, pods);
     let cut = chosen.len() > ENDPOINTS_MAX_ADDRESSES;
-    let mut groups: BTreeMap<String, (Vec<Value>, Vec<Value>, Vec<Value>)> = BTreeMap::new();
+    type Parts = (Vec<Value>, Vec<Value>, Vec<Value>);
+    let mut groups: BTreeMap<String, Parts> = BTreeMap::new();
     for pod in chosen.into_iter().take(ENDPOINTS_MAX_ADDRESSES) {
         if pod.deleting && !publish {
             continue;

@@ -60,8 +60,8 @@ pub(super) fn cells(pod: &Object, now: Timestamp) -> Vec<Value> {
 fn summarise(pod: &Object, sidecars: &[&str]) -> Summary {
     let phase = pod.str_at("/status/phase");
     let own_reason = pod.str_at("/status/reason");
-    let mut summary = Summary::default();
-    summary.status = if own_reason.is_empty() { phase.to_owned() } else { own_reason.to_owned() };
+    let status = if own_reason.is_empty() { phase.to_owned() } else { own_reason.to_owned() };
+    let mut summary = Summary { status, ..Summary::default() };
     if condition(pod, "PodScheduled").is_some_and(|c| c["reason"] == "SchedulingGated") {
         summary.status = "SchedulingGated".to_owned();
     }
