@@ -142,5 +142,6 @@ async fn in_process_the_composer_says_who_it_is() {
     let review: Value = client.request(asked).await.unwrap();
     assert_eq!(review["status"]["userInfo"]["username"], "system:kube-scheduler");
     assert_eq!(review["status"]["userInfo"]["groups"], json!(["system:authenticated"]));
+    drop(client);
     house.control.stop().await;
 }

@@ -56,6 +56,13 @@ async fn cluster() -> Cluster {
 }
 
 impl Cluster {
+    /// Clients first: each holds the service that it speaks to.
+    async fn stop(self) {
+        let Cluster { house, admin, node } = self;
+        drop((admin, node));
+        house.control.stop().await;
+    }
+
     async fn guarded(&self, resource: &Resource, at: &Ref) -> Value {
         let found = self.admin.get(resource, at).await.unwrap();
         let part = |pointer: &str| found.get(pointer).cloned();
@@ -98,7 +105,7 @@ async fn a_node_cannot_change_what_draws_pods_to_it() {
     assert_eq!(code(cluster.node.patch(&NODE, &own, "status", Patch::Strategic(ready)).await), 200);
     let zone = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "z"}}});
     assert_eq!(code(cluster.node.patch(&NODE, &own, "", Patch::Merge(zone)).await), 200);
-    cluster.house.control.stop().await;
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +140,7 @@ async fn a_node_reaches_its_own_pods_and_what_they_name() {
     assert_eq!(code(node.delete(&POD, &at("on-m"), &DeleteOptions::default()).await), 403);
     let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
     assert_eq!(code(node.delete(&POD, &at("on-n"), &now).await), 200);
-    cluster.house.control.stop().await;
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,5 +156,5 @@ async fn a_node_beats_for_itself_alone() {
     {
         assert_eq!(code(cluster.node.create(&LEASE, &lease(namespace, name)).await), expected, "{namespace}/{name}");
     }
-    cluster.house.control.stop().await;
+    cluster.stop().await;
 }
