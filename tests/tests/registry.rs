@@ -123,3 +123,28 @@ async fn the_demo_archive_is_imported() {
     assert_eq!(imported[0].id(), &built.id());
     assert_eq!(images.resolve("demo").unwrap().repo_tags(), ["docker.io/library/demo:latest"]);
 }
+
+/// What another tool makes of an image, in each of the archives that it can write, is the same image.
+#[tokio::test]
+async fn archives_of_another_tool_are_imported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let built = busybox();
+    std::fs::write(path("own.tar"), built.archive("docker.io/library/own:1")).unwrap();
+    let images = Images::open(Config::below(&folder.path().join("state")), Env::system()).await.unwrap();
+    for (kind, name) in [("oci-archive", "again:v1"), ("docker-archive", "again:v2")] {
+        let (from, to) = (format!("oci-archive:{}", path("own.tar")), format!("{kind}:{}:{name}", path(kind)));
+        let copied = Command::new("skopeo").args(["copy", "-q", "--insecure-policy", &from, &to]).status();
+        let Ok(status) = copied else {
+            println!("skipped: skopeo is not installed");
+            return;
+        };
+        assert!(status.success(), "skopeo copy to {to}");
+        let archive = std::fs::File::open(path(kind)).unwrap();
+        let imported = images.import(archive, Default::default()).await.unwrap();
+        assert_eq!(imported[0].run().cmd, ["sh"]);
+        assert!(images.resolve(name).is_some(), "{kind}: {:?}", imported[0].repo_tags());
+        // The layer is the same, however it was stored.
+        assert_eq!(images.resolve(name).unwrap().layers(), imported[0].layers());
+    }
+}

@@ -189,7 +189,7 @@ impl Writer<'_> {
         self.count(made.len() as u64)?;
         self.unpacked.usage.inodes += made.len() as u64;
         for name in made {
-            self.remember(name.len())?;
+            self.remember(name.byte_len())?;
             self.unpacked.implied.push(name);
         }
         folder.map_err(|e| match e {
@@ -252,7 +252,7 @@ impl Writer<'_> {
         rustix::fs::fchmod(folder, Mode::from_raw_mode(entry.mode)).map_err(metadata)?;
         set_attributes(folder, name, entry)?;
         if self.folder_times.insert(name.clone(), entry.mtime).is_none() {
-            self.remember(name.len())?;
+            self.remember(name.byte_len())?;
         }
         Ok(())
     }
@@ -285,7 +285,7 @@ impl Writer<'_> {
         let (target_folder, stat) = match found {
             Ok(found) => found,
             Err(Errno::NOENT) => {
-                self.remember(name.len() + target.len())?;
+                self.remember(name.byte_len() + target.byte_len())?;
                 self.unpacked.links_below.push((name.clone(), target.clone()));
                 return Ok(());
             }

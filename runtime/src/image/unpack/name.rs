@@ -30,7 +30,7 @@ impl Name {
         Name::default()
     }
 
-    pub fn len(&self) -> usize {
+    pub fn byte_len(&self) -> usize {
         self.0.len()
     }
 
