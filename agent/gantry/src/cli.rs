@@ -30,8 +30,6 @@ pub enum Command {
     Uninstall(DownArgs),
     /// Run the control service alone: API server, store, scheduler, controllers
     Control(ControlArgs),
-    /// Run the node agent alone (with the runtime, services and DNS), against a control service
-    Agent(AgentArgs),
     /// Run the container runtime alone: CRI v1 on a unix socket
     Runtime(RuntimeArgs),
     /// Follow one object through the house
@@ -45,6 +43,9 @@ pub struct UpArgs {
     /// Go to the background once the node is ready
     #[arg(long)]
     pub detach: bool,
+    /// What --detach starts
+    #[arg(long, hide = true)]
+    pub background: bool,
     #[command(flatten)]
     pub control: ControlArgs,
     #[command(flatten)]
@@ -104,21 +105,6 @@ pub enum CgroupPolicy {
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct AgentArgs {
-    /// Credentials of this node and the address of the API server
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: PathBuf,
-    /// Range of service addresses
-    #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
-    pub service_cidr: IpNet,
-    /// Range of pod addresses of the whole cluster
-    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
-    pub pod_cidr: IpNet,
-    #[command(flatten)]
-    pub node: NodeArgs,
-}
-
-#[derive(Clone, Debug, Args)]
 pub struct RuntimeArgs {
     /// Unix socket to serve CRI v1 on (default: /run/gantry/cri.sock)
     #[arg(long, value_name = "PATH")]
@@ -126,13 +112,22 @@ pub struct RuntimeArgs {
     /// Pod addresses of this node, until UpdateRuntimeConfig says otherwise
     #[arg(long, value_name = "CIDR")]
     pub pod_cidr: Option<IpNet>,
-    /// What to do where cgroup v2 controllers are missing
-    #[arg(long, value_enum, default_value_t = CgroupPolicy::Any)]
-    pub cgroups: CgroupPolicy,
+    /// Range of pod addresses of the whole cluster
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pub cluster_cidr: IpNet,
 }
 
 #[derive(Clone, Debug, Args)]
 pub struct DownArgs {
+    /// Range of service addresses that the cluster was started with
+    #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
+    pub service_cidr: IpNet,
+    /// Range of pod addresses that the cluster was started with
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pub pod_cidr: IpNet,
+    /// Address of cluster DNS that the cluster was started with
+    #[arg(long, default_value = "10.96.0.10", value_name = "IP")]
+    pub cluster_dns: IpAddr,
     /// Seconds that containers get to end by themselves
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub grace: u32,

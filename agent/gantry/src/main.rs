@@ -1,1 +1,72 @@
-fn main() {}
+//! The program `gantry`: the only place that composes. Each role of [`cli`] is put together from the crates here; nothing
+//! of what the roles do is decided here.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod control;
+mod down;
+mod host;
+mod image;
+mod lock;
+mod logging;
+mod node;
+mod paths;
+mod preflight;
+mod runtime;
+mod trace;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command, ImageWhat, TraceWhat};
+use gantry_env::{Env, chain};
+use paths::Paths;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gantry: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    logging::start(&cli.log)?;
+    let paths = Paths::under(&cli.root);
+    let env = Env::system();
+    match cli.command {
+        Command::Up(args) if args.detach => up::detach(&paths),
+        Command::Up(args) => block_on(up::run(paths, args, env)),
+        Command::Down(args) => block_on(async move { down::down(&paths, &args, &env).await }),
+        Command::Uninstall(args) => block_on(async move { down::uninstall(&paths, &args, &env).await }),
+        Command::Control(args) => block_on(control::run(paths, args, env)),
+        Command::Runtime(args) => block_on(runtime::run(paths, args, env)),
+        Command::Trace(args) => {
+            let TraceWhat::Pod { name, namespace, kubeconfig } = args.what;
+            let kubeconfig = kubeconfig.unwrap_or_else(|| paths.kubeconfig());
+            block_on(async move { trace::pod(&kubeconfig, &namespace, &name).await })
+        }
+        Command::Image(args) => {
+            let socket = args.socket.unwrap_or_else(|| paths.cri_socket());
+            block_on(async move {
+                match args.what {
+                    ImageWhat::List => image::list(&socket).await,
+                    ImageWhat::Pull { reference } => image::pull(&socket, &reference).await,
+                    ImageWhat::Import { file } => image::import(&socket, &file).await,
+                    ImageWhat::Rm { reference } => image::remove(&socket, &reference).await,
+                }
+            })
+        }
+    }
+}
+
+fn block_on(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+}

@@ -35,9 +35,8 @@ pub fn admit(
 
 fn fits(pod: &Object, others: &[&Object], allocatable: &Amounts, max_pods: i64) -> Result<(), Rejection> {
     let short = |name: &str, asked: i64, used: i64, capacity: i64| {
-        let why = format!(
-            "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
-        );
+        let why =
+            format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}");
         reject(format!("OutOf{name}"), why)
     };
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);

@@ -1,6 +1,6 @@
 //! Every node gets a range of pod addresses of its own, once and for ever.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_client::{ClientError, Patch};
 use gantry_env::chain;
@@ -20,20 +20,23 @@ pub async fn run(context: Context, cluster: IpNet, mask: u8) {
     context.informers.nodes.synced().await;
     let mut nodes = context.informers.nodes.subscribe();
     // Ranges given in this process that the informer may not show yet.
-    let mut given = BTreeSet::new();
+    let mut given: BTreeMap<String, IpNet> = BTreeMap::new();
     while let Some(changes) = context.stop.run_until_cancelled(nodes.changes()).await {
         for change in changes {
             let Some(node) = change.now.filter(|n| n.str_at("/spec/podCIDR").is_empty()) else { continue };
+            if given.contains_key(node.uid()) {
+                continue;
+            }
             let mut taken: BTreeSet<IpNet> =
                 context.informers.nodes.list().iter().filter_map(|n| n.str_at("/spec/podCIDR").parse().ok()).collect();
-            taken.extend(given.iter().copied());
+            taken.extend(given.values().copied());
             let Some(range) = plan(cluster, mask, &taken) else {
                 warn!(node = node.name(), %cluster, "no pod range is left for the node");
                 continue;
             };
             match give(&context, &node.reference(), range).await {
                 Ok(()) => {
-                    given.insert(range);
+                    given.insert(node.uid().to_owned(), range);
                     info!(node = node.name(), %range, "pod range given");
                 }
                 Err(error) => warn!(node = node.name(), error = %chain(&error), "pod range not given"),

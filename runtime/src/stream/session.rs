@@ -15,6 +15,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::input::{self, Input};
@@ -60,7 +62,7 @@ pub async fn run(node: &Node, session: Session, v5: bool, socket: Socket) -> Res
         Ok(target) => target,
         Err(error) => {
             sink.send(frame(ERROR, status::failed(&chain(&error)).as_bytes())).await?;
-            return sink.close().await;
+            return close(&mut sink).await;
         }
     };
     let mut reader = tokio::spawn(read_client(source, target.input.take(), v5));
@@ -73,7 +75,7 @@ pub async fn run(node: &Node, session: Session, v5: bool, socket: Socket) -> Res
     match outcome? {
         Some(text) => {
             sink.send(frame(ERROR, text.as_bytes())).await?;
-            sink.close().await
+            close(&mut sink).await
         }
         None => {
             if let Some(process) = &target.process {
@@ -82,6 +84,12 @@ pub async fn run(node: &Node, session: Session, v5: bool, socket: Socket) -> Res
             Ok(())
         }
     }
+}
+
+/// Ends the session in order. A client reads what is left only if the close says that all is well (RFC 6455, 7.4.1).
+async fn close(sink: &mut Sink) -> Result<(), Error> {
+    sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await?;
+    sink.close().await
 }
 
 fn frame(channel: u8, bytes: &[u8]) -> Message {

@@ -1,0 +1,154 @@
+//! What runs on every node: runtime, agent, services and DNS.
+
+use std::net::{IpAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_agent::Agent;
+use gantry_client::Client;
+use gantry_env::{Backoff, Env, chain};
+use gantry_netlink::nft::Nft;
+use gantry_netproxy::{Programmed, Proxy, dns};
+use gantry_runtime::Runtime;
+use ipnet::Ipv4Net;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::Failure;
+use crate::cli::{CgroupPolicy, NodeArgs};
+use crate::paths::Paths;
+
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_CAP: Duration = Duration::from_secs(10);
+/// DNS answers here; the service address is led to it. Link-local, so that it clashes with nobody's port 53.
+const DNS_LISTEN: &str = "169.254.20.10:53";
+/// The supervisor's program, in the folder of ours.
+const SUPERVISOR: &str = "gantry-supervisor";
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("the program {SUPERVISOR} is not beside gantry (looked for {path})", path = .0.display())]
+    NoSupervisor(PathBuf),
+    #[error("node address {0}: only IPv4 is supported")]
+    Address(IpAddr),
+}
+
+/// How the node's parts reach the API, and who they are.
+pub struct Wires {
+    pub name: String,
+    pub ip: IpAddr,
+    pub agent: Client,
+    pub proxy: Client,
+    pub tls: Arc<rustls::ServerConfig>,
+    pub service_cidr: Ipv4Net,
+    pub pod_cidr: Ipv4Net,
+}
+
+pub struct Node {
+    agent: JoinHandle<()>,
+    proxy: JoinHandle<()>,
+    runtime: Runtime,
+}
+
+impl NodeArgs {
+    pub fn requires_v2(&self) -> bool {
+        self.cgroups == CgroupPolicy::RequireV2
+    }
+}
+
+pub fn has_nf_tables() -> bool {
+    Nft::open().is_ok_and(|mut nft| nft.generation().is_ok())
+}
+
+pub fn runtime_config(paths: &Paths, cluster_cidr: Ipv4Net) -> Result<gantry_runtime::Config, Failure> {
+    let supervisor = std::env::current_exe()?.with_file_name(SUPERVISOR);
+    if !supervisor.exists() {
+        return Err(NodeError::NoSupervisor(supervisor).into());
+    }
+    let mut config = gantry_runtime::Config {
+        state_dir: paths.state.clone(),
+        run_dir: paths.run.clone(),
+        socket: Some(paths.cri_socket()),
+        supervisor,
+        ..gantry_runtime::Config::default()
+    };
+    config.network.cluster_cidr = cluster_cidr;
+    Ok(config)
+}
+
+pub fn proxy_config(
+    node_name: &str,
+    service_cidr: Ipv4Net,
+    pod_cidr: Ipv4Net,
+    cluster_dns: IpAddr,
+    domain: &str,
+) -> Result<gantry_netproxy::Config, Failure> {
+    let dns = match cluster_dns {
+        IpAddr::V4(service_ip) => Some(dns::Config {
+            cluster_domain: domain.to_owned(),
+            service_ip,
+            listen: DNS_LISTEN.parse::<SocketAddrV4>()?,
+            upstream: dns::UpstreamConfig::ResolvConf("/etc/resolv.conf".into()),
+        }),
+        other => return Err(NodeError::Address(other).into()),
+    };
+    Ok(gantry_netproxy::Config {
+        node_name: node_name.to_owned(),
+        cluster_cidr: pod_cidr,
+        service_cidr,
+        dns,
+        programmed: Programmed::default(),
+    })
+}
+
+impl Node {
+    pub async fn start(
+        paths: &Paths,
+        args: &NodeArgs,
+        wires: Wires,
+        stop: CancellationToken,
+        env: &Env,
+    ) -> Result<Node, Failure> {
+        let runtime = Runtime::start(runtime_config(paths, wires.pod_cidr)?, env.clone()).await?;
+        let mut config = gantry_agent::Config::new(wires.name.clone(), wires.ip, runtime.channel());
+        config.data_dir = paths.pods();
+        config.run_dir = paths.run.clone();
+        config.log_dir = paths.pod_logs.clone();
+        config.static_pod_dir = Some(paths.manifests());
+        config.cluster_dns = vec![args.cluster_dns];
+        config.cluster_domain = args.cluster_domain.clone();
+        config.listen = Some(crate::up::kubelet_address(args.kubelet_port));
+        config.tls = Some(wires.tls.clone());
+        let agent = Agent::start(config, wires.agent.clone(), env.clone(), stop.clone()).await?;
+        let agent = tokio::spawn(agent.run());
+        let (dns, domain) = (args.cluster_dns, &args.cluster_domain);
+        let proxy = proxy_config(&wires.name, wires.service_cidr, wires.pod_cidr, dns, domain)?;
+        let proxy = tokio::spawn(keep_proxy(proxy, wires.proxy, env.clone(), stop));
+        Ok(Node { agent, proxy, runtime })
+    }
+
+    /// Ends what watches and serves. Containers live on: their supervisors keep them.
+    pub async fn stop(self) {
+        for (name, task) in [("agent", self.agent), ("netproxy", self.proxy)] {
+            if tokio::time::timeout(STOP_TIMEOUT, task).await.is_err() {
+                warn!(part = name, "still busy when the node stopped");
+            }
+        }
+        self.runtime.stop().await;
+    }
+}
+
+/// The proxy is begun again where it cannot begin, or where it failed: the rest of the node goes on meanwhile.
+async fn keep_proxy(config: gantry_netproxy::Config, client: Client, env: Env, stop: CancellationToken) {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+    while !stop.is_cancelled() {
+        match Proxy::run(config.clone(), client.clone(), env.clone(), stop.clone()).await {
+            Ok(()) => return,
+            Err(failure) => error!(error = %chain(&failure), "services are not served"),
+        }
+        let _ = stop.run_until_cancelled(tokio::time::sleep(backoff.next(&env.rng))).await;
+    }
+}

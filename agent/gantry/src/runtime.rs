@@ -1,0 +1,27 @@
+//! The role `runtime`: CRI v1 on a unix socket, and nothing of Kubernetes.
+
+use gantry_env::Env;
+use gantry_runtime::Runtime;
+
+use crate::Failure;
+use crate::cli::RuntimeArgs;
+use crate::control::{terminated, v4};
+use crate::lock::Lock;
+use crate::node;
+use crate::paths::Paths;
+
+pub async fn run(paths: Paths, args: RuntimeArgs, env: Env) -> Result<(), Failure> {
+    crate::up::check_host(false)?;
+    let _lock = Lock::take(&paths.lock("runtime"))?;
+    let mut config = node::runtime_config(&paths, v4("--cluster-cidr", args.cluster_cidr)?)?;
+    if let Some(socket) = args.socket {
+        config.socket = Some(socket);
+    }
+    config.network.pod_cidr = args.pod_cidr.map(|range| v4("--pod-cidr", range)).transpose()?;
+    let socket = config.socket.clone().unwrap_or_default();
+    let runtime = Runtime::start(config, env).await?;
+    println!("CRI v1 on {}", socket.display());
+    terminated().await?;
+    runtime.stop().await;
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! The role `up`: a whole cluster in one process, its wires without sockets.
+
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, Stdio};
+
+use gantry_client::{Client, Informer, Scope};
+use gantry_control::Control;
+use gantry_control::auth::Identity;
+use gantry_control::bootstrap::NodeCredentials;
+use gantry_env::Env;
+use gantry_kube::{Object, resource};
+use gantry_pki::Reloading;
+use gantry_pki::tls::{self, ClientAuth};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::UpArgs;
+use crate::control::{self, terminated};
+use crate::lock::Lock;
+use crate::node::{self, Node};
+use crate::paths::Paths;
+use crate::{Failure, host, preflight};
+
+/// What the background process says on its standard output once its node is ready.
+const READY: &str = "ready";
+
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    #[error("this host cannot run gantry:\n  - {}", .0.join("\n  - "))]
+    Host(Vec<String>),
+    #[error("the cluster ended before its node was ready; the end of its log ({path}):\n{tail}")]
+    Ended { path: String, tail: String },
+}
+
+pub fn check_host(require_v2: bool) -> Result<(), UpError> {
+    let facts = preflight::Facts::read(node::has_nf_tables());
+    let problems = preflight::problems(&facts, require_v2);
+    if problems.is_empty() { Ok(()) } else { Err(UpError::Host(problems.iter().map(ToString::to_string).collect())) }
+}
+
+pub async fn run(paths: Paths, args: UpArgs, env: Env) -> Result<(), Failure> {
+    if args.background {
+        // A session of its own: the terminal that started it may go.
+        nix::unistd::setsid()?;
+    }
+    check_host(args.node.requires_v2())?;
+    let _lock = Lock::take(&paths.lock("up"))?;
+    let name = host::node_name(args.node.node_name.as_deref())?;
+    let ip = host::node_ip(args.node.node_ip)?;
+    let control = Control::start(control::config(&paths, &args.control, ip, &args.node.cluster_domain, &env)?).await?;
+    let stop = CancellationToken::new();
+    let node =
+        Node::start(&paths, &args.node, node_wires(&control, &paths, &args, &name, ip, &env)?, stop.clone(), &env)
+            .await?;
+    let admin = Client::new(control.client(Identity::new("gantry-up", ["system:masters"])), "gantry-up");
+    let ready =
+        announce(admin, name, paths.kubeconfig().display().to_string(), args.background, env.clone(), stop.clone());
+    tokio::spawn(ready);
+    terminated().await?;
+    stop.cancel();
+    node.stop().await;
+    control.stop().await;
+    Ok(())
+}
+
+/// The node's own identities on the in-process wire, and what its kubelet API shows.
+fn node_wires(
+    control: &Control,
+    paths: &Paths,
+    args: &UpArgs,
+    name: &str,
+    ip: IpAddr,
+    env: &Env,
+) -> Result<node::Wires, Failure> {
+    let credentials = control.credentials();
+    let issued = NodeCredentials::load_or_issue(&credentials.authority, &paths.pods().join("pki"), name, &[ip], env)?;
+    let serving = Reloading::new(&issued.serving)?;
+    let ca_pem = credentials.ca_pem();
+    let tls = tls::server_config(&serving, ClientAuth::Optional { ca_pem }, &env.clock)?;
+    let identity = Identity::new(format!("system:node:{name}"), ["system:nodes"]);
+    Ok(node::Wires {
+        name: name.to_owned(),
+        ip,
+        agent: Client::new(control.client(identity), "gantry-agent"),
+        proxy: Client::new(control.client(Identity::component("system:kube-proxy")), "gantry-netproxy"),
+        tls: tls.into(),
+        service_cidr: control::v4("--service-cidr", args.control.service_cidr)?,
+        pod_cidr: control::v4("--pod-cidr", args.control.pod_cidr)?,
+    })
+}
+
+/// Says once that the node is ready, to whoever waits for it.
+async fn announce(
+    client: Client,
+    name: String,
+    kubeconfig: String,
+    background: bool,
+    env: Env,
+    stop: CancellationToken,
+) {
+    let scope = Scope { field_selector: format!("metadata.name={name}"), ..Scope::default() };
+    let nodes = Informer::spawn(client, &resource::NODE, scope, env, stop.clone(), |object| object);
+    let mut changes = nodes.subscribe();
+    let is_ready = |node: &Object| {
+        node.array_at("/status/conditions").iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+            && !node.array_at("/spec/taints").iter().any(|t| t["key"] == "node.kubernetes.io/not-ready")
+    };
+    while let Some(changes) = stop.run_until_cancelled(changes.changes()).await {
+        if changes.iter().filter_map(|c| c.now.as_deref()).any(is_ready) {
+            if background {
+                println!("{READY}");
+            } else {
+                println!("node {name} is ready; export KUBECONFIG={kubeconfig}");
+            }
+            return;
+        }
+    }
+}
+
+/// `up --detach`: starts the same in the background and waits until its node is ready.
+pub fn detach(paths: &Paths) -> Result<(), Failure> {
+    std::fs::create_dir_all(&paths.state)?;
+    let log = std::fs::File::options().create(true).append(true).open(paths.log())?;
+    let start = log.metadata()?.len();
+    let arguments = std::env::args_os().skip(1).filter(|a| a != "--detach");
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(arguments)
+        .arg("--background")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        // The end of the stream is the end of the child.
+        BufReader::new(stdout).read_line(&mut line)?;
+    }
+    if line.trim() != READY {
+        let _ = child.wait();
+        return Err(UpError::Ended { path: paths.log().display().to_string(), tail: tail(paths, start) }.into());
+    }
+    println!("the cluster is up (process {}, log {})", child.id(), paths.log().display());
+    println!("export KUBECONFIG={}", paths.kubeconfig().display());
+    Ok(())
+}
+
+/// The last lines that this start wrote.
+fn tail(paths: &Paths, start: u64) -> String {
+    let text = std::fs::read(paths.log()).unwrap_or_default();
+    let fresh = String::from_utf8_lossy(&text[usize::try_from(start).unwrap_or(0).min(text.len())..]).into_owned();
+    let lines: Vec<&str> = fresh.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+pub fn kubelet_address(port: u16) -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], port))
+}

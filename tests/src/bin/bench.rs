@@ -1,0 +1,288 @@
+//! `bench`: the figures of a running cluster, printed. See tests/bench/README.md for what each says and leaves out.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use gantry_client::{Client, DeleteOptions, Query, WatchEvent};
+use gantry_kube::{Object, Ref, resource};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+const NAMESPACE: &str = "bench";
+const PROXY_PORT: u16 = 8080;
+
+#[derive(Parser)]
+struct Cli {
+    #[arg(long, env = "KUBECONFIG", default_value = "/etc/gantry/admin.kubeconfig")]
+    kubeconfig: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// POST to Running: some pods one after the other, then a burst; CPU per pod; memory idle and with the burst
+    Pods {
+        #[arg(long)]
+        image: String,
+        #[arg(long, default_value_t = 10)]
+        in_a_row: usize,
+        #[arg(long, default_value_t = 30)]
+        burst: usize,
+    },
+    /// Durable creates of 100-byte ConfigMaps
+    Creates {
+        #[arg(long, default_value_t = 32)]
+        clients: usize,
+        #[arg(long, default_value_t = 10_000)]
+        count: usize,
+    },
+    /// How soon a new service answers
+    Service {
+        #[arg(long)]
+        image: String,
+        #[arg(long, default_value_t = 10)]
+        count: usize,
+    },
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let cli = Cli::parse();
+    let client = connect(&cli.kubeconfig).await?;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    match client.create(&resource::NAMESPACE, &object(namespace)).await {
+        Err(error) if !error.is_already_exists() => return Err(error.into()),
+        _ => {}
+    }
+    // The namespace's service account and CA come a moment after it.
+    until(&client, "the default service account", async |c: &Client| {
+        let account = c.find(&resource::SERVICE_ACCOUNT, &Ref::new(NAMESPACE, "default")).await.ok().flatten();
+        let ca = c.find(&resource::CONFIG_MAP, &Ref::new(NAMESPACE, "kube-root-ca.crt")).await.ok().flatten();
+        account.is_some() && ca.is_some()
+    })
+    .await;
+    let done = match cli.what {
+        What::Pods { image, in_a_row, burst } => pods(&client, &image, in_a_row, burst).await,
+        What::Creates { clients, count } => creates(&cli.kubeconfig, clients, count).await,
+        What::Service { image, count } => service(&client, &image, count).await,
+    };
+    client.delete(&resource::NAMESPACE, &Ref::cluster(NAMESPACE), &DeleteOptions::default()).await?;
+    done
+}
+
+async fn connect(kubeconfig: &std::path::Path) -> Result<Client, Failure> {
+    let config = Kubeconfig::read_from(kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    Ok(Client::new(kube::Client::try_from(config)?, "bench"))
+}
+
+fn object(value: Value) -> Object {
+    Object::from_value(value).expect("a literal map")
+}
+
+async fn until(client: &Client, what: &str, ready: impl AsyncFn(&Client) -> bool) {
+    let start = Instant::now();
+    while !ready(client).await {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what} never came");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The probe pod of the goals: pod network, default token volume, RuntimeDefault, `sleep`.
+fn probe(name: &str, image: &str, command: &[&str]) -> Object {
+    object(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"bench": "probe"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 0, "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "c", "image": image, "imagePullPolicy": "IfNotPresent", "command": command}],
+        },
+    }))
+}
+
+/// Creates the pods at once and waits for each to be Running, as a watcher sees it; milliseconds from each POST.
+async fn start(client: &Client, pods: Vec<Object>) -> Result<Vec<f64>, Failure> {
+    let list = client.list(&resource::POD, Some(NAMESPACE), &Query::default()).await?;
+    let query = Query { resource_version: list.resource_version, ..Query::default() };
+    let mut watch = client.watch(&resource::POD, Some(NAMESPACE), &query, 300).await?;
+    let mut posts = JoinSet::new();
+    let mut posted: BTreeMap<String, Instant> = BTreeMap::new();
+    for pod in pods {
+        posted.insert(pod.name().to_owned(), Instant::now());
+        let client = client.clone();
+        posts.spawn(async move { client.create(&resource::POD, &pod).await });
+    }
+    let mut took = Vec::new();
+    while !posted.is_empty() {
+        let event = tokio::time::timeout(Duration::from_secs(120), watch.next()).await??;
+        match event {
+            Some(WatchEvent::Modified(pod) | WatchEvent::Added(pod)) if pod.str_at("/status/phase") == "Running" => {
+                if let Some(at) = posted.remove(pod.name()) {
+                    took.push(at.elapsed().as_secs_f64() * 1000.0);
+                }
+            }
+            None => return Err("the watch ended before every pod ran".into()),
+            _ => {}
+        }
+    }
+    while let Some(done) = posts.join_next().await {
+        done??;
+    }
+    Ok(took)
+}
+
+async fn remove(client: &Client) -> Result<Duration, Failure> {
+    let start = Instant::now();
+    let query = Query { label_selector: "bench=probe".into(), ..Query::default() };
+    let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+    client.delete_collection(&resource::POD, NAMESPACE, &query, &options).await?;
+    until(client, "the end of the pods", async |c: &Client| {
+        c.list(&resource::POD, Some(NAMESPACE), &Query::default()).await.is_ok_and(|l| l.items.is_empty())
+    })
+    .await;
+    Ok(start.elapsed())
+}
+
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get(((last as f64) * share).round() as usize).copied().unwrap_or(f64::NAN)
+}
+
+fn line(what: &str, mut values: Vec<f64>, unit: &str) {
+    values.sort_by(f64::total_cmp);
+    let (p50, p99, max) = (percentile(&values, 0.5), percentile(&values, 0.99), percentile(&values, 1.0));
+    println!("{what:<44} p50 {p50:>8.1} {unit}   p99 {p99:>8.1} {unit}   max {max:>8.1} {unit}   (n={})", values.len());
+}
+
+async fn pods(client: &Client, image: &str, in_a_row: usize, burst: usize) -> Result<(), Failure> {
+    let sleep = ["/bin/busybox", "sleep", "3600"];
+    memory("idle");
+    // One to warm what is warm in any cluster that has run a pod of this image.
+    start(client, vec![probe("warm", image, &sleep)]).await?;
+    remove(client).await?;
+    let (mut took, cpu) = (Vec::new(), cpu_millis());
+    for n in 0..in_a_row {
+        took.extend(start(client, vec![probe(&format!("row-{n}"), image, &sleep)]).await?);
+    }
+    let spent = (cpu_millis() - cpu) / in_a_row.max(1) as f64;
+    line("pod POST to Running, one after the other", took, "ms");
+    println!("{:<44} {spent:>12.1} ms", "CPU per pod (gantry and supervisors)");
+    println!("{:<44} {:>12.1} ms", "delete of those, to the last gone", remove(client).await?.as_secs_f64() * 1000.0);
+    let cpu = cpu_millis();
+    let took = start(client, (0..burst).map(|n| probe(&format!("burst-{n}"), image, &sleep)).collect()).await?;
+    let spent = (cpu_millis() - cpu) / burst.max(1) as f64;
+    line(&format!("pod POST to Running, burst of {burst}"), took, "ms");
+    println!("{:<44} {spent:>12.1} ms", "CPU per pod in the burst");
+    memory(&format!("with {burst} pods"));
+    remove(client).await?;
+    Ok(())
+}
+
+async fn creates(kubeconfig: &std::path::Path, clients: usize, count: usize) -> Result<(), Failure> {
+    let mut tasks = JoinSet::new();
+    let connections = futures::future::try_join_all((0..clients).map(|_| connect(kubeconfig))).await?;
+    let (start, cpu) = (Instant::now(), cpu_millis());
+    for (n, client) in connections.into_iter().enumerate() {
+        tasks.spawn(async move {
+            let mut took = Vec::new();
+            for i in (n..count).step_by(clients) {
+                let map = object(json!({
+                    "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("c-{i}"), "namespace": NAMESPACE},
+                    "data": {"v": "x".repeat(100)},
+                }));
+                let at = Instant::now();
+                client.create(&resource::CONFIG_MAP, &map).await?;
+                took.push(at.elapsed().as_secs_f64() * 1000.0);
+            }
+            Ok::<_, gantry_client::ClientError>(took)
+        });
+    }
+    let mut took = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        took.extend(done??);
+    }
+    let rate = took.len() as f64 / start.elapsed().as_secs_f64();
+    println!("{:<44} {rate:>12.0} /s", format!("ConfigMap creates, {clients} clients over TLS"));
+    println!("{:<44} {:>12.2} ms", "server CPU per create", (cpu_millis() - cpu) / took.len().max(1) as f64);
+    line("latency of a create", took, "ms");
+    Ok(())
+}
+
+async fn service(client: &Client, image: &str, count: usize) -> Result<(), Failure> {
+    let port = PROXY_PORT.to_string();
+    let server = ["/bin/busybox", "httpd", "-f", "-p", port.as_str()];
+    start(client, vec![probe("server", image, &server)]).await?;
+    let mut took = Vec::new();
+    for n in 0..count {
+        let name = format!("svc-{n}");
+        let service = object(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"selector": {"bench": "probe"}, "ports": [{"port": 80, "targetPort": PROXY_PORT}]},
+        }));
+        let at = Instant::now();
+        let made = client.create(&resource::SERVICE, &service).await?;
+        let address = format!("{}:80", made.str_at("/spec/clusterIP"));
+        loop {
+            let attempt =
+                tokio::time::timeout(Duration::from_millis(20), tokio::net::TcpStream::connect(&address)).await;
+            if matches!(attempt, Ok(Ok(_))) {
+                break;
+            }
+            if at.elapsed() > Duration::from_secs(30) {
+                return Err(format!("service {name} at {address} never answered").into());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        took.push(at.elapsed().as_secs_f64() * 1000.0);
+    }
+    line("new service, POST to the first connection", took, "ms");
+    Ok(())
+}
+
+/// Processes of ours, by the name of their program.
+fn ours() -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let name = std::fs::read_to_string(entry.path().join("comm")).ok()?.trim().to_owned();
+            name.starts_with("gantry").then(|| (name, entry.path()))
+        })
+        .collect()
+}
+
+/// Proportional set size, so that shared pages are counted once.
+fn memory(when: &str) {
+    let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();
+    for (name, path) in ours() {
+        let text = std::fs::read_to_string(path.join("smaps_rollup")).unwrap_or_default();
+        let pss = text.lines().find_map(|l| l.strip_prefix("Pss:")?.split_whitespace().next()?.parse::<f64>().ok());
+        let sum = sums.entry(name).or_default();
+        *sum = (sum.0 + pss.unwrap_or(0.0) / 1024.0, sum.1 + 1);
+    }
+    for (name, (pss, count)) in &sums {
+        println!("{:<44} {pss:>12.1} MiB   ({count} processes)", format!("memory (PSS) {when}: {name}"));
+    }
+}
+
+/// User and system time of our processes so far, their reaped children included.
+fn cpu_millis() -> f64 {
+    // The clock tick of every Linux that userspace sees.
+    const MILLIS_PER_TICK: f64 = 10.0;
+    let ticks = |path: PathBuf| {
+        let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+        let fields: Vec<f64> = stat
+            .rsplit_once(')')
+            .map(|(_, rest)| rest.split_whitespace().filter_map(|f| f.parse().ok()).collect())
+            .unwrap_or_default();
+        // After the name come state (no number), ppid, …: utime is the 11th number, then stime, cutime, cstime.
+        fields.get(10..14).map_or(0.0, |times| times.iter().sum::<f64>())
+    };
+    ours().into_iter().map(|(_, path)| ticks(path)).sum::<f64>() * MILLIS_PER_TICK
+}
