@@ -8,6 +8,7 @@ use crate::{canonical, defaults, schema};
 
 mod laws;
 mod others;
+mod rarer;
 mod service;
 mod workload;
 

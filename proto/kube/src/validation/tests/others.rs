@@ -1,6 +1,6 @@
 use super::*;
 
-fn named(extra: Value) -> Value {
+pub(super) fn named(extra: Value) -> Value {
     let mut value = json!({"metadata": {"name": "a", "namespace": "n"}});
     json_patch::merge(&mut value, &extra);
     value
