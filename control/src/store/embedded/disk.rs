@@ -30,6 +30,9 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn name(&self) -> String;
 }
 
+/// The least growth for which there must be space.
+const GROWTH_MIN_BYTES: u64 = 1 << 20;
+
 /// A file, locked against other processes for as long as this lives.
 pub struct FileDisk {
     file: File,
@@ -77,15 +80,24 @@ impl Disk for FileDisk {
         self.file.read_exact_at(out, offset)
     }
 
-    /// Growth takes real blocks at once: on a full disk it is this call that fails, and no write that redb counts on.
+    /// Growth takes real blocks at once, so that on a full disk it is mostly this call that fails, before anything is
+    /// written. redb doubles a small file: where there is no space for all of that, the first of it is taken, and a later
+    /// write may fail, which costs a group of writes and a reopening.
     fn set_len(&self, len: u64) -> io::Result<()> {
         let now = self.size()?;
         if len <= now {
             return self.file.set_len(len);
         }
-        match fallocate(&self.file, FallocateFlags::empty(), now, len - now) {
+        let grow = |bytes| fallocate(&self.file, FallocateFlags::empty(), now, bytes);
+        match grow(len - now) {
             Ok(()) => Ok(()),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.file.set_len(len),
+            Err(Errno::NOSPC) => {
+                // What a growth that failed has taken is given back.
+                self.file.set_len(now)?;
+                grow(GROWTH_MIN_BYTES.min(len - now))?;
+                self.file.set_len(len)
+            }
             Err(error) => Err(error.into()),
         }
     }

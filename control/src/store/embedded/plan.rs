@@ -134,3 +134,58 @@ pub fn plan<'a>(writes: impl Iterator<Item = &'a Write>, index: &Index) -> Plan 
     }
     plan
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(compare: Option<Expect>, op: Op) -> Write {
+        let compares = compare.map(|expect| Compare { key: op.key().clone(), expect }).into_iter().collect();
+        Write { compares, ops: vec![op] }
+    }
+
+    fn key() -> Key {
+        Key::new("pods", &gantry_kube::Ref::new("a", "b"))
+    }
+
+    fn put(value: &'static str) -> Op {
+        Op::Put { key: key(), value: Bytes::from(value) }
+    }
+
+    #[test]
+    fn writes_of_a_group_see_one_another_in_their_order() {
+        let group = [
+            write(Some(Expect::Absent), put("1")),
+            write(Some(Expect::Absent), put("2")),
+            write(Some(Expect::Revision(1)), Op::Delete { key: key() }),
+            write(None, Op::Delete { key: key() }),
+            write(Some(Expect::Absent), put("3")),
+        ];
+        let plan = plan(group.iter(), &Index::default());
+        let first = Standing::InGroup { value: Bytes::from("1"), revision: 1 };
+        assert_eq!(
+            plan.outcomes,
+            [
+                Outcome::Done(1),
+                Outcome::Conflict { key: key(), current: Some(first.clone()) },
+                Outcome::Done(2),
+                Outcome::Conflict { key: key(), current: None },
+                Outcome::Done(3),
+            ]
+        );
+        let changes: Vec<_> =
+            plan.changes.iter().map(|c| (c.place.revision, c.value.is_some(), c.previous.clone())).collect();
+        assert_eq!(changes, [(1, true, None), (2, false, Some(first)), (3, true, None)]);
+    }
+
+    #[test]
+    fn what_no_store_can_take_is_refused_before_it_is_queued() {
+        let renew = Op::Renew { key: Key::new("leases", &gantry_kube::Ref::new("a", "b")), value: Bytes::new() };
+        assert!(matches!(check(&[]), Err(StoreError::OpCount { count: 0 })));
+        assert!(matches!(check(&[put("1"), put("2")]), Err(StoreError::KindTwice { .. })));
+        assert!(matches!(check(&[put("1"), renew.clone()]), Err(StoreError::RenewNotAlone { .. })));
+        assert!(check(&[renew]).is_ok());
+        let large = Op::Put { key: key(), value: Bytes::from(vec![0; VALUE_MAX_BYTES + 1]) };
+        assert!(matches!(check(&[large]), Err(StoreError::ValueTooLarge { .. })));
+    }
+}
