@@ -29,6 +29,9 @@ use crate::directory::Directory;
 mod answer;
 mod upstream;
 
+#[cfg(test)]
+mod tests;
+
 pub use answer::{Answer, Zone, answer};
 pub use upstream::UpstreamError;
 

@@ -62,7 +62,7 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Re
 /// True where a namespace is mounted on the path.
 fn is_netns(path: &Path) -> io::Result<bool> {
     match statfs(path) {
-        Ok(stat) => Ok(stat.f_type as i64 == NSFS_MAGIC),
+        Ok(stat) => Ok(stat.f_type == NSFS_MAGIC),
         Err(rustix::io::Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
