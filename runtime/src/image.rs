@@ -247,9 +247,9 @@ impl Images {
 
     /// Removal of big trees takes its time; nobody waits for it, and a crash leaves it to the next start.
     fn empty_trash(&self) {
-        let store = Arc::clone(&self.store);
+        let empty = self.store.trash_emptier();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = store.empty_trash() {
+            if let Err(error) = empty() {
                 tracing::warn!(error = %gantry_env::chain(&error), "trash stays for now");
             }
         });

@@ -37,7 +37,7 @@ pub(super) struct Store {
     pub(super) gates: Gates,
     state: Mutex<State>,
     /// One sweeper at a time.
-    trash: Mutex<()>,
+    trash: Arc<Mutex<()>>,
     _lock: fs::File,
 }
 
@@ -81,7 +81,7 @@ impl Store {
             env,
             gates: Gates::default(),
             state: Mutex::new(State::default()),
-            trash: Mutex::new(()),
+            trash: Arc::default(),
             _lock: held,
         };
         store.load()?;
@@ -293,9 +293,13 @@ impl Store {
         self.state.lock().containers.keys().cloned().collect()
     }
 
-    pub(super) fn empty_trash(&self) -> Result<(), ImageError> {
-        let _one = self.trash.lock();
-        self.snapshots.empty_trash()
+    /// What empties the trash, for a thread that may outlive the store and must not keep it locked.
+    pub(super) fn trash_emptier(&self) -> impl FnOnce() -> Result<(), ImageError> + Send + use<> {
+        let (snapshots, one) = (self.snapshots.clone(), Arc::clone(&self.trash));
+        move || {
+            let _one = one.lock();
+            snapshots.empty_trash()
+        }
     }
 
     /// What images take: unpacked layers, manifests and configurations.

@@ -198,7 +198,11 @@ pub fn remove_tree(parent: impl AsFd, name: &[u8]) -> std::io::Result<()> {
             Err(e) => return Err(e.into()),
         }
         let flags = FOLDER | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(parent, &name[..], flags, Mode::empty())?;
+        let folder = match rustix::fs::openat(parent, &name[..], flags, Mode::empty()) {
+            // Someone else removes it too.
+            Err(Errno::NOENT) => continue,
+            folder => folder?,
+        };
         for entry in rustix::fs::Dir::read_from(&folder)? {
             let entry = entry?;
             let child = entry.file_name().to_bytes();
@@ -217,8 +221,11 @@ pub fn remove_tree(parent: impl AsFd, name: &[u8]) -> std::io::Result<()> {
                         Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                         Err(e) => return Err(e.into()),
                     }
-                    rustix::fs::renameat(&folder, child, parent, &beside[..])?;
-                    waiting.push(beside);
+                    match rustix::fs::renameat(&folder, child, parent, &beside[..]) {
+                        Ok(()) => waiting.push(beside),
+                        Err(Errno::NOENT) => {}
+                        Err(e) => return Err(e.into()),
+                    }
                 }
                 Err(e) => return Err(e.into()),
             }
