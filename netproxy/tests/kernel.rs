@@ -54,7 +54,7 @@ fn a_cluster_ip_and_a_node_port_lead_everyone_to_every_endpoint() {
             let names: Vec<&str> = counts.keys().map(String::as_str).collect();
             let endpoints = [POD_A, POD_B, POD_C].map(|ip| ip.to_string());
             assert_eq!(names, endpoints, "{way}: {counts:?}");
-            assert!(counts.values().all(|count| *count >= 12), "{way} is not balanced: {counts:?}");
+            assert!(counts.values().all(|count| *count >= 8), "{way} is not balanced: {counts:?}");
         }
         // The endpoint's own view: off-cluster clients come under the node's address, pods under their own.
         assert_eq!(house.inside_pod(POD_A, || house::seen_as(WEB, POD_B)), POD_A.to_string());
