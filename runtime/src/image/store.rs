@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gantry_env::Env;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::Image;
 use super::catalog::{Catalog, ImageRecord};
@@ -36,15 +36,23 @@ pub(super) struct Store {
     pub(super) env: Env,
     pub(super) gates: Gates,
     state: Mutex<State>,
+    /// The images as readers see them, who must not wait for a disk: replaced after each change of the record.
+    published: RwLock<Arc<Published>>,
     /// One sweeper at a time.
     trash: Arc<Mutex<()>>,
     _lock: fs::File,
 }
 
+/// The record, and its images with their configurations parsed.
+#[derive(Clone, Default)]
+struct Published {
+    catalog: Catalog,
+    images: BTreeMap<Digest, Arc<Image>>,
+}
+
 #[derive(Default)]
 struct State {
     catalog: Catalog,
-    /// The catalog's images with their configurations parsed.
     images: BTreeMap<Digest, Arc<Image>>,
     /// The layers on disk.
     layers: BTreeMap<Digest, Usage>,
@@ -81,6 +89,7 @@ impl Store {
             env,
             gates: Gates::default(),
             state: Mutex::new(State::default()),
+            published: RwLock::default(),
             trash: Arc::default(),
             _lock: held,
         };
@@ -121,6 +130,7 @@ impl Store {
                 _ => tracing::warn!(image = %record.id, tags = ?record.tags, "an image is incomplete and was dropped"),
             }
         }
+        self.publish(&state);
         self.collect(&mut state)?;
         let used = state.used_blobs();
         let blobs = self.folder.join("blobs/sha256");
@@ -153,14 +163,19 @@ impl Store {
         Ok(Image { record: record.clone(), chains: record.chains(), config })
     }
 
+    fn publish(&self, state: &State) {
+        let published = Published { catalog: state.catalog.clone(), images: state.images.clone() };
+        *self.published.write() = Arc::new(published);
+    }
+
     pub(super) fn list(&self) -> Vec<Arc<Image>> {
-        self.state.lock().images.values().cloned().collect()
+        self.published.read().images.values().cloned().collect()
     }
 
     pub(super) fn find(&self, text: &str) -> Option<Arc<Image>> {
-        let state = self.state.lock();
-        let id = &state.catalog.find(text)?.id;
-        state.images.get(id).cloned()
+        let published = Arc::clone(&self.published.read());
+        let id = &published.catalog.find(text)?.id;
+        published.images.get(id).cloned()
     }
 
     /// Keeps layers and blobs from being collected until the lease is dropped.
@@ -249,6 +264,7 @@ impl Store {
         write_atomically(&path, &content, true)?;
         state.catalog = catalog;
         state.images = images;
+        self.publish(state);
         Ok(())
     }
 
