@@ -127,6 +127,7 @@ enum ConnectionError {
 async fn connection(stream: TcpStream, node: Arc<Node>) -> Result<(), ConnectionError> {
     let _ = stream.set_nodelay(true);
     let mut chosen = None;
+    #[expect(clippy::result_large_err, reason = "the type is the WebSocket library's")]
     let answer = |request: &Request, response: Response| accept(&node, request, response, &mut chosen);
     let config =
         WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX_BYTES)).max_frame_size(Some(MESSAGE_MAX_BYTES));
