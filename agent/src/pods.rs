@@ -187,12 +187,13 @@ impl Pods {
         let mut goal = goal_of(&pod);
         let mut failed = None;
         let ran_before = !pod.str_at("/status/startTime").is_empty();
-        if goal == Goal::Run && !ran_before {
-            if let Err(Rejection { reason, message }) = self.admit(&pod) {
-                warn!(pod = %pod.reference(), reason, "pod rejected");
-                failed = Some((reason, message));
-                goal = Goal::Fail { grace_seconds: 0 };
-            }
+        if goal == Goal::Run
+            && !ran_before
+            && let Err(Rejection { reason, message }) = self.admit(&pod)
+        {
+            warn!(pod = %pod.reference(), reason, "pod rejected");
+            failed = Some((reason, message));
+            goal = Goal::Fail { grace_seconds: 0 };
         }
         if goal == Goal::Run {
             self.save(&pod);

@@ -1,6 +1,6 @@
 //! What runs on every node: runtime, agent, services and DNS.
 
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,6 @@ use crate::paths::Paths;
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_CAP: Duration = Duration::from_secs(10);
-/// DNS answers here; the service address is led to it. Link-local, so that it clashes with nobody's port 53.
-const DNS_LISTEN: &str = "169.254.20.10:53";
 /// The supervisor's program, in the folder of ours.
 const SUPERVISOR: &str = "gantry-supervisor";
 
@@ -86,15 +84,8 @@ pub fn proxy_config(
     cluster_dns: IpAddr,
     domain: &str,
 ) -> Result<gantry_netproxy::Config, Failure> {
-    let dns = match cluster_dns {
-        IpAddr::V4(service_ip) => Some(dns::Config {
-            cluster_domain: domain.to_owned(),
-            service_ip,
-            listen: DNS_LISTEN.parse::<SocketAddrV4>()?,
-            upstream: dns::UpstreamConfig::ResolvConf("/etc/resolv.conf".into()),
-        }),
-        other => return Err(NodeError::Address(other).into()),
-    };
+    let IpAddr::V4(service_ip) = cluster_dns else { return Err(NodeError::Address(cluster_dns).into()) };
+    let dns = Some(dns::Config::new(domain, service_ip));
     Ok(gantry_netproxy::Config {
         node_name: node_name.to_owned(),
         cluster_cidr: pod_cidr,

@@ -42,7 +42,7 @@ impl Facts {
         let memory = text("/proc/meminfo");
         let available = meminfo(&memory, "MemAvailable");
         let disk = rustix::fs::statvfs(data_dir).or_else(|_| rustix::fs::statvfs("/")).ok();
-        let share = |free: u64, all: u64| if all == 0 { 100 } else { free * 100 / all };
+        let share = |free: u64, all: u64| (free * 100).checked_div(all).unwrap_or(100);
         let pids =
             line("/proc/sys/kernel/pid_max").parse::<i64>().unwrap_or(i64::MAX) - threads(&text("/proc/loadavg"));
         Facts {

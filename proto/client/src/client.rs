@@ -278,7 +278,7 @@ impl Client {
             serde_json::from_slice::<Value>(&bytes).ok().and_then(|v| Status::from_value(&v)).unwrap_or_else(|| {
                 Status::new(code, "Unknown", String::from_utf8_lossy(&bytes[..bytes.len().min(512)]).into_owned())
             });
-        Err(ClientError::Api { call: call.to_owned(), status })
+        Err(ClientError::Api { call: call.to_owned(), status: Box::new(status) })
     }
 }
 

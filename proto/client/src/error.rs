@@ -8,7 +8,7 @@ pub enum ClientError {
     Api {
         call: String,
         #[source]
-        status: Status,
+        status: Box<Status>,
     },
     /// No answer came.
     #[error("{call}: the API server cannot be reached")]

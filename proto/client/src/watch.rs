@@ -71,7 +71,7 @@ impl WatchStream {
         if kind == "ERROR" {
             let status =
                 Status::from_value(&object).unwrap_or_else(|| Status::internal("a watch error without a status"));
-            return Err(ClientError::Api { call: self.call.clone(), status });
+            return Err(ClientError::Api { call: self.call.clone(), status: Box::new(status) });
         }
         let object = Object::from_value(object).map_err(|e| self.answer(e.to_string()))?;
         match kind {

@@ -133,11 +133,10 @@ pub fn clear_ambient() -> io::Result<()> {
 }
 
 pub fn raise_ambient(capability: u32) -> io::Result<()> {
+    let capability = libc::c_ulong::from(capability);
     // SAFETY: an integer-only prctl.
-    check(
-        unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, libc::c_ulong::from(capability), 0, 0) }
-            .into(),
-    )?;
+    let done = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) };
+    check(done.into())?;
     Ok(())
 }
 
