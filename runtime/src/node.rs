@@ -236,7 +236,8 @@ impl Node {
         let out_of_memory = !cgroup.is_empty() && self.cgroups.oom_killed(&cgroup);
         let now = self.now_ns();
         self.finish(id, |record| {
-            if record.started_at == 0 {
+            // A short one has ended before the news of its start was here.
+            if record.started_at == 0 || (exit.finished_at_ns != 0 && record.started_at > exit.finished_at_ns) {
                 record.started_at = exit.finished_at_ns;
             }
             record.finished_at = if exit.finished_at_ns == 0 { now } else { exit.finished_at_ns };

@@ -23,8 +23,12 @@ use gantry_base::layout;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::pipe::PipeFlags;
 
 use crate::sys::Forked;
+
+/// Connections that wait to be accepted: a runtime, for a moment two.
+const LISTEN_MAX: i32 = 4;
 
 #[derive(Debug, thiserror::Error)]
 enum StartError {
@@ -57,10 +61,18 @@ fn start() -> Result<(), StartError> {
         [only] if !only.join("tasks").exists() => Some(open_dir(only)?),
         _ => None,
     };
+    let (ready, not_yet) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| step("pipe")(e.into()))?;
     match sys::fork_into(unified.as_ref().map(|c| c.as_fd())).map_err(step("fork"))? {
-        Forked::Parent(_) => sys::exit_now(0),
+        Forked::Parent(_) => {
+            drop(not_yet);
+            let _ = rustix::io::read(&ready, &mut [0; 1]);
+            sys::exit_now(0)
+        }
         Forked::Child => {}
     }
+    // SO_PEERCRED names whoever called listen last: that is to be the process that stays.
+    rustix::net::listen(&listener, LISTEN_MAX).map_err(|e| step("listen")(e.into()))?;
+    drop((ready, not_yet));
     drop(unified);
     for cgroup in &cgroups {
         let tasks = cgroup.join("tasks");
@@ -101,7 +113,7 @@ fn listen(sandbox: &Path) -> Result<OwnedFd, StartError> {
         let bound = rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?);
         rustix::process::umask(before);
         bound?;
-        rustix::net::listen(&socket, 4)?;
+        rustix::net::listen(&socket, LISTEN_MAX)?;
         Ok(socket)
     };
     bind().map_err(|e| failed("listen in")(e.into()))

@@ -432,7 +432,7 @@ impl Supervisor {
 
     fn exec_ended(&mut self, i: usize) {
         let exec = self.execs.remove(i);
-        let code = unit::exit_status(exec.pidfd.as_fd(), false).unwrap_or(gantry_base::exit::UNKNOWN_EXIT_CODE);
+        let code = unit::exit_status(exec.pidfd.as_fd()).unwrap_or(gantry_base::exit::UNKNOWN_EXIT_CODE);
         self.tell(&Event::ExecExited { exec: exec.id, code }, &[]);
     }
 

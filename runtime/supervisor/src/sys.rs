@@ -169,11 +169,14 @@ pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives every signal its default action and empties the mask: execve hands both on.
+/// Gives every signal its default action and empties the mask: execve hands both on. By the raw call, because libc keeps
+/// two signals to itself, which a parent may have ignored all the same.
 pub fn reset_signals() {
+    // The kernel's struct sigaction: handler, flags, restorer, mask of eight bytes; zero is SIG_DFL and nothing else.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL needs no handler; errors (SIGKILL, SIGSTOP, the libc's own) change nothing.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the struct outlives the call, the old action is not asked for; SIGKILL and SIGSTOP are refused.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u8>(), 8) };
     }
     // SAFETY: the set is initialised by sigemptyset before use.
     unsafe {

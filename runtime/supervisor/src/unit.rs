@@ -188,8 +188,17 @@ impl Container {
 
     /// The first process has ended: learns its status, takes what is left of its output, writes the record.
     pub fn end(&mut self) -> io::Result<()> {
-        let status = exit_status(self.pidfd.as_fd(), self.adopted);
+        let status = if self.adopted { self.adopted_status() } else { exit_status(self.pidfd.as_fd()) };
         self.conclude(status)
+    }
+
+    /// The status of a process that someone else reaps: while it is a zombie /proc has it, afterwards its pidfd (from Linux
+    /// 6.15). It may change from one to the other between two looks, so the pidfd is asked on both sides.
+    fn adopted_status(&self) -> Option<i32> {
+        let raw = sys::pidfd_exit_status(self.pidfd.as_fd())
+            .or_else(|| zombie_status(self.pid, self.start_ticks))
+            .or_else(|| sys::pidfd_exit_status(self.pidfd.as_fd()))?;
+        Some(code_of_raw(raw))
     }
 
     /// As [`Container::end`], for a status that the reaper of orphans came upon.
@@ -233,15 +242,25 @@ fn copy_to(attachers: &mut Vec<Attacher>, stream: &str, bytes: &[u8]) {
     });
 }
 
-/// The exit code as CRI says it, of a process that its pidfd says has ended.
-pub fn exit_status(pidfd: BorrowedFd<'_>, adopted: bool) -> Option<i32> {
-    if !adopted {
-        let id = rustix::process::WaitId::PidFd(pidfd);
-        if let Ok(Some(status)) = rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
-            return code_of(&status);
-        }
+/// The exit code as CRI says it, of a child that its pidfd says has ended.
+pub fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    let id = rustix::process::WaitId::PidFd(pidfd);
+    match rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+        Ok(Some(status)) => code_of(&status),
+        _ => sys::pidfd_exit_status(pidfd).map(code_of_raw),
     }
-    sys::pidfd_exit_status(pidfd).map(|raw| if raw & 0x7f == 0 { (raw >> 8) & 0xff } else { 128 + (raw & 0x7f) })
+}
+
+fn code_of_raw(raw: i32) -> i32 {
+    if raw & 0x7f == 0 { (raw >> 8) & 0xff } else { 128 + (raw & 0x7f) }
+}
+
+/// Field 52 of /proc/PID/stat, if that is still our process and a zombie.
+fn zombie_status(pid: i32, start_ticks: u64) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = text.rsplit_once(") ")?.1.split_whitespace().collect();
+    let ours = fields.first() == Some(&"Z") && fields.get(19)?.parse() == Ok(start_ticks);
+    if ours { fields.get(49)?.parse().ok() } else { None }
 }
 
 pub fn code_of(status: &rustix::process::WaitIdStatus) -> Option<i32> {

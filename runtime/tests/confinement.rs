@@ -1,0 +1,232 @@
+//! What a container may and may not do, seen from inside; and images that try to lead the runtime astray.
+
+mod ground;
+
+use gantry_cri::v1;
+use ground::{Client, Ground, with};
+
+/// Runs a script to its end and returns what it printed.
+async fn output(
+    ground: &Ground,
+    client: &Client,
+    name: &str,
+    change: impl FnOnce(&mut v1::ContainerConfig),
+    script: &str,
+) -> String {
+    let config = ground.pod(name);
+    let pod = client.run_pod(&config).await;
+    let mut container = ground.container(name, &["sh", "-c", script]);
+    change(&mut container);
+    let id = client.create(&pod, container, &config).await.expect("created");
+    client.start(&id).await.expect("started");
+    client.ended(&id).await;
+    let text = ground.lines(&format!("{name}.log")).join("\n");
+    client.remove_pod(&pod).await;
+    text
+}
+
+fn security(container: &mut v1::ContainerConfig) -> &mut v1::LinuxContainerSecurityContext {
+    container.linux.as_mut().and_then(|l| l.security_context.as_mut()).expect("it has one")
+}
+
+fn field<'a>(text: &'a str, name: &str) -> &'a str {
+    text.lines().find_map(|l| l.strip_prefix(name)).map_or("", str::trim)
+}
+
+#[test]
+fn the_process_has_what_it_was_given_and_no_more() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let script = "cat /proc/self/status; pwd; env";
+        let root = output(&ground, &client, "root", |_| {}, script).await;
+        assert_eq!(field(&root, "CapEff:"), "00000000a80425fb", "{root}");
+        assert_eq!(field(&root, "CapBnd:"), "00000000a80425fb");
+        assert_eq!(field(&root, "CapInh:"), "0000000000000000");
+        assert_eq!((field(&root, "Seccomp:"), field(&root, "NoNewPrivs:")), ("2", "0"));
+        assert_eq!(field(&root, "SigBlk:"), "0000000000000000");
+        assert_eq!(field(&root, "SigIgn:"), "0000000000000000");
+        assert!(root.contains("HOME=/root"));
+        let list = |c: &mut v1::ContainerConfig| c.command = vec!["ls".into(), "/proc/self/fd".into()];
+        // The fourth is the folder that ls itself opens.
+        assert_eq!(output(&ground, &client, "fds", list, "").await, "0\n1\n2\n3");
+
+        let web = output(
+            &ground,
+            &client,
+            "web",
+            |c| {
+                let security = security(c);
+                security.run_as_username = "web".into();
+                security.no_new_privs = true;
+                security.supplemental_groups = vec![77];
+                security.capabilities =
+                    Some(v1::Capability { drop_capabilities: vec!["ALL".into()], ..v1::Capability::default() });
+                c.working_dir = "/work/here".into();
+            },
+            script,
+        )
+        .await;
+        assert_eq!(field(&web, "Uid:"), "33\t33\t33\t33", "{web}");
+        assert_eq!(field(&web, "Gid:"), "34\t34\t34\t34");
+        assert_eq!(field(&web, "Groups:"), "4 34 77");
+        assert_eq!((field(&web, "CapBnd:"), field(&web, "CapEff:")), ("0000000000000000", "0000000000000000"));
+        assert_eq!((field(&web, "Seccomp:"), field(&web, "NoNewPrivs:")), ("2", "1"));
+        assert!(web.contains("\n/work/here\n") && web.contains("HOME=/srv"), "{web}");
+
+        let all = output(&ground, &client, "privileged", |c| security(c).privileged = true, script).await;
+        let own = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert_eq!(field(&all, "CapEff:"), field(&own, "CapBnd:"));
+        assert_eq!(field(&all, "Seccomp:"), "0");
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn the_kernels_files_are_out_of_reach() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let script = "touch /made && echo wrote root; echo x > /proc/sysrq-trigger && echo sysrq; \
+                      cat /proc/kcore | head -c 1 | wc -c; mount -t tmpfs x /tmp && echo mounted; \
+                      touch /sys/x && echo sys; echo x > /proc/sys/kernel/core_pattern && echo core; ls /sys/fs/cgroup";
+        let text = output(&ground, &client, "files", |_| {}, script).await;
+        assert_eq!(text.lines().filter(|l| l.starts_with("wrote root")).count(), 1, "{text}");
+        for forbidden in ["sysrq\n", "mounted", "sys\n", "core\n"] {
+            assert!(!text.lines().any(|l| l == forbidden.trim()), "{forbidden}: {text}");
+        }
+        let read_only = |c: &mut v1::ContainerConfig| security(c).readonly_rootfs = true;
+        let text =
+            output(&ground, &client, "readonly", read_only, "touch /x || echo refused; touch /dev/shm/y && echo shm")
+                .await;
+        assert!(text.contains("refused") && text.contains("shm"), "{text}");
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn volumes_are_where_they_belong() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let outer = ground.dir.path().join("outer");
+        let inner = ground.dir.path().join("inner");
+        let file = ground.dir.path().join("hosts");
+        for dir in [&outer, &inner] {
+            std::fs::create_dir(dir).unwrap();
+        }
+        std::fs::write(&file, "1.2.3.4 named\n").unwrap();
+        std::fs::write(inner.join("seen"), "inner\n").unwrap();
+        let mount = |from: &std::path::Path, to: &str, readonly: bool| v1::Mount {
+            host_path: from.to_string_lossy().into_owned(),
+            container_path: to.into(),
+            readonly,
+            ..v1::Mount::default()
+        };
+        let mounts = vec![
+            mount(&inner, "/data/sub", true),
+            mount(&outer, "/data", false),
+            mount(&file, "/etc/hosts", true),
+            mount(&file, "/dev/termination-log", false),
+        ];
+        let script = "cat /data/sub/seen /etc/hosts; touch /data/made && echo made; touch /data/sub/no || echo refused; \
+                      echo why > /dev/termination-log; pwd";
+        let change = |c: &mut v1::ContainerConfig| {
+            c.mounts = mounts;
+            c.working_dir = "/data/sub".into();
+            security(c).readonly_rootfs = true;
+        };
+        let text = output(&ground, &client, "volumes", change, script).await;
+        for words in ["inner", "1.2.3.4 named", "made", "refused", "/data/sub"] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(outer.join("made").exists());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "why\n");
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn hostile_images_lead_nowhere() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let victim = ground.dir.path().join("victim");
+        std::fs::create_dir(&victim).unwrap();
+        std::fs::write(victim.join("passwd"), "root:x:0:0::/host:/bin/sh\n").unwrap();
+        let volume = ground.dir.path().join("volume");
+        std::fs::create_dir(&volume).unwrap();
+        std::fs::write(volume.join("mine"), "").unwrap();
+        let escape = format!("../../../../../../..{}", victim.display());
+        let cases: [(&str, &str, &str); 5] = [
+            ("etc", "etc", &escape),
+            ("proc", "proc", &escape),
+            ("sys", "sys", &escape),
+            ("dev", "dev", &escape),
+            ("data", "data", &escape),
+        ];
+        for (name, at, to) in cases {
+            let mut layer = ground::base_layer();
+            ground::link(&mut layer, at, to);
+            let image = format!("test.invalid/hostile-{name}:1");
+            ground::import_layer(&runtime, &image, layer.finish()).await;
+            let config = ground.pod(name);
+            let pod = client.run_pod(&config).await;
+            let mut container =
+                ground.container(name, &["sh", "-c", "echo ran; echo x > /etc/made; echo x > /data/made"]);
+            container.image = Some(v1::ImageSpec { image, ..v1::ImageSpec::default() });
+            container.working_dir = "/proc/self/fd/7".into();
+            let at_data = v1::Mount {
+                host_path: volume.to_string_lossy().into_owned(),
+                container_path: "/data/volume".into(),
+                ..v1::Mount::default()
+            };
+            container.mounts = vec![at_data];
+            // Whether it starts is its own affair; that it touches nothing outside is ours.
+            if let Ok(id) = client.create(&pod, container, &config).await {
+                let started = client.start(&id).await;
+                assert!(started.is_err(), "a working directory under /proc/self/fd");
+                client.ended(&id).await;
+            }
+            let mut container =
+                ground.container(&format!("{name}2"), &["sh", "-c", "echo x > /etc/made; echo x > /data/made"]);
+            container.image =
+                Some(v1::ImageSpec { image: format!("test.invalid/hostile-{name}:1"), ..v1::ImageSpec::default() });
+            if let Ok(id) = client.create(&pod, container, &config).await {
+                let _ = client.start(&id).await;
+                client.ended(&id).await;
+            }
+            client.remove_pod(&pod).await;
+            let left: Vec<_> = std::fs::read_dir(&victim).unwrap().flatten().map(|e| e.file_name()).collect();
+            assert_eq!(left, ["passwd"], "{name}");
+            assert_eq!(std::fs::read_dir(&volume).unwrap().count(), 1, "{name}");
+        }
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn exec_has_the_confinement_of_its_container() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("exec");
+        let pod = client.run_pod(&config).await;
+        let mut container = ground.container("exec", &["sleep", "1000"]);
+        security(&mut container).run_as_username = "web".into();
+        let id = client.create(&pod, container, &config).await.unwrap();
+        client.start(&id).await.unwrap();
+        let answer = client.exec(&id, &["sh", "-c", "cat /proc/self/status; echo oops >&2; exit 3"]).await;
+        let text = String::from_utf8(answer.stdout).unwrap();
+        assert_eq!((answer.exit_code, answer.stderr.as_slice()), (3, b"oops\n".as_slice()));
+        assert_eq!(field(&text, "Uid:"), "33\t33\t33\t33", "{text}");
+        assert_eq!((field(&text, "Seccomp:"), field(&text, "CapInh:")), ("2", "0000000000000000"));
+        assert_eq!(field(&text, "CapBnd:"), "00000000a80425fb");
+        // The fourth is the folder that ls itself opens.
+        assert_eq!(client.exec(&id, &["ls", "/proc/self/fd"]).await.stdout, b"0\n1\n2\n3\n");
+        let request = v1::ExecSyncRequest { container_id: id.clone(), cmd: vec!["nowhere".into()], timeout: 5 };
+        let error = client.runtime.clone().exec_sync(request).await.expect_err("no such command");
+        assert!(error.message().contains("executable file not found in $PATH"), "{error}");
+        let request =
+            v1::ExecSyncRequest { container_id: id.clone(), cmd: vec!["sleep".into(), "100".into()], timeout: 1 };
+        let error = client.runtime.clone().exec_sync(request).await.expect_err("it takes too long");
+        assert_eq!(error.code(), tonic::Code::DeadlineExceeded, "{error}");
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
