@@ -36,9 +36,11 @@ impl Registry {
         std::fs::write(&path, config).unwrap();
         let child =
             Command::new(PROGRAM).arg("serve").arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // From here on, whatever happens, the program is ended and waited for.
+        let registry = Registry { child, port };
         for _ in 0..200 {
             if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                return Some(Registry { child, port });
+                return Some(registry);
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
