@@ -448,3 +448,6 @@ pub fn seconds_text(seconds: i64) -> String {
         s => format!("{s}s"),
     }
 }
+
+#[cfg(test)]
+mod tests;
