@@ -2,6 +2,7 @@
 //! models that backends are checked against, and the faults they meet.
 
 pub mod api;
+pub mod fake_cri;
 pub mod faulty_disk;
 pub mod image;
 pub mod store_conformance;
