@@ -246,6 +246,15 @@ pub fn patch(uid: &str, old: &Value, new: &Value) -> Value {
     if let Some(Value::Array(list)) = status.get_mut("conditions") {
         list.retain(|c| OWN_CONDITIONS.iter().any(|own| c["type"] == *own));
     }
+    // Lists of addresses merge by address: an old one would stay beside the new.
+    for key in ["podIPs", "hostIPs"] {
+        if let Some(Value::Array(list)) = status.get_mut(key)
+            && old[key].is_array()
+            && old[key] != new[key]
+        {
+            list.insert(0, json!({"$patch": "replace"}));
+        }
+    }
     for key in ["reason", "message", "podIP", "podIPs", "initContainerStatuses", "containerStatuses"] {
         if !old[key].is_null() && new[key].is_null() {
             status[key] = Value::Null;

@@ -110,3 +110,10 @@ fn the_patch_removes_what_is_no_more() {
     let patch = patch("u", &json!({"reason": "x"}), &json!({"phase": "Running"}));
     assert_eq!(patch["status"], json!({"phase": "Running", "reason": null}));
 }
+
+#[test]
+fn a_new_address_replaces_the_old_one() {
+    let (old, new) = (json!({"podIPs": [{"ip": "a"}]}), json!({"podIPs": [{"ip": "b"}]}));
+    assert_eq!(patch("u", &old, &new)["status"]["podIPs"], json!([{"$patch": "replace"}, {"ip": "b"}]));
+    assert_eq!(patch("u", &old, &old)["status"]["podIPs"], json!([{"ip": "a"}]));
+}

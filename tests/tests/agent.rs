@@ -1,0 +1,252 @@
+//! The node agent over a runtime that only pretends: against the real API, and under paused time without one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use gantry_agent::{Agent, Config};
+use gantry_client::Client;
+use gantry_control::auth::Identity;
+use gantry_env::Env;
+use gantry_tests::api::Api;
+use gantry_tests::fake_cri::FakeCri;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+const WAIT: Duration = Duration::from_secs(20);
+
+struct Node {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Node {
+    async fn start(folder: &Path, client: kube::Client, cri: &FakeCri, env: &Env, manifests: bool) -> Node {
+        let mut config = Config::new("n1", [127, 0, 0, 1].into(), cri.serve());
+        config.data_dir = folder.join("pods");
+        config.run_dir = folder.join("run");
+        config.log_dir = folder.join("logs");
+        config.static_pod_dir = manifests.then(|| folder.join("manifests"));
+        config.listen = None;
+        config.mounts = false;
+        let stop = CancellationToken::new();
+        let client = Client::new(client, "gantry-agent");
+        let agent = Agent::start(config, client, env.clone(), stop.clone()).await.expect("the agent starts");
+        Node { stop, task: tokio::spawn(agent.run()) }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(WAIT, self.task).await.expect("the agent ends in time").expect("it does not panic");
+    }
+}
+
+fn node_identity() -> Identity {
+    Identity::new("system:node:n1", ["system:nodes"])
+}
+
+async fn pod(api: &Api, name: &str) -> Value {
+    api.get(&format!("/api/v1/namespaces/default/pods/{name}")).await.json()
+}
+
+/// Waits until `ask` answers true.
+async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + WAIT;
+    while !ask().await {
+        assert!(Instant::now() < end, "{what} did not come about");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn until_pod(api: &Api, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let end = Instant::now() + WAIT;
+    loop {
+        let found = pod(api, name).await;
+        if holds(&found) {
+            return found;
+        }
+        assert!(Instant::now() < end, "{name}: {what} did not come about: {found:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn manifest(name: &str, spec: Value) -> String {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": spec})
+        .to_string()
+}
+
+async fn apply(api: &Api, name: &str, spec: Value) {
+    let path = api.file(&format!("{name}.json"), &manifest(name, spec));
+    api.kubectl(&["apply", "-f", &path]).await.expect("the pod is taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_the_api_live_and_die() {
+    let (api, folder, env) = (Api::start().await, TempDir::new().unwrap(), Env::system());
+    let cri = FakeCri::new(env.clone());
+    let node = Node::start(folder.path(), api.control().client(node_identity()), &cri, &env, false).await;
+    until("the node", async || {
+        let node = api.get("/api/v1/nodes/n1").await.json();
+        node["status"]["conditions"]
+            .as_array()
+            .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+    })
+    .await;
+    api.kubectl(&["create", "configmap", "m", "--from-literal=k=v"]).await.unwrap();
+    apply(
+        &api,
+        "web",
+        json!({
+            "terminationGracePeriodSeconds": 3,
+            "containers": [{"name": "c", "image": "run:1", "env": [
+                {"name": "K", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
+                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            ], "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            "volumes": [{"name": "v", "configMap": {"name": "m"}}],
+        }),
+    )
+    .await;
+    let found = until_pod(&api, "web", "Running", |p| p["status"]["phase"] == "Running").await;
+    let status = &found["status"];
+    assert_eq!(status["containerStatuses"][0]["ready"], true);
+    assert_eq!(status["qosClass"], "BestEffort");
+    assert!(status["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
+    let config = cri.config("c").unwrap();
+    let env_of =
+        |name: &str| config.envs.iter().find(|e| e.key == name).map(|e| String::from_utf8_lossy(&e.value).into_owned());
+    assert_eq!(env_of("K").as_deref(), Some("v"));
+    assert_eq!(env_of("IP").as_deref(), status["podIP"].as_str());
+    assert_eq!(env_of("KUBERNETES_SERVICE_HOST").as_deref(), Some("10.96.0.1"));
+    let volume = config.mounts.iter().find(|m| m.container_path == "/v").unwrap();
+    assert_eq!(std::fs::read_to_string(Path::new(&volume.host_path).join("k")).unwrap(), "v");
+    assert!(config.mounts.iter().any(|m| m.container_path == "/var/run/secrets/kubernetes.io/serviceaccount"));
+
+    // A restart of the agent touches nothing.
+    let before = cri.calls().len();
+    node.stop().await;
+    let node = Node::start(folder.path(), api.control().client(node_identity()), &cri, &env, false).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(cri.calls().len(), before, "a restart of the agent did something: {:?}", cri.calls());
+
+    // It runs again when it ends, and says so.
+    cri.exit("c", 3);
+    let found = until_pod(&api, "web", "a restart", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    assert_eq!(found["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 3);
+
+    api.kubectl(&["delete", "pod", "web", "--wait=false"]).await.unwrap();
+    until("the end of the pod", async || pod(&api, "web").await["code"] == 404).await;
+    assert_eq!(cri.times("stop c 3").len(), 1, "{:?}", cri.calls());
+    until("an empty runtime", async || cri.sandboxes() == 0).await;
+    let events = api.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]).await.unwrap();
+    for reason in ["Pulling", "Pulled", "Created", "Started", "Killing"] {
+        assert!(events.contains(reason), "no event {reason} in {events}");
+    }
+    node.stop().await;
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_wrong_is_said_in_the_words_that_users_know() {
+    let (api, folder, env) = (Api::start().await, TempDir::new().unwrap(), Env::system());
+    let cri = FakeCri::new(env.clone());
+    let node = Node::start(folder.path(), api.control().client(node_identity()), &cri, &env, false).await;
+    apply(
+        &api,
+        "nomap",
+        json!({"containers": [{"name": "c", "image": "run:1", "envFrom": [{"configMapRef": {"name": "no"}}]}]}),
+    )
+    .await;
+    apply(&api, "noimage", json!({"containers": [{"name": "c", "image": "missing:1"}]})).await;
+    apply(&api, "done", json!({"restartPolicy": "Never", "containers": [{"name": "d", "image": "exit:0"}]})).await;
+    apply(&api, "failed", json!({"restartPolicy": "Never", "containers": [{"name": "f", "image": "startfail:0"}]}))
+        .await;
+    apply(&api, "loop", json!({"containers": [{"name": "l", "image": "exit:1"}]})).await;
+    let waits = |reason: &'static str| {
+        move |p: &Value| p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
+    };
+    let found = until_pod(&api, "nomap", "its error", waits("CreateContainerConfigError")).await;
+    let message = &found["status"]["containerStatuses"][0]["state"]["waiting"]["message"];
+    assert_eq!(message, "configmap \"no\" not found");
+    until_pod(&api, "noimage", "ErrImagePull", waits("ErrImagePull")).await;
+    until_pod(&api, "noimage", "ImagePullBackOff", waits("ImagePullBackOff")).await;
+    until_pod(&api, "loop", "CrashLoopBackOff", waits("CrashLoopBackOff")).await;
+    until_pod(&api, "done", "Succeeded", |p| p["status"]["phase"] == "Succeeded").await;
+    let found = until_pod(&api, "failed", "Failed", |p| p["status"]["phase"] == "Failed").await;
+    let ended = &found["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("StartError"), &json!(128)));
+    node.stop().await;
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_static_pod_is_mirrored() {
+    let (api, folder, env) = (Api::start().await, TempDir::new().unwrap(), Env::system());
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir_all(&manifests).unwrap();
+    std::fs::write(manifests.join("s.json"), manifest("s", json!({"containers": [{"name": "s", "image": "run:1"}]})))
+        .unwrap();
+    let cri = FakeCri::new(env.clone());
+    let node = Node::start(folder.path(), api.control().client(node_identity()), &cri, &env, true).await;
+    until_pod(&api, "s-n1", "Running", |p| p["status"]["phase"] == "Running").await;
+    std::fs::remove_file(manifests.join("s.json")).unwrap();
+    until("the end of the mirror", async || pod(&api, "s-n1").await["code"] == 404).await;
+    until("an empty runtime", async || cri.sandboxes() == 0).await;
+    node.stop().await;
+    api.stop().await;
+}
+
+/// An API that is not there.
+fn nobody() -> kube::Client {
+    let service = tower::service_fn(|_request: http::Request<kube::client::Body>| async {
+        Err::<http::Response<kube::client::Body>, std::io::Error>(std::io::ErrorKind::ConnectionRefused.into())
+    });
+    kube::Client::new(service, "default")
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_api_a_static_pod_runs_and_its_crashes_wait_longer() {
+    let folder = TempDir::new().unwrap();
+    let env = Env::simulated("2026-01-01T00:00:00Z".parse().unwrap(), 1);
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir_all(&manifests).unwrap();
+    std::fs::write(manifests.join("s.json"), manifest("s", json!({"containers": [{"name": "s", "image": "exit:1"}]})))
+        .unwrap();
+    let cri = FakeCri::new(env.clone());
+    let node = Node::start(folder.path(), nobody(), &cri, &env, true).await;
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    let starts = cri.times("start s");
+    let waits: Vec<u64> = starts.windows(2).map(|w| (w[1] - w[0]).as_millis() as u64 / 1000).collect();
+    assert_eq!(waits[..7], [0, 10, 20, 40, 80, 160, 300], "{:?}", cri.calls());
+    assert_eq!(cri.ready_sandboxes(), 1);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stubborn_container_has_its_grace_and_a_liveness_probe_restarts() {
+    let folder = TempDir::new().unwrap();
+    let env = Env::simulated("2026-01-01T00:00:00Z".parse().unwrap(), 1);
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir_all(&manifests).unwrap();
+    let stubborn = json!({"terminationGracePeriodSeconds": 7, "containers": [{"name": "s", "image": "stubborn:1"}]});
+    let probed = json!({"containers": [{"name": "p", "image": "run:1", "livenessProbe":
+        {"exec": {"command": ["exit", "1"]}, "periodSeconds": 5, "initialDelaySeconds": 10}}]});
+    std::fs::write(manifests.join("s.json"), manifest("s", stubborn)).unwrap();
+    std::fs::write(manifests.join("p.json"), manifest("p", probed)).unwrap();
+    let cri = FakeCri::new(env.clone());
+    let node = Node::start(folder.path(), nobody(), &cri, &env, true).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(cri.running().len(), 2);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(cri.times("stop p 30").len(), 1, "{:?}", cri.calls());
+    assert_eq!(cri.times("start p").len(), 2);
+    let since = Instant::now();
+    std::fs::remove_file(manifests.join("s.json")).unwrap();
+    while cri.running().contains(&"s".to_owned()) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let took = since.elapsed().as_secs();
+    assert!((7..=10).contains(&took), "it took {took} s");
+    node.stop().await;
+}
