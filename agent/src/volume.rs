@@ -50,7 +50,7 @@ pub enum VolumeError {
     Api {
         what: String,
         #[source]
-        source: ClientError,
+        source: Box<ClientError>,
     },
     #[error(transparent)]
     Field(#[from] EnvError),
@@ -176,7 +176,8 @@ impl Volumes {
                 "downwardAPI" => payload::from_downward(pod, inner, mode, facts, out)?,
                 "serviceAccountToken" => {
                     let token = self.tokens.token(&self.client, pod, inner, &self.env).await;
-                    let token = token.map_err(|source| VolumeError::Api { what: "token".to_owned(), source })?;
+                    let token = token
+                        .map_err(|source| VolumeError::Api { what: "token".to_owned(), source: Box::new(source) })?;
                     let mode = u32::try_from(mode).unwrap_or(0o644);
                     payload::insert(out, inner["path"].as_str().unwrap_or(""), token.into_bytes(), mode)?;
                 }
@@ -188,7 +189,10 @@ impl Volumes {
 
     async fn object(&self, kind: &'static Resource, pod: &Object, name: &str) -> Result<Option<Object>, VolumeError> {
         let found = self.client.find(kind, &Ref::new(pod.namespace(), name)).await;
-        found.map_err(|source| VolumeError::Api { what: format!("{} {name:?}", kind.singular), source })
+        found.map_err(|source| VolumeError::Api {
+            what: format!("{} {name:?}", kind.singular),
+            source: Box::new(source),
+        })
     }
 
     fn empty_dir(&self, source: &Value, path: &Path, group: Option<u32>) -> Result<(), VolumeError> {
@@ -249,7 +253,7 @@ impl Volumes {
 impl VolumeError {
     /// The API server gave no answer.
     fn is_unreachable(&self) -> bool {
-        matches!(self, VolumeError::Api { source: ClientError::Transport { .. }, .. })
+        matches!(self, VolumeError::Api { source, .. } if matches!(**source, ClientError::Transport { .. }))
     }
 }
 
