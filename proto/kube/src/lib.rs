@@ -4,6 +4,8 @@
 //! about kinds stands in two tables: [`resource`] (how a kind is named and served) and [`schema`] (which fields it has,
 //! how they default and how they merge). Rules that the control service and the agent must agree on live here once.
 
+#![forbid(unsafe_code)]
+
 pub mod canonical;
 pub mod defaults;
 pub mod field;
