@@ -107,6 +107,11 @@ async fn stop_pods(paths: &Paths, grace: u32, pods: ipnet::Ipv4Net, env: &Env) -
     wait(stopping, grace).await;
     let sandboxes = client.clone().list_pod_sandbox(ListPodSandboxRequest::default()).await?.into_inner().items;
     let mut removing = JoinSet::new();
+    let logs = sandboxes.iter().filter_map(|sandbox| {
+        let metadata = sandbox.metadata.as_ref()?;
+        Some(paths.pod_logs.join(format!("{}_{}_{}", metadata.namespace, metadata.name, metadata.uid)))
+    });
+    let logs: Vec<_> = logs.collect();
     for sandbox in sandboxes {
         let mut client = client.clone();
         removing.spawn(async move {
@@ -116,6 +121,9 @@ async fn stop_pods(paths: &Paths, grace: u32, pods: ipnet::Ipv4Net, env: &Env) -
         });
     }
     wait(removing, grace).await;
+    for folder in &logs {
+        remove(folder)?;
+    }
     runtime.remove_all().await?;
     runtime.network().cleanup()?;
     runtime.stop().await;

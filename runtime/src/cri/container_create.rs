@@ -92,6 +92,9 @@ fn prepare(
         (true, false) => config.log_path.clone(),
         (false, false) => Path::new(&pod.log_directory).join(&config.log_path).to_string_lossy().into_owned(),
     };
+    if let Some(folder) = Path::new(&log_path).parent().filter(|_| !log_path.is_empty()) {
+        std::fs::create_dir_all(folder).map_err(io_at("make", folder))?;
+    }
     node.put_container(ContainerRecord {
         id: id.to_string(),
         sandbox: sandbox.id.clone(),
