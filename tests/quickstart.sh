@@ -38,7 +38,7 @@ if command -v docker-registry >/dev/null; then
     printf 'version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:%s\n' "$work/registry" $port >"$work/registry.yml"
     docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
     registry_pid=$!
-    for _ in $(seq 100); do curl -fs "http://127.0.0.1:$port/v2/" >/dev/null && break; read -rt 0.1 <> <(:) || true; done
+    for _ in $(seq 100); do curl -fs "http://127.0.0.1:$port/v2/" >/dev/null && break; sleep 0.1; done
     image=127.0.0.1:$port/demo:1
     "$bin/demo_image" --push "$image"
     "$gantry" image pull "$image"
@@ -54,7 +54,7 @@ kubectl -n demo rollout status deployment/web --timeout=120s
 kubectl -n demo get pods,services -o wide
 
 fetch() { # fetch URL: a service may need a moment after its pods are ready
-    for _ in $(seq 50); do curl -fs --max-time 2 "$1" && return 0; read -rt 0.2 <> <(:) || true; done
+    for _ in $(seq 50); do curl -fs --max-time 2 "$1" && return 0; sleep 0.2; done
     echo "quickstart: $1 does not answer" >&2
     return 1
 }

@@ -216,7 +216,7 @@ pub fn container(
     wanted: &WantedContainer,
     given: Given<'_>,
 ) -> Result<ContainerConfig, SpecError> {
-    refuse_unsupported(spec, &wanted.name)?;
+    refuse_unsupported(pod, spec, &wanted.name)?;
     let defined: BTreeMap<&str, &str> = given.variables.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let expanded = |key: &str| -> Vec<String> {
         let items = spec[key].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -270,8 +270,20 @@ fn stop_signal(spec: &Value) -> i32 {
     v1::Signal::from_str_name(name).unwrap_or(v1::Signal::RuntimeDefault).into()
 }
 
-fn refuse_unsupported(spec: &Value, name: &str) -> Result<(), SpecError> {
+/// What is asked for and would not be done is refused by name: a pod that merely ran would claim it was.
+fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), SpecError> {
     let unsupported = |field: &str| Err(SpecError::Unsupported { container: name.to_owned(), field: field.to_owned() });
+    for field in ["shareProcessNamespace", "setHostnameAsFQDN"] {
+        if flag(pod, field) {
+            return unsupported(field);
+        }
+    }
+    if pod.i64_at("/spec/activeDeadlineSeconds").is_some() {
+        return unsupported("activeDeadlineSeconds");
+    }
+    if spec["lifecycle"]["postStart"].is_object() {
+        return unsupported("lifecycle.postStart");
+    }
     if spec["volumeDevices"].as_array().is_some_and(|list| !list.is_empty()) {
         return unsupported("volumeDevices");
     }

@@ -49,3 +49,22 @@ fn root_is_refused_where_the_pod_says_so() {
     let security = make(&other, Vec::new()).unwrap().linux.unwrap().security_context.unwrap();
     assert_eq!(security.run_as_user.unwrap().value, 7);
 }
+
+#[test]
+fn what_would_not_be_done_is_refused_by_name() {
+    let plain = Object::from_value(serde_json::json!({"spec": {}})).unwrap();
+    let none = serde_json::json!({"name": "c"});
+    assert!(super::refuse_unsupported(&plain, &none, "c").is_ok());
+    for (field, value) in [
+        ("shareProcessNamespace", true.into()),
+        ("setHostnameAsFQDN", true.into()),
+        ("activeDeadlineSeconds", 5.into()),
+    ] {
+        let value: serde_json::Value = value;
+        let pod = Object::from_value(serde_json::json!({"spec": {field: value}})).unwrap();
+        let refusal = super::refuse_unsupported(&pod, &none, "c").unwrap_err().to_string();
+        assert!(refusal.contains(field), "{refusal}");
+    }
+    let hook = serde_json::json!({"lifecycle": {"postStart": {"exec": {"command": ["x"]}}}});
+    assert!(super::refuse_unsupported(&plain, &hook, "c").unwrap_err().to_string().contains("postStart"));
+}
