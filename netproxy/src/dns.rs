@@ -317,29 +317,44 @@ fn encode(mut message: Message, room: Option<usize>) -> Vec<u8> {
     }
 }
 
+/// The answer to what is ours to answer, or to what nobody can.
+fn own_answer(query: &Message, directory: &Directory, zone: &Zone, turn: usize) -> Option<Message> {
+    if query.metadata.op_code != OpCode::Query {
+        return Some(reply(query, ResponseCode::NotImp));
+    }
+    let [question] = query.queries.as_slice() else { return Some(reply(query, ResponseCode::FormErr)) };
+    if query.version() > 0 {
+        return Some(reply(query, ResponseCode::BADVERS));
+    }
+    match answer(question, directory, zone, turn) {
+        Answer::Elsewhere | Answer::Alias { .. } => None,
+        Answer::Here { code, answers, authorities, additionals } => {
+            let mut message = reply(query, code);
+            message.metadata.authoritative = code != ResponseCode::ServFail && code != ResponseCode::Refused;
+            message.add_answers(answers);
+            message.add_authorities(authorities);
+            message.add_additionals(additionals);
+            Some(message)
+        }
+    }
+}
+
+/// What is sent back for a datagram where no one else is asked: the server without its sockets, its cache and its
+/// upstream. Public and pure: a seat for fuzzing.
+pub fn answer_datagram(bytes: &[u8], directory: &Directory, zone: &Zone, turn: usize) -> Option<Vec<u8>> {
+    let Ok(query) = Message::from_vec(bytes) else { return not_a_query(bytes) };
+    if query.metadata.message_type != MessageType::Query {
+        return None;
+    }
+    own_answer(&query, directory, zone, turn).map(|message| encode(message, Some(udp_room(&query))))
+}
+
 impl Server {
     /// The answer, where it takes no one else to give it.
     fn local(&self, query: &Message) -> Option<Message> {
-        if query.metadata.op_code != OpCode::Query {
-            return Some(reply(query, ResponseCode::NotImp));
-        }
-        let [question] = query.queries.as_slice() else { return Some(reply(query, ResponseCode::FormErr)) };
-        if query.version() > 0 {
-            return Some(reply(query, ResponseCode::BADVERS));
-        }
         let turn = self.env.rng.below(u64::from(u32::MAX)) as usize;
-        let found = answer(question, &self.directory.read(), &self.zone, turn);
-        match found {
-            Answer::Elsewhere | Answer::Alias { .. } => self.cached(query),
-            Answer::Here { code, answers, authorities, additionals } => {
-                let mut message = reply(query, code);
-                message.metadata.authoritative = code != ResponseCode::ServFail && code != ResponseCode::Refused;
-                message.add_answers(answers);
-                message.add_authorities(authorities);
-                message.add_additionals(additionals);
-                Some(message)
-            }
-        }
+        let own = own_answer(query, &self.directory.read(), &self.zone, turn);
+        own.or_else(|| self.cached(query))
     }
 
     /// The answer, from elsewhere in whole or (behind an alias) in part.

@@ -67,6 +67,9 @@ pub struct Proxy;
 impl Proxy {
     /// Serves until `stop`. What the table holds stays when it ends: an upgrade interrupts nobody.
     pub async fn run(config: Config, client: Client, env: Env, stop: CancellationToken) -> Result<(), ProxyError> {
+        // However this ends, what it spawned ends with it: it may be begun again.
+        let stop = stop.child_token();
+        let _ends = stop.clone().drop_guard();
         let client = client.named("gantry-netproxy");
         let services = Informer::spawn(
             client.clone(),

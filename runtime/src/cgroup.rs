@@ -196,9 +196,19 @@ impl Hierarchies {
     /// Removes it if nothing lives in it or below.
     pub fn remove_if_empty(&self, path: &str) {
         for folder in self.folders(path) {
-            let _ = fs::remove_dir(folder);
+            remove_empty_below(&folder);
         }
     }
+}
+
+/// Deepest first. The kernel refuses to remove a cgroup that has processes.
+fn remove_empty_below(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty_below(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(folder);
 }
 
 /// The pid is read from the kernel a moment ago and may be another's by now: the pidfd is opened first, and the process

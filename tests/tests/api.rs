@@ -128,7 +128,7 @@ async fn what_is_not_honoured_is_refused() {
         ("/api/v1/pods?labelSelector=a%20b%20c", 400, ""),
         ("/api/v1/pods?continue=zzz", 400, "continue"),
         ("/api/v1/pods?resourceVersionMatch=Exact", 422, "resourceVersionMatch"),
-        ("/api/v1/pods?watch=1&resourceVersion=1", 410, "too old resource version"),
+        ("/api/v1/pods?watch=1&resourceVersion=1", 200, r#"{"type":"ERROR","object":{"#),
         ("/api/v1/pods?watch=1&sendInitialEvents=true", 422, "NotOlderThan"),
         ("/api/v1/namespaces/default/nodes", 404, "could not find"),
         ("/apis/shiny/v1/things", 404, "could not find"),
@@ -267,5 +267,33 @@ async fn what_was_answered_is_there_after_a_restart() {
     let before = api.get(&format!("{CONFIG_MAPS}/c7")).await.json();
     let api = api.restart().await;
     assert_eq!(api.get(&format!("{CONFIG_MAPS}/c7")).await.json(), before);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scale_is_a_number() {
+    let api = Api::start_without_loops().await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let made = api
+        .post(
+            deployments,
+            &json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {
+                "replicas": 2, "selector": {"matchLabels": {"a": "b"}},
+                "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}}),
+        )
+        .await;
+    assert_eq!(made.code, 201, "{}", made.text());
+    let scale = format!("{deployments}/d/scale");
+    let merge = "application/merge-patch+json";
+    let words = api.send("PATCH", &scale, r#"{"spec":{"replicas":"3"}}"#, merge).await;
+    assert_eq!(words.code, 400, "{}", words.text());
+    assert_eq!(api.get(&scale).await.json()["spec"]["replicas"], 2);
+    assert_eq!(api.send("PATCH", &scale, r#"{"spec":{"replicas":3}}"#, merge).await.code, 200);
+    assert_eq!(api.get(&scale).await.json()["spec"]["replicas"], 3);
+    // A name that fits no record is refused, whatever characters it has.
+    let role =
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r".repeat(70_000)}});
+    let long = api.post("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", &role).await;
+    assert_eq!(long.code, 422, "{}", long.text());
     api.stop().await;
 }

@@ -161,6 +161,18 @@ pub struct NodeCredentials {
     pub serving: Credential,
 }
 
+/// What [`NodeCredentials::write`] writes: the files that a node alone starts with.
+pub mod node_files {
+    /// The node's way to the API as itself.
+    pub const CLIENT: &str = "kubelet.kubeconfig";
+    /// Its way to the API as its service proxy.
+    pub const PROXY: &str = "proxy.kubeconfig";
+    /// What its kubelet API shows: certificate and key.
+    pub const SERVING: &str = "kubelet-serving.pem";
+    /// Who vouches for those that call its kubelet API.
+    pub const CA: &str = "ca.crt";
+}
+
 fn node_profiles(node: &str, addresses: &[IpAddr]) -> [(&'static str, Profile); 3] {
     let user = format!("{NODE_USER_PREFIX}{node}");
     let names = addresses.iter().map(IpAddr::to_string).chain([node.to_owned()]);
@@ -187,6 +199,18 @@ pub fn node_credentials(
 }
 
 impl NodeCredentials {
+    /// Writes them, 0600, for a node that reaches the API at `server`.
+    pub fn write(&self, folder: &Path, ca_pem: &str, server: &str) -> Result<(), PkiError> {
+        files::private_folder(folder)?;
+        for (name, user, credential) in
+            [(node_files::CLIENT, "kubelet", &self.client), (node_files::PROXY, "proxy", &self.proxy)]
+        {
+            files::write_private(&folder.join(name), kubeconfig(server, ca_pem, user, credential).as_bytes())?;
+        }
+        self.serving.store(&folder.join(node_files::SERVING))?;
+        files::write_private(&folder.join(node_files::CA), ca_pem.as_bytes())
+    }
+
     /// The credentials of the node that shares the control service's host, kept in `folder` and renewed there.
     pub fn load_or_issue(
         authority: &Authority,

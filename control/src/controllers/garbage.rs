@@ -130,6 +130,10 @@ impl Garbage {
         else {
             return Ok(plan::OwnerState::Unknown);
         };
+        if kind.namespaced && dependent.namespace.is_empty() {
+            // An owner that cannot be named from here is not one that is gone.
+            return Ok(plan::OwnerState::Unknown);
+        }
         let at = if kind.namespaced { owner.at(dependent) } else { Ref::cluster(owner.name.clone()) };
         let found = self.context.client.find(kind, &at).await?.filter(|o| o.uid() == owner.uid);
         Ok(match found.map(Meta::project) {
@@ -150,8 +154,13 @@ impl Garbage {
         match verdict {
             Verdict::Delete { propagation_policy } => {
                 info!(kind = key.0, object = %key.1, "owners are gone, deleting");
-                let options =
-                    DeleteOptions { uid: Some(meta.uid.clone()), propagation_policy, ..DeleteOptions::default() };
+                // The verdict stands for the owners that we saw: whoever orphans it meanwhile keeps it.
+                let options = DeleteOptions {
+                    uid: Some(meta.uid.clone()),
+                    resource_version: Some(meta.resource_version.clone()),
+                    propagation_policy,
+                    ..DeleteOptions::default()
+                };
                 client.delete(kind, &key.1, &options).await
             }
             Verdict::Patch(patch) => client.patch(kind, &key.1, "", Patch::Merge(patch)).await.map(|_| ()),

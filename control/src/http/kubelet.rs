@@ -265,8 +265,14 @@ pub async fn exec(server: Arc<Server>, mut call: Call) -> Result<Response<Body>,
     let Some(client) = call.parts.extensions.remove::<OnUpgrade>() else {
         return Err(Status::bad_request("Upgrade request required"));
     };
-    if !call.parts.headers.contains_key(header::UPGRADE) {
+    let Some(protocol) = call.parts.headers.get(header::UPGRADE) else {
         return Err(Status::bad_request("Upgrade request required"));
+    };
+    if !protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
+        let asked = String::from_utf8_lossy(protocol.as_bytes()).into_owned();
+        return Err(Status::bad_request(format!(
+            "streams over {asked} are not served yet: exec speaks WebSocket, as kubectl does from 1.31 on"
+        )));
     }
     let (node, path) = target(&server, &call, "exec")?;
     let request = request(&call, &node, &path, upgrade_headers(&call.parts.headers))?;

@@ -64,7 +64,10 @@ async fn scale(
         let kind = PatchKind::of(&media::content_type(&call.parts.headers).essence)?;
         let write = Write::read(call, BodyFormat::Json, received).await?;
         let patch = Patch::read(kind, &write.bytes)?;
-        server.registry.scale(&write.writer(), resource, &at, |scale| patch.raw(SCALE, scale)).await?
+        server
+            .registry
+            .scale(&write.writer(), resource, &at, |scale| decode::canonical_as(SCALE, patch.raw(SCALE, scale)?))
+            .await?
     };
     Ok(respond::bytes(StatusCode::OK, "application/json", answer.json()))
 }

@@ -6,6 +6,10 @@ use serde_json::Value;
 use super::options::FieldValidation;
 use crate::http::media::BodyFormat;
 
+/// What aliases may stand for in one body, in nodes and their ends. A few hundred bytes of them could stand for as much
+/// as the largest body holds.
+const YAML_ALIASED_MAX_EVENTS: usize = 10_000;
+
 /// A body as a canonical object with its defaults, and what the client is to be warned of.
 #[derive(Clone, Debug)]
 pub struct Decoded {
@@ -28,7 +32,10 @@ pub fn value(bytes: &[u8], format: BodyFormat) -> Result<Parsed, Status> {
         }
         BodyFormat::Yaml => {
             let text = std::str::from_utf8(bytes).map_err(|error| malformed(&error))?;
-            let value = serde_saphyr::from_str(text).map_err(|error| malformed(&error))?;
+            let aliases = serde_saphyr::alias_limits! { max_total_replayed_events: YAML_ALIASED_MAX_EVENTS };
+            let options = serde_saphyr::options! { alias_limits: aliases };
+            let value = serde_saphyr::from_str_with_options(text, options).map_err(|error| malformed(&error))?;
+            canonical::check_bounds(&value).map_err(|error| malformed(&error))?;
             Ok(Parsed { value, duplicates: Vec::new() })
         }
         BodyFormat::Protobuf => {
@@ -78,6 +85,11 @@ pub fn decode_as(
     if kind != "DeleteOptions" {
         check_kind(&mut object, &api_version, kind)?;
     }
+    canonical_as((group, version, kind), object)
+}
+
+/// An object that no registry keeps, in its canonical form; 400 where a field has a wrong type.
+pub fn canonical_as((group, version, kind): (&str, &str, &str), mut object: Object) -> Result<Object, Status> {
     if let Some(ty) = schema::for_kind(group, version, kind) {
         let findings = canonical::normalize(ty, &mut object);
         if let Some(error) = findings.decode_error() {

@@ -38,11 +38,12 @@ pub fn plan(resource: &Resource, old: &Object, options: &DeleteOptions, now: Tim
     }
     let before = old.i64_at("/metadata/deletionGracePeriodSeconds");
     match old.deletion_timestamp() {
-        None => mark(&mut new, now + SignedDuration::from_secs(grace), grace),
+        // A client may ask for more time than a calendar holds.
+        None => mark(&mut new, now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX), grace),
         Some(at) if before.is_some_and(|before| grace < before) => {
-            let shorter = before.unwrap_or(0) - grace;
-            let at = at.parse::<Timestamp>().unwrap_or(now) - SignedDuration::from_secs(shorter);
-            mark(&mut new, at, grace);
+            let shorter = SignedDuration::from_secs(before.unwrap_or(0).saturating_sub(grace));
+            let at = at.parse::<Timestamp>().ok().and_then(|at| at.checked_sub(shorter).ok());
+            mark(&mut new, at.unwrap_or(now), grace);
         }
         Some(_) => {}
     }
@@ -145,6 +146,14 @@ mod tests {
         let hurried = marked(plan(&resource::POD, &first, &grace(5), NOW));
         assert_eq!(hurried.deletion_timestamp(), Some("1970-01-01T00:00:05Z"));
         assert_eq!(plan(&resource::POD, &hurried, &grace(0), NOW), Deletion::Remove);
+    }
+
+    #[test]
+    fn a_grace_period_that_no_calendar_holds_ends_with_the_calendar() {
+        let first = marked(plan(&resource::POD, &pod(json!({})), &grace(i64::MAX), NOW));
+        assert_eq!(first.deletion_timestamp(), Some("9999-12-30T22:00:00Z"));
+        let hurried = marked(plan(&resource::POD, &first, &grace(5), NOW));
+        assert_eq!(hurried.deletion_timestamp(), Some("1970-01-01T00:00:00Z"));
     }
 
     #[test]

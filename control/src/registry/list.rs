@@ -174,11 +174,13 @@ fn select(items: Vec<Arc<Stored>>, selection: &Selection) -> Vec<Arc<Stored>> {
     items.into_iter().filter(|item| selection.matches_stored(item)).collect()
 }
 
-fn encode_token(revision: Revision, after: &Key) -> String {
+/// The token that names the place where the next page begins.
+pub fn encode_token(revision: Revision, after: &Key) -> String {
     URL_SAFE_NO_PAD.encode(json!({"rv": revision, "after": after.as_str()}).to_string())
 }
 
-fn decode_token(token: &str) -> Result<(Revision, Option<Key>), Status> {
+/// Reads a token that a client brings back. Public and pure: a seat for fuzzing.
+pub fn decode_token(token: &str) -> Result<(Revision, Option<Key>), Status> {
     let bad = || Status::bad_request("continue key is not valid");
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;

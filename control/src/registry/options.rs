@@ -217,6 +217,9 @@ pub enum VersionMatch {
     Exact(u64),
 }
 
+/// A watch that asks for more ends after a month; no clock can wait for the largest number that fits the parameter.
+const WATCH_MAX_SECONDS: u64 = 30 * 24 * 3600;
+
 /// The options of list and watch.
 #[derive(Clone, Debug)]
 pub struct ListOptions {
@@ -281,7 +284,10 @@ impl ListOptions {
             version_match,
             bookmarks: query.bool("allowWatchBookmarks")?.unwrap_or(false),
             send_initial_events,
-            timeout_seconds: timeout.and_then(|t| u64::try_from(t).ok()).filter(|t| *t > 0),
+            timeout_seconds: timeout
+                .and_then(|t| u64::try_from(t).ok())
+                .filter(|t| *t > 0)
+                .map(|t| t.min(WATCH_MAX_SECONDS)),
         })
     }
 }
@@ -313,6 +319,8 @@ mod tests {
             assert_eq!(read(text, watch).unwrap_err().code, 422, "{text}");
         }
         assert!(read("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=", true).is_ok());
+        let long = read("timeoutSeconds=9223372036854775807", true).unwrap();
+        assert_eq!(long.timeout_seconds, Some(WATCH_MAX_SECONDS));
     }
 
     #[test]

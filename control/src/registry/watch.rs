@@ -69,6 +69,8 @@ pub struct Watching<S> {
     initial_end: Option<Revision>,
     bookmarks: bool,
     watcher: Watcher,
+    /// The wanted position has left the ring: that is the first and last thing to be told.
+    gone: Option<Gone>,
     ends: std::pin::Pin<Box<Sleep>>,
     next_bookmark: Instant,
     sent: Revision,
@@ -86,12 +88,16 @@ impl Registry {
         let from = options.resource_version.unwrap_or(0);
         let initial_wanted = options.send_initial_events.unwrap_or(from == 0);
         self.wait_for_revision(from, options.resource_version.is_none()).await?;
+        let mut gone = None;
         let (initial, watcher, revision) = if initial_wanted || from == 0 {
             let (snapshot, watcher) = self.cache.list_and_watch(resource, namespace);
             let items = if initial_wanted { snapshot.items } else { Vec::new() };
             (items, watcher, snapshot.revision)
         } else {
-            let watcher = self.cache.watch(resource, namespace, from).map_err(|gone| expired(&gone))?;
+            let watcher = self.cache.watch(resource, namespace, from).unwrap_or_else(|too_old| {
+                gone = Some(too_old);
+                self.cache.list_and_watch(resource, namespace).1
+            });
             (Vec::new(), watcher, from)
         };
         let initial: Vec<Arc<Stored>> =
@@ -108,6 +114,7 @@ impl Registry {
             initial_end: (options.send_initial_events == Some(true) && options.bookmarks).then_some(revision),
             bookmarks: options.bookmarks,
             watcher,
+            gone,
             ends: Box::pin(tokio::time::sleep_until(now + lasts)),
             next_bookmark: now + BOOKMARK_INTERVAL,
             sent: revision,
@@ -134,6 +141,11 @@ impl<S: Shape> Watching<S> {
             return None;
         }
         let mut out = BytesMut::new();
+        if let Some(gone) = self.gone.take() {
+            // An event and no refusal: clients list again for the one, and only try again for the other.
+            self.tell(&mut out, Err(gone));
+            return Some(out.freeze());
+        }
         self.tell_initial(&mut out);
         while out.is_empty() {
             let event = tokio::select! {

@@ -41,8 +41,9 @@ fn lacking(node: &NodeInfo, pod: &PodInfo) -> Option<String> {
         return Some("Too many pods".to_owned());
     }
     let short = |(name, wanted): (&String, &i64)| {
-        let free = node.allocatable.get(name).copied().unwrap_or(0) - node.used.get(name).copied().unwrap_or(0);
-        (*wanted > 0 && *wanted > free).then(|| format!("Insufficient {name}"))
+        let all = node.allocatable.get(name).copied().unwrap_or(0);
+        let free = i128::from(all) - node.used.get(name).copied().unwrap_or(0);
+        (*wanted > 0 && i128::from(*wanted) > free).then(|| format!("Insufficient {name}"))
     };
     let found: Vec<String> = pod.requests.iter().filter_map(short).collect();
     (!found.is_empty()).then(|| found.join(", "))

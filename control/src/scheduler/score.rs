@@ -38,9 +38,9 @@ fn max(all: &[i64]) -> i64 {
 fn resources(node: &NodeInfo, pod: &PodInfo) -> (i64, i64) {
     let share = |name: &str, default: i64| {
         let total = node.allocatable.get(name).copied().unwrap_or(0);
-        let own = |p: &PodInfo| p.requests.get(name).copied().filter(|n| *n > 0).unwrap_or(default);
-        let used = node.pods.values().map(|p| own(p)).sum::<i64>() + own(pod);
-        if total <= 0 { 100 } else { (used.saturating_mul(100) / total).min(100) }
+        let own = |p: &PodInfo| i128::from(p.requests.get(name).copied().filter(|n| *n > 0).unwrap_or(default));
+        let used = node.pods.values().map(|p| own(p)).sum::<i128>() + own(pod);
+        if total <= 0 { 100 } else { (used * 100 / i128::from(total)).min(100) as i64 }
     };
     let (cpu, memory) = (share("cpu", DEFAULT_CPU_MILLI), share("memory", DEFAULT_MEMORY_BYTES));
     ((100 - cpu + 100 - memory) / 2, 100 - (cpu - memory).abs())

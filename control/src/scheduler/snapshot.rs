@@ -11,6 +11,8 @@ use super::affinity;
 
 /// Amounts by resource name: cpu in milli-units, everything else in whole units.
 pub type Amounts = BTreeMap<String, i64>;
+/// Sums of them. A pod may ask for the largest amount there is, and whoever names its node is not asked whether it fits.
+pub type Sums = BTreeMap<String, i128>;
 
 /// What the scheduler keeps of a pod.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -107,7 +109,7 @@ pub struct NodeInfo {
     pub taints: Vec<Value>,
     pub unschedulable: bool,
     pub allocatable: Amounts,
-    pub used: Amounts,
+    pub used: Sums,
     pub pods: BTreeMap<String, Arc<PodInfo>>,
     pub images: BTreeSet<String>,
 }
@@ -115,7 +117,7 @@ pub struct NodeInfo {
 impl NodeInfo {
     fn add(&mut self, pod: Arc<PodInfo>) {
         for (name, amount) in &pod.requests {
-            *self.used.entry(name.clone()).or_default() += amount;
+            *self.used.entry(name.clone()).or_default() += i128::from(*amount);
         }
         self.pods.insert(pod.uid.clone(), pod);
     }
@@ -123,7 +125,7 @@ impl NodeInfo {
     fn remove(&mut self, uid: &str) -> bool {
         let Some(pod) = self.pods.remove(uid) else { return false };
         for (name, amount) in &pod.requests {
-            *self.used.entry(name.clone()).or_default() -= amount;
+            *self.used.entry(name.clone()).or_default() -= i128::from(*amount);
         }
         true
     }

@@ -88,6 +88,21 @@ fn preferences_decide_between_equals() {
     }
 }
 
+/// Pods that name their node are not asked whether they fit; what they ask for must not wrap around into room.
+#[test]
+fn the_largest_requests_leave_no_room() {
+    let mut world = snapshot(&[node("x", "4", json!({"status": {"allocatable": {"pods": "110"}}}))]);
+    for uid in ["a", "b", "c"] {
+        world.assume(&pod(uid, "9223372036854775807", json!({})), "x");
+    }
+    assert!(refused(decide(&world, &pod("p", "1m", json!({})), 0)).contains("Insufficient cpu"));
+    score::scores(&[&world.nodes()[0]], &pod("p", "9223372036854775807", json!({})));
+    for uid in ["a", "b", "c"] {
+        world.remove_pod(uid);
+    }
+    assert_eq!(decide(&world, &pod("p", "1m", json!({})), 0), Decision::Bind { node: "x".into() });
+}
+
 proptest! {
     /// No node is ever given more than it has, whatever comes and goes.
     #[test]
@@ -104,9 +119,9 @@ proptest! {
                 }
             }
             for node in world.nodes() {
-                prop_assert!(node.used.get("cpu").copied().unwrap_or(0) <= node.allocatable["cpu"]);
+                prop_assert!(node.used.get("cpu").copied().unwrap_or(0) <= i128::from(node.allocatable["cpu"]));
                 prop_assert!(node.pods.len() <= 3);
-                let sum: i64 = node.pods.values().filter_map(|p| p.requests.get("cpu")).sum();
+                let sum: i128 = node.pods.values().filter_map(|p| p.requests.get("cpu")).map(|n| i128::from(*n)).sum();
                 prop_assert_eq!(sum, node.used.get("cpu").copied().unwrap_or(0));
             }
         }

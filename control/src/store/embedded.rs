@@ -13,7 +13,7 @@ mod index;
 mod log;
 mod plan;
 mod recent;
-mod record;
+pub mod record;
 mod shared;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_CAP: Duration = Duration::from_secs(10);
 /// A watch is asked to last between one and two of these, so that a fleet's watches do not end together.
 const WATCH_SECONDS: u64 = 300;
+/// Two and a half times the interval at which a server sends bookmarks.
+const WATCH_SILENCE_MAX: Duration = Duration::from_secs(150);
 
 /// Which objects of the kind.
 #[derive(Clone, Debug, Default)]
@@ -240,7 +242,14 @@ impl<T: Send + Sync + 'static, F: Fn(Object) -> T + Send + Sync + 'static> Refle
         let seconds = WATCH_SECONDS + self.env.rng.below(WATCH_SECONDS);
         let mut stream =
             self.client.watch(self.resource, self.scope.namespace.as_deref(), &self.query(revision), seconds).await?;
-        while let Some(event) = stream.next().await? {
+        // A server that lost its power sends no end: bookmarks come each minute, and the watch ends by its own time.
+        let silence = WATCH_SILENCE_MAX;
+        loop {
+            let Ok(event) = tokio::time::timeout(silence, stream.next()).await else {
+                debug!(resource = %self.resource.qualified(), "watch is silent");
+                return Ok(());
+            };
+            let Some(event) = event? else { return Ok(()) };
             backoff.reset();
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
@@ -255,6 +264,5 @@ impl<T: Send + Sync + 'static, F: Fn(Object) -> T + Send + Sync + 'static> Refle
                 WatchEvent::Bookmark(at) => *revision = at,
             }
         }
-        Ok(())
     }
 }

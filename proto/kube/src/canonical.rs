@@ -9,7 +9,7 @@
 mod json;
 mod walk;
 
-pub use json::{DEPTH_MAX, DUPLICATES_MAX, MAPS_MAX, parse_json, parse_value};
+pub use json::{DEPTH_MAX, DUPLICATES_MAX, MAPS_MAX, check_bounds, parse_json, parse_value};
 pub use walk::{Findings, Wrong, normalize, normalize_value};
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::canonical::{DEPTH_MAX, MAPS_MAX};
+
 /// A Kubernetes object as its JSON map. Nothing that a client sent is dropped by passing through here.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Object(pub Map<String, Value>);
@@ -39,6 +41,10 @@ pub enum DecodeError {
     Json(#[source] serde_json::Error),
     #[error("an object is a JSON map, this is {0}")]
     NotAMap(&'static str),
+    #[error("lists and maps stand more than {DEPTH_MAX} deep in one another")]
+    TooDeep,
+    #[error("more than {MAPS_MAX} JSON objects in one body")]
+    TooManyMaps,
 }
 
 impl Object {

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Number, Value};
 
 use crate::canonical::MAPS_MAX;
-use crate::object::Object;
+use crate::object::{DecodeError, Object};
 use crate::schema::{self, Ty, Type};
 use crate::time;
 use wire::{Fields, Payload};
@@ -64,7 +64,13 @@ pub fn decode(body: &[u8]) -> Result<Object> {
 
 /// Reads a body, which may leave out its apiVersion and kind where the endpoint tells them.
 pub fn decode_as(body: &[u8], api_version: &str, kind: &str) -> Result<Object> {
-    decode_at(body, api_version, kind, &mut Bounds { depth: 0, messages: 0 })
+    let value = decode_at(body, api_version, kind, &mut Bounds { depth: 0, messages: 0 })?.into_value();
+    // Extensions bring JSON of their own into the depth.
+    match (crate::canonical::check_bounds(&value), value) {
+        (Ok(()), Value::Object(map)) => Ok(Object(map)),
+        (Err(DecodeError::TooManyMaps), _) => Err(ProtobufError::TooMany),
+        _ => Err(ProtobufError::Depth),
+    }
 }
 
 /// How deep we are, and how many messages have become maps.

@@ -139,16 +139,22 @@ impl fmt::Display for Quantity {
         }
         // Small numbers print as decimals even when they were written in Ki and the like: 0.5Ki is 512.
         let small = self.nanos.abs() < 1024 * NANOS;
+        let mut nanos = self.nanos;
         if self.format == Format::BinarySi && !small {
             let (mut number, mut power) = (div_away(self.nanos, NANOS), 0);
+            nanos = number * NANOS;
             while number % 1024 == 0 && power < 6 {
                 number /= 1024;
                 power += 1;
             }
-            return write!(f, "{number}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]);
+            // Whoever reads a number without a suffix takes it for a decimal one: Kubernetes' own store does, before a
+            // client sees it.
+            if power > 0 {
+                return write!(f, "{number}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]);
+            }
         }
         // Thousands are taken off, beginning at nanos, for as long as no fraction comes of it.
-        let (mut number, mut exponent) = (self.nanos, -9i32);
+        let (mut number, mut exponent) = (nanos, -9i32);
         while number % 1000 == 0 && exponent < 18 {
             number /= 1000;
             exponent += 3;
@@ -270,6 +276,7 @@ mod tests {
             ("1Ki", "1Ki"),
             ("1025Ki", "1025Ki"),
             ("0.3Mi", "314573"),
+            ("1000.9765625Ki", "1025k"),
             ("123456789", "123456789"),
             ("1e3", "1e3"),
             ("1E3", "1e3"),

@@ -2,6 +2,9 @@
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
+/// 0000-01-01T00:00:00Z.
+const YEAR_ZERO: Timestamp = Timestamp::constant(-62_167_219_200, 0);
+
 /// Why a string is not a time, in the words that the API's users know.
 #[derive(Debug, thiserror::Error)]
 #[error("parsing time {0:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse it")]
@@ -29,12 +32,19 @@ pub fn parse(text: &str) -> Result<Timestamp, TimeError> {
     if !strict {
         return Err(TimeError(text.to_owned()));
     }
-    text.parse().map_err(|_| TimeError(text.to_owned()))
+    text.parse().ok().filter(has_a_year).ok_or_else(|| TimeError(text.to_owned()))
 }
 
 /// The timestamp of a protobuf Time: seconds since 1970 and nanoseconds.
 pub fn from_parts(secs: i64, nanos: i32) -> Option<Timestamp> {
-    Timestamp::UNIX_EPOCH.checked_add(SignedDuration::new(secs, nanos)).ok()
+    let since = SignedDuration::from_secs(secs).checked_add(SignedDuration::from_nanos(i64::from(nanos)))?;
+    Timestamp::UNIX_EPOCH.checked_add(since).ok().filter(has_a_year)
+}
+
+/// Whether its UTC has a year that four digits can say: any other would be printed as what nobody reads, ourselves
+/// included.
+fn has_a_year(at: &Timestamp) -> bool {
+    *at >= YEAR_ZERO
 }
 
 #[cfg(test)]
@@ -55,8 +65,18 @@ mod tests {
 
     #[test]
     fn refuses_what_is_none() {
-        for text in ["", "now", "2026-01-02", "2026-01-02 03:04:05Z", "2026-13-02T03:04:05Z", "2026-01-02T03:04:05"] {
+        for text in [
+            "",
+            "now",
+            "2026-01-02",
+            "2026-01-02 03:04:05Z",
+            "2026-13-02T03:04:05Z",
+            "2026-01-02T03:04:05",
+            "0000-01-01T00:00:00+00:01",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
+        assert!(parse("0000-01-01T00:00:00Z").is_ok() && from_parts(YEAR_ZERO.as_second(), -1).is_none());
+        assert!(from_parts(i64::MAX, i32::MAX).is_none());
     }
 }

@@ -97,7 +97,8 @@ fn write_tuple(w: &mut Writer, tuple: &Tuple) {
     });
 }
 
-fn flow(body: &[u8]) -> Option<Flow> {
+/// Reads the attributes of one flow. Public and pure: a seat for fuzzing.
+pub fn flow(body: &[u8]) -> Option<Flow> {
     Some(Flow {
         original: tuple(message::attribute(body, CTA_TUPLE_ORIG)?)?,
         reply: tuple(message::attribute(body, CTA_TUPLE_REPLY)?)?,

@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
-mod message;
+pub mod message;
 mod socket;
 
 pub mod conntrack;

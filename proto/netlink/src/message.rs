@@ -1,4 +1,4 @@
-//! Netlink messages as bytes: written in place, read as slices.
+//! Netlink messages as bytes: written in place, read as slices. What reads is public and pure: a seat for fuzzing.
 
 /// struct nlmsghdr.
 pub(crate) const HEADER_BYTES: usize = 16;
@@ -120,7 +120,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// One message of a datagram.
-pub(crate) struct Message<'a> {
+pub struct Message<'a> {
     pub kind: u16,
     pub flags: u16,
     pub sequence: u32,
@@ -128,7 +128,7 @@ pub(crate) struct Message<'a> {
 }
 
 /// The messages of one datagram; stops at the first that does not parse, with `None` inside.
-pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Option<Message<'_>>> {
+pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Option<Message<'_>>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
@@ -154,7 +154,7 @@ fn message(bytes: &[u8]) -> Option<(usize, Message<'_>)> {
 }
 
 /// The attributes of a message or of a nest: kind without flags, and value. Ends at the first that does not parse.
-pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = u16_at(bytes, 0)? as usize;
         let kind = u16_at(bytes, 2)? & KIND_MASK;

@@ -18,7 +18,7 @@ pub use expr::{
     CmpOp, CtDirection, CtKey, Expr, MEMBER_PROTOCOLS, MetaKey, PayloadBase, Reg, Reject, Verdict, dport, in_prefix,
     ip_daddr, ip_saddr, ipv4_only, l4proto, not_in_prefix,
 };
-pub use set::{Element, Field, Set, Tlv};
+pub use set::{Element, Field, Set, Tlv, comment, read_elements};
 
 pub(crate) const NFPROTO_INET: u8 = 1;
 pub(crate) const SUBSYSTEM: u16 = 10;

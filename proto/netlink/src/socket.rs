@@ -216,5 +216,10 @@ impl AsFd for Socket {
 /// What an error message carries: nothing wrong (an acknowledgement), or an error number.
 fn errno(message: &Message<'_>) -> Result<Option<Errno>, Error> {
     let code = message.payload.first_chunk::<4>().map(|b| i32::from_ne_bytes(*b)).ok_or(Error::Malformed)?;
-    Ok((code != 0).then(|| Errno::from_raw_os_error(-code)))
+    match code {
+        0 => Ok(None),
+        // What is no error number would be no Errno either.
+        -4095..0 => Ok(Some(Errno::from_raw_os_error(-code))),
+        _ => Err(Error::Malformed),
+    }
 }

@@ -32,7 +32,10 @@ pub async fn stop(node: &Node, record: &ContainerRecord, grace: Duration) -> Res
         return Ok(());
     }
     if !grace.is_zero() {
-        signal(node, &record, record.stop_signal).await?;
+        if let Err(error) = signal(node, &record, record.stop_signal).await {
+            // It is asked in vain, and killed when its time is over.
+            tracing::warn!(container = record.id, signal = record.stop_signal, error = %gantry_env::chain(&error), "not signalled");
+        }
         if ended(node, &record.id, grace).await {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -25,11 +26,15 @@ pub fn open_folder(path: &Path) -> Result<OwnedFd, ImageError> {
     rustix::fs::open(path, flags, Mode::empty()).map_err(|e| ImageError::disk("open the folder", path, e.into()))
 }
 
+static TEMPORARY: AtomicU64 = AtomicU64::new(0);
+
 /// Replaces a file so that a crash at any moment leaves either the old content or the new: temporary file, fsync,
 /// rename, fsync of the folder. `durable` false leaves the fsyncs out, for what need not outlive a boot.
 pub fn write_atomically(path: &Path, content: &[u8], durable: bool) -> Result<(), ImageError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let temporary = path.with_extension("tmp");
+    // Two pulls may write one blob at once: each has a temporary file of its own.
+    let number = TEMPORARY.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_extension(format!("{number}.tmp"));
     let result = (|| -> io::Result<()> {
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;

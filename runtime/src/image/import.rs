@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
+use super::digest::Digest;
 use super::error::ImageError;
 use super::install::{Source, install};
 use super::layer::LayerLimits;
@@ -57,12 +58,7 @@ pub(super) async fn import(
     limits: LayerLimits,
 ) -> Result<Vec<Arc<Image>>, ImageError> {
     let folder = store.spool_folder();
-    let (spool, found) = blocking(move || {
-        let spool = Spool::fill(&folder, reader, &limits).map_err(ArchiveError::from)?;
-        let found = read_contents(&spool, &options, &Platform::host()).map_err(ArchiveError::from)?;
-        Ok((spool, found))
-    })
-    .await?;
+    let (spool, found) = blocking(move || Ok(open(&folder, reader, &options, &limits)?)).await?;
     let spool = Arc::new(spool);
     let mut images = BTreeMap::new();
     for Found { candidate, layers } in found {
@@ -80,6 +76,30 @@ pub(super) async fn import(
     })
     .await?;
     Ok(images)
+}
+
+/// Spools an archive into `folder`, and reads what it holds.
+fn open(
+    folder: &Path,
+    reader: impl Read,
+    options: &ImportOptions,
+    limits: &LayerLimits,
+) -> Result<(Spool, Vec<Found>), ArchiveError> {
+    let spool = Spool::fill(folder, reader, limits)?;
+    let found = read_contents(&spool, options, &Platform::host())?;
+    Ok((spool, found))
+}
+
+/// The ids of the images that an archive holds, none of which is installed. Public and without a store: a seat for
+/// fuzzing.
+pub fn survey(
+    folder: &Path,
+    reader: impl Read,
+    options: &ImportOptions,
+    limits: &LayerLimits,
+) -> Result<Vec<Digest>, ArchiveError> {
+    let (_spool, found) = open(folder, reader, options, limits)?;
+    Ok(found.into_iter().map(|image| image.candidate.record.id).collect())
 }
 
 /// Layers in the spool, by their place in the image.

@@ -159,12 +159,12 @@ fn is_tag(tag: &str) -> bool {
 
 fn is_domain(domain: &str) -> bool {
     let (host, port) = match domain.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((v6, "")) => return v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        Some((v6, port)) => {
-            if v6.parse::<std::net::Ipv6Addr>().is_err() {
+        Some((v6, rest)) => {
+            let port = rest.strip_prefix(':');
+            if v6.parse::<std::net::Ipv6Addr>().is_err() || (port.is_none() && !rest.is_empty()) {
                 return false;
             }
-            ("v6", port.strip_prefix(':'))
+            ("v6", port)
         }
         None => match domain.split_once(':') {
             Some((host, port)) => (host, Some(port)),
@@ -256,6 +256,8 @@ mod tests {
             "-a.b/c",
             "../etc",
             "localhost:5000/../x",
+            "[::1]x/a",
+            "[::1",
             "a b",
             "a\n",
         ] {

@@ -31,7 +31,7 @@ mod auth;
 mod connect;
 mod error;
 
-pub use auth::{Auth, Challenge, parse_challenge};
+pub use auth::{Auth, Challenge, parse_challenge, parse_token, token_request};
 use connect::Connector;
 pub use error::{RegistryError, words};
 

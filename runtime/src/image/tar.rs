@@ -161,7 +161,7 @@ impl<R: Read> Archive<R> {
             size,
             mtime: pax.mtime.unwrap_or((header.mtime, 0)),
             device: header.device,
-            xattrs: pax.xattrs,
+            xattrs: pax.xattrs.into_iter().collect(),
         })
     }
 

@@ -74,6 +74,7 @@ impl From<NodeError> for Status {
                 Status::invalid_argument(text)
             }
             NodeError::NotReady(_) | NodeError::WrongState { .. } => Status::failed_precondition(text),
+            NodeError::Image(error) => error.status(),
             NodeError::Unkillable(_) | NodeError::ExecTimeout(_) => Status::deadline_exceeded(text),
             NodeError::Unsupported(_) => Status::unimplemented(text),
             NodeError::NoSupervisor
@@ -85,7 +86,6 @@ impl From<NodeError> for Status {
             | NodeError::Cgroup(_)
             | NodeError::Namespace(_)
             | NodeError::Network(_)
-            | NodeError::Image(_)
             | NodeError::Supervisor(_) => Status::unknown(text),
         }
     }

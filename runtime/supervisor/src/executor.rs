@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use std::rc::Rc;
 use gantry_base::launch::{Ids, Process};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::{inroot, sys};
 
@@ -174,6 +174,18 @@ fn change_directory(cwd: &str) -> Result<(), StageError> {
     }
 }
 
+/// An image's user may open /dev/stdout and /dev/stderr anew, as log files that link there do: the pipes are made its own.
+/// What is not ours to give (/dev/null, a file of the host that is read-only) is left as it is.
+fn give_stdio(uid: u32) {
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        let kind = rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        if fd.is_terminal() || matches!(kind, Ok(FileType::Fifo | FileType::Socket)) {
+            let _ = rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), None);
+        }
+    }
+}
+
 fn become_user(process: &Process, ids: &Ids) -> Result<(), StageError> {
     let capabilities = StageError::Capabilities;
     for capability in 0..64 {
@@ -181,6 +193,7 @@ fn become_user(process: &Process, ids: &Ids) -> Result<(), StageError> {
             break;
         }
     }
+    give_stdio(ids.uid);
     sys::set_keep_caps(true).map_err(capabilities)?;
     sys::set_ids(ids.uid, ids.gid, &ids.groups).map_err(|source| StageError::Ids {
         uid: ids.uid,

@@ -288,10 +288,9 @@ impl Supervisor {
         if fds.len() != if tty { 1 } else { 4 } {
             return Err(invalid("exec needs its launch file and its streams"));
         }
-        let Some(target) = self.containers.iter_mut().find(|c| c.unit.id == container && !c.ended) else {
+        let Some(target) = self.containers.iter().find(|c| c.unit.id == container && !c.ended) else {
             return Err(invalid(&format!("container {container} is not running")));
         };
-        target.joining += 1;
         let cgroup = open_cgroup(&target.unit.cgroup)?;
         let launch = fds.remove(0);
         let stdio = if tty {
@@ -304,7 +303,12 @@ impl Supervisor {
             }
         };
         let id = container.clone();
-        self.fork(seq, &id, stdio, cgroup, Some(launch), Work::Exec { container, exec })
+        self.fork(seq, &id, stdio, cgroup, Some(launch), Work::Exec { container, exec })?;
+        // Counted once it runs: a fork that was refused reports nothing.
+        if let Some(target) = self.containers.iter_mut().find(|c| c.unit.id == id) {
+            target.joining += 1;
+        }
+        Ok(())
     }
 
     fn fork(

@@ -41,6 +41,13 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// pidfd_send_signal(2) of any number, the real-time ones included, which images ask for as STOPSIGNAL.
+pub fn pidfd_send(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let (fd, none) = (pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: no siginfo is passed, and the kernel checks the number.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) }).map(drop)
+}
+
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
 /// The head of struct pidfd_info, as its first published size.

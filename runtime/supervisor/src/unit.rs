@@ -177,12 +177,9 @@ impl Container {
         if self.ended {
             return Ok(());
         }
-        let Some(signal) = rustix::process::Signal::from_named_raw(signal) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("signal {signal} does not exist")));
-        };
-        match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(e) => Err(e.into()),
+        match sys::pidfd_send(self.pidfd.as_fd(), signal) {
+            Err(e) if e.raw_os_error() != Some(libc::ESRCH) => Err(e),
+            _ => Ok(()),
         }
     }
 

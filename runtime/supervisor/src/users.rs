@@ -75,17 +75,15 @@ pub fn resolve(user: &User, passwd_text: &str, group_text: &str) -> Result<Ids, 
     if let Some(set) = user.gid {
         gid = set;
     }
-    for id in user.extra_gids.iter().chain([&gid, &entry.uid]) {
-        if *id > i32::MAX as u32 {
-            return Err(UserError::Range(id.to_string()));
-        }
-    }
     let mut groups = vec![gid];
     if user.merge_groups && !entry.name.is_empty() {
         let member = |members: &str| members.split(',').any(|m| m.trim() == entry.name);
         groups.extend(group(group_text).filter(|(_, _, members)| member(members)).map(|(_, gid, _)| gid));
     }
     groups.extend(&user.extra_gids);
+    if let Some(id) = groups.iter().chain([&entry.uid]).find(|id| **id > i32::MAX as u32) {
+        return Err(UserError::Range(id.to_string()));
+    }
     groups.sort_unstable();
     groups.dedup();
     let home = if entry.home.is_empty() { "/" } else { entry.home };
@@ -121,6 +119,8 @@ mod tests {
         for wraps in ["4294967296", "2147483648", "99999999999999999999"] {
             assert_eq!(resolve(&user(wraps), PASSWD, GROUP), Err(UserError::Range(wraps.into())));
         }
+        let huge = "huge:x:4294967295:web\n";
+        assert_eq!(resolve(&user("web"), PASSWD, huge), Err(UserError::Range("4294967295".into())));
     }
 
     #[test]

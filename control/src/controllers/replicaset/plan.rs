@@ -197,10 +197,8 @@ impl Plan {
         }
         let had = old["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == "ReplicaFailure").cloned();
         match (failure, had) {
-            (Some(message), Some(mut condition)) => {
-                condition["message"] = json!(message);
-                status["conditions"] = json!([condition]);
-            }
+            // The words name a generated pod: written anew at each try they would wake us at once, for ever.
+            (Some(_), Some(condition)) => status["conditions"] = json!([condition]),
             (Some(message), None) => {
                 let reason = if self.delete.is_empty() { "FailedCreate" } else { "FailedDelete" };
                 status["conditions"] =

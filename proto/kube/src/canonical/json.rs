@@ -7,8 +7,9 @@ use serde_json::{Map, Number, Value};
 
 use crate::object::{DecodeError, Object};
 
-/// Nesting of JSON that is read; serde_json holds to the same bound.
-pub const DEPTH_MAX: usize = 128;
+/// Nesting of JSON that is read. serde_json reads 127 levels; a list, and an event of a watch, put an object deeper, and
+/// what can be stored must be read by whoever lists it.
+pub const DEPTH_MAX: usize = 120;
 /// Repeated fields that are named; a body may hold more, naming these is enough.
 pub const DUPLICATES_MAX: usize = 100;
 
@@ -26,17 +27,49 @@ pub fn parse_json(bytes: &[u8]) -> Result<(Object, Vec<String>), DecodeError> {
 
 /// The same for any JSON value.
 pub fn parse_value(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
-    let mut found = Found { path: String::new(), duplicates: Vec::new(), maps: 0 };
+    let mut found = Found { path: String::new(), duplicates: Vec::new(), maps: 0, depth: 0 };
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = Seed(&mut found).deserialize(&mut json).map_err(DecodeError::Json)?;
     json.end().map_err(DecodeError::Json)?;
     Ok((value, found.duplicates))
 }
 
+/// The bounds of a JSON body, for a value that came in another encoding: it will be read as JSON from here on.
+pub fn check_bounds(value: &Value) -> Result<(), DecodeError> {
+    fn walk(value: &Value, levels_left: usize, maps_left: &mut usize) -> Result<(), DecodeError> {
+        let mut inside = |items: &mut dyn Iterator<Item = &Value>| {
+            let levels_left = levels_left.checked_sub(1).ok_or(DecodeError::TooDeep)?;
+            for item in items {
+                walk(item, levels_left, maps_left)?;
+            }
+            Ok(())
+        };
+        match value {
+            Value::Array(items) => inside(&mut items.iter()),
+            Value::Object(map) => {
+                inside(&mut map.values())?;
+                *maps_left = maps_left.checked_sub(1).ok_or(DecodeError::TooManyMaps)?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+    let mut maps_left = MAPS_MAX;
+    walk(value, DEPTH_MAX, &mut maps_left)
+}
+
 struct Found {
     path: String,
     duplicates: Vec<String>,
     maps: usize,
+    depth: usize,
+}
+
+impl Found {
+    fn deeper<E: de::Error>(&mut self) -> Result<(), E> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX { Err(E::custom(DecodeError::TooDeep)) } else { Ok(()) }
+    }
 }
 
 struct Seed<'a>(&'a mut Found);
@@ -85,6 +118,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        self.0.deeper()?;
         let mut items = Vec::new();
         let kept = self.0.path.len();
         loop {
@@ -93,15 +127,19 @@ impl<'de> Visitor<'de> for Seed<'_> {
             self.0.path.truncate(kept);
             match item {
                 Some(item) => items.push(item),
-                None => return Ok(Value::Array(items)),
+                None => {
+                    self.0.depth -= 1;
+                    return Ok(Value::Array(items));
+                }
             }
         }
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        self.0.deeper()?;
         self.0.maps += 1;
         if self.0.maps > MAPS_MAX {
-            return Err(de::Error::custom(format_args!("more than {MAPS_MAX} JSON objects in one body")));
+            return Err(de::Error::custom(DecodeError::TooManyMaps));
         }
         let mut map = Map::new();
         let kept = self.0.path.len();
@@ -109,7 +147,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             super::walk::push_key(&mut self.0.path, &key);
             let value = entries.next_value_seed(Seed(self.0))?;
             if map.insert(key, value).is_some() && self.0.duplicates.len() < DUPLICATES_MAX {
-                let path = self.0.path.clone();
+                let path = super::walk::named(&self.0.path);
                 // A field that stands there three times is named once.
                 if !self.0.duplicates.contains(&path) {
                     self.0.duplicates.push(path);
@@ -117,6 +155,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             }
             self.0.path.truncate(kept);
         }
+        self.0.depth -= 1;
         Ok(Value::Object(map))
     }
 }

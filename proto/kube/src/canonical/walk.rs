@@ -13,6 +13,8 @@ use crate::time;
 const UNKNOWN_MAX: usize = 100;
 /// Values of a wrong type that are named.
 const WRONG_MAX: usize = 16;
+/// What a finding shows of a path. Keys are the client's, and one that is long would stand in each of a hundred findings.
+const NAMED_MAX_BYTES: usize = 1024;
 
 /// What a walk found. Neither list is an error by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,7 +86,7 @@ impl Walk {
             let keep = match ty.field(key) {
                 None => {
                     if self.findings.unknown.len() < UNKNOWN_MAX {
-                        self.findings.unknown.push(self.path.clone());
+                        self.findings.unknown.push(named(&self.path));
                     }
                     false
                 }
@@ -221,7 +223,7 @@ impl Walk {
 
     fn wrong(&mut self, message: String) -> Verdict {
         if self.findings.wrong.len() < WRONG_MAX {
-            self.findings.wrong.push(Wrong { path: self.path.clone(), message });
+            self.findings.wrong.push(Wrong { path: named(&self.path), message });
         }
         Verdict::Drop
     }
@@ -299,6 +301,14 @@ fn go_type(ty: &Ty) -> String {
         Ty::List(inner) => format!("[]{}", go_type(inner)),
         Ty::Map(inner) => format!("map[string]{}", go_type(inner)),
     }
+}
+
+/// A path as a finding names it.
+pub(super) fn named(path: &str) -> String {
+    if path.len() <= NAMED_MAX_BYTES {
+        return path.to_owned();
+    }
+    format!("{}…", &path[..path.floor_char_boundary(NAMED_MAX_BYTES)])
 }
 
 pub(super) fn push_key(path: &mut String, key: &str) {

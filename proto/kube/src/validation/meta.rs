@@ -69,6 +69,7 @@ pub fn name_problem(rule: NameRule, name: &str) -> Option<String> {
         }
         NameRule::PathSegment => {
             return match name {
+                _ if name.len() > NAME_MAX_BYTES => Some(format!("must be no more than {NAME_MAX_BYTES} bytes")),
                 "." => Some("may not be '.'".to_owned()),
                 ".." => Some("may not be '..'".to_owned()),
                 _ if name.contains('/') => Some("may not contain '/'".to_owned()),

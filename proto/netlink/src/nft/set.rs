@@ -136,7 +136,8 @@ pub(crate) fn comment_userdata(comment: &str) -> Vec<u8> {
     Tlv::default().put(TABLE_COMMENT, &text).into_bytes()
 }
 
-pub(crate) fn comment(userdata: &[u8]) -> Option<String> {
+/// The comment among nft's own notes. Public and pure: a seat for fuzzing.
+pub fn comment(userdata: &[u8]) -> Option<String> {
     let mut rest = userdata;
     while let [kind, length, tail @ ..] = rest {
         let value = tail.get(..*length as usize)?;
@@ -248,7 +249,8 @@ pub(crate) fn chunks(elements: &[Element]) -> impl Iterator<Item = &[Element]> {
     elements.chunks((ELEMENTS_NEST_MAX_BYTES / longest).max(1))
 }
 
-pub(crate) fn read_elements(body: &[u8], found: &mut Vec<Element>) -> Option<()> {
+/// Reads the elements that one message of a dump holds. Public and pure: a seat for fuzzing.
+pub fn read_elements(body: &[u8], found: &mut Vec<Element>) -> Option<()> {
     let list = message::attribute(body, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or(&[]);
     for (_, element) in message::attributes(list).filter(|(kind, _)| *kind == NFTA_LIST_ELEM) {
         let value = |kind| message::attribute(message::attribute(element, kind)?, NFTA_DATA_VALUE);

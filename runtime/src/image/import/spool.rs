@@ -29,6 +29,8 @@ pub enum SpoolError {
     TooManyFiles,
     #[error("the archive has more than {0} bytes of data")]
     TooLong(u64),
+    #[error("names of files and links take more than {0} bytes")]
+    TooManyNames(usize),
     #[error("the archive holds {0:?} twice, with different contents")]
     Twice(String),
     #[error("cannot keep the archive in {path:?}")]
@@ -61,12 +63,16 @@ impl Spool {
         let mut spool = Spool { folder: folder.to_owned(), files: BTreeMap::new(), links: BTreeMap::new() };
         let plain = decompress(reader).map_err(|e| SpoolError::Decompress(Box::new(e)))?;
         let mut archive = Archive::new(plain);
-        let mut total = 0_u64;
+        let (mut total, mut names_bytes) = (0_u64, 0_usize);
         while let Some(entry) = archive.next_entry()? {
             if spool.files.len() + spool.links.len() >= FILES_MAX {
                 return Err(SpoolError::TooManyFiles);
             }
             let name = parse_name(&entry.path)?;
+            names_bytes += name.byte_len() + entry.link.len();
+            if names_bytes > limits.unpack.names_max_bytes {
+                return Err(SpoolError::TooManyNames(limits.unpack.names_max_bytes));
+            }
             match entry.kind {
                 Kind::File => {
                     total = total.saturating_add(entry.size);

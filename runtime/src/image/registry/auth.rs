@@ -110,12 +110,7 @@ fn secret(text: String) -> Option<HeaderValue> {
 }
 
 /// The request for a token: GET with the credentials as Basic, or POST of a refresh token.
-pub(super) fn token_request(
-    realm: &str,
-    service: Option<&str>,
-    scope: &str,
-    auth: &Auth,
-) -> Option<Request<Full<Bytes>>> {
+pub fn token_request(realm: &str, service: Option<&str>, scope: &str, auth: &Auth) -> Option<Request<Full<Bytes>>> {
     let mut fields = Vec::new();
     if let Some(service) = service {
         fields.push(format!("service={}", escape(service)));
@@ -164,7 +159,8 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-pub(super) fn parse_token(body: &[u8]) -> Option<String> {
+/// The token in a token server's answer.
+pub fn parse_token(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Answer {
         token: Option<String>,

@@ -1,5 +1,7 @@
 //! PAX extended headers: records of `length key=value\n`, the length counting itself.
 
+use std::collections::BTreeMap;
+
 use super::super::tar::EXTENSION_MAX_BYTES;
 
 const _: () = assert!(EXTENSION_MAX_BYTES <= 1 << 20, "records are held in memory");
@@ -15,7 +17,8 @@ pub struct Pax {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     pub mtime: Option<(i64, u32)>,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The last of each name counts.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub sparse: bool,
 }
 
@@ -64,8 +67,7 @@ impl Pax {
         if attribute.is_empty() || attribute.contains(&0) {
             return Err("an extended attribute's name is empty or holds a NUL");
         }
-        self.xattrs.retain(|(name, _)| name != attribute);
-        self.xattrs.push((attribute.to_vec(), value.to_vec()));
+        self.xattrs.insert(attribute.to_vec(), value.to_vec());
         Ok(())
     }
 }
@@ -133,7 +135,7 @@ mod tests {
         let pax = Pax::parse(b"12 path=a/b\n11 size=42\n15 mtime=-1.25\n28 SCHILY.xattr.user.x=a\nb=\n").unwrap();
         assert_eq!(pax.path.as_deref(), Some(b"a/b".as_slice()));
         assert_eq!((pax.size, pax.mtime), (Some(42), Some((-2, 750_000_000))));
-        assert_eq!(pax.xattrs, [(b"user.x".to_vec(), b"a\nb=".to_vec())]);
+        assert_eq!(pax.xattrs, BTreeMap::from([(b"user.x".to_vec(), b"a\nb=".to_vec())]));
     }
 
     #[test]

@@ -72,8 +72,7 @@ impl<'a> Root<'a> {
         let (mut at, mut links) = (0, 0);
         let mut folder = open_in(self.folder, b"", FOLDER)?;
         while at < parts.len() {
-            let path = parts[..=at].join(&b'/');
-            match open_in(self.folder, &path, FOLDER) {
+            match self.step(&folder, &parts, at) {
                 Ok(next) => {
                     folder = next;
                     at += 1;
@@ -99,6 +98,19 @@ impl<'a> Root<'a> {
             }
         }
         Ok(folder)
+    }
+
+    /// The folder that is called `parts[at]` in `folder`. A plain one is opened from there, since a path from the root
+    /// would be walked anew for each of its parts; a link and a `..` are for the kernel to resolve inside the root.
+    fn step(&self, folder: &OwnedFd, parts: &[Vec<u8>], at: usize) -> Result<OwnedFd, Errno> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let flags = FOLDER | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat2(folder, &parts[at][..], flags, Mode::empty(), resolve) {
+            Err(Errno::LOOP | Errno::NOTDIR | Errno::XDEV | Errno::AGAIN | Errno::INTR) => {
+                open_in(self.folder, &parts[..=at].join(&b'/'), FOLDER)
+            }
+            result => result,
+        }
     }
 
     pub(super) fn create_file(&mut self, parent: &OwnedFd, last: &[u8]) -> Result<OwnedFd, Errno> {
