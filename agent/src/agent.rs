@@ -50,7 +50,7 @@ impl Agent {
     /// Starts the kubelet API and makes the folders; pods are touched by [`Agent::run`] alone.
     pub async fn start(config: Config, client: Client, env: Env, stop: CancellationToken) -> Result<Agent, StartError> {
         make_folders(&config)?;
-        let trace = Trace::new(env.clone());
+        let trace = Trace::new(env.clone(), config.programmed.clone());
         let views = Arc::new(Views::new(config.log_dir.clone()));
         let mut port = config.listen.map_or(0, |listen| listen.port());
         if let (Some(listen), Some(tls)) = (config.listen, config.tls.clone()) {

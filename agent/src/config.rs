@@ -4,12 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tonic::transport::Channel;
 
 /// The version of the Kubernetes API that this agent speaks, as `kubectl get nodes` shows it.
 pub const KUBELET_VERSION: &str = "v1.36.0";
 /// Pods that a node takes, unless it is told otherwise.
 pub const PODS_MAX: i64 = 110;
+
+pub type Programmed = Arc<dyn Fn(&str) -> Option<Timestamp> + Send + Sync>;
 
 /// Everything that differs between nodes, and between a node and a test.
 #[derive(Clone)]
@@ -32,6 +35,8 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// TLS of the kubelet API: it asks for, and does not require, a client certificate of the cluster's CA.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// When the node's services first led to a pod, by its uid: step 10 of the pod's way, which another part knows.
+    pub programmed: Option<Programmed>,
     /// The cgroup under which pods lie (`/gantry`).
     pub cgroup_root: String,
     /// The runtime.
@@ -62,6 +67,7 @@ impl Config {
             resolv_conf: "/etc/resolv.conf".into(),
             listen: Some(SocketAddr::from(([0, 0, 0, 0], 10250))),
             tls: None,
+            programmed: None,
             cgroup_root: "/gantry".to_owned(),
             cri,
             max_pods: PODS_MAX,

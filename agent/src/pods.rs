@@ -11,7 +11,7 @@ use gantry_client::{Change, DeleteOptions, Informer};
 use gantry_env::chain;
 use gantry_kube::pod::{is_mirror, is_terminal};
 use gantry_kube::{Object, Ref, resource};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +57,7 @@ pub struct Pods {
     mirrors: BTreeMap<Ref, Arc<Object>>,
     api_is_known: bool,
     manifests_are_known: bool,
+    swept: bool,
 }
 
 impl Pods {
@@ -69,6 +70,7 @@ impl Pods {
             mirrors: BTreeMap::new(),
             api_is_known: false,
             manifests_are_known: false,
+            swept: false,
         }
     }
 
@@ -158,11 +160,7 @@ impl Pods {
     }
 
     fn api_pod(&mut self, pod: Arc<Object>) {
-        let target = Some(Target {
-            at: pod.reference(),
-            uid: pod.uid().to_owned(),
-            status: pod.get("/status").cloned().unwrap_or(Value::Null),
-        });
+        let target = Some(Target::of(&pod));
         if let Some(entry) = self.entries.get(pod.uid()) {
             let failed = entry.desired.borrow().failed.clone();
             let goal = match (goal_of(&pod), &failed) {
@@ -286,11 +284,7 @@ impl Pods {
             };
             if shown {
                 entry.desired.send_modify(|desired| {
-                    desired.report_to = mirror.filter(|m| mirror::shows(m, &desired.pod)).map(|m| Target {
-                        at: m.reference(),
-                        uid: m.uid().to_owned(),
-                        status: m.get("/status").cloned().unwrap_or(Value::Null),
-                    });
+                    desired.report_to = mirror.filter(|m| mirror::shows(m, &desired.pod)).map(|m| Target::of(m));
                 });
             }
         }
@@ -350,13 +344,14 @@ impl Pods {
 
     /// Wakes who missed an event, and ends what nobody wants.
     fn relisted(&mut self, held: Vec<Held>) {
+        let all_known = self.api_is_known && (self.manifests_are_known || self.shared.config.static_pod_dir.is_none());
         for pod in held {
             if let Some(entry) = self.entries.get_mut(&pod.uid) {
                 if entry.print != pod.print {
                     entry.print = pod.print;
                     entry.wake.notify_one();
                 }
-            } else if self.api_is_known && (self.manifests_are_known || self.shared.config.static_pod_dir.is_none()) {
+            } else if all_known {
                 info!(pod = pod.uid, name = pod.name, "nobody knows this pod any more");
                 let object = json!({
                     "apiVersion": "v1", "kind": "Pod",
@@ -365,6 +360,20 @@ impl Pods {
                 let object = Object::from_value(object).unwrap_or_default();
                 let goal = Goal::Forget { grace_seconds: pod.grace_seconds };
                 self.enter(Arc::new(object), goal, None, Source::Runtime, None);
+            }
+        }
+        if all_known && !self.swept {
+            self.swept = true;
+            self.sweep();
+        }
+    }
+
+    /// Once a life: what an earlier one was killed over. Such a pod has no sandbox any more, but its folders.
+    fn sweep(&mut self) {
+        for pod in checkpoint::load(&self.shared.config.data_dir) {
+            if !self.entries.contains_key(pod.uid()) {
+                info!(pod = %pod.reference(), uid = pod.uid(), "only its folders are left");
+                self.enter(Arc::new(pod), Goal::Forget { grace_seconds: 0 }, None, Source::Checkpoint, None);
             }
         }
     }

@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::config::Programmed;
+
 /// Pods that are remembered.
 const PODS_MAX: usize = 512;
 /// Marks that are remembered of one pod.
@@ -17,6 +19,7 @@ const MARKS_MAX: usize = 64;
 #[derive(Clone)]
 pub struct Trace {
     env: Env,
+    programmed: Option<Programmed>,
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -27,8 +30,8 @@ struct Kept {
 }
 
 impl Trace {
-    pub fn new(env: Env) -> Trace {
-        Trace { env, kept: Arc::default() }
+    pub fn new(env: Env, programmed: Option<Programmed>) -> Trace {
+        Trace { env, programmed, kept: Arc::default() }
     }
 
     /// The pod passed a step (of the ten in ARCHITECTURE) just now. The first time counts.
@@ -52,9 +55,11 @@ impl Trace {
     /// `{"now": …, "steps": [{"step", "what", "at"}]}`: the reader compares `now` with its own clock.
     pub fn get(&self, uid: &str) -> Value {
         let kept = self.kept.lock();
+        let led = self.programmed.as_ref().and_then(|programmed| programmed(uid));
         let mark =
-            |(step, what, at): &(u8, &str, Timestamp)| json!({"step": step, "what": what, "at": format_micros(*at)});
-        let steps: Vec<Value> = kept.pods.get(uid).into_iter().flatten().map(mark).collect();
+            |(step, what, at): (u8, &str, Timestamp)| json!({"step": step, "what": what, "at": format_micros(at)});
+        let marks = kept.pods.get(uid).into_iter().flatten().copied();
+        let steps: Vec<Value> = marks.chain(led.map(|at| (10, "services lead to it", at))).map(mark).collect();
         json!({"now": format_micros(self.env.clock.now()), "steps": steps})
     }
 }
@@ -65,14 +70,16 @@ mod tests {
 
     #[test]
     fn the_first_time_counts_and_old_pods_are_forgotten() {
-        let trace = Trace::new(Env::system());
+        let programmed = |uid: &str| (uid == "a").then_some(Timestamp::UNIX_EPOCH);
+        let trace = Trace::new(Env::system(), Some(Arc::new(programmed)));
         trace.mark("a", 7, "heard");
         let first = trace.get("a")["steps"].clone();
+        assert_eq!((&first[0]["step"], &first[1]["step"]), (&json!(7), &json!(10)));
         trace.mark("a", 7, "heard");
         assert_eq!(trace.get("a")["steps"], first);
         for n in 0..PODS_MAX {
             trace.mark(&n.to_string(), 7, "heard");
         }
-        assert_eq!(trace.get("a")["steps"], json!([]));
+        assert_eq!(trace.get("a")["steps"].as_array().map(Vec::len), Some(1), "what others know is theirs to forget");
     }
 }

@@ -29,7 +29,9 @@ pub enum Command {
     /// Stop the cluster and remove every file of it
     Uninstall(DownArgs),
     /// Run the control service alone: API server, store, scheduler, controllers
-    Control(ControlArgs),
+    Control(ControlRole),
+    /// Run a node alone: runtime, agent, services and DNS, for a control service elsewhere
+    Agent(AgentArgs),
     /// Run the container runtime alone: CRI v1 on a unix socket
     Runtime(RuntimeArgs),
     /// Follow one object through the house
@@ -63,15 +65,63 @@ pub struct ControlArgs {
     /// Address at which nodes and pods reach the API server (default: the node's)
     #[arg(long, value_name = "IP")]
     pub advertise: Option<IpAddr>,
+    /// Prefix length of a node's part of the pod addresses
+    #[arg(long, default_value_t = 24, value_name = "BITS")]
+    pub node_cidr_mask: u8,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// What every role of one cluster must be told alike.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterArgs {
     /// Range of service addresses
     #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
     pub service_cidr: IpNet,
     /// Range of pod addresses; each node gets a part of it
     #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
     pub pod_cidr: IpNet,
-    /// Prefix length of a node's part
-    #[arg(long, default_value_t = 24, value_name = "BITS")]
-    pub node_cidr_mask: u8,
+    /// DNS domain of the cluster
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    pub cluster_domain: String,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct ControlRole {
+    #[command(subcommand)]
+    pub what: Option<ControlWhat>,
+    #[command(flatten)]
+    pub args: ControlArgs,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum ControlWhat {
+    /// Write what `gantry agent` needs to join as a node: its identity and no more
+    NodeCredentials {
+        /// Name of the node
+        name: String,
+        /// Address of the node; may be given several times
+        #[arg(long, required = true, value_name = "IP")]
+        ip: Vec<IpAddr>,
+        /// URL at which the node reaches the API server
+        #[arg(long, value_name = "URL")]
+        server: String,
+        /// Folder to write to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    /// Folder with the node's credentials, as `gantry control node-credentials` writes it (default: /etc/gantry/node)
+    #[arg(long, value_name = "DIR")]
+    pub credentials: Option<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -91,9 +141,15 @@ pub struct NodeArgs {
     /// Address of cluster DNS
     #[arg(long, default_value = "10.96.0.10", value_name = "IP")]
     pub cluster_dns: IpAddr,
-    /// DNS domain of the cluster
-    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
-    pub cluster_domain: String,
+    #[command(flatten)]
+    pub cgroup: CgroupArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CgroupArgs {
+    /// Cgroup under which pods are, below the root of each hierarchy; supervisors are in one beside it
+    #[arg(long, default_value = "/gantry", value_name = "PATH")]
+    pub cgroup_root: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -115,22 +171,22 @@ pub struct RuntimeArgs {
     /// Range of pod addresses of the whole cluster
     #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
     pub cluster_cidr: IpNet,
+    #[command(flatten)]
+    pub cgroup: CgroupArgs,
 }
 
 #[derive(Clone, Debug, Args)]
 pub struct DownArgs {
-    /// Range of service addresses that the cluster was started with
-    #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
-    pub service_cidr: IpNet,
-    /// Range of pod addresses that the cluster was started with
-    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
-    pub pod_cidr: IpNet,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Address of cluster DNS that the cluster was started with
     #[arg(long, default_value = "10.96.0.10", value_name = "IP")]
     pub cluster_dns: IpAddr,
     /// Seconds that containers get to end by themselves
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub grace: u32,
+    #[command(flatten)]
+    pub cgroup: CgroupArgs,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::Failure;
 use crate::cli::ControlArgs;
 use crate::host;
-use crate::lock::Lock;
+use crate::lock::{self, Lock};
 use crate::paths::Paths;
 
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,7 @@ pub fn v4(flag: &'static str, range: IpNet) -> Result<Ipv4Net, RangeError> {
     }
 }
 
-pub fn config(paths: &Paths, args: &ControlArgs, node_ip: IpAddr, domain: &str, env: &Env) -> Result<Config, Failure> {
+pub fn config(paths: &Paths, args: &ControlArgs, node_ip: IpAddr, env: &Env) -> Result<Config, Failure> {
     Ok(Config {
         data_dir: paths.control(),
         admin_kubeconfig: paths.kubeconfig(),
@@ -35,19 +35,19 @@ pub fn config(paths: &Paths, args: &ControlArgs, node_ip: IpAddr, domain: &str, 
         advertise: args.advertise.unwrap_or(node_ip),
         addresses: vec![node_ip],
         hostname: host::node_name(None).unwrap_or_else(|_| "localhost".to_owned()),
-        service_cidr: v4("--service-cidr", args.service_cidr)?,
-        pod_cidr: v4("--pod-cidr", args.pod_cidr)?,
+        service_cidr: v4("--service-cidr", args.cluster.service_cidr)?,
+        pod_cidr: v4("--pod-cidr", args.cluster.pod_cidr)?,
         node_cidr_mask: args.node_cidr_mask,
-        cluster_domain: domain.to_owned(),
+        cluster_domain: args.cluster.cluster_domain.clone(),
         run_controllers: true,
         env: env.clone(),
     })
 }
 
 pub async fn run(paths: Paths, args: ControlArgs, env: Env) -> Result<(), Failure> {
-    let _lock = Lock::take(&paths.lock("control"))?;
+    let _lock = Lock::take(&paths.lock(lock::CONTROL))?;
     let ip = host::node_ip(args.advertise)?;
-    let control = Control::start(config(&paths, &args, ip, "cluster.local", &env)?).await?;
+    let control = Control::start(config(&paths, &args, ip, &env)?).await?;
     println!("the API answers on {}; KUBECONFIG={}", control.address(), paths.kubeconfig().display());
     terminated().await?;
     control.stop().await;

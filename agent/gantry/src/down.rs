@@ -25,7 +25,6 @@ use crate::paths::Paths;
 
 /// How long the daemon may take to end before it is killed.
 const DAEMON_STOP_MILLIS: u16 = 30_000;
-const ROLES: [&str; 3] = ["up", "control", "runtime"];
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
@@ -41,15 +40,14 @@ pub enum DownError {
 }
 
 pub async fn down(paths: &Paths, args: &DownArgs, env: &Env) -> Result<(), Failure> {
-    for role in ROLES {
-        stop_daemon(&paths.lock(role))?;
+    for part in [lock::CONTROL, lock::NODE] {
+        stop_daemon(&paths.lock(part))?;
     }
-    let _lock = Lock::take(&paths.lock("up"))?;
-    let (services, pods) = (v4("--service-cidr", args.service_cidr)?, v4("--pod-cidr", args.pod_cidr)?);
-    if paths.run.exists() {
-        stop_pods(paths, args.grace, pods, env).await?;
-    }
-    let proxy = node::proxy_config("", services, pods, args.cluster_dns, "cluster.local")?;
+    let _locks = [Lock::take(&paths.lock(lock::CONTROL))?, Lock::take(&paths.lock(lock::NODE))?];
+    let cluster = &args.cluster;
+    let (services, pods) = (v4("--service-cidr", cluster.service_cidr)?, v4("--pod-cidr", cluster.pod_cidr)?);
+    stop_pods(paths, args, pods, env).await?;
+    let proxy = node::proxy_config("", services, pods, args.cluster_dns, &cluster.cluster_domain)?;
     tokio::task::spawn_blocking(move || Proxy::cleanup(&proxy)).await??;
     gantry_agent::cleanup(&paths.pods(), &paths.run)?;
     println!("the cluster is down; its data is in {}", paths.state.display());
@@ -92,8 +90,9 @@ fn stop_daemon(path: &Path) -> Result<(), Failure> {
 }
 
 /// Every container gets its grace at once, then sandboxes go.
-async fn stop_pods(paths: &Paths, grace: u32, pods: ipnet::Ipv4Net, env: &Env) -> Result<(), Failure> {
-    let mut config = node::runtime_config(paths, pods)?;
+async fn stop_pods(paths: &Paths, args: &DownArgs, pods: ipnet::Ipv4Net, env: &Env) -> Result<(), Failure> {
+    let grace = args.grace;
+    let mut config = node::runtime_config(paths, pods, &args.cgroup)?;
     config.socket = None;
     let runtime = Runtime::start(config, env.clone()).await?;
     let client = RuntimeServiceClient::new(runtime.channel());

@@ -20,6 +20,11 @@ pub enum LockError {
     },
 }
 
+/// Of the control service of a host; `up` and `control` hold it.
+pub const CONTROL: &str = "control";
+/// Of what runs pods on a host; `up`, `agent` and `runtime` hold it.
+pub const NODE: &str = "node";
+
 /// Held as long as it lives; the kernel lets go when the process ends, however it ends.
 pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
 

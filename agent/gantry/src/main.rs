@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod cli;
 mod control;
 mod down;
@@ -46,7 +47,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Up(args) => block_on(up::run(paths, args, env)),
         Command::Down(args) => block_on(async move { down::down(&paths, &args, &env).await }),
         Command::Uninstall(args) => block_on(async move { down::uninstall(&paths, &args, &env).await }),
-        Command::Control(args) => block_on(control::run(paths, args, env)),
+        Command::Control(role) => match role.what {
+            Some(what) => agent::write_credentials(&paths, what, &env),
+            None => block_on(control::run(paths, role.args, env)),
+        },
+        Command::Agent(args) => block_on(agent::run(paths, args, env)),
         Command::Runtime(args) => block_on(runtime::run(paths, args, env)),
         Command::Trace(args) => {
             let TraceWhat::Pod { name, namespace, kubeconfig } = args.what;

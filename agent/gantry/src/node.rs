@@ -1,6 +1,6 @@
 //! What runs on every node: runtime, agent, services and DNS.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::Failure;
-use crate::cli::{CgroupPolicy, NodeArgs};
+use crate::cli::{CgroupArgs, CgroupPolicy, ClusterArgs, NodeArgs};
+use crate::control::v4;
 use crate::paths::Paths;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,8 +42,6 @@ pub struct Wires {
     pub agent: Client,
     pub proxy: Client,
     pub tls: Arc<rustls::ServerConfig>,
-    pub service_cidr: Ipv4Net,
-    pub pod_cidr: Ipv4Net,
 }
 
 pub struct Node {
@@ -61,7 +60,11 @@ pub fn has_nf_tables() -> bool {
     Nft::open().is_ok_and(|mut nft| nft.generation().is_ok())
 }
 
-pub fn runtime_config(paths: &Paths, cluster_cidr: Ipv4Net) -> Result<gantry_runtime::Config, Failure> {
+pub fn runtime_config(
+    paths: &Paths,
+    cluster_cidr: Ipv4Net,
+    cgroup: &CgroupArgs,
+) -> Result<gantry_runtime::Config, Failure> {
     let supervisor = std::env::current_exe()?.with_file_name(SUPERVISOR);
     if !supervisor.exists() {
         return Err(NodeError::NoSupervisor(supervisor).into());
@@ -71,6 +74,8 @@ pub fn runtime_config(paths: &Paths, cluster_cidr: Ipv4Net) -> Result<gantry_run
         run_dir: paths.run.clone(),
         socket: Some(paths.cri_socket()),
         supervisor,
+        cgroup_parent: cgroup.cgroup_root.clone(),
+        supervisor_cgroup: format!("{}-supervisors", cgroup.cgroup_root),
         ..gantry_runtime::Config::default()
     };
     config.network.cluster_cidr = cluster_cidr;
@@ -99,24 +104,29 @@ impl Node {
     pub async fn start(
         paths: &Paths,
         args: &NodeArgs,
+        cluster: &ClusterArgs,
         wires: Wires,
         stop: CancellationToken,
         env: &Env,
     ) -> Result<Node, Failure> {
-        let runtime = Runtime::start(runtime_config(paths, wires.pod_cidr)?, env.clone()).await?;
+        let (services, pods) = (v4("--service-cidr", cluster.service_cidr)?, v4("--pod-cidr", cluster.pod_cidr)?);
+        let runtime = Runtime::start(runtime_config(paths, pods, &args.cgroup)?, env.clone()).await?;
+        let (dns, domain) = (args.cluster_dns, &cluster.cluster_domain);
+        let proxy = proxy_config(&wires.name, services, pods, dns, domain)?;
         let mut config = gantry_agent::Config::new(wires.name.clone(), wires.ip, runtime.channel());
         config.data_dir = paths.pods();
         config.run_dir = paths.run.clone();
         config.log_dir = paths.pod_logs.clone();
         config.static_pod_dir = Some(paths.manifests());
         config.cluster_dns = vec![args.cluster_dns];
-        config.cluster_domain = args.cluster_domain.clone();
-        config.listen = Some(crate::up::kubelet_address(args.kubelet_port));
+        config.cluster_domain = cluster.cluster_domain.clone();
+        config.cgroup_root = args.cgroup.cgroup_root.clone();
+        let programmed = proxy.programmed.clone();
+        config.programmed = Some(Arc::new(move |uid| programmed.at(uid)));
+        config.listen = Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.kubelet_port)));
         config.tls = Some(wires.tls.clone());
         let agent = Agent::start(config, wires.agent.clone(), env.clone(), stop.clone()).await?;
         let agent = tokio::spawn(agent.run());
-        let (dns, domain) = (args.cluster_dns, &args.cluster_domain);
-        let proxy = proxy_config(&wires.name, wires.service_cidr, wires.pod_cidr, dns, domain)?;
         let proxy = tokio::spawn(keep_proxy(proxy, wires.proxy, env.clone(), stop));
         Ok(Node { agent, proxy, runtime })
     }

@@ -35,6 +35,10 @@ impl Paths {
         self.etc.join("admin.kubeconfig")
     }
 
+    pub fn node_credentials(&self) -> PathBuf {
+        self.etc.join("node")
+    }
+
     pub fn manifests(&self) -> PathBuf {
         self.etc.join("manifests")
     }

@@ -6,14 +6,14 @@ use gantry_runtime::Runtime;
 use crate::Failure;
 use crate::cli::RuntimeArgs;
 use crate::control::{terminated, v4};
-use crate::lock::Lock;
+use crate::lock::{self, Lock};
 use crate::node;
 use crate::paths::Paths;
 
 pub async fn run(paths: Paths, args: RuntimeArgs, env: Env) -> Result<(), Failure> {
     crate::up::check_host(false)?;
-    let _lock = Lock::take(&paths.lock("runtime"))?;
-    let mut config = node::runtime_config(&paths, v4("--cluster-cidr", args.cluster_cidr)?)?;
+    let _lock = Lock::take(&paths.lock(lock::NODE))?;
+    let mut config = node::runtime_config(&paths, v4("--cluster-cidr", args.cluster_cidr)?, &args.cgroup)?;
     if let Some(socket) = args.socket {
         config.socket = Some(socket);
     }

@@ -1,7 +1,7 @@
 //! The role `up`: a whole cluster in one process, its wires without sockets.
 
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use gantry_client::{Client, Informer, Scope};
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::UpArgs;
 use crate::control::{self, terminated};
-use crate::lock::Lock;
+use crate::lock::{self, Lock};
 use crate::node::{self, Node};
 use crate::paths::Paths;
 use crate::{Failure, host, preflight};
@@ -44,14 +44,13 @@ pub async fn run(paths: Paths, args: UpArgs, env: Env) -> Result<(), Failure> {
         nix::unistd::setsid()?;
     }
     check_host(args.node.requires_v2())?;
-    let _lock = Lock::take(&paths.lock("up"))?;
+    let _locks = [Lock::take(&paths.lock(lock::CONTROL))?, Lock::take(&paths.lock(lock::NODE))?];
     let name = host::node_name(args.node.node_name.as_deref())?;
     let ip = host::node_ip(args.node.node_ip)?;
-    let control = Control::start(control::config(&paths, &args.control, ip, &args.node.cluster_domain, &env)?).await?;
+    let control = Control::start(control::config(&paths, &args.control, ip, &env)?).await?;
     let stop = CancellationToken::new();
-    let node =
-        Node::start(&paths, &args.node, node_wires(&control, &paths, &args, &name, ip, &env)?, stop.clone(), &env)
-            .await?;
+    let wires = node_wires(&control, &paths, &name, ip, &env)?;
+    let node = Node::start(&paths, &args.node, &args.control.cluster, wires, stop.clone(), &env).await?;
     let admin = Client::new(control.client(Identity::new("gantry-up", ["system:masters"])), "gantry-up");
     let ready =
         announce(admin, name, paths.kubeconfig().display().to_string(), args.background, env.clone(), stop.clone());
@@ -64,14 +63,7 @@ pub async fn run(paths: Paths, args: UpArgs, env: Env) -> Result<(), Failure> {
 }
 
 /// The node's own identities on the in-process wire, and what its kubelet API shows.
-fn node_wires(
-    control: &Control,
-    paths: &Paths,
-    args: &UpArgs,
-    name: &str,
-    ip: IpAddr,
-    env: &Env,
-) -> Result<node::Wires, Failure> {
+fn node_wires(control: &Control, paths: &Paths, name: &str, ip: IpAddr, env: &Env) -> Result<node::Wires, Failure> {
     let credentials = control.credentials();
     let issued = NodeCredentials::load_or_issue(&credentials.authority, &paths.pods().join("pki"), name, &[ip], env)?;
     let serving = Reloading::new(&issued.serving)?;
@@ -84,8 +76,6 @@ fn node_wires(
         agent: Client::new(control.client(identity), "gantry-agent"),
         proxy: Client::new(control.client(Identity::component("system:kube-proxy")), "gantry-netproxy"),
         tls: tls.into(),
-        service_cidr: control::v4("--service-cidr", args.control.service_cidr)?,
-        pod_cidr: control::v4("--pod-cidr", args.control.pod_cidr)?,
     })
 }
 
@@ -150,8 +140,4 @@ fn tail(paths: &Paths, start: u64) -> String {
     let fresh = String::from_utf8_lossy(&text[usize::try_from(start).unwrap_or(0).min(text.len())..]).into_owned();
     let lines: Vec<&str> = fresh.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
-}
-
-pub fn kubelet_address(port: u16) -> SocketAddr {
-    SocketAddr::from(([0, 0, 0, 0], port))
 }

@@ -278,6 +278,35 @@ fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), Spec
             return unsupported(field);
         }
     }
+    if pod.bool_at("/spec/hostUsers") == Some(false) {
+        return unsupported("hostUsers: false");
+    }
+    if !pod.str_at("/spec/runtimeClassName").is_empty() {
+        return unsupported("runtimeClassName");
+    }
+    if pod.str_at("/spec/securityContext/supplementalGroupsPolicy") == "Strict" {
+        return unsupported("securityContext.supplementalGroupsPolicy: Strict");
+    }
+    let security = [pod.get("/spec/securityContext"), spec.get("securityContext")];
+    for context in security.into_iter().flatten() {
+        if context["appArmorProfile"]["type"] == "Localhost" {
+            return unsupported("securityContext.appArmorProfile");
+        }
+        for field in ["seLinuxOptions", "windowsOptions"] {
+            if context[field].as_object().is_some_and(|options| !options.is_empty()) {
+                return unsupported(&format!("securityContext.{field}"));
+            }
+        }
+    }
+    let mut mounts = spec["volumeMounts"].as_array().into_iter().flatten();
+    if mounts.any(|m| m["recursiveReadOnly"].as_str().is_some_and(|mode| mode != "Disabled")) {
+        return unsupported("volumeMounts.recursiveReadOnly");
+    }
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if spec[probe]["grpc"].is_object() {
+            return unsupported(&format!("{probe}.grpc"));
+        }
+    }
     if pod.i64_at("/spec/activeDeadlineSeconds").is_some() {
         return unsupported("activeDeadlineSeconds");
     }
@@ -286,9 +315,6 @@ fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), Spec
     }
     if spec["volumeDevices"].as_array().is_some_and(|list| !list.is_empty()) {
         return unsupported("volumeDevices");
-    }
-    if spec["securityContext"]["windowsOptions"].is_object() {
-        return unsupported("securityContext.windowsOptions");
     }
     if spec["securityContext"]["procMount"].as_str().is_some_and(|mount| mount != "Default") {
         return unsupported("securityContext.procMount");

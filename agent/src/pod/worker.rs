@@ -64,15 +64,43 @@ pub struct Desired {
 pub struct Target {
     pub at: Ref,
     pub uid: String,
-    /// Its status as the API has it.
+    /// Its status as the API has it, and the revision of that.
     pub status: Value,
+    pub version: u64,
+}
+
+impl Target {
+    pub fn of(object: &Object) -> Target {
+        Target {
+            at: object.reference(),
+            uid: object.uid().to_owned(),
+            status: object.get("/status").cloned().unwrap_or(Value::Null),
+            version: object.resource_version().parse().unwrap_or(0),
+        }
+    }
+}
+
+/// What the API was last told: it holds until the API shows something newer, whoever wrote that.
+pub(super) struct Reported {
+    uid: String,
+    version: u64,
+    status: Value,
 }
 
 /// What came of an effect that ran beside the worker.
 pub(super) enum Effect {
-    Pulled { name: String, result: Result<String, PullError> },
-    Killed { id: String },
-    Reported { status: Box<Value>, result: Result<(), ClientError> },
+    Pulled {
+        name: String,
+        result: Result<String, PullError>,
+    },
+    Killed {
+        id: String,
+    },
+    /// `told` is what the API has if all went well; its version is that before the write where it did not.
+    Reported {
+        told: Box<Reported>,
+        result: Result<u64, ClientError>,
+    },
     Deleted(Result<(), ClientError>),
 }
 
@@ -85,11 +113,13 @@ pub struct Worker {
     pub(super) effects: JoinSet<Effect>,
     verdicts: Arc<Verdicts>,
     probes: BTreeMap<(String, ProbeKind), AbortHandle>,
-    reported: Option<Value>,
+    reported: Option<Reported>,
     reporting: bool,
     deleting: bool,
     deleted: bool,
     retry_at: Option<tokio::time::Instant>,
+    /// The API refused a write: the next is not tried before this.
+    write_after: Option<tokio::time::Instant>,
     shown_waiting: BTreeMap<String, String>,
 }
 
@@ -116,6 +146,7 @@ impl Worker {
             deleting: false,
             deleted: false,
             retry_at: None,
+            write_after: None,
             shown_waiting: BTreeMap::new(),
         }
     }
@@ -139,7 +170,7 @@ impl Worker {
                 Next::Wait(at) => at.map(|at| self.instant_of(at)),
             };
             rounds = 0;
-            let wake_at = [wake_at, self.retry_at].into_iter().flatten().min();
+            let wake_at = [wake_at, self.retry_at, self.write_after].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 // Nothing is lost with the worker: all it knows is in the API and the runtime.
@@ -199,18 +230,19 @@ impl Worker {
             Effect::Killed { id } => {
                 self.memory.killing.remove(&id);
             }
-            Effect::Reported { status, result } => {
+            Effect::Reported { told, result } => {
                 self.reporting = false;
                 match result {
-                    Ok(()) => {
-                        if status["phase"] == "Running" {
+                    Ok(version) => {
+                        if told.status["phase"] == "Running" {
                             self.shared.trace.mark(&self.uid, 9, "status Running is in the API");
                         }
-                        self.reported = Some(*status);
+                        self.write_after = None;
+                        self.reported = Some(Reported { version, ..*told });
                     }
                     Err(error) if error.is_not_found() || error.is_conflict() => {
                         debug!(pod = %self.uid, error = %chain(&error), "the API has another pod by now");
-                        self.reported = Some(*status);
+                        self.reported = Some(*told);
                     }
                     Err(error) => self.retry("status not written", &error),
                 }
@@ -228,7 +260,7 @@ impl Worker {
 
     fn retry(&mut self, what: &'static str, error: &ClientError) {
         warn!(pod = %self.uid, error = %chain(error), "{what}");
-        self.retry_at = Some(tokio::time::Instant::now() + RETRY);
+        self.write_after = Some(tokio::time::Instant::now() + RETRY);
     }
 
     pub(super) fn retry_soon(&mut self) {
@@ -275,8 +307,7 @@ impl Worker {
     }
 
     fn status(&self, desired: &Desired, seen: &Seen, plan: &Plan) -> Value {
-        let target = desired.report_to.as_ref().map(|t| &t.status);
-        let previous = self.reported.as_ref().or(target).unwrap_or(&Value::Null);
+        let previous = desired.report_to.as_ref().map_or(&Value::Null, |target| self.told(target));
         status::status(&status::Inputs {
             pod: &desired.pod,
             goal: desired.goal,
@@ -291,19 +322,36 @@ impl Worker {
         })
     }
 
+    /// What the API says of the pod, as far as is known here.
+    fn told<'a>(&'a self, target: &'a Target) -> &'a Value {
+        match &self.reported {
+            Some(told) if told.uid == target.uid && told.version >= target.version => &told.status,
+            _ => &target.status,
+        }
+    }
+
+    fn may_write(&mut self) -> bool {
+        if self.write_after.is_some_and(|after| after <= tokio::time::Instant::now()) {
+            self.write_after = None;
+        }
+        self.write_after.is_none()
+    }
+
     /// Sends the status if it differs from what the API has and no other is on its way.
     fn report(&mut self, desired: &Desired, status: &Value) {
         let Some(target) = &desired.report_to else { return };
-        let known = self.reported.as_ref().unwrap_or(&target.status);
-        if self.reporting || known == status {
+        if self.reporting || self.told(target) == status || !self.may_write() {
             return;
         }
         self.reporting = true;
+        let known = self.told(target);
         let patch = Patch::Strategic(status::patch(&target.uid, known, status));
-        let (shared, at, status) = (self.shared.clone(), target.at.clone(), Box::new(status.clone()));
+        let told = Reported { uid: target.uid.clone(), version: target.version, status: status.clone() };
+        let (shared, at, told) = (self.shared.clone(), target.at.clone(), Box::new(told));
         self.effects.spawn(async move {
-            let result = shared.client.patch(&resource::POD, &at, "status", patch).await.map(|_| ());
-            Effect::Reported { status, result }
+            let written = shared.client.patch(&resource::POD, &at, "status", patch).await;
+            let result = written.map(|pod| pod.resource_version().parse().unwrap_or(0));
+            Effect::Reported { told, result }
         });
     }
 
@@ -311,6 +359,8 @@ impl Worker {
     fn settle(&mut self, desired: &Desired, status: &Value, wake_at: Option<Timestamp>) -> Next {
         match desired.goal {
             Goal::Forget { .. } => {
+                // The checkpoint goes last: while it is there, a next life finishes this.
+                let _ = std::fs::remove_dir_all(self.shared.config.log_dir.join(super::cri::log_folder(&desired.pod)));
                 let _ = std::fs::remove_dir_all(self.shared.volumes.pod_folder(&self.uid));
                 info!(pod = %self.uid, "pod is gone");
                 return Next::Done;
@@ -319,8 +369,8 @@ impl Worker {
             Goal::Run | Goal::Fail { .. } => return Next::Wait(wake_at),
         }
         let Some(target) = &desired.report_to else { return Next::Wait(wake_at) };
-        let told = self.reported.as_ref().unwrap_or(&target.status) == status;
-        if told && !self.reporting && !self.deleting && !self.deleted {
+        let told = self.told(target) == status;
+        if told && !self.reporting && !self.deleting && !self.deleted && self.may_write() {
             self.deleting = true;
             let options = DeleteOptions {
                 grace_period_seconds: Some(0),
