@@ -2,8 +2,12 @@
 //! models that backends are checked against, and the faults they meet.
 
 pub mod api;
+pub mod cluster;
 pub mod fake_cri;
 pub mod faulty_disk;
+pub mod fuzz;
 pub mod image;
+pub mod kubectl;
+pub mod registry;
 pub mod store_conformance;
 pub mod store_model;
