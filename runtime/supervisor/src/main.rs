@@ -41,6 +41,8 @@ enum StartError {
 }
 
 fn main() -> ExitCode {
+    // It is started through a descriptor, whose number would be its name in ps.
+    let _ = rustix::thread::set_name(c"gantry-supervisor");
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -74,6 +74,11 @@ async fn main() -> Result<(), Failure> {
         What::Service { image, count } => service(&client, &image, count).await,
     };
     client.delete(&resource::NAMESPACE, &Ref::cluster(NAMESPACE), &DeleteOptions::default()).await?;
+    // The next run finds none of it.
+    until(&client, "the end of the namespace", async |c: &Client| {
+        c.find(&resource::NAMESPACE, &Ref::cluster(NAMESPACE)).await.is_ok_and(|found| found.is_none())
+    })
+    .await;
     done
 }
 
