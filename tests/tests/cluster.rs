@@ -406,7 +406,7 @@ fn what_the_host_refuses_is_named_at_the_start() {
             assert!(error.contains(words), "{arguments:?}: {error}");
         }
         let mut nobody = machine.gantry(&same);
-        // SAFETY of a test: nothing runs between fork and exec but the change of user.
+        // An ordinary user of the host.
         nobody.uid(65534).gid(65534);
         let output = nobody.output().await.unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
