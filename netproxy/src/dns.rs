@@ -289,7 +289,10 @@ fn reply(query: &Message, code: ResponseCode) -> Message {
     message.metadata.recursion_desired = query.metadata.recursion_desired;
     message.metadata.recursion_available = true;
     message.metadata.response_code = code;
-    message.add_queries(query.queries.iter().cloned());
+    // One question always fits the smallest answer; several, which nobody asks in earnest, need not.
+    if let [question] = query.queries.as_slice() {
+        message.add_query(question.clone());
+    }
     if query.edns.is_some() {
         let mut edns = Edns::new();
         edns.set_max_payload(UDP_EDNS_MAX_BYTES);

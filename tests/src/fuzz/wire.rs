@@ -276,6 +276,11 @@ pub(super) fn dns_seeds() -> Vec<Vec<u8>> {
     // A name that points at itself, another operation, another class, two questions, EDNS of a later version.
     seeds.push(hex("123401000001000000000000c00c00010001"));
     seeds.push(hex("1234290000010000000000000161000001 0001"));
+    // Many questions, which do not fit an answer.
+    let long = "a".repeat(60);
+    let mut many = question(&[&long], 1, None);
+    many[5] = 12;
+    seeds.push([&many[..12], &many[12..].repeat(12)].concat());
     let mut other = of(&["web", "a", "svc"], 1, Some(512));
     let length = other.len();
     other[length - 5] = 1;
