@@ -96,7 +96,10 @@ async fn day(cluster: &Cluster<'_>, kubectl: &Kubectl) {
     demo(&["rollout", "undo", "deployment/web"]).await;
     demo(&["rollout", "status", "deployment/web", "--timeout=90s"]).await;
     assert!(!demo(&["get", "deployment", "web", "-o", "yaml"]).await.contains("SECOND"));
-    let name = demo(&["get", "pods", "-o", "jsonpath={.items[0].metadata.name}"]).await;
+    // The rollout is over before the last pod of the other revision has gone.
+    let pods = async || demo(&["get", "pods", "-o", "jsonpath={.items[*].metadata.name}"]).await;
+    cluster.until("the other revision's pods are gone", async || pods().await.split(' ').count() == 2).await;
+    let name = pods().await.split(' ').next().unwrap_or_default().to_owned();
     let described = demo(&["describe", "pod", &name]).await;
     for words in ["Successfully assigned demo/", "Created container", "Started container", "Burstable", "web:"] {
         assert!(described.contains(words), "{words} is not in {described}");
@@ -405,10 +408,13 @@ fn what_the_host_refuses_is_named_at_the_start() {
             let error = machine.run(arguments).await.unwrap_err();
             assert!(error.contains(words), "{arguments:?}: {error}");
         }
-        let mut nobody = machine.gantry(&same);
-        // An ordinary user of the host.
-        nobody.uid(65534).gid(65534);
-        let output = nobody.output().await.unwrap();
+        // An ordinary user of the host, who may not look into the folder of a build.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        let folder = tempfile::Builder::new().permissions(open).tempdir().unwrap();
+        let copy = folder.path().join("gantry");
+        std::fs::copy(gantry_tests::cluster::program("gantry"), &copy).unwrap();
+        let mut nobody = tokio::process::Command::new(copy);
+        let output = nobody.args(same).uid(65534).gid(65534).output().await.unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && text.contains("gantry must run as root"), "{text}");
         machine.run(&["uninstall"]).await.unwrap();
