@@ -2,7 +2,6 @@
 # The README's promise: the quickstart works, works again, and `uninstall` leaves the machine as it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bin=${CARGO_TARGET_DIR:-target}/release
 
 # What Gantry could leave behind: processes, mounts, namespaces, cgroups, links, routes, tables, files.
 inventory() { # a part that is not there is an empty list, not a failure
@@ -20,6 +19,7 @@ inventory() { # a part that is not there is an empty list, not a failure
     true
 }
 
+bin=$(tests/build-release.sh demo_image)
 before=$(mktemp) after=$(mktemp)
 trap 'rm -f "$before" "$after"' EXIT
 (inventory) >"$before"

@@ -12,9 +12,7 @@ tests/install.sh
 export PATH="$HOME/.cargo/bin:$PATH"
 
 say "Building the release"
-cargo build --quiet --release -p gantry -p gantry-supervisor
-cargo build --quiet --release -p gantry-tests --bin demo_image
-bin=${CARGO_TARGET_DIR:-target}/release
+bin=$(tests/build-release.sh demo_image)
 gantry=$bin/gantry
 export KUBECONFIG=/etc/gantry/admin.kubeconfig
 

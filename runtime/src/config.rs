@@ -18,6 +18,8 @@ pub struct Config {
     pub network: NetworkConfig,
     /// Registries spoken to over plain HTTP.
     pub insecure_registries: Vec<String>,
+    /// Certificates, in PEM files, that registries are trusted by besides the system's and the bundled ones.
+    pub registry_ca_files: Vec<PathBuf>,
     /// The folder of Localhost seccomp profiles.
     pub seccomp_dir: PathBuf,
 }
@@ -48,6 +50,7 @@ impl Default for Config {
                 pod_cidr: None,
             },
             insecure_registries: Vec::new(),
+            registry_ca_files: Vec::new(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
         }
     }

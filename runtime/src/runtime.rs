@@ -190,6 +190,7 @@ async fn open(config: Config, env: Env) -> Result<Opened, StartError> {
     })?;
     let mut images = image::Config::below(&config.state_dir);
     images.insecure_registries.clone_from(&config.insecure_registries);
+    images.ca_files.clone_from(&config.registry_ca_files);
     let images = Images::open(images, env.clone()).await?;
     let network = Network::open(network::Config {
         run_dir: config.run_dir.join("network"),

@@ -163,6 +163,10 @@ impl Built {
         Digest::of(&self.manifest)
     }
 
+    pub fn layer_digest(&self) -> Digest {
+        Digest::of(&self.layer)
+    }
+
     /// An OCI image layout as one tar archive; `name` goes into the annotation that gives the image its tag.
     pub fn archive(&self, name: &str) -> Vec<u8> {
         let mut entry = descriptor(MANIFEST_TYPE, &self.manifest);

@@ -8,6 +8,7 @@ pub mod faulty_disk;
 pub mod fuzz;
 pub mod image;
 pub mod kubectl;
+pub mod peer;
 pub mod registry;
 pub mod store_conformance;
 pub mod store_model;

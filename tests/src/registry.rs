@@ -1,29 +1,44 @@
 //! A real registry: Debian's docker-registry on a loopback port of its own.
 
-use std::path::Path;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use gantry_runtime::image::Digest;
 
 const PROGRAM: &str = "/usr/bin/docker-registry";
 
 /// Ends with its owner.
 pub struct Registry {
     child: Child,
+    storage: PathBuf,
+    host: String,
     port: u16,
 }
 
 impl Registry {
     /// Starts one over `folder` and waits until it answers; none where the program is not installed.
     pub async fn start(folder: &Path, auth: &str) -> Option<Registry> {
+        Registry::serve(folder, Ipv4Addr::LOCALHOST, "", auth).await
+    }
+
+    /// The same over TLS, on another address: over loopback nobody asks for it.
+    pub async fn start_tls(folder: &Path, address: Ipv4Addr, certificate: &Path, key: &Path) -> Option<Registry> {
+        let tls = format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
+        Registry::serve(folder, address, &tls, "").await
+    }
+
+    async fn serve(folder: &Path, address: Ipv4Addr, tls: &str, auth: &str) -> Option<Registry> {
         if !Path::new(PROGRAM).exists() {
             println!("skipped: {PROGRAM} is not installed");
             return None;
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port();
         let storage = folder.join("storage");
         std::fs::create_dir_all(&storage).unwrap();
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n{auth}",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}:{port}\"{tls}}}\n{auth}",
             storage.display()
         );
         let path = folder.join("config.yml");
@@ -31,9 +46,10 @@ impl Registry {
         let child =
             Command::new(PROGRAM).arg("serve").arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // From here on, whatever happens, the program is ended and waited for.
-        let registry = Registry { child, port };
+        let host = if address.is_loopback() { "localhost".to_owned() } else { address.to_string() };
+        let registry = Registry { child, storage, host, port };
         for _ in 0..200 {
-            if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            if tokio::net::TcpStream::connect((address, port)).await.is_ok() {
                 return Some(registry);
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
@@ -41,8 +57,18 @@ impl Registry {
         panic!("the registry does not answer on port {port}");
     }
 
+    /// Flips one bit of a blob where the registry keeps it: it goes on serving what the manifest does not promise.
+    pub fn tamper(&self, blob: &Digest) {
+        let hex = blob.hex();
+        let path = self.storage.join(format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+
     pub fn name(&self, rest: &str) -> String {
-        format!("localhost:{}/{rest}", self.port)
+        format!("{}:{}/{rest}", self.host, self.port)
     }
 }
 

@@ -1,8 +1,10 @@
 //! The whole house as its user meets it: real containers, real packets, the stock kubectl in an old and a new version.
 
+use std::path::Path;
 use std::time::Duration;
 
 use gantry_tests::cluster::{Cluster, IMAGE, NODE, NODE_IP, with};
+use gantry_tests::image::Build;
 use gantry_tests::kubectl::Kubectl;
 use gantry_tests::registry::Registry;
 
@@ -309,6 +311,13 @@ fn a_pod_that_cannot_run_says_why() {
         let digest = format!("{}@sha256:{}", registry.name("demo"), "0".repeat(64));
         cluster.apply(&with_image("wrong-digest", &digest)).await;
         assert!(waits(&cluster, "wrong-digest", "ErrImagePull").await.contains("unknown"));
+
+        let built = Build::busybox(Path::new("/bin/busybox")).unwrap().build();
+        built.push(&registry.name("tampered:1")).await.unwrap();
+        registry.tamper(&built.layer_digest());
+        cluster.apply(&with_image("tampered", &registry.name("tampered:1"))).await;
+        let words = waits(&cluster, "tampered", "ErrImagePull").await;
+        assert!(words.contains("tampered:1") && words.contains(built.layer_digest().hex()), "{words}");
 
         cluster.apply(&with_image("no-name", "Not/A_Name:::")).await;
         assert!(waits(&cluster, "no-name", "InvalidImageName").await.contains("Not/A_Name"));

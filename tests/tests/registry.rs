@@ -1,12 +1,15 @@
 //! Images through a real registry.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
 use gantry_env::Env;
+use gantry_pki::{Authority, Profile};
 use gantry_runtime::image::{Auth, Config, Images};
 use gantry_tests::image::{Build, Built};
 use gantry_tests::registry::Registry;
+use nix::sched::{CloneFlags, unshare};
 
 const BUSYBOX: &str = "/bin/busybox";
 /// bcrypt of `secret`.
@@ -66,6 +69,47 @@ async fn credentials_open_a_real_registry() {
     }
     let pulled = images.pull(&registry.name("private:1"), &with("secret"), None).await.unwrap();
     assert_eq!(pulled.id(), &built.id());
+}
+
+/// Loopback is plain text by custom, so the registry gets an address of its own, in a network namespace of its own.
+#[test]
+fn tls_needs_a_certificate_that_is_trusted() {
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: not root");
+    }
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    for arguments in [&["link", "set", "lo", "up"][..], &["addr", "add", &format!("{ADDRESS}/32"), "dev", "lo"]] {
+        assert!(Command::new("ip").args(arguments).status().unwrap().success());
+    }
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let built = busybox();
+        match Registry::start(folder.path(), "").await {
+            Some(plain) => built.push(&plain.name("demo:1")).await.unwrap(),
+            None => return,
+        }
+        let authority = Authority::create("registries", &Env::system()).unwrap();
+        let serving = authority.issue(&Profile::server("registry", [ADDRESS.to_string()]), &Env::system()).unwrap();
+        std::fs::write(path("ca.pem"), authority.certificate_pem()).unwrap();
+        std::fs::write(path("cert.pem"), serving.certificate_pem).unwrap();
+        std::fs::write(path("key.pem"), serving.key_pem).unwrap();
+        let tls = Registry::start_tls(folder.path(), ADDRESS, &path("cert.pem"), &path("key.pem")).await.unwrap();
+        let pull = async |state: &str, config: &dyn Fn(&mut Config)| {
+            let mut settings = Config::below(&path(state));
+            config(&mut settings);
+            let images = Images::open(settings, Env::system()).await.unwrap();
+            images.pull(&tls.name("demo:1"), &Auth::Anonymous, None).await
+        };
+
+        let error = pull("strange", &|_| ()).await.unwrap_err().status();
+        assert!(error.message().contains("UnknownIssuer"), "{error}");
+        let pulled = pull("trusted", &|config| config.ca_files = vec![path("ca.pem")]).await.unwrap();
+        assert_eq!(pulled.id(), &built.id());
+        let error = pull("missing", &|config| config.ca_files = vec![path("nowhere.pem")]).await.unwrap_err().status();
+        assert!(error.message().contains("nowhere.pem"), "{error}");
+    });
 }
 
 #[tokio::test]

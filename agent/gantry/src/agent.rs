@@ -7,7 +7,6 @@ use gantry_control::bootstrap::credentials::node_files;
 use gantry_control::bootstrap::{NodeCredentials, node_credentials};
 use gantry_env::Env;
 use gantry_pki::{Authority, Credential, Reloading, files, tls};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{AgentArgs, ControlWhat};
@@ -53,9 +52,7 @@ async fn connect(path: &Path, manager: &str) -> Result<Client, Failure> {
     if !path.exists() {
         return Err(CredentialsError::Missing(path.to_owned()).into());
     }
-    let config =
-        kube::Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await?;
-    Ok(Client::new(kube::Client::try_from(config)?, manager))
+    Ok(Client::connect(path, manager).await?)
 }
 
 fn serving(folder: &Path, node: &str, env: &Env) -> Result<rustls::ServerConfig, Failure> {

@@ -142,7 +142,19 @@ pub struct NodeArgs {
     #[arg(long, default_value = "10.96.0.10", value_name = "IP")]
     pub cluster_dns: IpAddr,
     #[command(flatten)]
+    pub registries: RegistryArgs,
+    #[command(flatten)]
     pub cgroup: CgroupArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RegistryArgs {
+    /// Registry to speak plain HTTP with (can be repeated; loopback ones always are)
+    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]")]
+    pub insecure: Vec<String>,
+    /// PEM file of certificates to trust registries by, besides the system's (can be repeated)
+    #[arg(long = "registry-ca", value_name = "FILE")]
+    pub ca_files: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -171,6 +183,8 @@ pub struct RuntimeArgs {
     /// Range of pod addresses of the whole cluster
     #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
     pub cluster_cidr: IpNet,
+    #[command(flatten)]
+    pub registries: RegistryArgs,
     #[command(flatten)]
     pub cgroup: CgroupArgs,
 }

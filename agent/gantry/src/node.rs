@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::Failure;
-use crate::cli::{CgroupArgs, CgroupPolicy, ClusterArgs, NodeArgs};
+use crate::cli::{CgroupArgs, CgroupPolicy, ClusterArgs, NodeArgs, RegistryArgs};
 use crate::control::v4;
 use crate::paths::Paths;
 
@@ -53,6 +53,13 @@ pub struct Node {
 impl NodeArgs {
     pub fn requires_v2(&self) -> bool {
         self.cgroups == CgroupPolicy::RequireV2
+    }
+}
+
+impl RegistryArgs {
+    pub fn give(&self, config: &mut gantry_runtime::Config) {
+        config.insecure_registries.clone_from(&self.insecure);
+        config.registry_ca_files.clone_from(&self.ca_files);
     }
 }
 
@@ -110,7 +117,9 @@ impl Node {
         env: &Env,
     ) -> Result<Node, Failure> {
         let (services, pods) = (v4("--service-cidr", cluster.service_cidr)?, v4("--pod-cidr", cluster.pod_cidr)?);
-        let runtime = Runtime::start(runtime_config(paths, pods, &args.cgroup)?, env.clone()).await?;
+        let mut config = runtime_config(paths, pods, &args.cgroup)?;
+        args.registries.give(&mut config);
+        let runtime = Runtime::start(config, env.clone()).await?;
         let (dns, domain) = (args.cluster_dns, &cluster.cluster_domain);
         let proxy = proxy_config(&wires.name, services, pods, dns, domain)?;
         let mut config = gantry_agent::Config::new(wires.name.clone(), wires.ip, runtime.channel());

@@ -5,7 +5,6 @@ use std::path::Path;
 use gantry_client::Client;
 use gantry_kube::{Object, Ref, resource};
 use jiff::Timestamp;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
 use crate::Failure;
@@ -26,9 +25,7 @@ enum TraceError {
 }
 
 pub async fn pod(kubeconfig: &Path, namespace: &str, name: &str) -> Result<(), Failure> {
-    let config = Kubeconfig::read_from(kubeconfig)?;
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    let client = Client::new(kube::Client::try_from(config)?, "gantry-trace");
+    let client = Client::connect(kubeconfig, "gantry-trace").await?;
     let at = Ref::new(namespace, name);
     let object = client.get(&resource::POD, &at).await?;
     let path = format!("/debug/gantry/trace/{}", object.uid());

@@ -61,10 +61,14 @@ fn address(action: &Value, target: &Target<'_>) -> Result<(String, u16), String>
 async fn tcp(action: &Value, target: &Target<'_>) -> Result<(TcpStream, String), String> {
     let (host, port) = address(action, target)?;
     let shown = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    match TcpStream::connect((host.as_str(), port)).await {
+    match connect(&host, port).await {
         Ok(stream) => Ok((stream, shown)),
         Err(error) => Err(format!("dial tcp {shown}: connect: {}", errno_words(&error))),
     }
+}
+
+async fn connect(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    TcpStream::connect(&*gantry_env::resolve(host, port).await?).await
 }
 
 /// `connection refused`, without the number that Rust puts behind it.

@@ -8,12 +8,14 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod connect;
 mod error;
 mod informer;
 mod queue;
 mod watch;
 
 pub use client::{Client, DeleteOptions, List, Patch, Query};
+pub use connect::ConnectError;
 pub use error::ClientError;
 pub use informer::{Change, Informer, Scope, Subscription};
 pub use queue::{WorkQueue, run_workers};

@@ -1,4 +1,4 @@
-//! The one clock and the one die. Wall time and chance reach every crate through [`Env`], so that a test can replay a
+//! What a process takes from its surroundings: the one clock, the one die, the addresses behind names. Wall time and chance reach every crate through [`Env`], so that a test can replay a
 //! run: tokio's paused timers drive the clock, a seed drives the dice. Waiting itself is always tokio's.
 
 #![forbid(unsafe_code)]
@@ -6,11 +6,13 @@
 mod backoff;
 mod chain;
 mod clock;
+mod names;
 mod rng;
 
 pub use backoff::Backoff;
 pub use chain::chain;
 pub use clock::{Clock, format_micros, format_seconds};
+pub use names::resolve;
 pub use rng::Rng;
 
 /// Wall time and chance, passed down from `main` (or from a test).

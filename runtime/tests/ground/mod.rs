@@ -143,8 +143,8 @@ pub fn config(dir: &Path, tag: &str) -> Config {
         cgroup_parent: format!("/gantry-test-{tag}"),
         supervisor_cgroup: format!("/gantry-test-supervisors-{tag}"),
         network: NetworkConfig { pod_cidr: Some("10.250.0.0/24".parse().unwrap()), ..Config::default().network },
-        insecure_registries: Vec::new(),
         seccomp_dir: dir.join("seccomp"),
+        ..Config::default()
     }
 }
 

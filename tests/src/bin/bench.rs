@@ -1,18 +1,23 @@
 //! `bench`: the figures of a running cluster, printed. See tests/bench/README.md for what each says and leaves out.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use gantry_client::{Client, DeleteOptions, Query, WatchEvent};
 use gantry_kube::{Object, Ref, resource};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use gantry_tests::peer;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 const NAMESPACE: &str = "bench";
+/// How often a peer is run; its best counts.
+const PEER_ROUNDS: usize = 20;
+/// What the API server of the peer would store for such a ConfigMap.
+const PEER_VALUE_BYTES: usize = 500;
+const MANAGER: &str = "bench";
 const PROXY_PORT: u16 = 8080;
 
 #[derive(Parser)]
@@ -40,6 +45,9 @@ enum What {
         clients: usize,
         #[arg(long, default_value_t = 10_000)]
         count: usize,
+        /// Where the peer's files are made: on the disk that the cluster's store is on
+        #[arg(long, default_value = "/var/lib")]
+        peer_folder: PathBuf,
     },
     /// How soon a new service answers
     Service {
@@ -55,7 +63,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let cli = Cli::parse();
-    let client = connect(&cli.kubeconfig).await?;
+    let client = Client::connect(&cli.kubeconfig, MANAGER).await?;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     match client.create(&resource::NAMESPACE, &object(namespace)).await {
         Err(error) if !error.is_already_exists() => return Err(error.into()),
@@ -70,7 +78,7 @@ async fn main() -> Result<(), Failure> {
     .await;
     let done = match cli.what {
         What::Pods { image, in_a_row, burst } => pods(&client, &image, in_a_row, burst).await,
-        What::Creates { clients, count } => creates(&cli.kubeconfig, clients, count).await,
+        What::Creates { clients, count, peer_folder } => creates(&cli.kubeconfig, clients, count, &peer_folder).await,
         What::Service { image, count } => service(&client, &image, count).await,
     };
     client.delete(&resource::NAMESPACE, &Ref::cluster(NAMESPACE), &DeleteOptions::default()).await?;
@@ -80,12 +88,6 @@ async fn main() -> Result<(), Failure> {
     })
     .await;
     done
-}
-
-async fn connect(kubeconfig: &std::path::Path) -> Result<Client, Failure> {
-    let config = Kubeconfig::read_from(kubeconfig)?;
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    Ok(Client::new(kube::Client::try_from(config)?, "bench"))
 }
 
 fn object(value: Value) -> Object {
@@ -160,10 +162,12 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
     sorted.get(((last as f64) * share).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
-fn line(what: &str, mut values: Vec<f64>, unit: &str) {
+/// Prints how the values are distributed; their median.
+fn line(what: &str, mut values: Vec<f64>, unit: &str) -> f64 {
     values.sort_by(f64::total_cmp);
     let (p50, p99, max) = (percentile(&values, 0.5), percentile(&values, 0.99), percentile(&values, 1.0));
     println!("{what:<44} p50 {p50:>8.1} {unit}   p99 {p99:>8.1} {unit}   max {max:>8.1} {unit}   (n={})", values.len());
+    p50
 }
 
 async fn pods(client: &Client, image: &str, in_a_row: usize, burst: usize) -> Result<(), Failure> {
@@ -177,8 +181,16 @@ async fn pods(client: &Client, image: &str, in_a_row: usize, burst: usize) -> Re
         took.extend(start(client, vec![probe(&format!("row-{n}"), image, &sleep)]).await?);
     }
     let spent = (cpu_millis() - cpu) / in_a_row.max(1) as f64;
-    line("pod POST to Running, one after the other", took, "ms");
+    let p50 = line("pod POST to Running, one after the other", took, "ms");
     println!("{:<44} {spent:>12.1} ms", "CPU per pod (gantry and supervisors)");
+    match peer::crun_run(PEER_ROUNDS) {
+        Some(crun) => {
+            println!("{:<44} {:>12.1} ms", "peer: crun run of true, the best", crun.wall);
+            println!("{:<44} {:>12.1} ms", "peer: CPU of crun and that container", crun.cpu);
+            println!("{:<44} {:>12.1} x crun, CPU {:.1} x crun", "a whole pod is", p50 / crun.wall, spent / crun.cpu);
+        }
+        None => println!("peer: crun is not installed, or the host refuses it"),
+    }
     println!("{:<44} {:>12.1} ms", "delete of those, to the last gone", remove(client).await?.as_secs_f64() * 1000.0);
     let cpu = cpu_millis();
     let took = start(client, (0..burst).map(|n| probe(&format!("burst-{n}"), image, &sleep)).collect()).await?;
@@ -190,9 +202,9 @@ async fn pods(client: &Client, image: &str, in_a_row: usize, burst: usize) -> Re
     Ok(())
 }
 
-async fn creates(kubeconfig: &std::path::Path, clients: usize, count: usize) -> Result<(), Failure> {
+async fn creates(kubeconfig: &Path, clients: usize, count: usize, peer_folder: &Path) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
-    let connections = futures::future::try_join_all((0..clients).map(|_| connect(kubeconfig))).await?;
+    let connections = futures::future::try_join_all((0..clients).map(|_| Client::connect(kubeconfig, MANAGER))).await?;
     let (start, cpu) = (Instant::now(), cpu_millis());
     for (n, client) in connections.into_iter().enumerate() {
         tasks.spawn(async move {
@@ -217,6 +229,13 @@ async fn creates(kubeconfig: &std::path::Path, clients: usize, count: usize) -> 
     println!("{:<44} {rate:>12.0} /s", format!("ConfigMap creates, {clients} clients over TLS"));
     println!("{:<44} {:>12.2} ms", "server CPU per create", (cpu_millis() - cpu) / took.len().max(1) as f64);
     line("latency of a create", took, "ms");
+    match peer::etcd_puts(peer_folder, clients, count, PEER_VALUE_BYTES).await? {
+        Some(puts) => {
+            println!("{:<44} {puts:>12.0} /s", format!("peer: etcd alone, puts by {clients} clients, no TLS"));
+            println!("{:<44} {:>12.2} x etcd's puts", "creates through our API are", rate / puts);
+        }
+        None => println!("peer: etcd is not installed"),
+    }
     Ok(())
 }
 

@@ -74,9 +74,9 @@ impl Connector {
         let port = uri.port_u16().unwrap_or(if plain { 80 } else { 443 });
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let connecting = async {
-            let tcp = TcpStream::connect((bare.as_str(), port))
-                .await
-                .map_err(|source| ConnectError::Tcp { host: format!("{host}:{port}"), source })?;
+            let failed = |source| ConnectError::Tcp { host: format!("{host}:{port}"), source };
+            let addresses = gantry_env::resolve(&host, port).await.map_err(failed)?;
+            let tcp = TcpStream::connect(&*addresses).await.map_err(failed)?;
             let _ = tcp.set_nodelay(true);
             if plain {
                 return Ok(TokioIo::new(Stream::Plain(tcp)));
