@@ -113,8 +113,8 @@ pub struct Change {
     pub revision: Revision,
     /// Absent: the key was deleted.
     pub value: Option<Bytes>,
-    /// What stood there before; absent: nothing did.
-    pub previous: Option<Versioned>,
+    /// The revision of what stood there before; absent: nothing did.
+    pub previous: Option<Revision>,
 }
 
 /// What a watch delivers at a time: changes in the order of their revisions, complete up to and including `revision`.

@@ -274,8 +274,14 @@ impl Conformance {
         Ok(())
     }
 
-    /// Watches end with their store.
-    pub fn forget_watches(&mut self) {
+    /// Watches end with their store. How far it is compacted it may have forgotten, where all that was before is still
+    /// there, as [`Conformance::compare_whole`] then sees.
+    pub async fn restarted(&mut self, store: &dyn Store) {
         self.held.clear();
+        let oldest = match store.watch("", 0).await {
+            Err(StoreError::Compacted { oldest, .. }) => oldest,
+            _ => 0,
+        };
+        self.model.compacted = self.model.compacted.min(oldest);
     }
 }

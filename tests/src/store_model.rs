@@ -72,7 +72,7 @@ impl Model {
                 Op::Put { value, .. } | Op::Renew { value, .. } => Some(value.clone()),
                 Op::Delete { .. } => None,
             };
-            let (key, previous) = (op.key().clone(), self.at(op.key(), self.current));
+            let (key, previous) = (op.key().clone(), self.at(op.key(), self.current).map(|found| found.revision));
             self.versions.entry(key.clone()).or_default().push((revision, value.clone()));
             self.changes.push(Change { key, revision, value, previous });
         }

@@ -44,7 +44,7 @@ impl Rig {
         match step {
             Step::Reopen => {
                 self.disk.disarm();
-                self.restart();
+                self.restart().await;
                 self.both.compare_whole(self.store()).await?;
             }
             Step::Fail(operations) => self.disk.arm(*operations, Fault::Once),
@@ -76,21 +76,21 @@ impl Rig {
     /// A write failed: with the power on, it never was; with the power off, it was or it was not, but not by half.
     async fn failed(&mut self, after: gantry_tests::store_model::Model) -> TestCaseResult {
         if self.disk.is_dead() {
-            self.both.forget_watches();
             self.store = None;
             self.disk.reboot(self.seed);
             self.store = Some(open(&self.disk));
             if self.store().current().await.unwrap() == after.current {
                 self.both.model = after;
             }
+            self.both.restarted(self.store.as_ref().unwrap()).await;
         }
         self.both.compare_whole(self.store()).await
     }
 
-    fn restart(&mut self) {
-        self.both.forget_watches();
+    async fn restart(&mut self) {
         self.store = None;
         self.store = Some(open(&self.disk));
+        self.both.restarted(self.store.as_ref().unwrap()).await;
     }
 }
 
@@ -118,7 +118,7 @@ proptest! {
                 rig.take(step).await?;
             }
             rig.disk.disarm();
-            rig.restart();
+            rig.restart().await;
             rig.both.compare_whole(rig.store()).await
         })?;
     }

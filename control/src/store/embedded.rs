@@ -20,11 +20,12 @@ mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::{mpsc, oneshot, watch};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
 
 pub use disk::{Disk, FileDisk, MemoryDisk};
 
@@ -61,21 +62,19 @@ enum Writer {
 impl Embedded {
     /// Opens the log, verifying all of it; blocks while it does.
     pub fn open(disk: Arc<dyn Disk>, commits: Commits) -> Result<Embedded, StoreError> {
-        let shared = Shared {
-            disk,
-            index: RwLock::default(),
-            log: RwLock::default(),
-            recent: RwLock::default(),
-            committed: watch::Sender::new(None),
-        };
-        let (engine, shared) = Engine::start(shared)?;
+        let (engine, shared) = Engine::start(Shared::new(disk))?;
         let writer = match commits {
             Commits::Inline => Writer::Inline(Mutex::new(engine)),
             Commits::Grouped => {
                 let (queue, requests) = mpsc::channel(QUEUE_MAX_REQUESTS);
                 let thread = std::thread::Builder::new().name("store".to_owned());
+                let alarm = Alarm(shared.clone());
+                let work = move || {
+                    let _alarm = alarm;
+                    engine.serve(requests);
+                };
                 let thread = thread
-                    .spawn(move || engine.serve(requests))
+                    .spawn(work)
                     .map_err(|error| StoreError::Io { doing: "start its writer", source: Arc::new(error) })?;
                 Writer::Grouped { queue: Some(queue), thread: Some(thread) }
             }
@@ -103,8 +102,9 @@ impl Embedded {
             Writer::Grouped { queue, .. } => {
                 let (reply, answer) = oneshot::channel();
                 let queue = queue.as_ref().ok_or(StoreError::Closed)?;
-                queue.send(request(reply)).await.map_err(|_| StoreError::Closed)?;
-                answer.await.map_err(|_| StoreError::Closed)?
+                // As long as this store lives, only a panic ends its writer.
+                queue.send(request(reply)).await.map_err(|_| StoreError::WriterPanicked)?;
+                answer.await.map_err(|_| StoreError::WriterPanicked)?
             }
         }
     }
@@ -127,6 +127,19 @@ impl Embedded {
             if let Err(error) = self.persist_heartbeats().await {
                 tracing::warn!(error = gantry_env::chain(&error), "heartbeats could not be persisted");
             }
+        }
+    }
+}
+
+/// Tells readers and watches of a writer that ends by a panic: they would take a store for well that nobody writes.
+struct Alarm(Arc<Shared>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the store's writer has panicked");
+            self.0.writer_panicked.store(true, Ordering::Release);
+            self.0.committed.send_replace(None);
         }
     }
 }
@@ -191,6 +204,6 @@ impl Store for Embedded {
     }
 
     fn current(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        Box::pin(async move { Ok(self.shared.index.read().current) })
+        Box::pin(async move { self.shared.current() })
     }
 }

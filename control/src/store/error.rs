@@ -46,6 +46,8 @@ pub enum StoreError {
     Broken,
     #[error("the store is closed")]
     Closed,
+    #[error("the store's writer has panicked: no write is possible before a restart")]
+    WriterPanicked,
 }
 
 impl StoreError {
@@ -62,7 +64,8 @@ impl StoreError {
             | StoreError::Damaged { .. }
             | StoreError::FileDamaged { .. }
             | StoreError::InUse { .. }
-            | StoreError::Closed => false,
+            | StoreError::Closed
+            | StoreError::WriterPanicked => false,
         }
     }
 }

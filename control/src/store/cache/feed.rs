@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_env::chain;
-use gantry_kube::resource::LEASE;
+use gantry_kube::resource::{self, LEASE};
 
 use super::{Inner, Stored};
 use crate::store::{Batch, Revision, StoreError, Watch, kinds};
@@ -23,8 +23,10 @@ pub(super) async fn load(inner: &Inner) -> Result<Box<dyn Watch>, StoreError> {
         Err(error) => return Err(error),
     };
     let mut found = read_all(inner, oldest).await?;
+    // Of a kind that holds nothing it is known, too, what became of it since: a watch of it goes on.
     let known: Vec<String> = inner.kinds.read().keys().cloned().collect();
-    for kind in known {
+    let served = resource::ALL.iter().filter(|resource| !resource.virtual_only).map(|resource| kinds::prefix(resource));
+    for kind in known.into_iter().chain(served) {
         found.entry(kind).or_default();
     }
     for (kind, items) in found {

@@ -211,6 +211,7 @@ async fn a_start_reads_what_is_stored() {
     let mut resumed = cache.watch(&NODE, None, 1).unwrap();
     assert_eq!(resumed.next().await.unwrap().revision, 2, "a watch goes on through a restart");
     assert!(cache.watch(&NODE, None, 2).is_ok());
+    assert!(cache.watch(&SERVICE, None, 1).is_ok(), "nor does it matter that a kind holds nothing");
     assert_eq!(cache.watch(&LEASE, None, 1).err(), Some(Gone { asked: 1, oldest: 2 }));
     cache.store().compact(2).await.unwrap();
     let later = Cache::start(cache.store().clone()).await.unwrap();

@@ -104,13 +104,15 @@ pub fn store_status(error: &StoreError) -> Status {
     match error {
         StoreError::NoSpace => Status::new(507, "InsufficientStorage", text),
         StoreError::ValueTooLarge { .. } => Status::new(413, "RequestEntityTooLarge", text),
-        StoreError::Compacted { asked, oldest } => {
-            Status::gone(format!("The provided continue parameter is too old: {asked} ({oldest})"))
-        }
+        StoreError::Compacted { asked, oldest } => Status::gone(format!(
+            "resource version {asked} is too old: what was before {oldest} is forgotten, list without a resourceVersion"
+        )),
         StoreError::Future { asked, current } => {
             Status::timeout(format!("Too large resource version: {asked}, current: {current}"))
         }
-        StoreError::Io { .. } | StoreError::Broken | StoreError::Closed => Status::unavailable(text),
+        StoreError::Io { .. } | StoreError::Broken | StoreError::Closed | StoreError::WriterPanicked => {
+            Status::unavailable(text)
+        }
         StoreError::Conflict(_)
         | StoreError::OpCount { .. }
         | StoreError::KindTwice { .. }

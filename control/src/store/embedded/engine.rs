@@ -38,6 +38,9 @@ pub struct Engine {
     shared: Arc<Shared>,
     /// Heartbeats may use revisions up to here.
     reserved: Revision,
+    /// How far the log says that it is compacted. The index may be further: as long as nothing was taken out of the log,
+    /// that is told with the next commit.
+    compacted: Revision,
 }
 
 impl Engine {
@@ -66,7 +69,8 @@ impl Engine {
         *shared.recent.write() = Recent::new(current);
         shared.committed.send_replace(Some(current));
         let shared = Arc::new(shared);
-        Ok((Engine { shared: shared.clone(), reserved: numbers.reserved }, shared))
+        let engine = Engine { shared: shared.clone(), reserved: numbers.reserved, compacted: numbers.compacted };
+        Ok((engine, shared))
     }
 
     /// Serves until the queue is closed.
@@ -119,39 +123,38 @@ impl Engine {
     pub fn write(&mut self, group: &[Write]) -> Vec<Result<Revision, StoreError>> {
         let answers = self.ensure_open().and_then(|()| self.write_group(group));
         answers.unwrap_or_else(|error| {
-            if !matches!(error, StoreError::Damaged { .. }) {
-                self.recover(&error);
-            }
+            self.recover(&error);
             vec![Err(error); group.len()]
         })
     }
 
     fn write_group(&mut self, group: &[Write]) -> Result<Vec<Result<Revision, StoreError>>, StoreError> {
         let Plan { changes, outcomes } = plan(group.iter(), &self.shared.index.read());
-        let (answers, published) = {
+        let answers = {
             let log = self.shared.log.read();
             let log = log.as_ref().ok_or(StoreError::Broken)?;
             let mut past = Past { shared: &self.shared, log, reader: None };
-            let previous: Vec<_> = changes.iter().map(|change| past.read(&change.key, &change.previous)).collect();
-            let previous = previous.into_iter().collect::<Result<Vec<_>, _>>()?;
-            let answers = outcomes.into_iter().map(|outcome| past.answer(outcome)).collect::<Result<Vec<_>, _>>()?;
+            let answers = outcomes.into_iter().map(|outcome| past.answer(outcome)).collect();
             let beats = changes.iter().rev().find(|change| change.heartbeat).map(|change| change.place.revision);
             let reserved = beats.filter(|newest| *newest > self.reserved).map(|newest| newest + RESERVED_REVISIONS);
             let records = changes.iter().filter(|change| !change.heartbeat);
             let records = records.map(|change| (change.place, &change.key, change.value.as_ref())).collect();
-            let commit = Commit { records, reserved, ..Commit::default() };
+            let mut commit = Commit { records, reserved, ..Commit::default() };
             if !commit.is_empty() {
+                let compacted = self.shared.index.read().compacted;
+                commit.compacted = (compacted > self.compacted).then_some(compacted);
                 log.commit(&commit)?;
+                self.compacted = compacted;
             }
             self.reserved = reserved.unwrap_or(self.reserved);
-            (answers, previous)
+            answers
         };
-        self.publish(changes, published);
+        self.publish(changes);
         Ok(answers)
     }
 
     /// Shows what is durable now: to reads, then to watches.
-    fn publish(&self, changes: Vec<Planned>, previous: Vec<Option<Versioned>>) {
+    fn publish(&self, changes: Vec<Planned>) {
         let Some(current) = changes.last().map(|change| change.place.revision) else { return };
         let mut index = self.shared.index.write();
         for change in &changes {
@@ -163,34 +166,34 @@ impl Engine {
         }
         index.current = current;
         drop(index);
-        let shown = changes.into_iter().zip(previous).map(|(change, previous)| Change {
+        let shown = changes.into_iter().map(|change| Change {
             revision: change.place.revision,
             key: change.key,
             value: change.value,
-            previous,
+            previous: change.previous.map(|standing| standing.revision()),
         });
         self.shared.recent.write().push(shown.collect(), current);
         self.shared.committed.send_replace(Some(current));
     }
 
-    /// Refuses reads from before `revision`, then removes what only they could see; one commit a call.
+    /// Refuses reads from before `revision`, then removes what only they could see; one commit a call, and none where
+    /// nobody else could have seen anything.
     pub fn compact(&mut self, revision: Revision) -> Result<bool, StoreError> {
         self.ensure_open()?;
-        let (done, places) = {
+        let (compacted, places) = {
             let mut index = self.shared.index.write();
             if revision > index.current {
                 return Err(StoreError::Future { asked: revision, current: index.current });
             }
-            let done = revision <= index.compacted;
             index.compacted = index.compacted.max(revision);
-            (done, index.superseded(index.compacted, COMPACT_MAX_RECORDS))
+            (index.compacted, index.superseded(index.compacted, COMPACT_MAX_RECORDS))
         };
-        if done && places.is_empty() {
+        if places.is_empty() {
             return Ok(false);
         }
-        let compacted = Some(self.shared.index.read().compacted);
         let remove = places.iter().map(|(_, place)| *place).collect();
-        self.commit(&Commit { remove, compacted, ..Commit::default() })?;
+        self.commit(&Commit { remove, compacted: Some(compacted), ..Commit::default() })?;
+        self.compacted = compacted;
         self.shared.index.write().forget(&places);
         Ok(places.len() >= COMPACT_MAX_RECORDS)
     }
@@ -222,6 +225,7 @@ impl Engine {
         let mut index = self.shared.index.write();
         (index.current, index.compacted) = (revision, revision);
         drop(index);
+        self.compacted = revision;
         *self.shared.recent.write() = Recent::new(revision);
         self.shared.committed.send_replace(Some(revision));
         Ok(())
@@ -305,13 +309,14 @@ impl Past<'_> {
         Ok(Some(Versioned { value: reader.value(version.place, key)?, revision: version.revision() }))
     }
 
-    fn answer(&mut self, outcome: Outcome) -> Result<Result<Revision, StoreError>, StoreError> {
-        Ok(match outcome {
+    /// What a write is told. Who collides with a record that cannot be read hears that; the rest of the group does not.
+    fn answer(&mut self, outcome: Outcome) -> Result<Revision, StoreError> {
+        match outcome {
             Outcome::Done(revision) => Ok(revision),
             Outcome::Conflict { key, current } => {
                 let current = self.read(&key, &current)?;
                 Err(StoreError::Conflict(Box::new(Conflict { key, current })))
             }
-        })
+        }
     }
 }

@@ -35,7 +35,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    fn revision(&self) -> Revision {
+    pub fn revision(&self) -> Revision {
         match self {
             Standing::Indexed(version) => version.revision(),
             Standing::InGroup { revision, .. } => *revision,

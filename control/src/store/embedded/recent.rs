@@ -19,8 +19,7 @@ pub struct Recent {
 }
 
 fn bytes(change: &Change) -> usize {
-    let previous = change.previous.as_ref().map_or(0, |previous| previous.value.len());
-    change.value.as_ref().map_or(0, bytes::Bytes::len) + previous
+    change.value.as_ref().map_or(0, bytes::Bytes::len)
 }
 
 impl Recent {

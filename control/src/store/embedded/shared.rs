@@ -1,6 +1,7 @@
 //! What the writer and the readers share, and how the readers read it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -23,9 +24,21 @@ pub struct Shared {
     pub recent: RwLock<Recent>,
     /// The newest durable revision; nothing once the store is closed.
     pub committed: watch::Sender<Option<Revision>>,
+    pub writer_panicked: AtomicBool,
 }
 
 impl Shared {
+    pub fn new(disk: Arc<dyn Disk>) -> Shared {
+        Shared {
+            disk,
+            index: RwLock::default(),
+            log: RwLock::default(),
+            recent: RwLock::default(),
+            committed: watch::Sender::new(None),
+            writer_panicked: AtomicBool::new(false),
+        }
+    }
+
     fn reader(&self) -> Result<Reader, StoreError> {
         self.log.read().as_ref().ok_or(StoreError::Broken)?.reader()
     }
@@ -37,6 +50,19 @@ impl Shared {
             _ => reader.value(version.place, key)?,
         };
         Ok(Versioned { value, revision: version.revision() })
+    }
+
+    /// Why nothing is written any more.
+    pub fn closed(&self) -> StoreError {
+        if self.writer_panicked.load(Ordering::Acquire) { StoreError::WriterPanicked } else { StoreError::Closed }
+    }
+
+    /// The newest revision, for as long as somebody writes: a store that cannot be written is not well.
+    pub fn current(&self) -> Result<Revision, StoreError> {
+        if self.committed.borrow().is_none() {
+            return Err(self.closed());
+        }
+        Ok(self.index.read().current)
     }
 
     pub fn get(&self, key: &Key, at: Option<Revision>) -> Result<Option<Versioned>, StoreError> {
@@ -89,10 +115,7 @@ impl Shared {
             reached = place.revision;
             if let Some(key) = Key::parse(record.key).filter(|key| key.as_str().starts_with(prefix)) {
                 let value = record.value.map(bytes::Bytes::copy_from_slice);
-                let previous = match index.before(&key, reached) {
-                    Some(version) => Some(self.value(&index, &reader, &key, version)?),
-                    None => None,
-                };
+                let previous = index.before(&key, reached).map(|version| version.revision());
                 bytes += value.as_ref().map_or(0, bytes::Bytes::len);
                 changes.push(Change { key, revision: reached, value, previous });
             }
@@ -103,16 +126,9 @@ impl Shared {
         }
         for (key, (place, value)) in index.heartbeats() {
             if place.revision > from && place.revision <= reached && key.as_str().starts_with(prefix) {
-                let previous = match index.before(key, place.revision) {
-                    Some(version) => Some(self.value(&index, &reader, key, version)?),
-                    None => None,
-                };
-                changes.push(Change {
-                    key: key.clone(),
-                    revision: place.revision,
-                    value: Some(value.clone()),
-                    previous,
-                });
+                let previous = index.before(key, place.revision).map(|version| version.revision());
+                let (key, value) = (key.clone(), Some(value.clone()));
+                changes.push(Change { key, revision: place.revision, value, previous });
             }
         }
         changes.sort_by_key(|change| change.revision);
@@ -141,7 +157,7 @@ impl Watch for Follow {
         Box::pin(async move {
             loop {
                 let committed = *self.committed.borrow_and_update();
-                if committed.ok_or(StoreError::Closed)? > self.from {
+                if committed.ok_or_else(|| self.shared.closed())? > self.from {
                     let batch = self.shared.after(&self.prefix, self.from)?;
                     self.from = batch.revision;
                     return Ok(batch);
