@@ -19,6 +19,9 @@ use crate::auth::{Identity, Lookup, escalation};
 /// Marks the shadow of a static pod that an agent runs on its own.
 pub(crate) const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
+/// Where the nodes' heartbeats are.
+pub(crate) const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
+
 /// The verb, as admission sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {

@@ -104,6 +104,7 @@ impl Control {
         let router = Router::new(server);
         let control = Control { router, credentials, cluster, address, store, env, stop, tasks };
         control.keep_store();
+        control.spawn(control.router.server().registry.clone().keep_addresses());
         let source: listener::TlsSource = Arc::new(move || tls.clone());
         control.tasks.spawn(listener::serve(listener, source, control.router.clone(), control.stop.child_token()));
         let seeder = Identity::new(bootstrap::credentials::ADMIN_USER, ["system:masters"]);
@@ -257,6 +258,7 @@ fn server(
         authorizer: Authorizer::new(lookup),
         kubelets: Kubelets::new(credentials.kubelet_client_config(env)?),
         metrics: Metrics::default(),
+        inflight: Arc::default(),
         health: Health::new(cache, stop.clone()),
         stop,
     })

@@ -10,6 +10,7 @@ pub mod body;
 pub mod discovery;
 pub mod health;
 mod impersonation;
+pub mod inflight;
 mod kubelet;
 pub mod listener;
 pub mod media;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use gantry_control::auth::Identity;
 use gantry_control::{Config, Control};
 use gantry_env::Env;
 use http::Request;
@@ -28,6 +29,7 @@ pub struct Answer {
     pub code: u16,
     pub body: Vec<u8>,
     pub warnings: Vec<String>,
+    pub headers: http::HeaderMap,
 }
 
 impl Answer {
@@ -118,8 +120,24 @@ impl Api {
     }
 
     pub async fn get_as(&self, path: &str, accept: &str) -> Answer {
-        let request = Request::get(path).header("accept", accept).body(Body::empty()).expect("a request");
-        answer(&self.client, request).await
+        self.get_with(path, &[("accept", accept)]).await
+    }
+
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = headers.iter().fold(Request::get(path), |request, (name, value)| request.header(*name, *value));
+        answer(&self.client, request.body(Body::empty()).expect("a request")).await
+    }
+
+    /// A request over the in-process wire, as somebody else than the administrator.
+    pub async fn get_by(&self, identity: Identity, path: &str) -> Answer {
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        answer(&self.control.client(identity), request).await
+    }
+
+    /// Forgets all history.
+    pub async fn compact(&self) {
+        let store = self.control.router().server().registry.cache().store();
+        store.compact(store.current().await.expect("a revision")).await.expect("a compaction");
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
@@ -177,5 +195,5 @@ async fn answer(client: &kube::Client, request: Request<Body>) -> Answer {
     let (parts, body) = response.into_parts();
     let warnings = parts.headers.get_all("warning").iter().filter_map(|w| w.to_str().ok().map(str::to_owned)).collect();
     let body = body.collect().await.expect("the whole answer").to_bytes().to_vec();
-    Answer { code: parts.status.as_u16(), body, warnings }
+    Answer { code: parts.status.as_u16(), body, warnings, headers: parts.headers }
 }

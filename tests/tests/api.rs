@@ -1,6 +1,7 @@
 //! The API as its users see it: the control service alone, in a folder of its own, on real TLS, driven by the stock
 //! kubectl and by raw HTTP. Every bad input that is the API's to refuse is here.
 
+use gantry_control::auth::Identity;
 use gantry_tests::api::Api;
 use serde_json::{Value, json};
 
@@ -122,6 +123,11 @@ async fn stale_writes_conflict_and_preconditions_hold() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_honoured_is_refused() {
     let api = Api::start().await;
+    // A restart knows no more than what is kept.
+    assert_eq!(api.post(CONFIG_MAPS, &config_map("x")).await.code, 201);
+    assert_eq!(api.delete(&format!("{CONFIG_MAPS}/x"), &json!({})).await.code, 200);
+    api.compact().await;
+    let api = api.restart().await;
     for (path, code, words) in [
         ("/api/v1/pods?shiny=1", 400, "shiny"),
         ("/api/v1/pods?fieldSelector=spec.shiny%3D1", 400, "field label not supported: spec.shiny"),
@@ -295,5 +301,215 @@ async fn a_scale_is_a_number() {
         json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r".repeat(70_000)}});
     let long = api.post("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", &role).await;
     assert_eq!(long.code, 422, "{}", long.text());
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_is_forgotten_can_go_on_with_what_is_there_now() {
+    let api = Api::start_without_loops().await;
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(api.post(CONFIG_MAPS, &config_map(name)).await.code, 201);
+    }
+    let first = api.get(&format!("{CONFIG_MAPS}?limit=2")).await.json();
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let revision = first["metadata"]["resourceVersion"].as_str().unwrap();
+    assert_eq!(api.delete(&format!("{CONFIG_MAPS}/c"), &json!({})).await.code, 200);
+    assert_eq!(api.post(CONFIG_MAPS, &config_map("e")).await.code, 201);
+    api.compact().await;
+    let expired = api.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
+    assert_eq!((expired.code, expired.json()["reason"].as_str()), (410, Some("Expired")), "{}", expired.text());
+    let status = expired.json();
+    let inconsistent = status["metadata"]["continue"].as_str().unwrap();
+    let rest = api.get(&format!("{CONFIG_MAPS}?limit=1&continue={inconsistent}")).await.json();
+    assert_eq!(
+        (rest["items"][0]["metadata"]["name"].as_str(), rest["items"].as_array().unwrap().len()),
+        (Some("d"), 1)
+    );
+    let token = rest["metadata"]["continue"].as_str().unwrap();
+    let last = api.get(&format!("{CONFIG_MAPS}?continue={token}")).await.json();
+    assert_eq!(last["items"][0]["metadata"]["name"], "e");
+    let exact = api.get(&format!("{CONFIG_MAPS}?resourceVersion={revision}&resourceVersionMatch=Exact")).await;
+    assert_eq!((exact.code, exact.json()["metadata"]["continue"].is_null()), (410, true), "{}", exact.text());
+    // A token belongs to its own list.
+    for other in ["/api/v1/namespaces/kube-system/configmaps", "/api/v1/namespaces/default/secrets"] {
+        assert_eq!(api.get(&format!("{other}?limit=2&continue={token}")).await.code, 400, "{other}");
+    }
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_of_a_kind_that_holds_nothing_goes_on_through_a_restart() {
+    let api = Api::start_without_loops().await;
+    let secrets = "/api/v1/secrets";
+    let revision = api.get(secrets).await.json()["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    assert_eq!(api.post(CONFIG_MAPS, &config_map("x")).await.code, 201);
+    let api = api.restart().await;
+    let watch = api.get(&format!("{secrets}?watch=1&resourceVersion={revision}&timeoutSeconds=1")).await;
+    assert_eq!((watch.code, watch.text().as_str()), (200, ""));
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_somebody_deletes_comes_back() {
+    let api = Api::start_without_loops().await;
+    let service = json!({"metadata": {"name": "a"}, "spec": {"ports": [{"port": 80}]}});
+    let made = api.post("/api/v1/namespaces/default/services", &service).await.json();
+    let address = format!("/apis/networking.k8s.io/v1/ipaddresses/{}", made["spec"]["clusterIP"].as_str().unwrap());
+    let before = api.get(&address).await.json();
+    let watch = format!(
+        "/apis/networking.k8s.io/v1/ipaddresses?watch=1&resourceVersion={}&timeoutSeconds=2",
+        before["metadata"]["resourceVersion"].as_str().unwrap()
+    );
+    assert_eq!(api.delete(&address, &json!({})).await.code, 200);
+    let seen = api.get(&watch).await.text();
+    let seen: Vec<Value> = seen.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(seen.iter().map(|event| event["type"].clone()).collect::<Vec<_>>(), ["DELETED", "ADDED"]);
+    assert_eq!(seen[1]["object"]["spec"], before["spec"]);
+    assert_ne!(seen[1]["object"]["metadata"]["uid"], before["metadata"]["uid"]);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_that_are_made_at_once_share_no_port() {
+    let api = std::sync::Arc::new(Api::start_without_loops().await);
+    let mut posts = tokio::task::JoinSet::new();
+    for i in 0..60 {
+        let api = api.clone();
+        posts.spawn(async move {
+            let ports = json!([{"port": 80, "name": "a"}, {"port": 81, "name": "b"}]);
+            let service = json!({"metadata": {"name": format!("s{i}")}, "spec": {"type": "NodePort", "ports": ports}});
+            api.post("/api/v1/namespaces/default/services", &service).await
+        });
+    }
+    let mut ports = Vec::new();
+    while let Some(made) = posts.join_next().await {
+        let made = made.unwrap();
+        assert_eq!(made.code, 201, "{}", made.text());
+        ports.extend(made.json()["spec"]["ports"].as_array().unwrap().iter().map(|p| p["nodePort"].as_u64().unwrap()));
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 120);
+    std::sync::Arc::into_inner(api).unwrap().stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_served_is_named() {
+    let api = Api::start_without_loops().await;
+    for path in ["pods/x/attach", "pods/x/portforward", "pods/x/proxy", "pods/x/resize", "services/x/proxy"] {
+        let answer = api.get(&format!("/api/v1/namespaces/default/{path}")).await;
+        assert_eq!((answer.code, answer.json()["reason"].as_str()), (404, Some("NotFound")), "{path}");
+        let name = path.replace("x/", "");
+        assert!(answer.text().contains(&format!("{name} is not served")), "{}", answer.text());
+    }
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_are_sent_once() {
+    let api = Api::start_without_loops().await;
+    let root = api.get("/openapi/v3").await.json();
+    let hashed = root["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let mut tags = std::collections::BTreeSet::new();
+    for (path, accept) in [
+        ("/openapi/v2", "application/json"),
+        ("/openapi/v2", protobuf),
+        ("/openapi/v3", "application/json"),
+        ("/openapi/v3/api/v1", "application/json"),
+        (hashed.as_str(), "application/json"),
+        ("/apis", aggregated),
+        ("/api", aggregated),
+    ] {
+        let first = api.get_as(path, accept).await;
+        assert_eq!(first.code, 200, "{path}");
+        let tag = first.headers["etag"].to_str().unwrap().to_owned();
+        let second = api.get_with(path, &[("accept", accept), ("if-none-match", &tag)]).await;
+        assert_eq!((second.code, second.body.len()), (304, 0), "{path}");
+        assert_eq!(api.get_with(path, &[("accept", accept), ("if-none-match", "\"x\"")]).await.code, 200, "{path}");
+        let kept = first.headers["cache-control"].to_str().unwrap().contains("immutable");
+        assert_eq!(kept, path == hashed, "{path}");
+        tags.insert(tag);
+    }
+    assert_eq!(tags.len(), 7);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletecollection_takes_what_the_list_would_answer() {
+    let api = Api::start_without_loops().await;
+    for name in ["a", "b", "c", "d", "e"] {
+        assert_eq!(api.post(CONFIG_MAPS, &config_map(name)).await.code, 201);
+    }
+    let delete = async |query: &str| api.delete(&format!("{CONFIG_MAPS}?{query}"), &json!({})).await;
+    let names = |list: &Value| -> Vec<String> {
+        list["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = delete("limit=2").await.json();
+    assert_eq!(names(&first), ["a", "b"]);
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let second = delete(&format!("limit=1&continue={token}")).await.json();
+    assert_eq!(names(&second), ["c"]);
+    assert_eq!(delete("fieldSelector=metadata.name%3Dd&dryRun=All").await.json()["items"].as_array().unwrap().len(), 1);
+    assert_eq!(names(&api.get(CONFIG_MAPS).await.json()), ["d", "e"]);
+    let revision = second["metadata"]["resourceVersion"].as_str().unwrap();
+    assert_eq!(api.post(CONFIG_MAPS, &config_map("f")).await.code, 201);
+    let before = delete(&format!("resourceVersion={revision}&resourceVersionMatch=Exact")).await.json();
+    assert_eq!(names(&before), ["d", "e"], "as things stood then");
+    assert_eq!(names(&delete("").await.json()), ["f"]);
+    assert!(names(&api.get(CONFIG_MAPS).await.json()).is_empty());
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_issues_no_token() {
+    let api = Api::start_without_loops().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    assert_eq!(api.post(accounts, &json!({"metadata": {"name": "a"}})).await.code, 201);
+    let token = format!("{accounts}/a/token");
+    let dry = api.post(&format!("{token}?dryRun=All"), &json!({"spec": {}})).await;
+    assert_eq!((dry.code, dry.json()["status"]["token"].as_str()), (201, Some("")), "{}", dry.text());
+    assert!(!api.post(&token, &json!({"spec": {}})).await.json()["status"]["token"].as_str().unwrap().is_empty());
+    let other = api.post(&token, &json!({"metadata": {"name": "b"}, "spec": {}})).await;
+    assert_eq!(other.code, 400, "{}", other.text());
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_only_look_runs_nothing() {
+    let api = Api::start_without_loops().await;
+    let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods", "pods/exec"]}]);
+    let role = json!({"metadata": {"name": "looker"}, "rules": rules});
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    assert_eq!(api.post(&format!("{rbac}/clusterroles"), &role).await.code, 201);
+    let binding = json!({"metadata": {"name": "looker"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "looker"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "looker"}]});
+    assert_eq!(api.post(&format!("{rbac}/clusterrolebindings"), &binding).await.code, 201);
+    let looker = Identity::new("looker", None::<String>);
+    let pod = "/api/v1/namespaces/default/pods/x";
+    assert_eq!(api.get_by(looker.clone(), pod).await.code, 404);
+    let refused = api.get_by(looker, &format!("{pod}/exec?command=true")).await;
+    assert_eq!(refused.code, 403);
+    assert!(refused.text().contains(r#"cannot create resource \"pods/exec\""#), "{}", refused.text());
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_policy_is_that_of_kubernetes() {
+    let api = Api::start_without_loops().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    for path in [
+        "clusterroles/system:node-bootstrapper",
+        "clusterroles/system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        "clusterrolebindings/system:volume-scheduler",
+        "namespaces/kube-system/roles/extension-apiserver-authentication-reader",
+        "namespaces/kube-system/rolebindings/system::extension-apiserver-authentication-reader",
+        "namespaces/kube-system/rolebindings/system::leader-locking-kube-scheduler",
+        "namespaces/kube-public/roles/system:controller:bootstrap-signer",
+    ] {
+        assert_eq!(api.get(&format!("{rbac}/{path}")).await.code, 200, "{path}");
+    }
     api.stop().await;
 }

@@ -9,11 +9,10 @@ use gantry_kube::resource::{LEASE, NODE, POD, SERVICE_ACCOUNT};
 use gantry_kube::{Object, Ref, Status};
 use serde_json::{Map, Value};
 
-use super::{AdmissionContext, MIRROR_ANNOTATION, Operation};
+use super::{AdmissionContext, MIRROR_ANNOTATION, NODE_LEASE_NAMESPACE, Operation};
 use crate::auth::identity::NODES_GROUP;
 use crate::auth::token::service_account_of;
 
-const LEASE_NAMESPACE: &str = "kube-node-lease";
 const RESTRICTED_PREFIX: &str = "node-restriction.kubernetes.io/";
 /// The labels of Kubernetes' own that a node may say of itself.
 const OWN_LABELS: [&str; 11] = [
@@ -226,8 +225,8 @@ fn is_restricted(key: &str) -> bool {
 }
 
 fn lease(context: &AdmissionContext<'_>, node: &str, lease: &Object) -> Result<(), String> {
-    if context.namespace != LEASE_NAMESPACE {
-        return Err(format!("can only access leases in the {LEASE_NAMESPACE:?} system namespace"));
+    if context.namespace != NODE_LEASE_NAMESPACE {
+        return Err(format!("can only access leases in the {NODE_LEASE_NAMESPACE:?} system namespace"));
     }
     let name = if context.operation == Operation::Create { lease.name() } else { context.name };
     if name != node {

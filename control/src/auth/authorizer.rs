@@ -23,6 +23,8 @@ pub enum Action<'a> {
         subresource: &'a str,
         namespace: &'a str,
         name: &'a str,
+        /// The field selector of a list, a watch or a deletecollection.
+        fields: &'a str,
     },
     /// A path that is no resource (`/healthz`); the verb is the method in lower case.
     NonResource { verb: &'a str, path: &'a str },
@@ -116,8 +118,8 @@ impl Authorizer {
         match node::relation(self.lookup.as_ref(), name, action) {
             Relation::Granted => Decision::Allow { reason: String::new() },
             Relation::Unrelated => decision(),
-            Relation::Missing => match decision() {
-                Decision::Deny { .. } => Decision::Deny { reason: node::no_relation(name) },
+            Relation::Missing(reason) => match decision() {
+                Decision::Deny { .. } => Decision::Deny { reason },
                 allowed => allowed,
             },
         }

@@ -2,7 +2,7 @@
 //!
 //! Two verbs lift it: `escalate` on the role that is written, `bind` on the role that is bound to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_kube::resource::{CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING};
 use gantry_kube::{Object, Resource, Status};
@@ -47,6 +47,7 @@ fn role(policy: &Policy, identity: &Identity, resource: &Resource, object: &Obje
         subresource: "",
         namespace: object.namespace(),
         name: object.name(),
+        fields: "",
     };
     if policy.authorize(identity, &escalate).is_allowed() {
         return Ok(());
@@ -76,6 +77,7 @@ fn binding(lookup: &dyn Lookup, identity: &Identity, resource: &Resource, object
         subresource: "",
         namespace,
         name,
+        fields: "",
     };
     if policy.authorize(identity, &bind).is_allowed() {
         return Ok(());
@@ -85,27 +87,43 @@ fn binding(lookup: &dyn Lookup, identity: &Identity, resource: &Resource, object
     confirm(&policy, identity, namespace, &granted).map_err(|why| Status::forbidden(resource, object.name(), &why))
 }
 
-/// Names every right in `asked` that `identity` does not hold itself.
+/// So many single rights are looked at one by one: a role of a few kilobytes can multiply to billions.
+const ATOMS_MAX: usize = 10_000;
+/// So many of the missing ones are named.
+const NAMED_MAX: usize = 100;
+
+/// Names the rights in `asked` that `identity` does not hold itself.
 fn confirm(policy: &Policy, identity: &Identity, namespace: &str, asked: &[Rule]) -> Result<(), String> {
     let held = policy.rules(identity, namespace);
-    let mut missing: Vec<Rule> = Vec::new();
-    for atom in asked.iter().flat_map(Rule::atoms) {
-        if held.iter().any(|rule| rule.covers(&atom)) {
-            continue;
-        }
-        // Rights that differ in the verb alone are told as one.
-        let alike = |rule: &Rule| Rule { verbs: atom.verbs.clone(), ..rule.clone() } == atom;
-        match missing.iter_mut().find(|rule| alike(rule)) {
-            Some(rule) if !rule.verbs.contains(&atom.verbs[0]) => rule.verbs.extend(atom.verbs),
-            Some(_) => {}
-            None => missing.push(atom),
+    // What one rule covers as a whole needs no look at its parts.
+    let open: Vec<&Rule> = asked.iter().filter(|asked| !held.iter().any(|rule| rule.covers(asked))).collect();
+    let count = open.iter().map(|rule| rule.atom_count()).fold(0, usize::saturating_add);
+    if count > ATOMS_MAX {
+        return Err(format!(
+            "the rules come to {count} single permissions that user {:?} does not hold by one rule of their own, and \
+             {ATOMS_MAX} are the most that can be checked",
+            identity.user
+        ));
+    }
+    // Rights that differ in the verb alone are told as one.
+    let mut missing: BTreeMap<Rule, BTreeSet<String>> = BTreeMap::new();
+    for mut atom in open.into_iter().flat_map(Rule::atoms) {
+        if !held.iter().any(|rule| rule.covers(&atom)) {
+            let verbs = std::mem::take(&mut atom.verbs);
+            missing.entry(atom).or_default().extend(verbs);
         }
     }
     if missing.is_empty() {
         return Ok(());
     }
-    let lines: BTreeSet<String> = missing.iter().map(compact).collect();
-    let lines: Vec<String> = lines.into_iter().collect();
+    let total = missing.len();
+    let missing = missing.into_iter().take(NAMED_MAX);
+    let mut lines: Vec<String> =
+        missing.map(|(rule, verbs)| compact(&Rule { verbs: verbs.into_iter().collect(), ..rule })).collect();
+    lines.sort();
+    if total > NAMED_MAX {
+        lines.push(format!("and {} more", total - NAMED_MAX));
+    }
     Err(format!(
         "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
         identity.user,

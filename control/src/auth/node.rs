@@ -1,46 +1,65 @@
-//! The Node authorizer: a node reads the secrets and config maps that its own pods name, one by one, and no others.
+//! The Node authorizer: a node reads the secrets and config maps that its own pods name, one by one, its own pods, its
+//! own Node and its own Lease, and no others.
 //!
 //! Everything else that a node may do is the role `system:node`; whose objects it may write is admission's to say.
 
-use gantry_kube::Object;
-use gantry_kube::resource::{CONFIG_MAP, POD, SECRET};
+use gantry_kube::resource::{CONFIG_MAP, LEASE, NODE, POD, SECRET};
+use gantry_kube::selector::FieldSelector;
+use gantry_kube::{Object, Ref};
 use serde_json::Value;
 
 use super::{Action, Lookup};
+use crate::admission::NODE_LEASE_NAMESPACE;
 
 /// How an action stands to the node that asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Relation {
     /// Not of the kinds that are granted by relation.
     Unrelated,
     Granted,
-    Missing,
+    /// With what the node is told, unless its roles allow it.
+    Missing(String),
 }
 
-/// What a denied node is told.
-pub fn no_relation(node: &str) -> String {
-    format!("no relationship found between node '{node}' and this object")
-}
-
-/// Whether a pod on `node` names what is asked for.
+/// Whether what is asked for is the node's own.
 pub fn relation(lookup: &dyn Lookup, node: &str, action: &Action<'_>) -> Relation {
-    let Action::Resource { verb, group: "", resource, subresource: "", namespace, name } = *action else {
+    let Action::Resource { verb, group, resource, subresource: "", namespace, name, fields } = *action else {
         return Relation::Unrelated;
     };
-    let names: fn(&Object, &str) -> bool = if resource == SECRET.plural {
-        names_secret
-    } else if resource == CONFIG_MAP.plural {
-        names_config_map
-    } else {
-        return Relation::Unrelated;
+    let is = |known: &gantry_kube::Resource| (group, resource) == (known.group, known.plural);
+    let reads = matches!(verb, "get" | "list" | "watch");
+    let granted = |granted: bool, why: &dyn Fn() -> String| {
+        if granted { Relation::Granted } else { Relation::Missing(why()) }
     };
-    let one = matches!(verb, "get" | "list" | "watch") && !namespace.is_empty() && !name.is_empty();
-    let mut is_its_own = |pod: &Object| pod.str_at("/spec/nodeName") == node && names(pod, name);
-    if one && lookup.any(&POD, namespace, &[node, name], &mut is_its_own) {
-        Relation::Granted
+    let unrelated = || format!("no relationship found between node '{node}' and this object");
+    if is(&SECRET) || is(&CONFIG_MAP) {
+        let names = if is(&SECRET) { names_secret } else { names_config_map };
+        let one = reads && !namespace.is_empty() && !name.is_empty();
+        let mut is_its_own = |pod: &Object| pod.str_at("/spec/nodeName") == node && names(pod, name);
+        granted(one && lookup.any(&POD, namespace, &[node, name], &mut is_its_own), &unrelated)
+    } else if is(&POD) && reads {
+        let bound = || lookup.get(&POD, &Ref::new(namespace, name)).is_some_and(|p| p.str_at("/spec/nodeName") == node);
+        if !name.is_empty() {
+            return granted(bound() || (verb != "get" && selects_node(fields, node)), &unrelated);
+        }
+        let why = || "can only list/watch pods with spec.nodeName field selector".to_owned();
+        granted(verb != "get" && selects_node(fields, node), &why)
+    } else if is(&NODE) && reads {
+        granted(name == node, &|| format!("node '{node}' cannot read '{name}', only its own Node object"))
+    } else if is(&LEASE) {
+        // What a create is called is in its body, which admission looks at.
+        let own = namespace == NODE_LEASE_NAMESPACE && (name == node || verb == "create");
+        let why = || format!("node '{node}' can only access its own lease in {NODE_LEASE_NAMESPACE}");
+        granted(own && matches!(verb, "get" | "create" | "update" | "patch" | "delete"), &why)
     } else {
-        Relation::Missing
+        Relation::Unrelated
     }
+}
+
+/// Whether a field selector asks for pods of this node alone.
+fn selects_node(fields: &str, node: &str) -> bool {
+    let selector = FieldSelector::parse(fields).unwrap_or_default();
+    selector.0.iter().any(|term| term.path == "spec.nodeName" && term.equal && term.value == node)
 }
 
 fn names_secret(pod: &Object, name: &str) -> bool {

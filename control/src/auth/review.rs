@@ -33,6 +33,7 @@ fn action_of<'a>(resource: &Resource, body: &'a Object) -> Result<Action<'a>, St
                 subresource: text("subresource"),
                 namespace: text("namespace"),
                 name: text("name"),
+                fields: "",
             })
         }
         (None, Some(_)) => Ok(Action::NonResource {

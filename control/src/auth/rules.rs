@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Action;
 
 /// A PolicyRule. Everything is a list of alternatives; an empty list matches nothing, save `names`, where it matches all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
     pub verbs: Vec<String>,
     pub groups: Vec<String>,
@@ -83,23 +83,31 @@ impl Rule {
         atoms
     }
 
-    /// Whether this rule allows everything that the atom does.
-    pub fn covers(&self, atom: &Rule) -> bool {
+    /// How many there would be of [`Rule::atoms`].
+    pub fn atom_count(&self) -> usize {
+        let lists = [&self.groups, &self.resources].map(Vec::len).into_iter().chain([self.names.len().max(1)]);
+        let named = lists.fold(1, usize::saturating_mul);
+        named.saturating_add(self.urls.len()).saturating_mul(self.verbs.len())
+    }
+
+    /// Whether this rule by itself allows everything that the other does.
+    pub fn covers(&self, other: &Rule) -> bool {
         let all = |owned: &[String], asked: &[String]| asked.iter().all(|item| has(owned, item));
-        if !all(&self.verbs, &atom.verbs) {
+        let urls = other.urls.iter().all(|asked| self.urls.iter().any(|own| matches_url(own, asked)));
+        if !urls || !all(&self.verbs, &other.verbs) {
             return false;
         }
-        if !atom.urls.is_empty() {
-            return atom.urls.iter().all(|asked| self.urls.iter().any(|own| matches_url(own, asked)));
+        if other.groups.is_empty() || other.resources.is_empty() {
+            return true;
         }
-        let names = match (self.names.is_empty(), atom.names.is_empty()) {
+        let names = match (self.names.is_empty(), other.names.is_empty()) {
             (true, _) => true,
             (false, true) => false,
-            (false, false) => atom.names.iter().all(|name| self.names.contains(name)),
+            (false, false) => other.names.iter().all(|name| self.names.contains(name)),
         };
         names
-            && all(&self.groups, &atom.groups)
-            && atom.resources.iter().all(|asked| {
+            && all(&self.groups, &other.groups)
+            && other.resources.iter().all(|asked| {
                 let (resource, subresource) = asked.split_once('/').unwrap_or((asked, ""));
                 self.resources.iter().any(|own| own == asked || matches_resource(own, resource, subresource))
             })
@@ -139,7 +147,7 @@ mod tests {
         subresource: &'a str,
         name: &'a str,
     ) -> Action<'a> {
-        Action::Resource { verb, group, resource, subresource, namespace: "", name }
+        Action::Resource { verb, group, resource, subresource, namespace: "", name, fields: "" }
     }
 
     #[test]
@@ -177,12 +185,17 @@ mod tests {
         let pods = rule(json!({"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "pods/log"]}));
         assert!(pods.atoms().iter().all(|atom| wide.covers(atom)));
         assert!(!wide.atoms().iter().all(|atom| pods.covers(atom)));
-        assert_eq!(pods.atoms().len(), 4);
+        assert_eq!((pods.atoms().len(), pods.atom_count()), (4, 4));
+        assert!(wide.covers(&pods) && !pods.covers(&wide), "and as a whole");
         let named = rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"]}));
         assert!(pods.covers(&named.atoms()[0]));
         assert!(!named.covers(&rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}))));
         let urls = rule(json!({"verbs": ["get"], "nonResourceURLs": ["/a/*"]}));
         assert!(urls.covers(&rule(json!({"verbs": ["get"], "nonResourceURLs": ["/a/b/*"]}))));
         assert!(!urls.covers(&rule(json!({"verbs": ["get"], "nonResourceURLs": ["*"]}))));
+        let both =
+            rule(json!({"verbs": ["get"], "nonResourceURLs": ["/a/b"], "apiGroups": [""], "resources": ["pods"]}));
+        assert!(!urls.covers(&both), "a rule of both kinds hides nothing behind its URLs");
+        assert_eq!((both.atoms().len(), both.atom_count()), (2, 2));
     }
 }

@@ -93,8 +93,9 @@ impl Tokens {
         Tokens { key, key_id, lookup, env }
     }
 
-    /// Answers `POST …/serviceaccounts/NAME/token`: the TokenRequest with its status.
-    pub fn request(&self, namespace: &str, name: &str, body: &Object) -> Result<Object, Status> {
+    /// Answers `POST …/serviceaccounts/NAME/token`: the TokenRequest with its status. A dry run learns whether there would
+    /// be a token, and gets none.
+    pub fn request(&self, namespace: &str, name: &str, body: &Object, dry_run: bool) -> Result<Object, Status> {
         let account = self
             .lookup
             .get(&SERVICE_ACCOUNT, &Ref::new(namespace, name))
@@ -111,7 +112,7 @@ impl Tokens {
         };
         let now = self.env.clock.now();
         let claims = self.claims(&account, bound.as_ref(), &audiences, now, seconds);
-        let token = self.sign(&claims).map_err(Status::internal)?;
+        let token = if dry_run { String::new() } else { self.sign(&claims).map_err(Status::internal)? };
         let expires = Timestamp::from_second(now.as_second() + seconds).map_err(Status::internal)?;
         let mut answer = body.clone();
         answer.0.insert("apiVersion".to_owned(), json!("authentication.k8s.io/v1"));

@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 use gantry_kube::resource::{
-    CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ENDPOINT_SLICE, ENDPOINTS, NAMESPACE, PRIORITY_CLASS, SERVICE,
+    CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ENDPOINT_SLICE, ENDPOINTS, NAMESPACE, PRIORITY_CLASS, ROLE, ROLE_BINDING,
+    SERVICE,
 };
 use gantry_kube::{Object, Resource};
 use serde_json::{Value, json};
@@ -45,11 +46,13 @@ fn seed(resource: &'static Resource, upkeep: Upkeep, value: Value) -> Seed {
 pub fn seeds(cluster: &Cluster) -> Vec<Seed> {
     let mut all: Vec<Seed> =
         IMMORTAL.iter().map(|name| seed(&NAMESPACE, Upkeep::Once, json!({"metadata": {"name": name}}))).collect();
-    for role in policy::cluster_roles() {
-        all.push(Seed { resource: &CLUSTER_ROLE, object: role, upkeep: Upkeep::Add });
-    }
-    for binding in policy::cluster_role_bindings() {
-        all.push(Seed { resource: &CLUSTER_ROLE_BINDING, object: binding, upkeep: Upkeep::Add });
+    for (resource, objects) in [
+        (&CLUSTER_ROLE, policy::cluster_roles()),
+        (&CLUSTER_ROLE_BINDING, policy::cluster_role_bindings()),
+        (&ROLE, policy::roles()),
+        (&ROLE_BINDING, policy::role_bindings()),
+    ] {
+        all.extend(objects.into_iter().map(|object| Seed { resource, object, upkeep: Upkeep::Add }));
     }
     all.extend(priority_classes());
     all.extend(kubernetes_service(cluster));

@@ -6,6 +6,8 @@ use gantry_kube::Object;
 use serde_json::{Map, Value, json};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
+const SYSTEM: &str = "kube-system";
+const PUBLIC: &str = "kube-public";
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 const BOOTSTRAPPING: &str = "kubernetes.io/bootstrapping";
 
@@ -59,13 +61,32 @@ fn sum(name: &str, labels: &str, of: &[&str]) -> Object {
     }))
 }
 
+/// A user or a group, or (`ServiceAccount`) an account of `kube-system`.
+fn subject(kind: &str, name: &str) -> Value {
+    if kind == "ServiceAccount" {
+        json!({"kind": kind, "name": name, "namespace": SYSTEM})
+    } else {
+        json!({"kind": kind, "apiGroup": RBAC, "name": name})
+    }
+}
+
 fn binding(name: &str, role: &str, subjects: &[(&str, &str)]) -> Object {
-    let subjects: Vec<Value> =
-        subjects.iter().map(|(kind, name)| json!({"kind": kind, "apiGroup": RBAC, "name": name})).collect();
+    let subjects: Vec<Value> = subjects.iter().map(|(kind, name)| subject(kind, name)).collect();
     object(json!({
         "apiVersion": format!("{RBAC}/v1"), "kind": "ClusterRoleBinding", "metadata": metadata(name, ""),
         "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role}, "subjects": subjects,
     }))
+}
+
+/// The same role or binding within a namespace.
+fn within(namespace: &str, mut object: Object) -> Object {
+    let kind = object.kind().replace("Cluster", "");
+    object.0.insert("kind".to_owned(), json!(kind));
+    object.metadata_mut().insert("namespace".to_owned(), json!(namespace));
+    if object.0.contains_key("roleRef") {
+        object.map_mut("roleRef").insert("kind".to_owned(), json!("Role"));
+    }
+    object
 }
 
 /// Every default ClusterRole.
@@ -74,7 +95,67 @@ pub fn cluster_roles() -> Vec<Object> {
     roles.extend(aggregated());
     roles.extend(components());
     roles.extend(nodes());
+    roles.extend(addons());
+    roles.extend(certificates());
     roles
+}
+
+/// Every default Role, in the namespaces of the system.
+pub fn roles() -> Vec<Object> {
+    let events = || rule("create patch update", "core events.k8s.io", "events");
+    let named = |mut rule: Value, name: &str| {
+        rule["resourceNames"] = json!([name]);
+        rule
+    };
+    let leader = |name: &str| {
+        let rules = vec![rule("create get list update watch", "coordination.k8s.io", "leases leasecandidates")];
+        within(SYSTEM, role(&format!("system::leader-locking-{name}"), "", rules))
+    };
+    let system = |name: &str, rules| within(SYSTEM, role(name, "", rules));
+    let authentication = named(rule(READ, "core", "configmaps"), "extension-apiserver-authentication");
+    vec![
+        system("extension-apiserver-authentication-reader", vec![authentication]),
+        system("system:controller:bootstrap-signer", vec![rule(READ, "core", "secrets")]),
+        system("system:controller:cloud-provider", vec![rule("create get list watch", "core", "configmaps")]),
+        system("system:controller:token-cleaner", vec![rule("get list watch delete", "core", "secrets"), events()]),
+        leader("kube-controller-manager"),
+        leader("kube-scheduler"),
+        within(
+            PUBLIC,
+            role(
+                "system:controller:bootstrap-signer",
+                "",
+                vec![
+                    rule(READ, "core", "configmaps"),
+                    named(rule("update", "core", "configmaps"), "cluster-info"),
+                    events(),
+                ],
+            ),
+        ),
+    ]
+}
+
+/// Every default RoleBinding.
+pub fn role_bindings() -> Vec<Object> {
+    let users = [("User", "system:kube-controller-manager"), ("User", "system:kube-scheduler")];
+    let reader = "extension-apiserver-authentication-reader";
+    let controller = |namespace: &str, name: &'static str| {
+        let of = format!("system:controller:{name}");
+        within(namespace, binding(&of, &of, &[("ServiceAccount", name)]))
+    };
+    let leader = |name: &'static str| {
+        let (of, user) = (format!("system::leader-locking-{name}"), format!("system:{name}"));
+        within(SYSTEM, binding(&of, &of, &[("User", &user), ("ServiceAccount", name)]))
+    };
+    vec![
+        within(SYSTEM, binding(&format!("system::{reader}"), reader, &users)),
+        controller(SYSTEM, "bootstrap-signer"),
+        controller(SYSTEM, "cloud-provider"),
+        controller(SYSTEM, "token-cleaner"),
+        controller(PUBLIC, "bootstrap-signer"),
+        leader("kube-controller-manager"),
+        leader("kube-scheduler"),
+    ]
 }
 
 /// Every default ClusterRoleBinding.
@@ -97,6 +178,8 @@ pub fn cluster_role_bindings() -> Vec<Object> {
         one("gantry:netproxy", "User", "system:kube-proxy"),
         one("system:node", "Group", "system:nodes"),
         one("system:kubelet-api-admin", "User", "kube-apiserver-kubelet-client"),
+        one("system:kube-dns", "ServiceAccount", "kube-dns"),
+        one("system:volume-scheduler", "User", "system:kube-scheduler"),
     ]
 }
 
@@ -306,17 +389,17 @@ fn nodes() -> Vec<Object> {
                 rule("create", "authentication.k8s.io", "tokenreviews"),
                 rule("create", "authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews"),
                 rule(READ, "core", "services namespaces"),
-                rule("create get list watch patch update", "core", "nodes"),
+                // Secrets, config maps, and what it reads of nodes, pods and leases, are granted by relation
+                // (`auth::node`).
+                rule("create patch update", "core", "nodes"),
                 rule("patch update", "core", "nodes/status"),
                 rule("create patch update", "core events.k8s.io", "events"),
-                rule("create delete get list watch", "core", "pods"),
+                rule("create delete", "core", "pods"),
                 rule("patch update", "core", "pods/status"),
                 rule("create", "core", "pods/eviction"),
-                // No secrets and no config maps: those of its own pods are granted by relation (`auth::node`).
                 rule("get", "core", "persistentvolumeclaims persistentvolumes serviceaccounts"),
                 rule("get patch update", "core", "persistentvolumeclaims/status"),
                 rule("create", "core", "serviceaccounts/token"),
-                rule("create delete get list watch patch update", "coordination.k8s.io", "leases"),
                 rule(READ, "storage.k8s.io", "csidrivers volumeattachments"),
                 rule("create delete get patch update", "storage.k8s.io", "csinodes"),
                 rule(READ, "node.k8s.io", "runtimeclasses"),
@@ -337,5 +420,65 @@ fn nodes() -> Vec<Object> {
                 ),
             ],
         ),
+    ]
+}
+
+/// Roles for what people add to a cluster. Nobody is bound to most of them.
+fn addons() -> Vec<Object> {
+    let events = || rule("create patch update", "core events.k8s.io", "events");
+    vec![
+        role("system:kube-dns", "", vec![rule("list watch", "core", "endpoints services")]),
+        role(
+            "system:kube-aggregator",
+            "",
+            vec![rule(READ, "core", "endpoints services"), rule(READ, "discovery.k8s.io", "endpointslices")],
+        ),
+        role(
+            "system:node-problem-detector",
+            "",
+            vec![rule("get", "core", "nodes"), rule("patch", "core", "nodes/status"), events()],
+        ),
+        role(
+            "system:persistent-volume-provisioner",
+            "",
+            vec![
+                rule("create delete get list watch", "core", "persistentvolumes"),
+                rule("get list watch update", "core", "persistentvolumeclaims"),
+                rule(READ, "storage.k8s.io", "storageclasses"),
+                rule("watch", "core", "events"),
+                events(),
+            ],
+        ),
+        role(
+            "system:volume-scheduler",
+            "",
+            vec![
+                rule("get list watch patch update", "core", "persistentvolumes persistentvolumeclaims"),
+                rule(READ, "storage.k8s.io", "storageclasses"),
+            ],
+        ),
+    ]
+}
+
+/// Who may ask for certificates, and who may approve those of a signer.
+fn certificates() -> Vec<Object> {
+    const GROUP: &str = "certificates.k8s.io";
+    let ask = |whose: &str| {
+        let rules = vec![rule("create", GROUP, &format!("certificatesigningrequests/{whose}"))];
+        role(&format!("system:{GROUP}:certificatesigningrequests:{whose}"), "", rules)
+    };
+    let approve = |signer: &str| {
+        let mut of = rule("approve", GROUP, "signers");
+        of["resourceNames"] = json!([format!("kubernetes.io/{signer}")]);
+        role(&format!("system:{GROUP}:{signer}-approver"), "", vec![of])
+    };
+    vec![
+        role("system:node-bootstrapper", "", vec![rule("create get list watch", GROUP, "certificatesigningrequests")]),
+        ask("nodeclient"),
+        ask("selfnodeclient"),
+        approve("kube-apiserver-client"),
+        approve("kube-apiserver-client-kubelet"),
+        approve("kubelet-serving"),
+        approve("legacy-unknown"),
     ]
 }

@@ -11,6 +11,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::inflight::{Bounds, Share};
+
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Request bodies of either wire, and response bodies of either wire.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
@@ -42,6 +44,18 @@ where
     body.map_err(|error| BodyError(error.into())).boxed_unsync()
 }
 
+/// The same, holding a share for as long as the body lives.
+pub fn holding<B>(body: B, share: Share) -> Body
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    wrap(body.map_frame(move |frame| {
+        let _ = &share;
+        frame
+    }))
+}
+
 /// What is still read of a body that is refused: a client that is cut off in the middle of sending sees a broken
 /// connection instead of the answer.
 const DRAIN_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -60,20 +74,29 @@ impl Unread {
         self.0.lock().take()
     }
 
-    /// Reads the body to its end, or refuses it: 413 past the limit, 408 where it never ends.
-    pub async fn read(&self) -> Result<Bytes, Status> {
-        let Some(mut body) = self.take() else { return Ok(Bytes::new()) };
+    /// Reads the body to its end, or refuses it: 413 past the limit, 408 where it never ends, 429 where there is no room
+    /// for it. The room is taken for as long as the share lives.
+    pub async fn read(&self, bounds: &Bounds) -> Result<(Bytes, Share), Status> {
+        let Some(mut body) = self.take() else { return Ok((Bytes::new(), None)) };
         if body.is_end_stream() {
-            return Ok(Bytes::new());
+            return Ok((Bytes::new(), None));
         }
         if body.size_hint().lower() > BODY_MAX_BYTES as u64 {
             drain(body).await;
             return Err(Status::too_large(BODY_MAX_BYTES));
         }
+        let told = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
+        let share = match bounds.room(told.unwrap_or(BODY_MAX_BYTES).min(BODY_MAX_BYTES)).await {
+            Ok(share) => share,
+            Err(status) => {
+                drain(body).await;
+                return Err(status);
+            }
+        };
         let whole = tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(&mut body, BODY_MAX_BYTES).collect()).await;
         match whole {
             Err(_) => Err(Status::new(408, "Timeout", "the request body did not arrive in time")),
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Ok(collected)) => Ok((collected.to_bytes(), share)),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 drain(body).await;
                 Err(Status::too_large(BODY_MAX_BYTES))
@@ -105,10 +128,15 @@ async fn drain(mut body: Body) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Identity;
+    use crate::http::query::Query;
+    use crate::http::request_info::RequestInfo;
 
     #[tokio::test]
     async fn a_body_past_the_limit_is_413() {
-        let read = async |body| Unread::new(body).read().await;
+        let info = RequestInfo::parse(&http::Method::POST, "/api/v1/namespaces/a/pods", &Query::default());
+        let bounds = Bounds::new(&Arc::default(), &info, &Identity::anonymous(), false);
+        let read = async |body| Unread::new(body).read(&bounds).await.map(|(bytes, _)| bytes);
         assert_eq!(read(full(vec![b'x'; BODY_MAX_BYTES + 1])).await.unwrap_err().code, 413);
         let chunks = futures::stream::iter(vec![Bytes::from(vec![b'x'; 1024 * 1024]); 4]);
         assert_eq!(read(stream(chunks)).await.unwrap_err().code, 413);

@@ -2,7 +2,7 @@
 //! version) and in the aggregated one (apidiscovery.k8s.io v2 and v2beta1).
 
 use gantry_kube::{Resource, resource};
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::Body;
@@ -170,10 +170,9 @@ fn aggregated(headers: &HeaderMap, core: bool) -> Option<Response<Body>> {
         .collect();
     let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
         "metadata": {}, "items": items});
-    let mut response = respond::json(&list);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
-    Some(response)
+    let document = serde_json::to_vec(&list).unwrap_or_default();
+    let tag = gantry_kube::openapi::etag(&document);
+    Some(respond::tagged(headers, &tag, || respond::bytes(StatusCode::OK, content_type, document)))
 }
 
 fn discovered(group: &str, version: &str) -> Vec<Value> {
@@ -208,6 +207,7 @@ fn discovered(group: &str, version: &str) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::{HeaderValue, header};
 
     #[test]
     fn every_group_has_its_documents() {

@@ -21,7 +21,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::body::{self, Body};
-use super::router::{Call, Server};
+use super::request_info::RequestInfo;
+use super::router::{Call, Server, action};
 
 const KUBELET_PORT: u16 = 10_250;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -220,23 +221,23 @@ async fn refusal(node: &Endpoint, response: Response<hyper::body::Incoming>) -> 
     }
 }
 
-pub async fn log(server: &Server, call: &Call) -> Result<Response<Body>, Status> {
+pub async fn log(server: &Server, call: Call) -> Result<Response<Body>, Status> {
     if let Some(stream) = call.query.get("stream").filter(|s| *s != "All") {
         return Err(Status::bad_request(format!("stream {stream:?} of a log is not served, All is")));
     }
-    let (node, path) = target(server, call, "containerLogs")?;
-    let response = send(server, &node, request(call, &node, &path, HeaderMap::new())?).await?;
+    let (node, path) = target(server, &call, "containerLogs")?;
+    let response = send(server, &node, request(&call, &node, &path, HeaderMap::new())?).await?;
     if response.status() != StatusCode::OK {
         return Err(refusal(&node, response).await);
     }
-    let mut answer = Response::new(body::wrap(response.into_body()));
+    let mut answer = Response::new(body::holding(response.into_body(), call.seat));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(answer)
 }
 
 /// `GET /api/v1/nodes/NAME/proxy/PATH`: whatever the node's kubelet API answers there. The kubelet asks by its own
 /// authorisation whether the API server may; that the user may was decided by `nodes/proxy`.
-pub async fn proxy(server: &Server, call: &Call) -> Result<Response<Body>, Status> {
+pub async fn proxy(server: &Server, call: Call) -> Result<Response<Body>, Status> {
     let node = server.registry.get(&resource::NODE, &Ref::cluster(call.info.name.as_str()))?.object();
     let node = endpoint(&node)?;
     if call.info.rest.iter().any(|segment| segment == "..") {
@@ -246,12 +247,12 @@ pub async fn proxy(server: &Server, call: &Call) -> Result<Response<Body>, Statu
     let pairs: Vec<String> =
         call.query.pairs().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
     let path = format!("{}?{}", if path.is_empty() { "/" } else { &path }, pairs.join("&"));
-    let response = send(server, &node, request(call, &node, &path, HeaderMap::new())?).await?;
+    let response = send(server, &node, request(&call, &node, &path, HeaderMap::new())?).await?;
     if response.status().is_redirection() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(refusal(&node, response).await);
     }
     let (parts, content) = response.into_parts();
-    let mut answer = Response::new(body::wrap(content));
+    let mut answer = Response::new(body::holding(content, call.seat));
     *answer.status_mut() = parts.status;
     for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {
         if let Some(value) = parts.headers.get(&name) {
@@ -262,6 +263,9 @@ pub async fn proxy(server: &Server, call: &Call) -> Result<Response<Body>, Statu
 }
 
 pub async fn exec(server: Arc<Server>, mut call: Call) -> Result<Response<Body>, Status> {
+    // A WebSocket opens with a GET, and who may only look must not be able to run anything.
+    let run = RequestInfo { verb: "create", ..call.info.clone() };
+    server.authorizer.check(&call.identity, &action(&run))?;
     let Some(client) = call.parts.extensions.remove::<OnUpgrade>() else {
         return Err(Status::bad_request("Upgrade request required"));
     };
@@ -284,8 +288,9 @@ pub async fn exec(server: Arc<Server>, mut call: Call) -> Result<Response<Body>,
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *answer.headers_mut() = upgrade_headers(response.headers());
     let upstream = hyper::upgrade::on(&mut response);
-    let stop = server.stop.clone();
+    let (stop, seat) = (server.stop.clone(), call.seat.take());
     tokio::spawn(async move {
+        let _seat = seat;
         let (client, upstream) = match tokio::try_join!(client, upstream) {
             Ok(both) => both,
             Err(error) => return tracing::debug!(%error, "a stream was not upgraded"),

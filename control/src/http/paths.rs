@@ -30,7 +30,7 @@ pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status
             server.health.serve(endpoint, Some(check), &call.query).await
         }
         ["metrics"] => Ok(respond::bytes(http::StatusCode::OK, METRICS_TYPE, server.metrics.encode())),
-        ["openapi", ..] => openapi::serve(path, headers).ok_or_else(no_such_path),
+        ["openapi", ..] => openapi::serve(path, &call.query, headers).ok_or_else(no_such_path),
         [".well-known", "openid-configuration"] => {
             Ok(respond::json(&server.authenticator.tokens().openid_configuration()))
         }

@@ -17,6 +17,8 @@ pub struct RequestInfo {
     pub resource: String,
     pub subresource: String,
     pub name: String,
+    /// The field selector of a list, a watch or a deletecollection.
+    pub fields: String,
     /// Segments behind the subresource (`proxy/a/b`).
     pub rest: Vec<String>,
 }
@@ -42,7 +44,8 @@ impl RequestInfo {
         info.take_resource(parts);
         info.verb = info.resource_verb(method, query);
         if info.name.is_empty() && matches!(info.verb, "list" | "watch" | "deletecollection") {
-            info.name = query.get("fieldSelector").and_then(exact_name).unwrap_or_default();
+            info.fields = query.get("fieldSelector").unwrap_or("").to_owned();
+            info.name = exact_name(&info.fields).unwrap_or_default();
         }
         info
     }

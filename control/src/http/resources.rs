@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::body::{self, Body};
+use super::inflight::Share;
 use super::media::{self, BodyFormat, Wanted};
 use super::router::{Call, Server};
 use super::shape::{self, Include, WatchShape};
@@ -21,6 +22,13 @@ use crate::registry::{Answer, DeleteOptions, ListOptions, WriteOptions, Writer, 
 /// The path names nothing that is served.
 pub fn no_such_path() -> Status {
     Status::new(404, "NotFound", "the server could not find the requested resource")
+}
+
+/// Clients take the code for a server that does not know it; people read which one it was.
+fn not_served(plural: &str, subresource: &str) -> Status {
+    let status = no_such_path();
+    let message = format!("{}: {plural}/{subresource} is not served", status.message);
+    Status { message, ..status }
 }
 
 pub async fn serve(server: Arc<Server>, call: Call) -> Result<Response<Body>, Status> {
@@ -37,7 +45,8 @@ pub async fn serve(server: Arc<Server>, call: Call) -> Result<Response<Body>, St
     let verbs = if info.subresource.is_empty() {
         discovery::verbs(resource)
     } else {
-        let sub = discovery::find(&info.group, &info.resource, &info.subresource).ok_or_else(no_such_path)?;
+        let sub = discovery::find(&info.group, &info.resource, &info.subresource)
+            .ok_or_else(|| not_served(&info.resource, &info.subresource))?;
         if !info.rest.is_empty() && sub.name != "proxy" {
             return Err(no_such_path());
         }
@@ -56,7 +65,7 @@ pub async fn serve(server: Arc<Server>, call: Call) -> Result<Response<Body>, St
     match info.verb {
         "get" => get(&server, resource, &call),
         "list" => list(&server, resource, &call).await,
-        "watch" => watch(&server, resource, &call).await,
+        "watch" => watch(&server, resource, call).await,
         "create" => create(&server, resource, call, received).await,
         "update" => update(&server, resource, call, received).await,
         "patch" => patch(&server, resource, call, received).await,
@@ -114,15 +123,15 @@ async fn list(server: &Server, resource: &'static Resource, call: &Call) -> Resu
     Ok(send(&call.parts.headers, wanted, content))
 }
 
-async fn watch(server: &Arc<Server>, resource: &'static Resource, call: &Call) -> Result<Response<Body>, Status> {
+async fn watch(server: &Arc<Server>, resource: &'static Resource, mut call: Call) -> Result<Response<Body>, Status> {
     let wanted = media::negotiate(&call.parts.headers, true)?;
     let options = ListOptions::read(&call.query, resource, true)?;
     let clock = server.registry.env().clock.clone();
     let include = Include::read(&call.query)?;
     let shape = WatchShape { resource, form: wanted.form, include, clock, headers: true };
-    let watching = server.registry.watch(resource, namespace(resource, call), &options, shape).await?;
+    let watching = server.registry.watch(resource, namespace(resource, &call), &options, shape).await?;
     let stop = server.stop.clone();
-    let open = OpenWatch::new(server.clone());
+    let open = OpenWatch::new(server.clone(), call.seat.take());
     let chunks = watching.into_stream().take_until(stop.cancelled_owned()).inspect(move |_| open.touch());
     let mut response = Response::new(body::stream(chunks));
     let headers = response.headers_mut();
@@ -132,12 +141,12 @@ async fn watch(server: &Arc<Server>, resource: &'static Resource, call: &Call) -
 }
 
 /// Counts a watch for as long as its body lives.
-struct OpenWatch(Arc<Server>);
+struct OpenWatch(Arc<Server>, #[expect(dead_code, reason = "it is held, not used")] Share);
 
 impl OpenWatch {
-    fn new(server: Arc<Server>) -> OpenWatch {
+    fn new(server: Arc<Server>, seat: Share) -> OpenWatch {
         server.metrics.watches.inc();
-        OpenWatch(server)
+        OpenWatch(server, seat)
     }
 
     fn touch(&self) {}
@@ -157,6 +166,8 @@ pub struct Write {
     pub warnings: Mutex<Vec<String>>,
     pub received: Timestamp,
     pub call: Taken,
+    /// Its place among the requests, and that of its body.
+    _shares: [Share; 2],
 }
 
 /// What is left of a call once its body is read.
@@ -170,10 +181,11 @@ pub struct Taken {
 impl Write {
     pub async fn read(call: Call, format: BodyFormat, received: Timestamp) -> Result<Write, Status> {
         let options = WriteOptions::read(&call.query, call.user_agent())?;
-        let Call { parts, body, query, info, identity } = call;
-        let bytes = body.read().await?;
+        let Call { parts, body, query, info, identity, bounds, .. } = call;
+        let (bytes, room) = body.read(&bounds).await?;
+        let shares = [room, bounds.seat_for_write().await?];
         let call = Taken { parts, info, query, identity };
-        Ok(Write { bytes, format, options, warnings: Mutex::default(), received, call })
+        Ok(Write { bytes, format, options, warnings: Mutex::default(), received, call, _shares: shares })
     }
 
     pub fn writer(&self) -> Writer<'_> {
@@ -315,12 +327,12 @@ async fn delete_collection(
     let write = Write::read(call, format, received).await?;
     let options = delete_options(&write)?;
     let namespace = Some(write.call.info.namespace.as_str()).filter(|ns| resource.namespaced && !ns.is_empty());
-    let deleted =
-        server.registry.delete_collection(&write.writer(), resource, namespace, &selected.selection, &options).await?;
+    let (listed, deleted) =
+        server.registry.delete_collection(&write.writer(), resource, namespace, &selected, &options).await?;
     let items: Vec<serde_json::Value> =
         deleted.iter().map(|answer| serde_json::Value::Object(answer.object().0.clone())).collect();
     Ok(write.finish(respond::json(&serde_json::json!({
         "apiVersion": resource.api_version(), "kind": format!("{}List", resource.kind),
-        "metadata": {"resourceVersion": server.registry.cache().revision().to_string()}, "items": items,
+        "metadata": listed.metadata(), "items": items,
     }))))
 }

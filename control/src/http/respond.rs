@@ -85,9 +85,44 @@ pub fn maybe_gzip(content: Bytes, content_type: &'static str, gzip: bool) -> Res
     }
 }
 
+/// The answer that `make` makes, under a tag that changes when its content does; 304 for a client that has it already.
+pub fn tagged(asked: &HeaderMap, tag: &str, make: impl FnOnce() -> Response<Body>) -> Response<Body> {
+    let quoted = format!("\"{tag}\"");
+    let listed = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    let known = listed.map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == quoted);
+    let mut response = if known {
+        let mut unchanged = Response::new(body::full(Bytes::new()));
+        *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
+        unchanged.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        unchanged
+    } else {
+        make()
+    };
+    if let Ok(tag) = HeaderValue::from_str(&quoted) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_client_has_is_not_sent_again() {
+        let ask = |known: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, known.parse().unwrap());
+            let answer = tagged(&headers, "AB", || text("x"));
+            assert_eq!(answer.headers()[header::ETAG], "\"AB\"", "{known}");
+            answer.status().as_u16()
+        };
+        assert_eq!(
+            [ask("\"AB\""), ask("\"x\", W/\"AB\""), ask("*"), ask("\"A\""), ask("AB")],
+            [304, 304, 304, 200, 200]
+        );
+    }
 
     #[test]
     fn a_warning_cannot_break_its_header() {

@@ -43,7 +43,12 @@ pub async fn token(server: &Server, call: Call, received: Timestamp) -> Result<R
     let write = Write::read(call, format, received).await?;
     let mut body = decode::decode_as(("authentication.k8s.io", "v1", "TokenRequest"), &write.bytes, format)?;
     defaults::token_request(&mut body);
+    let differs = |own: &str, asked: &str| !own.is_empty() && own != asked;
+    if differs(body.name(), &at.name) || differs(body.namespace(), &at.namespace) {
+        let own = body.reference();
+        return Err(Status::bad_request(format!("the TokenRequest is for {own}, the URL names {at}")));
+    }
     server.registry.admit_token(&write.writer(), &at, &mut body)?;
-    let answer = server.authenticator.tokens().request(&at.namespace, &at.name, &body)?;
+    let answer = server.authenticator.tokens().request(&at.namespace, &at.name, &body, write.options.dry_run)?;
     Ok(write.finish(made(answer, StatusCode::CREATED)))
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{self, Body, BoxError, Unread};
 use super::health::Health;
+use super::inflight::{Bounds, Inflight, Share};
 use super::kubelet::Kubelets;
 use super::metrics::{Metrics, RequestLabels};
 use super::query::Query;
@@ -32,6 +33,7 @@ pub struct Server {
     pub authorizer: Authorizer,
     pub kubelets: Kubelets,
     pub metrics: Metrics,
+    pub inflight: Arc<Inflight>,
     pub health: Health,
     /// Ends watches and other long answers.
     pub stop: CancellationToken,
@@ -44,6 +46,9 @@ pub struct Call {
     pub query: Query,
     pub info: RequestInfo,
     pub identity: Identity,
+    pub bounds: Bounds,
+    /// The place of a read, a watch or a stream. What outlives its answer's head takes it along.
+    pub seat: Share,
 }
 
 impl Call {
@@ -127,10 +132,13 @@ async fn serve(
     query: Query,
     info: RequestInfo,
 ) -> Result<Response<Body>, Status> {
+    let own = parts.extensions.get::<Identity>().is_some();
     let identity = identify(&server, &mut parts)?;
     let identity = super::impersonation::exchange(&server, identity, &parts.headers)?;
     server.authorizer.check(&identity, &action(&info))?;
-    let call = Call { parts, body, query, info, identity };
+    let bounds = Bounds::new(&server.inflight, &info, &identity, own);
+    let seat = bounds.seat().await?;
+    let call = Call { parts, body, query, info, identity, bounds, seat };
     if call.info.is_resource {
         super::resources::serve(server, call).await
     } else {
@@ -155,6 +163,7 @@ pub fn action(info: &RequestInfo) -> Action<'_> {
             subresource: &info.subresource,
             namespace: &info.namespace,
             name: &info.name,
+            fields: &info.fields,
         }
     } else {
         Action::NonResource { verb: info.verb, path: &info.path }

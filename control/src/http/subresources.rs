@@ -31,8 +31,8 @@ pub async fn serve(
         "binding" => binding(&server, call, received).await,
         "eviction" => eviction(&server, call, received).await,
         "token" => super::reviews::token(&server, call, received).await,
-        "log" => super::kubelet::log(&server, &call).await,
-        "proxy" => super::kubelet::proxy(&server, &call).await,
+        "log" => super::kubelet::log(&server, call).await,
+        "proxy" => super::kubelet::proxy(&server, call).await,
         "exec" => super::kubelet::exec(server, call).await,
         _ => Err(no_such_path()),
     }

@@ -80,7 +80,7 @@ impl Registry {
             let written = self.cache.create(resource, &at, &object).await;
             written.map_err(|error| write_status(&error, resource, &at.name))?
         };
-        self.trace_create(writer, resource, &stored.object(), admitted);
+        self.trace_create(writer, resource, &object, admitted);
         Ok(Answer::Stored(stored))
     }
 

@@ -5,11 +5,8 @@ use gantry_kube::{Object, Ref, Resource, Status, resource};
 use super::create::write_status;
 use super::deletion::{self, Deletion};
 use super::update::SWAP_TRIES;
-use super::{Answer, DeleteOptions, Registry, Selection, Writer};
+use super::{Answer, DeleteOptions, ListOptions, Listed, Registry, Writer};
 use crate::store::cache::{Change, Stored, WriteError};
-
-/// Objects that a deletecollection takes at a time.
-const COLLECTION_PAGE_ITEMS: usize = 500;
 
 /// What a delete came to.
 #[derive(Clone, Debug)]
@@ -65,30 +62,27 @@ impl Registry {
         if *resource != resource::SERVICE {
             return self.cache.delete(resource, at, current.revision()).await;
         }
+        let _turn = self.services.turn().await;
         let mut changes = vec![Change::delete(resource, at, current.revision())];
         changes.extend(self.services.release(self, &current.object())?);
         let mut written = self.cache.write(changes).await?;
         Ok(written.swap_remove(0))
     }
 
-    /// Deletes what is selected, page by page, each object by itself.
+    /// Deletes what a list would answer, each object by itself; answers that list, with what became of its items.
     pub async fn delete_collection(
         &self,
         writer: &Writer<'_>,
         resource: &'static Resource,
         namespace: Option<&str>,
-        selection: &Selection,
+        selected: &ListOptions,
         options: &DeleteOptions,
-    ) -> Result<Vec<Answer>, Status> {
-        let snapshot = self.cache.list(resource, namespace);
+    ) -> Result<(Listed, Vec<Answer>), Status> {
+        let listed = self.list(resource, namespace, selected).await?;
         let mut all = Vec::new();
-        for (i, stored) in snapshot.items.iter().enumerate() {
-            if i % COLLECTION_PAGE_ITEMS == COLLECTION_PAGE_ITEMS - 1 {
-                tokio::task::yield_now().await;
-            }
-            if !selection.matches_stored(stored) {
-                continue;
-            }
+        for stored in &listed.items {
+            // A dry run waits for nothing.
+            tokio::task::consume_budget().await;
             match self.delete(writer, resource, &stored.key().reference(), options).await {
                 Ok(Deleted::Gone(_)) => all.push(Answer::Stored(stored.clone())),
                 Ok(Deleted::Pending(answer)) => all.push(answer),
@@ -96,6 +90,6 @@ impl Registry {
                 Err(status) => return Err(status),
             }
         }
-        Ok(all)
+        Ok((listed, all))
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::options::{ListOptions, VersionMatch};
 use super::{Registry, Selection};
 use crate::store::cache::store_status;
-use crate::store::{Key, Revision, Stored};
+use crate::store::{Key, Revision, StoreError, Stored, kinds};
 
 /// How long a list waits for a revision that is still to come.
 const FUTURE_REVISION_WAIT: Duration = Duration::from_secs(3);
@@ -71,7 +71,7 @@ impl Registry {
         };
         self.wait_for_revision(at, options.resource_version.is_none()).await?;
         let resume = match (&options.continue_token, options.version_match) {
-            (Some(token), _) => Some(decode_token(token)?),
+            (Some(token), _) => Some(self.resumed(token, &kinds::list_prefix(resource, namespace))?),
             (None, VersionMatch::Exact(at)) => Some((at, None)),
             (None, VersionMatch::NotOlderThan(_)) => None,
         };
@@ -79,6 +79,16 @@ impl Registry {
             return Ok(self.whole(resource, namespace, &options.selection));
         }
         self.pages(resource, namespace, options, resume).await
+    }
+
+    /// Where a token goes on: at the revision of its first page, or at the newest one, where the client was told that its
+    /// own is forgotten.
+    fn resumed(&self, token: &str, prefix: &str) -> Result<(Revision, Option<Key>), Status> {
+        let (at, after) = decode_token(token)?;
+        if !after.as_str().starts_with(prefix) {
+            return Err(Status::bad_request(format!("continue key is not valid: it goes on behind {after}")));
+        }
+        Ok((at.unwrap_or_else(|| self.cache.revision()), Some(after)))
     }
 
     /// Waits for a client's revision, a short while; for the newest one where it names none.
@@ -127,11 +137,10 @@ impl Registry {
             let wanted = limit - items.len();
             let page = match &resume {
                 Some((at, None)) => self.page_at(resource, namespace, wanted, *at).await?,
-                Some((at, Some(after))) => self
-                    .cache
-                    .page(resource, namespace, wanted, Some((*at, after)))
-                    .await
-                    .map_err(|error| store_status(&error))?,
+                Some((at, Some(after))) => {
+                    let page = self.cache.page(resource, namespace, wanted, Some((*at, after))).await;
+                    page.map_err(|error| expired_page(&error, after))?
+                }
                 None => {
                     self.cache.page(resource, namespace, wanted, None).await.map_err(|error| store_status(&error))?
                 }
@@ -144,7 +153,7 @@ impl Registry {
             if items.len() >= limit {
                 // How many follow is known only where nothing is filtered.
                 let remaining = page.remaining.filter(|_| options.selection.is_everything());
-                let continue_token = Some(encode_token(revision, &next));
+                let continue_token = Some(encode_token(Some(revision), &next));
                 return Ok(Listed { items, revision, continue_token, remaining });
             }
             resume = Some((revision, Some(next)));
@@ -160,7 +169,7 @@ impl Registry {
         at: Revision,
     ) -> Result<crate::store::cache::ListPage, Status> {
         // The key that stands before all others of the kind.
-        let prefix = crate::store::kinds::list_prefix(resource, namespace);
+        let prefix = kinds::list_prefix(resource, namespace);
         let before =
             Key::parse(&format!("{prefix}\u{1}")).ok_or_else(|| Status::internal("a kind's prefix makes no key"))?;
         self.cache.page(resource, namespace, limit, Some((at, &before))).await.map_err(|error| store_status(&error))
@@ -174,19 +183,34 @@ fn select(items: Vec<Arc<Stored>>, selection: &Selection) -> Vec<Arc<Stored>> {
     items.into_iter().filter(|item| selection.matches_stored(item)).collect()
 }
 
-/// The token that names the place where the next page begins.
-pub fn encode_token(revision: Revision, after: &Key) -> String {
+/// Where the revision of the first page is forgotten, the client may have the rest as it is now.
+fn expired_page(error: &StoreError, after: &Key) -> Status {
+    let status = store_status(error);
+    if !matches!(error, StoreError::Compacted { .. }) {
+        return status;
+    }
+    let message = "the list that this continue token belongs to is forgotten: list anew, or take the rest as it is now \
+                   with the token in this answer, which leaves out or repeats what has changed since the first page";
+    Status { message: message.to_owned(), continue_token: encode_token(None, after), ..status }
+}
+
+/// Stands for the newest revision in a token.
+const NEWEST: i64 = -1;
+
+/// The token that names the place where the next page begins, and as of which revision (absent: the newest).
+pub fn encode_token(revision: Option<Revision>, after: &Key) -> String {
+    let revision = revision.map_or_else(|| json!(NEWEST), |revision| json!(revision));
     URL_SAFE_NO_PAD.encode(json!({"rv": revision, "after": after.as_str()}).to_string())
 }
 
 /// Reads a token that a client brings back. Public and pure: a seat for fuzzing.
-pub fn decode_token(token: &str) -> Result<(Revision, Option<Key>), Status> {
+pub fn decode_token(token: &str) -> Result<(Option<Revision>, Key), Status> {
     let bad = || Status::bad_request("continue key is not valid");
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
-    let revision = value["rv"].as_u64().ok_or_else(bad)?;
+    let revision = if value["rv"] == NEWEST { None } else { Some(value["rv"].as_u64().ok_or_else(bad)?) };
     let after = Key::parse(value["after"].as_str().ok_or_else(bad)?).ok_or_else(bad)?;
-    Ok((revision, Some(after)))
+    Ok((revision, after))
 }
 
 #[cfg(test)]
@@ -196,8 +220,11 @@ mod tests {
     #[test]
     fn a_token_comes_back_and_a_forged_one_is_400() {
         let key = Key::parse("configmaps/a/b").unwrap();
-        assert_eq!(decode_token(&encode_token(7, &key)).unwrap(), (7, Some(key)));
-        for bad in ["", "x", "e30", "eyJydiI6MX0"] {
+        for revision in [Some(7), None] {
+            assert_eq!(decode_token(&encode_token(revision, &key)).unwrap(), (revision, key.clone()));
+        }
+        let odd = URL_SAFE_NO_PAD.encode(r#"{"rv":-2,"after":"configmaps/a/b"}"#);
+        for bad in ["", "x", "e30", "eyJydiI6MX0", &odd] {
             assert_eq!(decode_token(bad).unwrap_err().code, 400, "{bad}");
         }
     }

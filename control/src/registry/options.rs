@@ -262,6 +262,10 @@ impl ListOptions {
             return Err(invalid("resourceVersionMatch", why.to_owned()));
         }
         let at = resource_version.unwrap_or(0);
+        if continue_token.is_some() && at != 0 {
+            let why = "specifying resource version is not allowed when using continue: the token names its own";
+            return Err(Status::bad_request(why));
+        }
         let version_match = match matched {
             None | Some("NotOlderThan") => VersionMatch::NotOlderThan(at),
             Some("Exact") if at > 0 => VersionMatch::Exact(at),
@@ -318,6 +322,8 @@ mod tests {
         ] {
             assert_eq!(read(text, watch).unwrap_err().code, 422, "{text}");
         }
+        assert_eq!(read("continue=x&resourceVersion=5", false).unwrap_err().code, 400);
+        assert!(read("continue=x&resourceVersion=0", false).is_ok());
         assert!(read("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=", true).is_ok());
         let long = read("timeoutSeconds=9223372036854775807", true).unwrap();
         assert_eq!(long.timeout_seconds, Some(WATCH_MAX_SECONDS));

@@ -1,6 +1,8 @@
 //! What a Service owns beside itself: its cluster address (an IPAddress object) and its node ports. They are taken in
 //! the same write as the Service, so that an address has one owner at any moment and none outlives its owner.
 
+mod repair;
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -34,11 +36,17 @@ static NODE_PORTS: Resource = Resource {
     virtual_only: false,
 };
 const NODE_PORTS_NAME: &str = "all";
+/// Which IPAddress objects are the allocator's own.
+const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+const MANAGER: &str = "ipallocator.k8s.io";
 
 /// The range of cluster addresses.
 #[derive(Clone, Debug)]
 pub struct ServiceAllocator {
     range: Ipv4Net,
+    /// Who has lost a draw draws again when it is their turn: all node ports are one object, and of many who write it at
+    /// once only one wins.
+    turns: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What became of a Service's write.
@@ -57,7 +65,11 @@ struct Allocation {
 
 impl ServiceAllocator {
     pub fn new(range: Ipv4Net) -> ServiceAllocator {
-        ServiceAllocator { range }
+        ServiceAllocator { range, turns: Arc::default() }
+    }
+
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turns.lock().await
     }
 
     fn usable(&self) -> u32 {
@@ -96,10 +108,11 @@ impl ServiceAllocator {
                 let spec = service.map_mut("spec");
                 spec.insert("clusterIPs".to_owned(), json!([text]));
                 spec.insert("clusterIP".to_owned(), json!(text));
-                changes.push(claim(registry, &service, &text)?);
+                let claim = claim(registry, &service.reference(), &text);
+                changes.push(claim.map_err(|error| write_status(&error, &IP_ADDRESS, &text))?);
             }
         } else if !before.is_empty() {
-            changes.extend(release_address(registry, &before));
+            changes.extend(release_address(registry, &service.reference(), &before));
         }
         changes.extend(allocate_ports(registry, &mut service, old)?);
         Ok(Allocation { service, changes })
@@ -126,8 +139,9 @@ impl ServiceAllocator {
 
     /// The changes that give back what a Service owned.
     pub(super) fn release(&self, registry: &Registry, service: &Object) -> Result<Vec<Change>, WriteError> {
-        let mut changes: Vec<Change> = release_address(registry, &owned_address(service)).into_iter().collect();
-        changes.extend(write_ports(registry, |ports| ports.retain(|_, owner| *owner != owner_of(service)))?);
+        let mut changes: Vec<Change> =
+            release_address(registry, &service.reference(), &owned_address(service)).into_iter().collect();
+        changes.extend(NodePorts::read(registry).edit(|ports| ports.retain(|_, owner| *owner != owner_of(service)))?);
         Ok(changes)
     }
 }
@@ -144,6 +158,7 @@ impl Registry {
     ) -> Result<Written, Status> {
         let old = current.map(|stored| stored.object());
         let mut lost = None;
+        let mut turn = None;
         for _ in 0..SWAP_TRIES {
             let allocation = self.services.allocate(self, service.clone(), old.as_deref())?;
             if dry_run {
@@ -162,6 +177,9 @@ impl Registry {
                 }
                 Err(WriteError::Conflict { key, .. } | WriteError::Exists { key, .. }) if key.kind() != "services" => {
                     lost = Some(key);
+                    if turn.is_none() {
+                        turn = Some(self.services.turn().await);
+                    }
                 }
                 Err(error) => return Err(write_status(&error, &SERVICE, &at.name)),
             }
@@ -180,27 +198,27 @@ fn owned_address(service: &Object) -> String {
     if wants_cluster_ip(service) { service.str_at("/spec/clusterIP").to_owned() } else { String::new() }
 }
 
-fn claim(registry: &Registry, service: &Object, ip: &str) -> Result<Change, Status> {
+fn claim(registry: &Registry, service: &Ref, ip: &str) -> Result<Change, WriteError> {
     let object = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
         "metadata": {
             "name": ip, "uid": registry.env.rng.uuid(), "creationTimestamp": registry.env.clock.now_rfc3339(),
-            "labels": {"ipaddress.kubernetes.io/ip-family": "IPv4",
-                "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"},
+            "labels": {"ipaddress.kubernetes.io/ip-family": "IPv4", MANAGED_BY: MANAGER},
         },
-        "spec": {"parentRef": {"group": "", "resource": "services", "namespace": service.namespace(),
-            "name": service.name()}},
+        "spec": {"parentRef": {"group": "", "resource": "services", "namespace": service.namespace,
+            "name": service.name}},
     });
-    let object = Object::from_value(object).map_err(Status::internal)?;
-    Change::create(&IP_ADDRESS, &Ref::cluster(ip), &object).map_err(|error| write_status(&error, &IP_ADDRESS, ip))
+    Change::create(&IP_ADDRESS, &Ref::cluster(ip), &Object::from_value(object).unwrap_or_default())
 }
 
-fn release_address(registry: &Registry, ip: &str) -> Option<Change> {
+/// Gives an address back, if it is this Service's.
+fn release_address(registry: &Registry, service: &Ref, ip: &str) -> Option<Change> {
     if ip.is_empty() {
         return None;
     }
     let at = Ref::cluster(ip);
-    registry.cache.get(&IP_ADDRESS, &at).map(|stored| Change::delete(&IP_ADDRESS, &at, stored.revision()))
+    let stored = registry.cache.get(&IP_ADDRESS, &at)?;
+    (repair::parent(&stored.object()) == *service).then(|| Change::delete(&IP_ADDRESS, &at, stored.revision()))
 }
 
 fn numbers(service: &Object) -> Vec<i64> {
@@ -214,8 +232,8 @@ fn allocate_ports(registry: &Registry, service: &mut Object, old: Option<&Object
         return Ok(None);
     }
     let owner = owner_of(service);
-    let taken = ports(registry);
-    let is_free = |port: i64| taken.get(&port.to_string()).is_none_or(|by| by.as_str() == Some(owner.as_str()));
+    let taken = NodePorts::read(registry);
+    let is_free = |port: i64| taken.ports.get(&port.to_string()).is_none_or(|by| by.as_str() == Some(owner.as_str()));
     let name = service.name().to_owned();
     let mut claimed = numbers(service);
     for (i, port) in
@@ -235,7 +253,7 @@ fn allocate_ports(registry: &Registry, service: &mut Object, old: Option<&Object
             port["nodePort"] = json!(free);
         }
     }
-    let changed = write_ports(registry, |ports| {
+    let changed = taken.edit(|ports| {
         ports.retain(|_, by| by.as_str() != Some(owner.as_str()));
         ports.extend(claimed.iter().map(|port| (port.to_string(), json!(owner))));
     });
@@ -258,27 +276,35 @@ fn check_port(name: &str, index: usize, port: i64, free: bool) -> Result<(), Sta
     Ok(())
 }
 
-fn ports(registry: &Registry) -> Map<String, Value> {
-    let stored = registry.cache.get(&NODE_PORTS, &Ref::cluster(NODE_PORTS_NAME));
-    stored.and_then(|s| s.object().get("/ports").and_then(Value::as_object).cloned()).unwrap_or_default()
+/// The owners of all node ports. Read once for what is decided by it and for the write that comes of it: if another
+/// write came between, this one fails and all is decided anew.
+struct NodePorts {
+    stored: Option<Arc<Stored>>,
+    ports: Map<String, Value>,
 }
 
-/// The change that `edit` makes to the owners of node ports, if it makes one.
-fn write_ports(registry: &Registry, edit: impl FnOnce(&mut Map<String, Value>)) -> Result<Option<Change>, WriteError> {
-    let at = Ref::cluster(NODE_PORTS_NAME);
-    let stored = registry.cache.get(&NODE_PORTS, &at);
-    let before = ports(registry);
-    let mut after = before.clone();
-    edit(&mut after);
-    if after == before {
-        return Ok(None);
+impl NodePorts {
+    fn read(registry: &Registry) -> NodePorts {
+        let stored = registry.cache.get(&NODE_PORTS, &Ref::cluster(NODE_PORTS_NAME));
+        let ports = stored.as_ref().and_then(|s| s.object().get("/ports").and_then(Value::as_object).cloned());
+        NodePorts { stored, ports: ports.unwrap_or_default() }
     }
-    let object = json!({"apiVersion": "internal.gantry/v1", "kind": "NodePorts", "metadata": {"name": NODE_PORTS_NAME},
-        "ports": after});
-    let object = Object::from_value(object).unwrap_or_default();
-    match stored {
-        Some(stored) => Change::update(&NODE_PORTS, &at, stored.revision(), &object).map(Some),
-        None => Change::create(&NODE_PORTS, &at, &object).map(Some),
+
+    /// The change that `edit` makes, if it makes one.
+    fn edit(&self, edit: impl FnOnce(&mut Map<String, Value>)) -> Result<Option<Change>, WriteError> {
+        let mut after = self.ports.clone();
+        edit(&mut after);
+        if after == self.ports {
+            return Ok(None);
+        }
+        let at = Ref::cluster(NODE_PORTS_NAME);
+        let object = json!({"apiVersion": "internal.gantry/v1", "kind": "NodePorts",
+            "metadata": {"name": NODE_PORTS_NAME}, "ports": after});
+        let object = Object::from_value(object).unwrap_or_default();
+        match &self.stored {
+            Some(stored) => Change::update(&NODE_PORTS, &at, stored.revision(), &object).map(Some),
+            None => Change::create(&NODE_PORTS, &at, &object).map(Some),
+        }
     }
 }
 

@@ -147,7 +147,9 @@ impl Registry {
         match written {
             Ok(Some(stored)) => Ok(Swap::Done(Answer::Stored(stored))),
             Ok(None) => Ok(Swap::Done(Answer::Made(new))),
-            Err(WriteError::Conflict { current: Some(newer), .. }) => Ok(Swap::Retry(newer)),
+            Err(WriteError::Conflict { current: Some(newer), key }) if key == *current.key() => Ok(Swap::Retry(newer)),
+            // An allocation beside the object changed: the same object is read again.
+            Err(WriteError::Conflict { key, .. }) if key != *current.key() => Ok(Swap::Retry(self.get(resource, at)?)),
             Err(error) => Err(write_status(&error, resource, &at.name)),
         }
     }

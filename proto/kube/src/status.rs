@@ -13,11 +13,19 @@ pub struct Status {
     pub message: String,
     /// `metadata`-less body of `details`; null where there is none.
     pub details: Value,
+    /// With which a list that has expired can go on all the same (`metadata.continue`); empty where there is none.
+    pub continue_token: String,
 }
 
 impl Status {
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Status {
-        Status { code, reason: reason.to_owned(), message: message.into(), details: Value::Null }
+        Status {
+            code,
+            reason: reason.to_owned(),
+            message: message.into(),
+            details: Value::Null,
+            continue_token: String::new(),
+        }
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Status {
@@ -122,6 +130,9 @@ impl Status {
             "kind": "Status", "apiVersion": "v1", "metadata": {},
             "status": if self.code < 400 { "Success" } else { "Failure" },
         });
+        if !self.continue_token.is_empty() {
+            value["metadata"]["continue"] = json!(self.continue_token);
+        }
         if !self.message.is_empty() {
             value["message"] = json!(self.message);
         }
@@ -145,6 +156,7 @@ impl Status {
             reason: value["reason"].as_str().unwrap_or("").to_owned(),
             message: value["message"].as_str().unwrap_or("").to_owned(),
             details: value["details"].clone(),
+            continue_token: value["metadata"]["continue"].as_str().unwrap_or("").to_owned(),
         })
     }
 }

@@ -43,7 +43,7 @@ fn body(spec: Value) -> Object {
 }
 
 fn token(tokens: &Tokens, spec: Value) -> String {
-    tokens.request("a", "web", &body(spec)).unwrap().str_at("/status/token").to_owned()
+    tokens.request("a", "web", &body(spec), false).unwrap().str_at("/status/token").to_owned()
 }
 
 fn pod_token(tokens: &Tokens) -> String {
@@ -146,7 +146,7 @@ async fn a_token_ends_with_its_time() {
     assert!(house.verify(&short).is_ok());
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(house.verify(&short), Err(TokenError::Expired));
-    let refused = house.tokens.request("a", "web", &body(json!({"expirationSeconds": 599}))).unwrap_err();
+    let refused = house.tokens.request("a", "web", &body(json!({"expirationSeconds": 599})), false).unwrap_err();
     assert_eq!(refused.code, 422);
     assert!(refused.message.contains("may not specify a duration less than 10 minutes"), "{}", refused.message);
 }
@@ -180,14 +180,15 @@ async fn a_terminating_pod_keeps_its_token_until_its_grace_is_over() {
 #[tokio::test(start_paused = true)]
 async fn a_token_is_only_bound_to_what_is_there_and_fits() {
     let house = house();
-    let request =
-        |reference: Value| house.tokens.request("a", "web", &body(json!({"boundObjectRef": reference}))).unwrap_err();
+    let request = |reference: Value| {
+        house.tokens.request("a", "web", &body(json!({"boundObjectRef": reference})), false).unwrap_err()
+    };
     let pod = |name: &str, uid: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid});
     assert_eq!(request(pod("gone", "")).code, 404);
     assert_eq!(request(pod("p", "pod-0")).code, 409);
     assert_eq!(request(pod("q", "pod-2")).code, 400);
     assert_eq!(request(json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "x"})).code, 400);
-    assert_eq!(house.tokens.request("a", "gone", &body(json!({}))).unwrap_err().code, 404);
+    assert_eq!(house.tokens.request("a", "gone", &body(json!({})), false).unwrap_err().code, 404);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,16 @@ use crate::auth::{Action, Authorizer, Identity};
 use crate::bootstrap::policy;
 
 fn read<'a>(verb: &'a str, resource: &'a str, namespace: &'a str, name: &'a str) -> Action<'a> {
-    Action::Resource { verb, group: "", resource, subresource: "", namespace, name }
+    Action::Resource { verb, group: "", resource, subresource: "", namespace, name, fields: "" }
+}
+
+fn selected<'a>(verb: &'a str, namespace: &'a str, fields: &'a str) -> Action<'a> {
+    Action::Resource { verb, group: "", resource: "pods", subresource: "", namespace, name: "", fields }
+}
+
+fn lease<'a>(verb: &'a str, namespace: &'a str, name: &'a str) -> Action<'a> {
+    let (group, resource) = ("coordination.k8s.io", "leases");
+    Action::Resource { verb, group, resource, subresource: "", namespace, name, fields: "" }
 }
 
 fn pod(name: &str, node: &str, spec: Value) -> Value {
@@ -66,6 +75,29 @@ fn a_node_reads_what_its_own_pods_name() {
         (read("list", "secrets", "", ""), false),
         (read("delete", "secrets", "a", "mounted"), false),
         (read("update", "configmaps", "a", "mounted"), false),
+        (read("get", "pods", "a", "mine"), true),
+        (read("watch", "pods", "a", "mine"), true),
+        (read("get", "pods", "a", "theirs"), false),
+        (read("get", "pods", "a", "waiting"), false),
+        (read("get", "pods", "a", "unknown"), false),
+        (read("list", "pods", "", ""), false),
+        (read("delete", "pods", "a", "theirs"), true),
+        (selected("list", "", "spec.nodeName=n"), true),
+        (selected("watch", "a", "metadata.namespace=a,spec.nodeName==n"), true),
+        (selected("list", "", "spec.nodeName=m"), false),
+        (selected("list", "", "spec.nodeName!=n"), false),
+        (selected("deletecollection", "a", "spec.nodeName=n"), false),
+        (read("get", "nodes", "", "n"), true),
+        (read("list", "nodes", "", "n"), true),
+        (read("get", "nodes", "", "m"), false),
+        (read("list", "nodes", "", ""), false),
+        (read("patch", "nodes", "", "n"), true),
+        (lease("get", "kube-node-lease", "n"), true),
+        (lease("create", "kube-node-lease", ""), true),
+        (lease("update", "kube-node-lease", "n"), true),
+        (lease("update", "kube-node-lease", "m"), false),
+        (lease("list", "kube-node-lease", "n"), false),
+        (lease("get", "kube-system", "n"), false),
     ] {
         assert_eq!(authorizer.authorize(&node, &action).is_allowed(), expected, "{action:?}");
     }

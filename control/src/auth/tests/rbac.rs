@@ -15,7 +15,7 @@ use crate::auth::{Action, Authorizer, Identity, escalation, review};
 use crate::bootstrap::policy;
 
 fn get<'a>(resource: &'a str, namespace: &'a str) -> Action<'a> {
-    Action::Resource { verb: "get", group: "", resource, subresource: "", namespace, name: "x" }
+    Action::Resource { verb: "get", group: "", resource, subresource: "", namespace, name: "x", fields: "" }
 }
 
 fn user(name: &str) -> Identity {
@@ -80,8 +80,15 @@ fn a_change_of_policy_holds_at_once() {
 #[test]
 fn a_refusal_has_the_words_that_clients_know() {
     let (_, authorizer) = house([]);
-    let list =
-        Action::Resource { verb: "list", group: "", resource: "pods", subresource: "", namespace: "y", name: "" };
+    let list = Action::Resource {
+        verb: "list",
+        group: "",
+        resource: "pods",
+        subresource: "",
+        namespace: "y",
+        name: "",
+        fields: "",
+    };
     let refused = authorizer.check(&user("x"), &list).unwrap_err();
     assert_eq!(refused.code, 403);
     assert_eq!(
@@ -95,6 +102,7 @@ fn a_refusal_has_the_words_that_clients_know() {
         subresource: "scale",
         namespace: "",
         name: "d",
+        fields: "",
     };
     assert_eq!(
         authorizer.check(&user("x"), &log).unwrap_err().message,
@@ -115,7 +123,7 @@ fn the_default_policy_gives_each_its_own() {
     }
     let verb =
         |verb: &'static str, group: &'static str, resource: &'static str, sub: &'static str, ns: &'static str| {
-            Action::Resource { verb, group, resource, subresource: sub, namespace: ns, name: "" }
+            Action::Resource { verb, group, resource, subresource: sub, namespace: ns, name: "", fields: "" }
         };
     let rbac = "rbac.authorization.k8s.io";
     let path = |path: &'static str| Action::NonResource { verb: "get", path };
@@ -173,6 +181,19 @@ fn nobody_grants_more_than_they_hold() {
          attempting to grant RBAC permissions not currently held:\n\
          {APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\" \"list\"]}"
     );
+    // A role of some kilobytes is billions of rights. Nobody multiplies them out.
+    let words = |stem: &str| (0..200).map(|i| format!("{stem}{i}")).collect::<Vec<_>>();
+    let bomb =
+        json!([{"verbs": words("v"), "apiGroups": words("g"), "resources": words("r"), "resourceNames": words("n")}]);
+    let refused = write(&CLUSTER_ROLE, role("r", bomb), None).unwrap_err();
+    assert_eq!(refused.code, 403);
+    assert!(refused.message.contains("come to 1600000000 single permissions"), "{}", refused.message);
+    let many = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": words("n")}]);
+    let refused = write(&CLUSTER_ROLE, role("r", many), None).unwrap_err();
+    assert!(refused.message.ends_with("and 100 more"), "{}", refused.message);
+    let named = vec!["x"; 20_000];
+    let wide = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": named}]);
+    assert!(write(&CLUSTER_ROLE, role("r", wide), None).is_ok(), "one rule of their own covers it");
     let old = role("r", secrets.clone());
     assert!(write(&CLUSTER_ROLE, role("r", secrets.clone()), Some(old)).is_ok(), "nothing is granted anew");
     let aggregating = json!({"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": [],
@@ -285,6 +306,7 @@ fn any_action() -> impl Strategy<Value = Action<'static>> {
             subresource,
             namespace,
             name,
+            fields: "",
         });
     let path =
         (proptest::sample::select(&VERBS[..]), proptest::sample::select(&["/healthz", "/api/v1", "/metrics"][..]))
