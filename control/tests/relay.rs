@@ -165,6 +165,27 @@ async fn nothing_is_relayed_before_101() {
     }
 }
 
+/// A client that was refused over WebSocket asks once more over SPDY, and what it then hears is all that its user sees.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_says_itself_why_it_refuses_a_stream() {
+    let spdy = exec_request().replace("websocket", "SPDY/3.1");
+    for (answer, words) in [
+        ("HTTP/1.1 400 Bad Request\r\nContent-Length: 18\r\n\r\nc is not running!!", "c is not running!!"),
+        ("HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\nhuh?", "streams over SPDY/3.1 are not served there"),
+    ] {
+        let house = House::new("n", answer).await;
+        let (head, _) = house.ask(&spdy, "\"code\"").await;
+        assert!(head.starts_with("HTTP/1.1 400") && head.contains(words), "{head}");
+    }
+    let house =
+        House::new("n", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n").await;
+    let (head, _) = house.ask(&spdy, "\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let nowhere = spdy.replace("command=ls&", "container=x&command=ls&");
+    let (head, _) = house.ask(&nowhere, "\"code\"").await;
+    assert!(head.contains("container x is not valid for pod p"), "{head}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_who_its_certificate_says() {
     let house = House::new("another", UPGRADED).await;

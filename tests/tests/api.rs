@@ -399,6 +399,7 @@ async fn what_is_not_served_is_named() {
     for path in ["pods/x/attach", "pods/x/portforward", "pods/x/proxy", "pods/x/resize", "services/x/proxy"] {
         let answer = api.get(&format!("/api/v1/namespaces/default/{path}")).await;
         assert_eq!((answer.code, answer.json()["reason"].as_str()), (404, Some("NotFound")), "{path}");
+        assert!(answer.json()["details"].is_object(), "kubectl debug looks into it");
         let name = path.replace("x/", "");
         assert!(answer.text().contains(&format!("{name} is not served")), "{}", answer.text());
     }

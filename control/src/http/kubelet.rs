@@ -272,17 +272,13 @@ pub async fn exec(server: Arc<Server>, mut call: Call) -> Result<Response<Body>,
     let Some(protocol) = call.parts.headers.get(header::UPGRADE) else {
         return Err(Status::bad_request("Upgrade request required"));
     };
-    if !protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
-        let asked = String::from_utf8_lossy(protocol.as_bytes()).into_owned();
-        return Err(Status::bad_request(format!(
-            "streams over {asked} are not served yet: exec speaks WebSocket, as kubectl does from 1.31 on"
-        )));
-    }
+    let asked = String::from_utf8_lossy(protocol.as_bytes()).into_owned();
     let (node, path) = target(&server, &call, "exec")?;
     let request = request(&call, &node, &path, upgrade_headers(&call.parts.headers))?;
     let mut response = send(&server, &node, request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(refusal(&node, response).await);
+        let refused = refusal(&node, response).await;
+        return Err(if asked.eq_ignore_ascii_case("websocket") { refused } else { not_spoken(&asked, refused) });
     }
     let mut answer = Response::new(body::full(Bytes::new()));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -306,6 +302,18 @@ pub async fn exec(server: Arc<Server>, mut call: Call) -> Result<Response<Body>,
         }
     });
     Ok(answer)
+}
+
+/// A client asks over SPDY when its WebSocket was refused, and shows what it then hears: the node's own reason, unless the
+/// node only could not speak it.
+fn not_spoken(protocol: &str, refused: Status) -> Status {
+    if refused.code < 500 {
+        return refused;
+    }
+    let why = refused.message;
+    Status::bad_request(format!(
+        "streams over {protocol} are not served there, those over WebSocket are, as kubectl has them from 1.31 on: {why}"
+    ))
 }
 
 fn upgrade_headers(from: &HeaderMap) -> HeaderMap {

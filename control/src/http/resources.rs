@@ -21,7 +21,9 @@ use crate::registry::{Answer, DeleteOptions, ListOptions, WriteOptions, Writer, 
 
 /// The path names nothing that is served.
 pub fn no_such_path() -> Status {
-    Status::new(404, "NotFound", "the server could not find the requested resource")
+    // Clients look into the details of such an answer (kubectl debug does), which must be there.
+    let details = serde_json::json!({});
+    Status { details, ..Status::new(404, "NotFound", "the server could not find the requested resource") }
 }
 
 /// Clients take the code for a server that does not know it; people read which one it was.
