@@ -17,6 +17,8 @@ step "Programs that the tests start"
 cargo build --quiet --workspace --bins
 step "Tests"
 cargo test --workspace --no-fail-fast
+step "The tests that look at their host again, on cgroup v2: user-mode Linux"
+"${CARGO_TARGET_DIR:-target}/debug/vm" all --on uml-6.12
 step "Quickstart, twice, and uninstall"
 tests/quickstart-twice.sh
 step "Done"

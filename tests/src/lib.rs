@@ -12,3 +12,4 @@ pub mod peer;
 pub mod registry;
 pub mod store_conformance;
 pub mod store_model;
+pub mod vm;

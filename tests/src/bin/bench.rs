@@ -183,13 +183,14 @@ async fn pods(client: &Client, image: &str, in_a_row: usize, burst: usize) -> Re
     let spent = (cpu_millis() - cpu) / in_a_row.max(1) as f64;
     let p50 = line("pod POST to Running, one after the other", took, "ms");
     println!("{:<44} {spent:>12.1} ms", "CPU per pod (gantry and supervisors)");
-    match peer::crun_run(PEER_ROUNDS) {
-        Some(crun) => {
-            println!("{:<44} {:>12.1} ms", "peer: crun run of true, the best", crun.wall);
-            println!("{:<44} {:>12.1} ms", "peer: CPU of crun and that container", crun.cpu);
-            println!("{:<44} {:>12.1} x crun, CPU {:.1} x crun", "a whole pod is", p50 / crun.wall, spent / crun.cpu);
+    match peer::oci_run(PEER_ROUNDS) {
+        Some((name, cost)) => {
+            println!("{:<44} {:>12.1} ms", format!("peer: {name} run of true, the best"), cost.wall);
+            println!("{:<44} {:>12.1} ms", format!("peer: CPU of {name} and that container"), cost.cpu);
+            let (wall, cpu) = (p50 / cost.wall, spent / cost.cpu);
+            println!("{:<44} {wall:>12.1} x that, CPU {cpu:.1} x", "a whole pod, through API and scheduler, is");
         }
-        None => println!("peer: crun is not installed, or the host refuses it"),
+        None => println!("peer: neither crun nor runc runs here"),
     }
     println!("{:<44} {:>12.1} ms", "delete of those, to the last gone", remove(client).await?.as_secs_f64() * 1000.0);
     let cpu = cpu_millis();

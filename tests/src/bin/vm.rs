@@ -1,0 +1,159 @@
+//! `vm`: runs the tests in machines of our own. `vm list`, `vm run cluster --on uml-6.12`, `vm shell`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+use gantry_tests::vm::{KERNELS, Vm};
+use serde_json::Value;
+
+/// The test files that look at cgroups, mounts, namespaces and packets of their host.
+const OF_THE_HOST: &[&str] = &["lifecycle", "confinement", "survival", "network", "agent", "cluster"];
+const SHELL_TIMEOUT: Duration = Duration::from_secs(3600);
+
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The kernels and the scenarios: each test file is one
+    List,
+    /// Run a scenario in a machine; what follows is the test program's (a test's name, --nocapture)
+    Run {
+        scenario: String,
+        #[arg(long, default_value = KERNELS[0], value_parser = clap::builder::PossibleValuesParser::new(KERNELS))]
+        on: String,
+        /// Where console, answer and core files are left
+        #[arg(long, default_value = "target/vm")]
+        out: PathBuf,
+        #[arg(long, default_value_t = 1200)]
+        timeout_seconds: u64,
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Run every scenario that needs a host of its own, each in a fresh machine
+    All {
+        #[arg(long, default_value = KERNELS[0], value_parser = clap::builder::PossibleValuesParser::new(KERNELS))]
+        on: String,
+        #[arg(long, default_value = "target/vm")]
+        out: PathBuf,
+        #[arg(long, default_value_t = 1200)]
+        timeout_seconds: u64,
+    },
+    /// A shell in a machine, or any other command
+    Shell {
+        #[arg(long, default_value = KERNELS[0], value_parser = clap::builder::PossibleValuesParser::new(KERNELS))]
+        on: String,
+        #[arg(long, default_value = "target/vm")]
+        out: PathBuf,
+        #[arg(last = true, default_values = ["bash", "-i"])]
+        command: Vec<String>,
+    },
+    /// What process 1 of a machine is
+    #[command(hide = true)]
+    Init {
+        shared: PathBuf,
+        /// What the kernel adds to its command line
+        rest: Vec<String>,
+    },
+}
+
+fn main() -> Result<ExitCode, Failure> {
+    match Cli::parse().what {
+        What::Init { shared, .. } => gantry_tests::vm::init(&shared),
+        What::List => {
+            println!("kernels: {}", KERNELS.join(" "));
+            for scenario in scenarios()? {
+                println!("{:<20} {}", scenario.name, scenario.program.display());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        What::Run { scenario, on, out, timeout_seconds, arguments } => {
+            let found = scenarios()?.into_iter().find(|s| s.name == scenario);
+            let found = found.ok_or_else(|| format!("no test file is named {scenario}"))?;
+            let out = std::path::absolute(out)?.join(format!("{scenario}-{on}"));
+            let vm = Vm { kernel: on, out, timeout: Duration::from_secs(timeout_seconds), interactive: false };
+            let code = boot(&vm, &found.folder, &found.program, &arguments)?;
+            print!("{}", std::fs::read_to_string(vm.console())?);
+            Ok(code)
+        }
+        What::All { on, out, timeout_seconds } => {
+            let out = std::path::absolute(out)?;
+            let (mut passed, mut failed) = (0, 0);
+            for scenario in scenarios()?.into_iter().filter(|s| OF_THE_HOST.contains(&&*s.name)) {
+                let (kernel, out) = (on.clone(), out.join(format!("{}-{on}", scenario.name)));
+                let vm = Vm { kernel, out, timeout: Duration::from_secs(timeout_seconds), interactive: false };
+                print!("{:<14} ", scenario.name);
+                match boot(&vm, &scenario.folder, &scenario.program, &[]) {
+                    Ok(code) if code == ExitCode::SUCCESS => passed += 1,
+                    other => {
+                        failed += 1;
+                        println!("{}", other.err().map(|error| error.to_string()).unwrap_or_default());
+                        println!("{}", std::fs::read_to_string(vm.console()).unwrap_or_default());
+                    }
+                }
+            }
+            println!("machines: {passed} passed, {failed} failed");
+            Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        What::Shell { on, out, command } => {
+            let out = std::path::absolute(out)?.join(format!("shell-{on}"));
+            let vm = Vm { kernel: on, out, timeout: SHELL_TIMEOUT, interactive: true };
+            boot(&vm, &std::env::current_dir()?, Path::new(&command[0]), &command[1..])
+        }
+    }
+}
+
+fn boot(vm: &Vm, folder: &Path, program: &Path, arguments: &[String]) -> Result<ExitCode, Failure> {
+    let start = Instant::now();
+    let answer = vm.run(folder, program, arguments)?;
+    println!(
+        "{} (Linux {}; {}): code {} after {:.0} s, {:.1} s of them to boot",
+        vm.kernel,
+        answer.kernel,
+        answer.controllers,
+        answer.code,
+        start.elapsed().as_secs_f64(),
+        answer.boot_seconds,
+    );
+    Ok(ExitCode::from(u8::try_from(answer.code).unwrap_or(1)))
+}
+
+/// One test program, and the folder in which cargo runs it.
+struct Scenario {
+    name: String,
+    program: PathBuf,
+    folder: PathBuf,
+}
+
+/// Every test program of the workspace, built where it is not.
+fn scenarios() -> Result<Vec<Scenario>, Failure> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["test", "--quiet", "--workspace", "--no-run", "--message-format=json"])
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !built.status.success() {
+        return Err("the tests do not build".into());
+    }
+    let mut found = Vec::new();
+    for line in built.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let message: Value = serde_json::from_slice(line)?;
+        let (Some(program), Some(true)) = (message["executable"].as_str(), message["profile"]["test"].as_bool()) else {
+            continue;
+        };
+        let manifest = Path::new(message["manifest_path"].as_str().unwrap_or_default());
+        found.push(Scenario {
+            name: message["target"]["name"].as_str().unwrap_or_default().to_owned(),
+            program: program.into(),
+            folder: manifest.parent().unwrap_or(Path::new(".")).to_owned(),
+        });
+    }
+    Ok(found)
+}
