@@ -7,10 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub mod devices;
 pub mod plan;
+pub mod programs;
 pub mod stats;
 
+use devices::Rule;
 use plan::Write;
+use programs::Programs;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -22,6 +26,12 @@ pub enum CgroupError {
     NoHierarchy,
     #[error("cgroup {path:?} still has processes after they were killed")]
     Busy { path: PathBuf },
+    #[error("{what} the device filter of cgroup {path:?}")]
+    DeviceProgram { what: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "no cgroup hierarchy with the devices controller is mounted: containers could open every device of the host"
+    )]
+    NoDeviceFilter,
 }
 
 /// The hierarchies of this host.
@@ -29,11 +39,11 @@ pub enum CgroupError {
 pub enum Hierarchies {
     Unified {
         root: PathBuf,
+        /// Those that the root hands down.
+        controllers: BTreeSet<String>,
     },
     /// Controllers and mount point of each.
-    Legacy {
-        mounts: Vec<(Vec<String>, PathBuf)>,
-    },
+    Legacy { mounts: Vec<(Vec<String>, PathBuf)> },
 }
 
 /// The controllers that libcgroups joins on v1; the named ones and the empty unified one are left alone.
@@ -60,17 +70,23 @@ const EMPTY_TRIES: u32 = 400;
 
 impl Hierarchies {
     pub fn detect() -> Result<Hierarchies, CgroupError> {
-        let path = Path::new("/proc/self/mounts");
+        let path = Path::new("/proc/thread-self/mounts");
         let text = fs::read_to_string(path).map_err(|source| failed("read", path)(source))?;
-        let found = Hierarchies::from_mounts(&text)?;
-        let have = found.controllers();
-        let missing: Vec<&str> = WANTED.into_iter().filter(|c| !have.contains(*c)).collect();
-        match &found {
-            Hierarchies::Unified { .. } => tracing::info!("cgroup v2"),
+        let mut found = Hierarchies::from_mounts(&text)?;
+        let mut refused = Vec::new();
+        match &mut found {
+            Hierarchies::Unified { root, controllers } => {
+                tracing::info!("cgroup v2");
+                refused = hand_down(root);
+                *controllers = names(&root.join("cgroup.subtree_control"));
+            }
             Hierarchies::Legacy { .. } => tracing::warn!("cgroup v1 hierarchies: gantry is made for v2"),
         }
+        let have = found.controllers();
+        let missing: Vec<&str> = WANTED.into_iter().filter(|c| !have.contains(*c)).collect();
         if !missing.is_empty() {
-            tracing::warn!(?missing, "cgroup controllers missing: their limits will not hold");
+            let refused: Vec<String> = refused.iter().map(|(name, error)| format!("{name}: {error}")).collect();
+            tracing::warn!(?missing, ?refused, "cgroup controllers that pods cannot have: their limits will not hold");
         }
         Ok(found)
     }
@@ -81,7 +97,7 @@ impl Hierarchies {
             let fields: Vec<&str> = line.split(' ').collect();
             let [_, at, kind, options, ..] = fields.as_slice() else { continue };
             if *kind == "cgroup2" && *at == "/sys/fs/cgroup" {
-                return Ok(Hierarchies::Unified { root: PathBuf::from(at) });
+                return Ok(Hierarchies::Unified { root: PathBuf::from(at), controllers: BTreeSet::new() });
             }
             if *kind == "cgroup" && at.starts_with("/sys/fs/cgroup/") {
                 let controllers: Vec<String> =
@@ -100,10 +116,7 @@ impl Hierarchies {
 
     fn controllers(&self) -> BTreeSet<String> {
         match self {
-            Hierarchies::Unified { root } => {
-                let text = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-                text.split_whitespace().map(str::to_owned).collect()
-            }
+            Hierarchies::Unified { controllers, .. } => controllers.clone(),
             Hierarchies::Legacy { mounts } => mounts.iter().flat_map(|(c, _)| c.clone()).collect(),
         }
     }
@@ -112,7 +125,7 @@ impl Hierarchies {
     pub fn folders(&self, path: &str) -> Vec<PathBuf> {
         let relative = path.trim_start_matches('/');
         match self {
-            Hierarchies::Unified { root } => vec![root.join(relative)],
+            Hierarchies::Unified { root, .. } => vec![root.join(relative)],
             Hierarchies::Legacy { mounts } => mounts.iter().map(|(_, at)| at.join(relative)).collect(),
         }
     }
@@ -121,7 +134,7 @@ impl Hierarchies {
     pub fn folder(&self, path: &str, controller: &str) -> Option<PathBuf> {
         let relative = path.trim_start_matches('/');
         match self {
-            Hierarchies::Unified { root } => Some(root.join(relative)),
+            Hierarchies::Unified { root, controllers } => controllers.contains(controller).then(|| root.join(relative)),
             Hierarchies::Legacy { mounts } => {
                 let has = |(c, _): &&(Vec<String>, PathBuf)| c.iter().any(|c| c == controller);
                 mounts.iter().find(has).map(|(_, at)| at.join(relative))
@@ -133,7 +146,7 @@ impl Hierarchies {
     pub fn create(&self, path: &str) -> Result<(), CgroupError> {
         check(path)?;
         match self {
-            Hierarchies::Unified { root } => create_unified(root, path),
+            Hierarchies::Unified { root, .. } => create_unified(root, path),
             Hierarchies::Legacy { mounts } => mounts.iter().try_for_each(|(c, at)| create_legacy(c, at, path)),
         }
     }
@@ -150,10 +163,28 @@ impl Hierarchies {
     }
 
     pub fn write(&self, path: &str, writes: &[Write]) -> Result<(), CgroupError> {
+        let mut later = Vec::new();
         for (file, value) in self.resolve(path, writes) {
-            fs::write(&file, value).map_err(failed("write", &file))?;
+            match fs::write(&file, &value) {
+                // v1 keeps a memory limit below that of memory and swap, and a quota below its parent's, at every moment:
+                // what is refused for another's sake is written once more after it.
+                Err(e) if e.kind() == io::ErrorKind::InvalidInput => later.push((file, value)),
+                written => written.map_err(failed("write", &file))?,
+            }
         }
-        Ok(())
+        later.into_iter().try_for_each(|(file, value)| fs::write(&file, value).map_err(failed("write", &file)))
+    }
+
+    /// Lets processes of the cgroup use the devices of `rules` and no others; they join it afterwards.
+    pub fn limit_devices(&self, programs: &Programs, path: &str, rules: &[Rule]) -> Result<(), CgroupError> {
+        match self {
+            Hierarchies::Unified { .. } if devices::unrestricted(rules) => Ok(()),
+            Hierarchies::Unified { .. } => programs.attach(rules, &self.folders(path)[0]),
+            Hierarchies::Legacy { .. } if self.folder(path, "devices").is_none() && !devices::unrestricted(rules) => {
+                Err(CgroupError::NoDeviceFilter)
+            }
+            Hierarchies::Legacy { .. } => self.write(path, &devices::legacy(rules)),
+        }
     }
 
     /// Every process of the cgroup, in no order.
@@ -169,7 +200,7 @@ impl Hierarchies {
     /// Kills everything in the cgroup and waits until it is empty. Blocks.
     pub fn kill(&self, path: &str) -> Result<(), CgroupError> {
         for _ in 0..EMPTY_TRIES {
-            if let Hierarchies::Unified { root } = self
+            if let Hierarchies::Unified { root, .. } = self
                 && fs::write(root.join(path.trim_start_matches('/')).join("cgroup.kill"), "1").is_ok()
                 && self.processes(path).is_empty()
             {
@@ -244,16 +275,25 @@ fn make(folder: &Path) -> Result<bool, CgroupError> {
     }
 }
 
+/// Hands a v2 cgroup's controllers down to those below it, each by itself, since one that is threaded or busy must not
+/// keep the others away. Returns those that the kernel refuses.
+fn hand_down(folder: &Path) -> Vec<(String, io::Error)> {
+    let control = folder.join("cgroup.subtree_control");
+    let on = names(&control);
+    let missing = names(&folder.join("cgroup.controllers")).into_iter().filter(|c| !on.contains(c));
+    missing.filter_map(|c| fs::write(&control, format!("+{c}")).err().map(|error| (c, error))).collect()
+}
+
+/// The words of a file.
+fn names(path: &Path) -> BTreeSet<String> {
+    fs::read_to_string(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
 fn create_unified(root: &Path, path: &str) -> Result<(), CgroupError> {
     let mut at = root.to_owned();
     for part in path.trim_start_matches('/').split('/') {
-        // Controllers are handed down one level at a time, to the last parent; each by itself, since one that is
-        // threaded or busy must not keep the others away.
-        let have = fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
-        let on = fs::read_to_string(at.join("cgroup.subtree_control")).unwrap_or_default();
-        for controller in have.split_whitespace().filter(|c| !on.split_whitespace().any(|o| o == *c)) {
-            let _ = fs::write(at.join("cgroup.subtree_control"), format!("+{controller}"));
-        }
+        // One level at a time, to the last parent. What the root cannot hand down was said at start.
+        hand_down(&at);
         at.push(part);
         make(&at)?;
     }
@@ -308,7 +348,10 @@ mod tests {
     #[test]
     fn mounts_are_told_apart() {
         let v2 = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n";
-        assert_eq!(Hierarchies::from_mounts(v2).unwrap(), Hierarchies::Unified { root: "/sys/fs/cgroup".into() });
+        let unified = |controllers| Hierarchies::Unified { root: "/sys/fs/cgroup".into(), controllers };
+        assert_eq!(Hierarchies::from_mounts(v2).unwrap(), unified(BTreeSet::new()));
+        let one = unified(BTreeSet::from(["memory".to_owned()]));
+        assert_eq!((one.folder("/a", "memory"), one.folder("/a", "cpu")), (Some("/sys/fs/cgroup/a".into()), None));
         let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
                       cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n\
                       cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\n\

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
 use crate::cgroup::Hierarchies;
+use crate::cgroup::programs::Programs;
 use crate::config::Config;
 use crate::container::seccomp::Filters;
 use crate::image::Images;
@@ -67,6 +68,7 @@ pub struct Node {
     pub images: Images,
     pub network: Network,
     pub cgroups: Hierarchies,
+    pub device_programs: Programs,
     pub records: Records,
     pub program: Program,
     pub filters: Filters,
@@ -197,6 +199,14 @@ impl Node {
         }
         container.record = record;
         true
+    }
+
+    /// Notes the limits of a container; false when it is gone.
+    pub fn set_resources(&self, id: &str, resources: v1::LinuxContainerResources) -> bool {
+        self.change_container(id, |record| {
+            record.resources = Some(resources);
+            true
+        })
     }
 
     /// Asked of its supervisor; false when it was not waiting to be started.

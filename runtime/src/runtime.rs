@@ -19,6 +19,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Server};
 
+use crate::cgroup::programs::Programs;
 use crate::cgroup::{CgroupError, Hierarchies};
 use crate::config::Config;
 use crate::container::seccomp::Filters;
@@ -129,7 +130,10 @@ impl Runtime {
         let own = [self.node.config.supervisor_cgroup.clone(), self.node.config.cgroup_parent.clone()];
         crate::node::blocking(move || {
             for path in own {
-                cgroups.remove_if_empty(&path);
+                // A supervisor that has just ended is still counted in its cgroup for a moment.
+                if let Err(error) = cgroups.remove(&path) {
+                    tracing::warn!(error = %chain(&error), "a cgroup is left");
+                }
             }
             Ok(())
         })
@@ -215,6 +219,7 @@ async fn open(config: Config, env: Env) -> Result<Opened, StartError> {
         images,
         network,
         cgroups,
+        device_programs: Programs::default(),
         records,
         program,
         filters: Filters::default(),

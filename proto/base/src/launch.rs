@@ -110,7 +110,5 @@ wire_struct! {
         pub unified: bool,
         /// The CPU quota and the like, which would slow the creation itself.
         pub before_start: Vec<CgroupWrite>,
-        /// v2 only: the device program, empty for none.
-        pub device_program: Vec<u8>,
     }
 }

@@ -10,7 +10,7 @@ pub struct Write {
     pub value: String,
 }
 
-fn write(controller: &'static str, file: &str, value: impl ToString) -> Write {
+pub(super) fn write(controller: &'static str, file: &str, value: impl ToString) -> Write {
     Write { controller, file: file.to_owned(), value: value.to_string() }
 }
 
@@ -19,14 +19,7 @@ const DEFAULT_PERIOD_US: i64 = 100_000;
 
 /// Limits that may stand before the process does.
 pub fn limits(r: &LinuxContainerResources, unified: bool) -> Vec<Write> {
-    let mut out = Vec::new();
-    if r.cpu_shares > 0 {
-        out.push(if unified {
-            write("cpu", "cpu.weight", weight(r.cpu_shares))
-        } else {
-            write("cpu", "cpu.shares", r.cpu_shares)
-        });
-    }
+    let mut out = shares(r.cpu_shares, unified);
     if !r.cpuset_cpus.is_empty() {
         out.push(write("cpuset", "cpuset.cpus", &r.cpuset_cpus));
     }
@@ -39,14 +32,51 @@ pub fn limits(r: &LinuxContainerResources, unified: bool) -> Vec<Write> {
         out.push(write("hugetlb", &file, page.limit));
     }
     if unified {
-        for (file, value) in &r.unified {
-            let controller = if file.starts_with("pids") { "pids" } else { "memory" };
-            out.push(write(controller, file, value));
-        }
-    } else if let Some(pids) = r.unified.get("pids.max") {
-        out.push(write("pids", "pids.max", pids));
+        let known = |(file, value): (&String, &String)| Some(write(controller(file)?, file, value));
+        out.extend(r.unified.iter().filter_map(known));
+    } else {
+        out.extend(pids(r));
     }
     out
+}
+
+/// Limits of a pod's own cgroup, for its containers together. Swap, and how far the OOM killer goes, are theirs alone.
+pub fn pod(r: &LinuxContainerResources, unified: bool) -> Vec<Write> {
+    let mut out = shares(r.cpu_shares, unified);
+    if r.memory_limit_in_bytes > 0 {
+        let file = if unified { "memory.max" } else { "memory.limit_in_bytes" };
+        out.push(write("memory", file, r.memory_limit_in_bytes));
+    }
+    out.extend(pids(r));
+    out.extend(quota(r, unified));
+    out
+}
+
+/// The share of a cgroup that holds pods of one class: what they ask for together. The smallest share is what a pod has
+/// that asks for nothing, and any number of those are worth no more than it.
+pub fn class(pods: impl Iterator<Item = i64>, unified: bool) -> Vec<Write> {
+    let asked = pods.filter(|shares| *shares > SHARES_MIN).fold(0, i64::saturating_add);
+    shares(asked.clamp(SHARES_MIN, SHARES_MAX), unified)
+}
+
+fn shares(shares: i64, unified: bool) -> Vec<Write> {
+    match (shares > 0, unified) {
+        (false, _) => Vec::new(),
+        (true, true) => vec![write("cpu", "cpu.weight", weight(shares))],
+        (true, false) => vec![write("cpu", "cpu.shares", shares)],
+    }
+}
+
+fn pids(r: &LinuxContainerResources) -> Option<Write> {
+    Some(write("pids", "pids.max", r.unified.get("pids.max")?))
+}
+
+/// The controller of a v2 file that a request names; none for what is no plain name of a controller's file.
+pub fn controller(file: &str) -> Option<&'static str> {
+    const KNOWN: [&str; 8] = ["cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma"];
+    let (name, rest) = file.split_once('.')?;
+    let plain = !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    KNOWN.into_iter().find(|known| plain && *known == name)
 }
 
 fn memory(r: &LinuxContainerResources, unified: bool, out: &mut Vec<Write>) {
@@ -85,44 +115,18 @@ pub fn quota(r: &LinuxContainerResources, unified: bool) -> Vec<Write> {
     }
 }
 
-/// v1's device rules: nothing but what every container may have, unless it is privileged.
-pub fn devices_v1(privileged: bool, extra: &[(char, u64, u64, String)]) -> Vec<Write> {
-    if privileged {
-        return vec![write("devices", "devices.allow", "a")];
-    }
-    let mut out = vec![write("devices", "devices.deny", "a")];
-    for rule in DEVICES {
-        out.push(write("devices", "devices.allow", rule));
-    }
-    for (kind, major, minor, access) in extra {
-        out.push(write("devices", "devices.allow", format!("{kind} {major}:{minor} {access}")));
-    }
-    out
-}
-
-/// Making any node is allowed, opening it is not; then null, zero, full, random, urandom, tty, console, ptmx and ptys.
-const DEVICES: [&str; 11] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:1 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-];
-
 fn bytes_or_max(value: i64) -> String {
     if value < 0 { "max".to_owned() } else { value.to_string() }
 }
 
-/// v1's 2..262144 in v2's 1..10000, as KEP-2254 maps them.
+/// The range of v1's cpu.shares.
+const SHARES_MIN: i64 = 2;
+const SHARES_MAX: i64 = 262_144;
+
+/// v1's range in v2's 1..10000, as KEP-2254 maps them.
 fn weight(shares: i64) -> i64 {
-    let shares = shares.clamp(2, 262_144);
-    1 + (shares - 2) * 9_999 / 262_142
+    let shares = shares.clamp(SHARES_MIN, SHARES_MAX);
+    1 + (shares - SHARES_MIN) * 9_999 / (SHARES_MAX - SHARES_MIN)
 }
 
 #[cfg(test)]
@@ -160,9 +164,52 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_has_no_swap_and_no_group_of_its_own() {
+        let r = LinuxContainerResources {
+            unified: std::collections::HashMap::from([("pids.max".to_owned(), "9".to_owned())]),
+            ..resources()
+        };
+        let expected = ["cpu.weight=20", "memory.max=1048576", "pids.max=9", "cpu.max=50000 100000"];
+        assert_eq!(text(&pod(&r, true)), expected);
+        let expected = [
+            "cpu.shares=512",
+            "memory.limit_in_bytes=1048576",
+            "pids.max=9",
+            "cpu.cfs_period_us=100000",
+            "cpu.cfs_quota_us=50000",
+        ];
+        assert_eq!(text(&pod(&r, false)), expected);
+    }
+
+    #[test]
+    fn a_class_weighs_what_its_pods_ask_for() {
+        for (pods, shares) in
+            [(vec![], 2), (vec![2, 2, 2], 2), (vec![512, 2, 0, 1024], 1536), (vec![i64::MAX, 9], 262_144)]
+        {
+            assert_eq!(text(&class(pods.iter().copied(), false)), [format!("cpu.shares={shares}")], "{pods:?}");
+        }
+        assert_eq!(text(&class([2].into_iter(), true)), ["cpu.weight=1"]);
+    }
+
+    #[test]
+    fn only_files_of_controllers_are_written() {
+        for (file, known) in
+            [("memory.high", Some("memory")), ("cpu.max.burst", Some("cpu")), ("pids.max", Some("pids"))]
+        {
+            assert_eq!(controller(file), known, "{file}");
+        }
+        for bad in
+            ["", "memory", "memory.", "cgroup.procs", "../memory.max", "memory./../../x", "memoryx.max", "cpu.\0"]
+        {
+            assert_eq!(controller(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
     fn nothing_asked_nothing_written() {
         let none = LinuxContainerResources::default();
         assert!(limits(&none, true).is_empty() && limits(&none, false).is_empty() && quota(&none, true).is_empty());
+        assert!(pod(&none, true).is_empty() && pod(&none, false).is_empty());
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub struct Device {
     pub path: String,
     /// `c` or `b`.
     pub kind: char,
-    pub major: u64,
-    pub minor: u64,
+    pub major: u32,
+    pub minor: u32,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -123,7 +123,6 @@ pub fn build(config: &v1::ContainerConfig, image: &RunConfig, host: &Host) -> Re
         cgroups: host.cgroup_folders.clone(),
         unified: host.unified,
         before_start: host.before_start.clone(),
-        device_program: Vec::new(),
     };
     Ok(Spec { config: oci(config, &security, &namespaces, host), launch })
 }

@@ -2,7 +2,7 @@ use gantry_base::Id;
 use gantry_cri::v1;
 use gantry_env::chain;
 
-use crate::cgroup::plan;
+use crate::cgroup::{devices, plan};
 use crate::node::{Node, NodeError, blocking};
 use crate::records::{ContainerRecord, ContainerState, SandboxState};
 
@@ -28,7 +28,10 @@ pub async fn run(node: &Node, request: v1::StartContainerRequest) -> Result<v1::
     }
     let unit = crate::recover::unit(node, &record, &Id::parse(&id)?);
     match link.start(unit).await {
-        Ok(()) => Ok(v1::StartContainerResponse {}),
+        Ok(()) => {
+            renew_quota(node, &record).await;
+            Ok(v1::StartContainerResponse {})
+        }
         Err(error) => {
             node.mark_start_failed(&id, &chain(&error).to_string());
             if let Err(left) = node.sweep(&record).await {
@@ -39,22 +42,37 @@ pub async fn run(node: &Node, request: v1::StartContainerRequest) -> Result<v1::
     }
 }
 
-/// The limits stand before the process does; the quota follows when it is made.
+/// The limits and the device filter stand before the process does; the quota follows when it is made.
 async fn prepare_cgroup(node: &Node, record: &ContainerRecord) -> Result<(), NodeError> {
     let shared = node.me.upgrade().ok_or(NodeError::Interrupted)?;
     let record = record.clone();
     blocking(move || {
         let config = record.config.clone().unwrap_or_default();
-        let security = crate::container::spec::security(&config);
         shared.cgroups.create(&record.cgroup)?;
         let resources = record.resources.clone().unwrap_or_default();
         shared.cgroups.write(&record.cgroup, &plan::limits(&resources, shared.cgroups.unified()))?;
-        if !shared.cgroups.unified() {
-            let devices = super::devices::gather(&config, security.privileged)?;
-            let extra: Vec<_> = devices.into_iter().map(|d| (d.kind, d.major, d.minor, d.access)).collect();
-            shared.cgroups.write(&record.cgroup, &plan::devices_v1(security.privileged, &extra))?;
-        }
+        let privileged = crate::container::spec::security(&config).privileged;
+        let given = if privileged { Vec::new() } else { super::devices::gather(&config, false)? };
+        let rules = devices::rules(privileged, given.iter().map(super::devices::rule));
+        shared.cgroups.limit_devices(&shared.device_programs, &record.cgroup, &rules)?;
         Ok(())
     })
     .await
+}
+
+/// The quota was set by the supervisor, from what the container was created with: an update since then comes after it.
+async fn renew_quota(node: &Node, record: &ContainerRecord) {
+    let (cgroups, path) = (node.cgroups.clone(), record.cgroup.clone());
+    let quota =
+        |r: Option<&v1::LinuxContainerResources>| r.map(|r| plan::quota(r, cgroups.unified())).unwrap_or_default();
+    let created_with = record.config.as_ref().and_then(|c| c.linux.as_ref()?.resources.as_ref());
+    let wanted = quota(record.resources.as_ref());
+    if wanted == quota(created_with) {
+        return;
+    }
+    if let Err(error) = blocking(move || Ok(cgroups.write(&path, &wanted)?)).await
+        && super::container_update::is_live(node, &record.id)
+    {
+        tracing::warn!(container = record.id, error = %chain(&error), "CPU quota not renewed");
+    }
 }

@@ -4,26 +4,50 @@ use crate::cgroup::plan;
 use crate::node::{Node, NodeError, blocking};
 use crate::records::ContainerState;
 
-/// Changes the limits of a container, at once where it runs.
+/// Changes the limits of a container: at once where it runs, otherwise for when it is started. Of one that has ended only
+/// the record changes.
 pub async fn run(
     node: &Node,
     request: v1::UpdateContainerResourcesRequest,
 ) -> Result<v1::UpdateContainerResourcesResponse, NodeError> {
-    let mut record = node.container(&request.container_id)?;
+    let id = node.container(&request.container_id)?.id;
+    let gone = || NodeError::NoContainer(id.clone());
     let Some(new) = request.linux else { return Ok(v1::UpdateContainerResourcesResponse {}) };
-    if record.state() == ContainerState::Running {
-        let (cgroups, path, wanted) = (node.cgroups.clone(), record.cgroup.clone(), new.clone());
-        blocking(move || {
+    check(&new)?;
+    // A start reads the limits once: it is over, or has not begun. An end waits for no lock.
+    let lock = node.container_lock(&id).ok_or_else(gone)?;
+    let _one_at_a_time = lock.lock().await;
+    let record = node.container(&id)?;
+    if is_live(node, &id) {
+        let (cgroups, path, wanted) = (node.cgroups.clone(), record.cgroup, new.clone());
+        let written = blocking(move || {
             let unified = cgroups.unified();
             cgroups.write(&path, &plan::limits(&wanted, unified))?;
-            cgroups.write(&path, &plan::quota(&wanted, unified))?;
-            Ok(())
-        })
-        .await?;
+            Ok(cgroups.write(&path, &plan::quota(&wanted, unified))?)
+        });
+        // One that has ended meanwhile has lost its cgroup, and nothing is left to be limited.
+        match written.await {
+            Err(error) if is_live(node, &id) => return Err(error),
+            _ => {}
+        }
     }
-    record.resources = Some(merge(record.resources.unwrap_or_default(), new));
-    node.put_container(record)?;
-    Ok(v1::UpdateContainerResourcesResponse {})
+    let merged = merge(record.resources.unwrap_or_default(), new);
+    if node.set_resources(&id, merged) { Ok(v1::UpdateContainerResourcesResponse {}) } else { Err(gone()) }
+}
+
+pub fn is_live(node: &Node, id: &str) -> bool {
+    node.container(id).is_ok_and(|r| matches!(r.state(), ContainerState::Starting | ContainerState::Running))
+}
+
+/// The files that a request names on v2 are the kernel's for limits, by plain names.
+pub fn check(resources: &v1::LinuxContainerResources) -> Result<(), NodeError> {
+    match resources.unified.keys().find(|file| plan::controller(file).is_none()) {
+        None => Ok(()),
+        Some(file) => {
+            let why = "it is no file of a cgroup controller";
+            Err(NodeError::Invalid { what: "unified cgroup setting", value: file.clone(), why })
+        }
+    }
 }
 
 /// Zero and empty mean: as it was.

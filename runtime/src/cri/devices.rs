@@ -5,6 +5,7 @@ use std::path::Path;
 
 use gantry_cri::v1;
 
+use crate::cgroup::devices::{Kind, MKNOD, READ, Rule, WRITE};
 use crate::container::spec::Device;
 use crate::node::NodeError;
 
@@ -31,6 +32,22 @@ pub fn gather(config: &v1::ContainerConfig, privileged: bool) -> Result<Vec<Devi
     Ok(devices)
 }
 
+/// What its cgroup is told of a device that a container is given.
+pub fn rule(device: &Device) -> Rule {
+    let bit = |letter| match letter {
+        'r' => READ,
+        'w' => WRITE,
+        _ => MKNOD,
+    };
+    Rule {
+        allow: true,
+        kind: Some(if device.kind == 'b' { Kind::Block } else { Kind::Char }),
+        major: Some(device.major),
+        minor: Some(device.minor),
+        access: device.access.chars().map(bit).fold(0, |all, bit| all | bit),
+    }
+}
+
 fn node(path: &Path, at: &str, access: &str) -> Option<Device> {
     let metadata = std::fs::metadata(path).ok()?;
     let kind = match metadata.file_type() {
@@ -41,8 +58,8 @@ fn node(path: &Path, at: &str, access: &str) -> Option<Device> {
     Some(Device {
         path: at.to_owned(),
         kind,
-        major: rustix::fs::major(metadata.rdev()).into(),
-        minor: rustix::fs::minor(metadata.rdev()).into(),
+        major: rustix::fs::major(metadata.rdev()),
+        minor: rustix::fs::minor(metadata.rdev()),
         mode: metadata.mode() & 0o777,
         uid: metadata.uid(),
         gid: metadata.gid(),
