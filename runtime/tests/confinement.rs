@@ -103,6 +103,44 @@ fn the_kernels_files_are_out_of_reach() {
 }
 
 #[test]
+fn masked_paths_show_nothing_and_read_only_ones_take_nothing() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let script = "for p in /proc/interrupts /proc/kcore /proc/keys /proc/timer_list /sys/firmware; do \
+                      if [ -d $p ]; then ls $p; else head -c 1 $p; fi 2>/dev/null | grep -q . && echo seen $p; done; \
+                      for p in /proc/sysrq-trigger /proc/sys/kernel/hostname /proc/irq/default_smp_affinity; do \
+                      ( : > $p ) 2>/dev/null && echo opened $p; done; true";
+        assert_eq!(output(&ground, &client, "plain", |_| {}, script).await, "");
+        // The same script finds what there is to find.
+        let all = output(&ground, &client, "all", |c| security(c).privileged = true, script).await;
+        for words in ["seen /proc/interrupts", "seen /sys/firmware", "opened /proc/irq/default_smp_affinity"] {
+            assert!(all.contains(words), "{words}: {all}");
+        }
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn files_of_the_pod_cannot_fill_the_hosts_memory() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("fills");
+        let pod = client.run_pod(&config).await;
+        let script = "for f in resolv.conf hosts; do dd if=/dev/zero of=/etc/$f bs=64k count=64 2>&1; done; \
+                      cat /etc/hosts /etc/resolv.conf | wc -c";
+        let id = client.create(&pod, ground.container("fills", &["sh", "-c", script]), &config).await.unwrap();
+        client.start(&id).await.unwrap();
+        client.ended(&id).await;
+        let lines = ground.lines("fills.log");
+        assert_eq!(lines.iter().filter(|l| l.contains("No space left on device")).count(), 2, "{lines:#?}");
+        let bytes: u64 = lines.last().unwrap().trim().parse().unwrap();
+        assert!((1 << 19..=1 << 20).contains(&bytes), "{bytes} bytes");
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
 fn volumes_are_where_they_belong() {
     with(|ground| async move {
         let (runtime, client) = ground.start().await;

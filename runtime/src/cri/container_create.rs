@@ -23,6 +23,9 @@ pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1:
     if let Some(same) = same(node, &sandbox.id, &metadata) {
         return Ok(v1::CreateContainerResponse { container_id: same });
     }
+    if let Some(resources) = config.linux.as_ref().and_then(|l| l.resources.as_ref()) {
+        super::container_update::check(resources)?;
+    }
     let wanted = config.image.clone().unwrap_or_default().image;
     let image = node.images.resolve(&wanted).ok_or(NodeError::NoImage(wanted))?;
     let id = Id::parse(&node.new_id())?;
@@ -148,14 +151,8 @@ fn host(
     let pod_net = options.network() != NamespaceMode::Node;
     let pod_ipc = options.ipc() != NamespaceMode::Node;
     let pinned = |own: bool, path: PathBuf| if own { text(path) } else { String::new() };
-    let dir = node.records.sandbox_dir(&sandbox.id);
-    let mut files = vec![
-        (text(dir.join("resolv.conf")), "/etc/resolv.conf".to_owned()),
-        (text(dir.join("hosts")), "/etc/hosts".to_owned()),
-    ];
-    if pod_net {
-        files.push((text(dir.join("hostname")), "/etc/hostname".to_owned()));
-    }
+    let names: &[&str] = if pod_net { &["resolv.conf", "hosts", "hostname"] } else { &["resolv.conf", "hosts"] };
+    let files = names.iter().map(|name| (text(pins.etc().join(name)), format!("/etc/{name}"))).collect();
     let resources = config.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
     let unified = node.cgroups.unified();
     let quota = node.cgroups.resolve(cgroup, &plan::quota(&resources, unified));

@@ -1,4 +1,5 @@
 use gantry_cri::v1::{self, ContainerEventType};
+use gantry_env::chain;
 
 use crate::node::{Node, NodeError, blocking};
 use crate::records::SandboxRecord;
@@ -28,6 +29,10 @@ pub async fn forget(node: &Node, record: &SandboxRecord) -> Result<(), NodeError
         shared.cgroups.remove_if_empty(&shared.sandbox_cgroup(&record));
         shared.records.remove_sandbox(&record.id)?;
         shared.pods.lock().sandboxes.remove(&record.id);
+        // It is gone; what those that stay weigh is put right by the next that comes.
+        if let Err(error) = crate::sandbox::cgroup::weigh_class(&shared, &shared.sandbox_cgroup(&record)) {
+            tracing::warn!(sandbox = record.id, error = %chain(&error), "weight of its class not set");
+        }
         Ok(())
     })
     .await

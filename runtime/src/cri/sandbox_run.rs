@@ -4,8 +4,8 @@ use gantry_env::chain;
 use crate::network::{HostPort, Protocol};
 use crate::node::{Node, NodeError, blocking};
 use crate::records::{SandboxRecord, SandboxState, write_atomically};
-use crate::sandbox::files;
 use crate::sandbox::namespaces::Wanted;
+use crate::sandbox::{cgroup, files};
 
 /// Makes a pod's namespaces, address, files and cgroup. The record is written before anything is made; what fails is
 /// taken down again.
@@ -61,6 +61,9 @@ fn check(config: &v1::PodSandboxConfig, handler: &str) -> Result<(), NodeError> 
         let (value, why) = (config.hostname.clone(), "the kernel takes 64 bytes");
         return Err(NodeError::Invalid { what: "host name", value, why });
     }
+    if let Some(resources) = config.linux.as_ref().and_then(|l| l.resources.as_ref()) {
+        super::container_update::check(resources)?;
+    }
     let options = namespaces(config);
     if options.userns_options.is_some_and(|u| u.mode() != NamespaceMode::Node) {
         return Err(NodeError::Unsupported("a user namespace"));
@@ -107,7 +110,7 @@ async fn make(node: &Node, record: &SandboxRecord) -> Result<String, NodeError> 
             sysctls: config.linux.iter().flat_map(|l| l.sysctls.clone()).collect(),
         })?;
         write_files(&node, &record, &config, &ip)?;
-        node.cgroups.create(&node.sandbox_cgroup(&record))?;
+        cgroup::make(&node, &record)?;
         Ok(ip)
     })
     .await
@@ -115,7 +118,7 @@ async fn make(node: &Node, record: &SandboxRecord) -> Result<String, NodeError> 
 
 fn write_files(node: &Node, record: &SandboxRecord, config: &v1::PodSandboxConfig, ip: &str) -> Result<(), NodeError> {
     use std::os::unix::fs::PermissionsExt;
-    let dir = node.records.sandbox_dir(&record.id);
+    let dir = node.pins(&record.id).etc();
     let dns = config.dns_config.clone().unwrap_or_default();
     let resolv_conf =
         files::resolv_conf(&dns).unwrap_or_else(|| std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());

@@ -1,6 +1,7 @@
 //! The namespaces of a pod that outlive its processes: ipc and uts, made by a thread that ends, kept by binds of their
-//! nsfs files; and the pod's /dev/shm. The network namespace is the pod network's to make.
+//! nsfs files; the pod's /dev/shm, and the file system of its files for /etc. The network namespace is the pod network's to make.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -35,12 +36,14 @@ pub struct Wanted {
     pub sysctls: Vec<(String, String)>,
 }
 
-/// `<run>/ns/<sandbox>`: files `ipc`, `uts`, `net` and the folder `shm`.
+/// `<run>/ns/<sandbox>`: files `ipc`, `uts`, `net` and the folders `shm` and `etc`.
 #[derive(Clone, Debug)]
 pub struct Pins(pub PathBuf);
 
 /// What containerd and Docker give.
-const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=67108864";
+const SHM_OPTIONS: &CStr = c"mode=1777,size=67108864";
+/// A container may write to its files in /etc: they have a small file system of their own, lest it fills the host's /run.
+const ETC_OPTIONS: &CStr = c"mode=755,size=1048576,nr_inodes=16";
 
 impl Pins {
     pub fn net(&self) -> PathBuf {
@@ -55,6 +58,10 @@ impl Pins {
     pub fn shm(&self) -> PathBuf {
         self.0.join("shm")
     }
+    /// Where resolv.conf, hosts and hostname are.
+    pub fn etc(&self) -> PathBuf {
+        self.0.join("etc")
+    }
 
     /// Makes what is wanted. What is there from an earlier try is taken away first. Blocks.
     pub fn create(&self, wanted: Wanted) -> Result<(), NamespaceError> {
@@ -62,19 +69,24 @@ impl Pins {
             check_sysctl(name, &wanted)?;
         }
         private_dir(&self.0).map_err(|source| self.failed("make", &self.0, source))?;
-        for path in [self.ipc(), self.uts(), self.shm()] {
-            unmount(&path)?;
-        }
+        self.unmount_all()?;
+        self.mount_tmpfs(&self.etc(), ETC_OPTIONS)?;
         if wanted.ipc {
-            let shm = self.shm();
-            private_dir(&shm).map_err(|source| self.failed("make", &shm, source))?;
-            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-            rustix::mount::mount("shm", &shm, "tmpfs", flags, Some(SHM_OPTIONS))
-                .map_err(|e| self.failed("mount", &shm, e.into()))?;
+            self.mount_tmpfs(&self.shm(), SHM_OPTIONS)?;
         }
         let pins = self.clone();
         // A thread of its own: namespaces are a thread's, and this one ends with what it has become.
         std::thread::spawn(move || pins.make(&wanted)).join().unwrap_or(Err(NamespaceError::Interrupted))
+    }
+
+    fn mount_tmpfs(&self, at: &Path, options: &CStr) -> Result<(), NamespaceError> {
+        private_dir(at).map_err(|source| self.failed("make", at, source))?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        rustix::mount::mount("tmpfs", at, "tmpfs", flags, Some(options)).map_err(|e| self.failed("mount", at, e.into()))
+    }
+
+    fn unmount_all(&self) -> Result<(), NamespaceError> {
+        [self.ipc(), self.uts(), self.shm(), self.etc()].iter().try_for_each(|path| unmount(path))
     }
 
     fn make(&self, wanted: &Wanted) -> Result<(), NamespaceError> {
@@ -112,16 +124,14 @@ impl Pins {
 
     /// Lets go of everything but the network namespace. Safe when nothing was made. Blocks.
     pub fn remove(&self) -> Result<(), NamespaceError> {
-        for path in [self.ipc(), self.uts(), self.shm()] {
-            unmount(&path)?;
-        }
+        self.unmount_all()?;
         for path in [self.ipc(), self.uts()] {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed("remove", &path, e)),
                 _ => {}
             }
         }
-        for path in [self.shm(), self.0.clone()] {
+        for path in [self.shm(), self.etc(), self.0.clone()] {
             match fs::remove_dir(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed("remove", &path, e)),
                 _ => {}

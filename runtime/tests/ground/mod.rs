@@ -45,6 +45,14 @@ pub fn with<F: Future<Output = ()>>(test: impl FnOnce(Ground) -> F) {
     assert!(left.is_empty(), "mounts are left: {left:#?}");
 }
 
+/// Lets this test's namespace see cgroup v2 alone. On a machine whose controllers are on v1 hierarchies it has none.
+pub fn with_v2_only() {
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("cgroup2", "/sys/fs/cgroup", "cgroup2", flags, None).expect("cgroup v2 is mounted");
+    }
+}
+
 /// Folders of that name in any hierarchy.
 fn cgroups_named(name: &str) -> Vec<PathBuf> {
     let name = name.trim_start_matches('/');
@@ -275,6 +283,10 @@ pub struct Tar(Vec<u8>);
 
 impl Tar {
     fn entry(&mut self, kind: u8, name: &str, target: &str, mode: u32, bytes: &[u8]) {
+        self.entry_with(kind, name, target, mode, bytes, (0, 0));
+    }
+
+    fn entry_with(&mut self, kind: u8, name: &str, target: &str, mode: u32, bytes: &[u8], device: (u32, u32)) {
         let mut header = [0u8; 512];
         let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
         put(0, name);
@@ -286,6 +298,8 @@ impl Tar {
         put(148, "        ");
         put(157, target);
         put(257, "ustar\x0000");
+        put(329, &format!("{:07o}", device.0));
+        put(337, &format!("{:07o}", device.1));
         header[156] = kind;
         let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
         header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
@@ -312,6 +326,11 @@ pub fn link(archive: &mut Tar, name: &str, target: &str) {
     archive.entry(b'2', name, target, 0o777, b"");
 }
 
+/// A character device.
+pub fn node(archive: &mut Tar, name: &str, major: u32, minor: u32) {
+    archive.entry_with(b'3', name, "", 0o666, b"", (major, minor));
+}
+
 pub fn base_layer() -> Tar {
     let mut layer = Tar::default();
     folder(&mut layer, "bin", 0o755);
@@ -325,10 +344,14 @@ pub fn base_layer() -> Tar {
 }
 
 fn busybox_layer() -> Vec<u8> {
+    busybox_tar().finish()
+}
+
+pub fn busybox_tar() -> Tar {
     let mut layer = base_layer();
     folder(&mut layer, "tmp", 0o1777);
     folder(&mut layer, "etc", 0o755);
     file(&mut layer, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/srv:/bin/sh\n", 0o644);
     file(&mut layer, "etc/group", b"root:x:0:\nweb:x:34:\nlogs:x:4:web\n", 0o644);
-    layer.finish()
+    layer
 }
