@@ -11,6 +11,8 @@ use tonic::transport::Channel;
 pub const KUBELET_VERSION: &str = "v1.36.0";
 /// Pods that a node takes, unless it is told otherwise.
 pub const PODS_MAX: i64 = 110;
+/// Processes and threads of one pod, unless the node is told otherwise: one must not take all that the kernel has.
+pub const POD_PIDS_MAX: i64 = 4096;
 
 pub type Programmed = Arc<dyn Fn(&str) -> Option<Timestamp> + Send + Sync>;
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub cri: Channel,
     /// Pods that the node takes at most.
     pub max_pods: i64,
+    /// Processes and threads that a pod has at most.
+    pub pod_pids_max: i64,
     /// Whether volumes in memory are mounted; on a hollow node they are plain folders.
     pub mounts: bool,
     /// Labels that the node registers with, beside the standard ones.
@@ -71,6 +75,7 @@ impl Config {
             cgroup_root: "/gantry".to_owned(),
             cri,
             max_pods: PODS_MAX,
+            pod_pids_max: POD_PIDS_MAX,
             mounts: true,
             labels: Vec::new(),
             reserved_cpu_milli: 0,

@@ -25,4 +25,4 @@ pub mod trace;
 pub mod volume;
 
 pub use agent::{Agent, StartError, cleanup};
-pub use config::Config;
+pub use config::{Config, POD_PIDS_MAX};

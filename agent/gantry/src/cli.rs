@@ -138,6 +138,9 @@ pub struct NodeArgs {
     /// What to do where cgroup v2 controllers are missing
     #[arg(long, value_enum, default_value_t = CgroupPolicy::Any)]
     pub cgroups: CgroupPolicy,
+    /// Processes and threads that a pod has at most
+    #[arg(long, default_value_t = gantry_agent::POD_PIDS_MAX, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..))]
+    pub pod_max_pids: i64,
     /// Address of cluster DNS
     #[arg(long, default_value = "10.96.0.10", value_name = "IP")]
     pub cluster_dns: IpAddr,

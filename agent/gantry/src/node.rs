@@ -130,6 +130,7 @@ impl Node {
         config.cluster_dns = vec![args.cluster_dns];
         config.cluster_domain = cluster.cluster_domain.clone();
         config.cgroup_root = args.cgroup.cgroup_root.clone();
+        config.pod_pids_max = args.pod_max_pids;
         let programmed = proxy.programmed.clone();
         config.programmed = Some(Arc::new(move |uid| programmed.at(uid)));
         config.listen = Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.kubelet_port)));

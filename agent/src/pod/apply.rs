@@ -119,7 +119,7 @@ impl Worker {
             host: read_bounded(&config.resolv_conf),
         };
         let log_root = config.log_dir.to_string_lossy();
-        cri::sandbox(pod, attempt, dns::config(pod, &node), &config.cgroup_root, &log_root)
+        cri::sandbox(pod, attempt, dns::config(pod, &node), &config.cgroup_root, &log_root, config.pod_pids_max)
     }
 
     async fn run_sandbox(&mut self, desired: &Desired, attempt: u32) -> bool {
@@ -243,7 +243,7 @@ impl Worker {
             let text = hosts::content(pod, &facts.pod_ips, &hosts::hostname(pod), &domain, &host_file);
             std::fs::create_dir_all(&folder)?;
             let path = folder.join("etc-hosts");
-            if std::fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
+            if read_bounded(&path) != text {
                 std::fs::write(&path, text)?;
             }
             mounts.push(bind("/etc/hosts", path.to_string_lossy().into_owned(), false, &Value::Null));

@@ -10,7 +10,7 @@ use gantry_cri::v1::{
 };
 use gantry_kube::Object;
 use gantry_kube::pod::qos::{self, CPU_PERIOD_MICROS, QosClass};
-use gantry_kube::pod::resources::{Amounts, limits, requests};
+use gantry_kube::pod::resources::{Amounts, limits, quantity, requests};
 use gantry_kube::pod::{containers, init_containers};
 use serde_json::Value;
 
@@ -116,7 +116,14 @@ pub fn supplemental_groups(pod: &Object) -> Vec<i64> {
     groups
 }
 
-pub fn sandbox(pod: &Object, attempt: u32, dns: DnsConfig, cgroup_root: &str, log_root: &str) -> PodSandboxConfig {
+pub fn sandbox(
+    pod: &Object,
+    attempt: u32,
+    dns: DnsConfig,
+    cgroup_root: &str,
+    log_root: &str,
+    pids_max: i64,
+) -> PodSandboxConfig {
     let mut labels = strings(pod.get("/metadata/labels"));
     labels.extend(pod_labels(pod));
     let mut annotations = strings(pod.get("/metadata/annotations"));
@@ -155,7 +162,7 @@ pub fn sandbox(pod: &Object, attempt: u32, dns: DnsConfig, cgroup_root: &str, lo
             }),
             sysctls: sysctls.collect(),
             overhead: None,
-            resources: Some(pod_resources(pod)),
+            resources: Some(pod_resources(pod, pids_max)),
         }),
         windows: None,
     }
@@ -181,18 +188,20 @@ fn port_mappings(pod: &Object) -> Vec<PortMapping> {
 }
 
 /// Limits of the pod's own cgroup: a quota or a memory limit only where every container has one.
-fn pod_resources(pod: &Object) -> LinuxContainerResources {
+fn pod_resources(pod: &Object, pids_max: i64) -> LinuxContainerResources {
     let (asked, limit) = (requests(pod), limits(pod));
+    let limited = |limits: &Value, name: &str| limits.get(name).and_then(quantity).is_some_and(|q| !q.is_zero());
     let all = |name: &str| {
         let mut list = containers(pod).iter().chain(init_containers(pod));
-        pod.get("/spec/resources/limits").is_some_and(|l| l.get(name).is_some())
-            || list.all(|c| c["resources"]["limits"].get(name).is_some())
+        pod.get("/spec/resources/limits").is_some_and(|l| limited(l, name))
+            || list.all(|c| limited(&c["resources"]["limits"], name))
     };
     LinuxContainerResources {
         cpu_period: CPU_PERIOD_MICROS,
         cpu_quota: if all("cpu") { qos::cpu_quota_micros(limit.cpu_milli) } else { 0 },
         cpu_shares: qos::cpu_shares(asked.cpu_milli),
         memory_limit_in_bytes: if all("memory") { limit.memory_bytes } else { 0 },
+        unified: HashMap::from([("pids.max".to_owned(), pids_max.to_string())]),
         ..LinuxContainerResources::default()
     }
 }

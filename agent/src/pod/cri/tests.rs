@@ -23,13 +23,33 @@ fn make(pod: &Object, variables: Vec<(String, String)>) -> Result<ContainerConfi
 fn a_sandbox_lies_under_its_class_and_publishes_host_ports_only() {
     let one = pod(json!({"containers": [{"name": "c", "ports": [
         {"containerPort": 80}, {"containerPort": 81, "hostPort": 8081, "protocol": "UDP"}]}]}));
-    let config = sandbox(&one, 3, DnsConfig::default(), "/gantry", "/var/log/pods");
+    let config = sandbox(&one, 3, DnsConfig::default(), "/gantry", "/var/log/pods", 99);
     let linux = config.linux.unwrap();
     assert_eq!(linux.cgroup_parent, "/gantry/besteffort/podu");
     assert_eq!(config.log_directory, "/var/log/pods/ns_p_u");
     assert_eq!(config.port_mappings.len(), 1);
     assert_eq!(config.port_mappings[0].host_port, 8081);
-    assert_eq!(linux.resources.unwrap().cpu_shares, 2);
+    let resources = linux.resources.unwrap();
+    assert_eq!((resources.cpu_shares, resources.unified["pids.max"].as_str()), (2, "99"));
+}
+
+#[test]
+fn a_pods_cgroup_is_limited_where_every_container_is() {
+    let container = |limits: Value| json!({"name": "c", "resources": {"requests": {"cpu": "100m"}, "limits": limits}});
+    let both = json!({"cpu": "200m", "memory": "1Mi"});
+    let cases = [
+        (json!({"containers": [container(both.clone()), container(both.clone())]}), (204, 40_000, 2 << 20)),
+        (json!({"containers": [container(both.clone()), container(json!({"cpu": "50m"}))]}), (204, 25_000, 0)),
+        (json!({"containers": [container(both.clone()), container(json!({"cpu": "0", "memory": "0"}))]}), (204, 0, 0)),
+        (json!({"containers": [container(both.clone())], "initContainers": [container(json!({}))]}), (102, 0, 0)),
+        (json!({"containers": [container(json!({}))], "resources": {"limits": both}}), (102, 20_000, 1 << 20)),
+        (json!({"containers": [{"name": "c"}]}), (2, 0, 0)),
+    ];
+    for (spec, expected) in cases {
+        let config = sandbox(&pod(spec.clone()), 0, DnsConfig::default(), "/gantry", "/var/log/pods", 99);
+        let r = config.linux.unwrap().resources.unwrap();
+        assert_eq!((r.cpu_shares, r.cpu_quota, r.memory_limit_in_bytes), expected, "{spec}");
+    }
 }
 
 #[test]
