@@ -142,9 +142,16 @@ fn a_pod_and_its_class_have_limits_of_their_own() {
             unified: HashMap::from([("pids.max".to_owned(), "77".to_owned())]),
             ..shares(512)
         };
-        let one = client.run_pod(&pod_in(&ground, "one", &pod, limits.clone())).await;
+        let config = pod_in(&ground, "one", &pod, limits.clone());
+        let one = client.run_pod(&config).await;
+        // The quota stands again when a container has been made, or could not be.
+        for (name, command, starts) in [("good", "true", true), ("bad", "/nowhere", false)] {
+            let id = client.create(&one, ground.container(name, &[command]), &config).await.unwrap();
+            assert_eq!(client.start(&id).await.is_ok(), starts);
+            client.ended(&id).await;
+            assert_eq!(read(&pod, "cpu.cfs_quota_us", "cpu.max"), either("50000", "50000 100000"));
+        }
         assert_eq!(read(&pod, "cpu.shares", "cpu.weight"), either("512", "20"));
-        assert_eq!(read(&pod, "cpu.cfs_quota_us", "cpu.max"), either("50000", "50000 100000"));
         assert_eq!(read(&pod, "memory.limit_in_bytes", "memory.max"), Some((64 * MIB).to_string()));
         assert_eq!(read(&pod, "pids.max", "pids.max").as_deref(), Some("77"));
 

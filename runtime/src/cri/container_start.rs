@@ -27,7 +27,10 @@ pub async fn run(node: &Node, request: v1::StartContainerRequest) -> Result<v1::
         return Err(gone());
     }
     let unit = crate::recover::unit(node, &record, &Id::parse(&id)?);
-    match link.start(unit).await {
+    hold_pod_quota(node, &record.sandbox, false).await;
+    let started = link.start(unit).await;
+    hold_pod_quota(node, &record.sandbox, true).await;
+    match started {
         Ok(()) => {
             renew_quota(node, &record).await;
             Ok(v1::StartContainerResponse {})
@@ -58,6 +61,16 @@ async fn prepare_cgroup(node: &Node, record: &ContainerRecord) -> Result<(), Nod
         Ok(())
     })
     .await
+}
+
+/// The pod's quota would slow the making of a container, which has its own by the time that it runs: it is lifted
+/// meanwhile.
+async fn hold_pod_quota(node: &Node, sandbox: &str, hold: bool) {
+    let (Some(shared), Ok(sandbox)) = (node.me.upgrade(), node.sandbox(sandbox)) else { return };
+    let id = sandbox.id.clone();
+    if let Err(error) = blocking(move || crate::sandbox::cgroup::hold_quota(&shared, &sandbox, hold)).await {
+        tracing::warn!(sandbox = id, hold, error = %chain(&error), "CPU quota of the pod not set");
+    }
 }
 
 /// The quota was set by the supervisor, from what the container was created with: an update since then comes after it.

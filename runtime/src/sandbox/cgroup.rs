@@ -15,6 +15,18 @@ pub fn make(node: &Node, record: &SandboxRecord) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// Sets the pod's CPU quota, if it has one, or lifts it.
+pub fn hold_quota(node: &Node, record: &SandboxRecord, hold: bool) -> Result<(), NodeError> {
+    let (path, mut resources) = (node.sandbox_cgroup(record), resources(record));
+    if resources.cpu_quota <= 0 || !is_ours(node, &path) {
+        return Ok(());
+    }
+    if !hold {
+        resources.cpu_quota = -1;
+    }
+    Ok(node.cgroups.write(&path, &plan::quota(&resources, node.cgroups.unified()))?)
+}
+
 /// A cgroup between ours and the pods' is a class (`burstable`): it weighs what the pods in it ask for. Called when one of
 /// them comes or goes.
 pub fn weigh_class(node: &Node, pod: &str) -> Result<(), NodeError> {
