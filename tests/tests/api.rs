@@ -514,3 +514,21 @@ async fn the_default_policy_is_that_of_kubernetes() {
     }
     api.stop().await;
 }
+
+/// kubectl asks for compressed answers, the other client for plain ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_list_comes_whole() {
+    let api = Api::start_without_loops().await;
+    for i in 0..40 {
+        let large = json!({"metadata": {"name": format!("c{i:02}")}, "data": {"k": "v".repeat(20_000)}});
+        assert_eq!(api.post(CONFIG_MAPS, &large).await.code, 201);
+    }
+    let names: Vec<String> = (0..40).map(|i| format!("c{i:02}")).collect();
+    let list = api.get(CONFIG_MAPS).await.json();
+    let found = list["items"].as_array().unwrap();
+    assert!(found.iter().map(|item| item["metadata"]["name"].as_str().unwrap()).eq(names.iter()));
+    assert!(found.iter().all(|item| item["data"]["k"].as_str().unwrap().len() == 20_000));
+    let printed = api.kubectl(&["get", "cm", "-o", "jsonpath={.items[*].metadata.name}"]).await.unwrap();
+    assert_eq!(printed, names.join(" "));
+    api.stop().await;
+}

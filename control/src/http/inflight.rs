@@ -20,8 +20,8 @@ const NODE_REQUESTS_MAX: usize = 200;
 /// How many requests wait for a seat of each kind.
 const WAITING_MAX: usize = 2000;
 const WAIT: Duration = Duration::from_secs(5);
-/// Open watches: each holds a few kilobytes.
-const WATCHES_MAX: usize = 16_384;
+/// Open watches, a few kilobytes each. A node has about five.
+const WATCHES_MAX: usize = 1 << 16;
 /// Followed logs, exec and whatever else a node's kubelet API streams: each holds two buffers and two connections.
 const STREAMS_MAX: usize = 1024;
 /// The bodies that are read or being carried out, together. Parsed they are some ten times as large.

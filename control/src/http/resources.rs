@@ -120,6 +120,10 @@ async fn list(server: &Server, resource: &'static Resource, call: &Call) -> Resu
     let wanted = media::negotiate(&call.parts.headers, false)?;
     let options = ListOptions::read(&call.query, resource, false)?;
     let listed = server.registry.list(resource, namespace(resource, call), &options).await?;
+    if wanted == Wanted::JSON && listed.bytes() >= respond::STREAMED_MIN_BYTES {
+        let gzip = respond::takes_gzip(&call.parts.headers);
+        return Ok(respond::streamed(listed.chunks(resource), wanted.content_type(), gzip));
+    }
     let now = server.registry.env().clock.now();
     let content = shape::list(resource, &listed, wanted, Include::read(&call.query)?, now)?;
     Ok(send(&call.parts.headers, wanted, content))

@@ -85,6 +85,43 @@ pub fn maybe_gzip(content: Bytes, content_type: &'static str, gzip: bool) -> Res
     }
 }
 
+/// From here on an answer is made while it is sent.
+pub const STREAMED_MIN_BYTES: usize = GZIP_MIN_BYTES;
+
+/// An answer of many pieces, compressed where the client takes it.
+pub fn streamed(
+    chunks: impl Iterator<Item = Bytes> + Send + 'static,
+    content_type: &'static str,
+    gzip: bool,
+) -> Response<Body> {
+    let mut response = bytes(StatusCode::OK, content_type, Bytes::new());
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    *response.body_mut() = if gzip {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        body::stream(futures::stream::iter(gzipped(chunks)))
+    } else {
+        body::stream(futures::stream::iter(chunks))
+    };
+    response
+}
+
+/// The pieces as they come out of the compressor.
+fn gzipped(mut chunks: impl Iterator<Item = Bytes>) -> impl Iterator<Item = Bytes> {
+    let mut encoder = Some(GzEncoder::new(Vec::new(), Compression::new(1)));
+    std::iter::from_fn(move || {
+        loop {
+            // Writing to memory cannot fail.
+            let Some(chunk) = chunks.next() else { return Some(encoder.take()?.finish().ok()?.into()) };
+            let packing = encoder.as_mut()?;
+            packing.write_all(&chunk).ok()?;
+            let packed = std::mem::take(packing.get_mut());
+            if !packed.is_empty() {
+                return Some(packed.into());
+            }
+        }
+    })
+}
+
 /// The answer that `make` makes, under a tag that changes when its content does; 304 for a client that has it already.
 pub fn tagged(asked: &HeaderMap, tag: &str, make: impl FnOnce() -> Response<Body>) -> Response<Body> {
     let quoted = format!("\"{tag}\"");
@@ -108,6 +145,16 @@ pub fn tagged(asked: &HeaderMap, tag: &str, make: impl FnOnce() -> Response<Body
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_compressed_in_pieces_comes_out_whole() {
+        let pieces = || (0..50_u8).map(|i| Bytes::from(vec![i; 3000 * usize::from(i)]));
+        let packed: Vec<u8> = gzipped(pieces()).flatten().collect();
+        let mut found = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut found).unwrap();
+        assert!(found == pieces().flatten().collect::<Vec<u8>>());
+        assert!(packed.len() < found.len() / 50);
+    }
 
     #[test]
     fn what_a_client_has_is_not_sent_again() {

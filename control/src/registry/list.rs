@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use gantry_kube::{Ref, Resource, Status};
 use serde_json::{Value, json};
 
@@ -13,6 +14,8 @@ use super::{Registry, Selection};
 use crate::store::cache::store_status;
 use crate::store::{Key, Revision, StoreError, Stored, kinds};
 
+/// A piece of a list ends with the item that reaches this.
+const CHUNK_MIN_BYTES: usize = 64 << 10;
 /// How long a list waits for a revision that is still to come.
 const FUTURE_REVISION_WAIT: Duration = Duration::from_secs(3);
 
@@ -39,22 +42,41 @@ impl Listed {
         metadata
     }
 
-    /// `{"kind":"PodList",…,"items":[…]}` as bytes.
-    pub fn json(&self, resource: &Resource) -> Vec<u8> {
+    /// About how long the whole list is.
+    pub fn bytes(&self) -> usize {
+        self.items.iter().map(|item| item.json().len() + 1).sum()
+    }
+
+    /// `{"kind":"PodList",…,"items":[…]}` in pieces that are made when they are asked for: a list that many read at once
+    /// is not in memory as often.
+    pub fn chunks(self, resource: &Resource) -> impl Iterator<Item = Bytes> + Send + use<> {
         let head = json!({"apiVersion": resource.api_version(), "kind": format!("{}List", resource.kind),
             "metadata": self.metadata()});
-        let mut out = serde_json::to_vec(&head).unwrap_or_default();
-        out.pop();
-        let size: usize = self.items.iter().map(|i| i.json().len() + 1).sum();
-        out.reserve(size + 16);
-        out.extend_from_slice(b",\"items\":[");
-        for (i, item) in self.items.iter().enumerate() {
-            if i > 0 {
-                out.push(b',');
+        let mut head = serde_json::to_vec(&head).unwrap_or_default();
+        head.pop();
+        head.extend_from_slice(b",\"items\":[");
+        let (mut next, mut first, mut items) = (Some(head), true, self.items.into_iter());
+        std::iter::from_fn(move || {
+            let mut out = next.take()?;
+            while out.len() < CHUNK_MIN_BYTES {
+                let Some(item) = items.next() else {
+                    out.extend_from_slice(b"]}\n");
+                    return Some(out.into());
+                };
+                if !std::mem::take(&mut first) {
+                    out.push(b',');
+                }
+                out.extend_from_slice(item.json());
             }
-            out.extend_from_slice(item.json());
-        }
-        out.extend_from_slice(b"]}\n");
+            next = Some(Vec::with_capacity(out.len()));
+            Some(out.into())
+        })
+    }
+
+    /// The same as a whole.
+    pub fn json(&self, resource: &Resource) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.bytes() + CHUNK_MIN_BYTES);
+        self.clone().chunks(resource).for_each(|chunk| out.extend_from_slice(&chunk));
         out
     }
 }
@@ -216,6 +238,28 @@ pub fn decode_token(token: &str) -> Result<(Option<Revision>, Key), Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pieces_of_a_list_are_the_list() {
+        let stored = |name: &str, size: usize| {
+            let (at, key) = (Ref::new("n", name), Key::new("configmaps", &Ref::new("n", name)));
+            let object = json!({"metadata": {"name": at.name}, "data": {"k": "x".repeat(size)}});
+            let object = gantry_kube::Object::from_value(object).unwrap();
+            Arc::new(Stored::new(key, 7, &crate::store::encode(&object).unwrap()))
+        };
+        for sizes in [&[][..], &[5], &[5, 70_000, 5], &[70_000, 70_000], &[30_000; 7]] {
+            let items: Vec<_> = sizes.iter().enumerate().map(|(i, size)| stored(&i.to_string(), *size)).collect();
+            let listed = Listed { items, revision: 9, continue_token: None, remaining: None };
+            let whole: Value = serde_json::from_slice(&listed.json(&gantry_kube::resource::CONFIG_MAP)).unwrap();
+            assert_eq!(
+                (whole["kind"].as_str(), &whole["metadata"]["resourceVersion"]),
+                (Some("ConfigMapList"), &json!("9"))
+            );
+            let found: Vec<usize> =
+                whole["items"].as_array().unwrap().iter().map(|i| i["data"]["k"].as_str().unwrap().len()).collect();
+            assert_eq!(found, sizes);
+        }
+    }
 
     #[test]
     fn a_token_comes_back_and_a_forged_one_is_400() {
