@@ -287,6 +287,15 @@ fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), Spec
             return unsupported(field);
         }
     }
+    if !pod.array_at("/spec/resourceClaims").is_empty() {
+        return unsupported("resourceClaims");
+    }
+    if !pod.str_at("/spec/hostnameOverride").is_empty() {
+        return unsupported("hostnameOverride");
+    }
+    if pod.get("/spec/resources").and_then(Value::as_object).is_some_and(|r| r.values().any(|v| !is_empty(v))) {
+        return unsupported("resources of the whole pod");
+    }
     if pod.bool_at("/spec/hostUsers") == Some(false) {
         return unsupported("hostUsers: false");
     }
@@ -307,6 +316,7 @@ fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), Spec
             }
         }
     }
+    refuse_unsupported_of_container(pod, spec, name)?;
     let mut mounts = spec["volumeMounts"].as_array().into_iter().flatten();
     if mounts.any(|m| m["recursiveReadOnly"].as_str().is_some_and(|mode| mode != "Disabled")) {
         return unsupported("volumeMounts.recursiveReadOnly");
@@ -327,6 +337,35 @@ fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), Spec
     }
     if spec["securityContext"]["procMount"].as_str().is_some_and(|mount| mount != "Default") {
         return unsupported("securityContext.procMount");
+    }
+    Ok(())
+}
+
+/// `null`, `{}` or `[]`.
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(|m| m.is_empty()) || value.as_array().is_some_and(Vec::is_empty)
+}
+
+fn refuse_unsupported_of_container(pod: &Object, spec: &Value, name: &str) -> Result<(), SpecError> {
+    let unsupported = |field: &str| Err(SpecError::Unsupported { container: name.to_owned(), field: field.to_owned() });
+    let is_init = init_containers(pod).iter().any(|c| c["name"] == name);
+    if !is_empty(&spec["restartPolicyRules"]) {
+        return unsupported("restartPolicyRules");
+    }
+    match spec["restartPolicy"].as_str() {
+        None => {}
+        Some("Always") if is_init => {}
+        Some(policy) => return unsupported(&format!("restartPolicy: {policy}")),
+    }
+    if !is_empty(&spec["resources"]["claims"]) {
+        return unsupported("resources.claims");
+    }
+    for port in spec["ports"].as_array().into_iter().flatten() {
+        let ip = port["hostIP"].as_str().unwrap_or("");
+        let on_host = port["hostPort"].as_i64().is_some_and(|port| port > 0);
+        if on_host && !ip.is_empty() && ip.parse::<std::net::Ipv4Addr>().is_err() {
+            return unsupported(&format!("ports.hostIP: {ip}"));
+        }
     }
     Ok(())
 }

@@ -79,6 +79,9 @@ fn what_would_not_be_done_is_refused_by_name() {
         ("shareProcessNamespace", true.into()),
         ("setHostnameAsFQDN", true.into()),
         ("activeDeadlineSeconds", 5.into()),
+        ("resourceClaims", json!([{"name": "gpu"}])),
+        ("hostnameOverride", "other".into()),
+        ("resources", json!({"limits": {"cpu": "1"}})),
     ] {
         let value: serde_json::Value = value;
         let pod = Object::from_value(serde_json::json!({"spec": {field: value}})).unwrap();
@@ -87,4 +90,25 @@ fn what_would_not_be_done_is_refused_by_name() {
     }
     let hook = serde_json::json!({"lifecycle": {"postStart": {"exec": {"command": ["x"]}}}});
     assert!(super::refuse_unsupported(&plain, &hook, "c").unwrap_err().to_string().contains("postStart"));
+}
+
+#[test]
+fn what_a_container_asks_for_in_vain_is_refused_by_name() {
+    let refusal = |spec: Value, init: bool| {
+        let list = if init { "initContainers" } else { "containers" };
+        let one = pod(json!({list: [spec.clone()]}));
+        super::refuse_unsupported(&one, &spec, "c").err().map(|error| error.to_string())
+    };
+    let port = |ip: &str| json!({"name": "c", "ports": [{"containerPort": 1, "hostPort": 80, "hostIP": ip}]});
+    for (spec, word) in [
+        (json!({"name": "c", "restartPolicy": "Never"}), "restartPolicy: Never"),
+        (json!({"name": "c", "restartPolicyRules": [{"action": "Restart"}]}), "restartPolicyRules"),
+        (json!({"name": "c", "resources": {"claims": [{"name": "gpu"}]}}), "resources.claims"),
+        (port("::1"), "ports.hostIP: ::1"),
+    ] {
+        assert!(refusal(spec, false).unwrap().contains(word), "{word}");
+    }
+    assert_eq!(refusal(json!({"name": "c", "restartPolicy": "Always"}), true), None, "a sidecar");
+    assert!(refusal(json!({"name": "c", "restartPolicy": "Always"}), false).is_some());
+    assert_eq!((refusal(port("192.0.2.1"), false), refusal(port(""), false)), (None, None));
 }
