@@ -90,6 +90,7 @@ pub enum ServeError {
 pub struct Server {
     access: Access,
     config: Config,
+    log_readers: Arc<Semaphore>,
 }
 
 /// Listens, and then serves in the background until the token ends it.
@@ -99,7 +100,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<SocketAddr
     let address = listener.local_addr().map_err(fail)?;
     let acceptor = TlsAcceptor::from(config.tls.clone());
     let access = Access::new(config.client.clone(), config.node_name.clone());
-    let server = Arc::new(Server { access, config });
+    let log_readers = Arc::new(Semaphore::new(logs::READERS_MAX));
+    let server = Arc::new(Server { access, config, log_readers });
     tokio::spawn(async move {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
@@ -168,7 +170,7 @@ impl Server {
             ["pods"] | ["runningpods"] => self.pods(),
             ["containerLogs", namespace, pod, container] if request.method() == Method::GET => {
                 let query = request.uri().query().unwrap_or("").to_owned();
-                logs::answer(&self.config, namespace, pod, container, &query)
+                logs::answer(&self.config, &self.log_readers, namespace, pod, container, &query)
             }
             ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
                 let found = self.config.pods.container(namespace, pod, container, false)?;

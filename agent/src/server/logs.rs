@@ -16,7 +16,7 @@ use hyper::body::Frame;
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::inotify;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -26,11 +26,14 @@ use super::{Body, Config, ContainerRef, PodLookup};
 const CHUNK_BYTES: usize = 64 << 10;
 /// Chunks that wait for a slow reader; the file is the rest of the buffer.
 const CHUNKS_WAITING: usize = 4;
+/// Logs that are read at once: each reader has a thread, and the program's other work on files needs some too.
+pub const READERS_MAX: usize = 128;
 /// A follower looks this often whether its container still runs; new lines wake it at once.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub fn answer(
     config: &Config,
+    readers: &Arc<Semaphore>,
     namespace: &str,
     pod: &str,
     container: &str,
@@ -50,10 +53,15 @@ pub fn answer(
             "the log of container {container:?} in pod {namespace}/{pod} cannot be opened: {error}"
         )),
     })?;
+    let turn = readers.clone().try_acquire_owned().map_err(|_| {
+        let words = format!("{READERS_MAX} logs of this node are being read, which is the most at a time; try again");
+        Status::new(429, "TooManyRequests", words)
+    })?;
     let (send, receive) = mpsc::channel::<Result<Bytes, std::io::Error>>(CHUNKS_WAITING);
     let follower = Follower { root, relative, container: found, pods: config.pods.clone(), wanted };
     // A reader of files blocks, so it has a thread of its own; it ends with its client, or with its container.
     tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         if let Err(error) = follower.run(file, &send) {
             let _ = send.blocking_send(Err(error));
         }
@@ -77,7 +85,10 @@ fn parse_query(query: &str, env: &Env) -> Result<(Wanted, bool), Status> {
             "previous" => previous = flag()?,
             "tailLines" => wanted.tail_lines = Some(number()?.unsigned_abs()),
             "limitBytes" => wanted.limit_bytes = Some(number()?.unsigned_abs()),
-            "sinceSeconds" => wanted.since = Some(env.clock.now() - SignedDuration::from_secs(number()?)),
+            "sinceSeconds" => {
+                let since = env.clock.now().checked_sub(SignedDuration::from_secs(number()?));
+                wanted.since = Some(since.unwrap_or(Timestamp::MIN));
+            }
             "sinceTime" => wanted.since = Some(value.parse::<Timestamp>().map_err(|_| bad())?),
             "stream" if value == "All" => {}
             "container" | "insecureSkipTLSVerifyBackend" | "pretty" => {}
@@ -217,6 +228,8 @@ mod tests {
         let env = Env::system();
         let (wanted, previous) = parse_query("follow=true&tailLines=5&previous=true", &env).unwrap();
         assert!(wanted.follow && previous && wanted.tail_lines == Some(5));
+        let long_ago = parse_query(&format!("sinceSeconds={}", i64::MAX), &env).unwrap().0;
+        assert_eq!(long_ago.since, Some(Timestamp::MIN));
         assert!(parse_query("colour=red", &env).unwrap_err().message.contains("colour"));
         assert!(parse_query("tailLines=-1", &env).unwrap_err().message.contains("tailLines=-1"));
     }
