@@ -42,6 +42,9 @@ pub fn write(folder: &Path, payload: &Payload, group: Option<u32>, env: &Env) ->
     if let Some(current) = &current
         && holds(current, payload)
     {
+        // A writer that died after its rename has made neither the links nor the old files' end.
+        link_entries(folder, payload)?;
+        remove_others(folder, current);
         return Ok(false);
     }
     let name = fresh_name(folder, env);
@@ -56,10 +59,18 @@ pub fn write(folder: &Path, payload: &Payload, group: Option<u32>, env: &Env) ->
     symlink(&name, &new_link)?;
     fs::rename(&new_link, &data_link)?;
     link_entries(folder, payload)?;
-    if let Some(old) = current {
-        let _ = fs::remove_dir_all(old);
-    }
+    remove_others(folder, &fresh);
     Ok(true)
+}
+
+/// Removes the sets of files that are no longer the current one. What stays for now goes with the next change.
+fn remove_others(folder: &Path, current: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_set = entry.file_name().to_string_lossy().starts_with("..");
+        if is_set && entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.path() != current {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn fresh_name(folder: &Path, env: &Env) -> PathBuf {
@@ -156,6 +167,18 @@ mod tests {
         assert_eq!((read("a"), read("d/b")), (Some("3".into()), None));
         assert_eq!(fs::read_dir(&root).unwrap().count(), 3, "..data, one folder and one link");
         fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_half_done_is_finished() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, env, files) = (root.path().join("v"), Env::system(), payload(&[("a", "1"), ("b", "2")]));
+        write(&folder, &files, None, &env).unwrap();
+        fs::remove_file(folder.join("b")).unwrap();
+        fs::create_dir(folder.join("..2026_01_01_00_00_00.0000000001")).unwrap();
+        assert!(!write(&folder, &files, None, &env).unwrap());
+        assert_eq!(fs::read_to_string(folder.join("b")).unwrap(), "2");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 4, "..data, one folder and two links");
     }
 
     #[test]
