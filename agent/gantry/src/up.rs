@@ -1,8 +1,10 @@
 //! The role `up`: a whole cluster in one process, its wires without sockets.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use gantry_client::{Client, Informer, Scope};
 use gantry_control::Control;
@@ -23,6 +25,10 @@ use crate::{Failure, host, preflight};
 
 /// What the background process says on its standard output once its node is ready.
 const READY: &str = "ready";
+/// How long `up --detach` waits for that.
+const READY_WITHIN: Duration = Duration::from_secs(180);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LINE_MAX_BYTES: u64 = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum UpError {
@@ -30,6 +36,11 @@ pub enum UpError {
     Host(Vec<String>),
     #[error("the cluster ended before its node was ready; the end of its log ({path}):\n{tail}")]
     Ended { path: String, tail: String },
+    #[error(
+        "the node is not ready after {} s; process {pid} goes on (`gantry down` ends it); the end of its log ({path}):\n{tail}",
+        READY_WITHIN.as_secs()
+    )]
+    Late { pid: u32, path: String, tail: String },
 }
 
 pub fn check_host(require_v2: bool) -> Result<(), UpError> {
@@ -98,7 +109,8 @@ async fn announce(
     while let Some(changes) = stop.run_until_cancelled(changes.changes()).await {
         if changes.iter().filter_map(|c| c.now.as_deref()).any(is_ready) {
             if background {
-                println!("{READY}");
+                // Whoever waited may have given up.
+                let _ = writeln!(std::io::stdout(), "{READY}");
             } else {
                 println!("node {name} is ready; export KUBECONFIG={kubeconfig}");
             }
@@ -120,18 +132,48 @@ pub fn detach(paths: &Paths) -> Result<(), Failure> {
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()?;
-    let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        // The end of the stream is the end of the child.
-        BufReader::new(stdout).read_line(&mut line)?;
-    }
-    if line.trim() != READY {
-        let _ = child.wait();
-        return Err(UpError::Ended { path: paths.log().display().to_string(), tail: tail(paths, start) }.into());
+    let path = || paths.log().display().to_string();
+    match wait_for_ready(&mut child, READY_WITHIN)? {
+        Start::Ready => {}
+        Start::Ended => return Err(UpError::Ended { path: path(), tail: tail(paths, start) }.into()),
+        Start::Late => return Err(UpError::Late { pid: child.id(), path: path(), tail: tail(paths, start) }.into()),
     }
     println!("the cluster is up (process {}, log {})", child.id(), paths.log().display());
     println!("export KUBECONFIG={}", paths.kubeconfig().display());
     Ok(())
+}
+
+/// What became of the background process.
+#[derive(Debug, PartialEq)]
+enum Start {
+    Ready,
+    Ended,
+    Late,
+}
+
+/// Watches the child itself, not only its output: what it started may hold that open when it is gone.
+fn wait_for_ready(child: &mut Child, within: Duration) -> std::io::Result<Start> {
+    let (said, says) = mpsc::sync_channel(1);
+    if let Some(stdout) = child.stdout.take() {
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = BufReader::new(stdout).take(LINE_MAX_BYTES).read_line(&mut line);
+            let _ = said.send(line);
+        });
+    }
+    let looks = within.as_millis() / LOOK_EVERY.as_millis();
+    for _ in 0..looks {
+        match says.recv_timeout(LOOK_EVERY) {
+            Ok(line) if line.trim() == READY => return Ok(Start::Ready),
+            // The end of its output is the end of the child, or will be soon.
+            Ok(_) | Err(mpsc::RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+        if child.try_wait()?.is_some() {
+            return Ok(Start::Ended);
+        }
+    }
+    Ok(Start::Late)
 }
 
 /// The last lines that this start wrote.
@@ -140,4 +182,26 @@ fn tail(paths: &Paths, start: u64) -> String {
     let fresh = String::from_utf8_lossy(&text[usize::try_from(start).unwrap_or(0).min(text.len())..]).into_owned();
     let lines: Vec<&str> = fresh.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(script: &str, within: Duration) -> Start {
+        let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let became = wait_for_ready(&mut child, within).unwrap();
+        let _ = child.kill();
+        child.wait().unwrap();
+        became
+    }
+
+    #[test]
+    fn a_start_that_fails_or_hangs_is_not_waited_for() {
+        let long = Duration::from_secs(60);
+        assert_eq!(start("echo ready; exec sleep 60", long), Start::Ready);
+        assert_eq!(start("exit 1", long), Start::Ended);
+        assert_eq!(start("echo other; exit 0", long), Start::Ended);
+        assert_eq!(start("exec sleep 60", LOOK_EVERY * 3), Start::Late);
+    }
 }
