@@ -3,8 +3,10 @@
 //! What is secret (Secrets, tokens, projections) lies under the run folder, which is in memory; the rest under the data
 //! folder, which outlives a reboot, so that a pod can start again while the API server is away.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,7 @@ use crate::pod::env::{EnvError, PodFacts};
 pub mod atomic;
 pub mod payload;
 pub mod token;
+pub mod usage;
 
 use atomic::Payload;
 
@@ -46,6 +49,10 @@ pub enum VolumeError {
         #[source]
         source: io::Error,
     },
+    #[error("{path} is not removed: a file system is still mounted on {mounted}", mounted = .mounted.display())]
+    Mounted { path: PathBuf, mounted: PathBuf },
+    #[error("medium {0:?} of an emptyDir is not supported")]
+    Medium(String),
     #[error("failed to fetch {what}")]
     Api {
         what: String,
@@ -196,6 +203,9 @@ impl Volumes {
     }
 
     fn empty_dir(&self, source: &Value, path: &Path, group: Option<u32>) -> Result<(), VolumeError> {
+        if let Some(medium @ ("HugePages" | "HugePages-2Mi" | "HugePages-1Gi")) = source["medium"].as_str() {
+            return Err(VolumeError::Medium(medium.to_owned()));
+        }
         if path.exists() && !(source["medium"] == "Memory" && self.mounts && !is_mount_point(path)) {
             return Ok(());
         }
@@ -294,12 +304,50 @@ pub fn unmount(path: &Path) -> Result<(), VolumeError> {
     done.map_err(|e| file_error("unmount", path)(e.into()))
 }
 
-/// Removes a folder with everything in it; one that is not there is fine.
+/// Removes a folder with everything in it; one that is not there is fine. What is mounted below it is somebody's data:
+/// then nothing is removed.
 pub fn remove(path: &Path) -> Result<(), VolumeError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error("remove", path)(error)),
+    // The kernel names mount points by their real paths; a link in the last place is removed, not followed.
+    let path = match fs::canonicalize(path.parent().unwrap_or(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        parent => parent.map_err(file_error("remove", path))?.join(path.file_name().unwrap_or_default()),
+    };
+    // Of the thread, which may be in another mount namespace than its process.
+    let mounts = fs::read("/proc/thread-self/mountinfo").map_err(file_error("read the mounts below", &path))?;
+    if let Some(mounted) = mount_below(&mounts, &path) {
+        return Err(VolumeError::Mounted { path, mounted });
+    }
+    match fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error("remove", &path)(error)),
         _ => Ok(()),
     }
+}
+
+/// A mount point in or at `root`, by the text of a mountinfo file (proc_pid_mountinfo(5): the fifth field).
+fn mount_below(mountinfo: &[u8], root: &Path) -> Option<PathBuf> {
+    let points = mountinfo.split(|b| *b == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4));
+    let mut points = points.map(|point| PathBuf::from(OsString::from_vec(unescape(point))));
+    points.find(|point| point.starts_with(root))
+}
+
+/// `\040` and the like: the kernel writes blanks, newlines and backslashes as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::with_capacity(field.len()), field);
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|_| byte == b'\\');
+        let code = digits.and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(code);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    out
 }
 
 /// A mount point lies on another device than its parent.
@@ -339,3 +387,6 @@ fn host_path_check(source: &Value) -> Result<(), VolumeError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;
