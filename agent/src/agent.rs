@@ -17,7 +17,7 @@ use crate::node::{NodeConfig, Registration};
 use crate::pods::{Inputs, Pods, listen, views::Views};
 use crate::runtime::Runtime;
 use crate::server::{self, ServeError};
-use crate::shared::{PULLS_MAX, Shared};
+use crate::shared::{MEASURES_MAX, PULLS_MAX, Shared};
 use crate::trace::Trace;
 use crate::volume::{VolumeError, Volumes, is_mount_point, mount_tmpfs, token::Tokens};
 use crate::{Config, volume};
@@ -106,6 +106,7 @@ impl Agent {
             events: Events::spawn(client.clone(), config.node_name.clone(), env.clone(), stop.clone()),
             node: view,
             pulls: Semaphore::new(PULLS_MAX),
+            measures: Semaphore::new(MEASURES_MAX),
             config,
             env,
             client,

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod plan;
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +80,7 @@ impl Registration {
 
     /// Registers, and then keeps Node and Lease until the token ends it.
     pub async fn run(self, stop: CancellationToken) {
+        self.give_saved_range().await;
         if stop.run_until_cancelled(self.register()).await.is_none() {
             return;
         }
@@ -188,7 +190,12 @@ impl Registration {
             let range = object.str_at("/spec/podCIDR").to_owned();
             if !range.is_empty() && range != given_range {
                 match self.give_range(&range).await {
-                    Ok(()) => given_range = range,
+                    Ok(()) => {
+                        if let Err(error) = save_range(&self.config.data_dir, &range) {
+                            warn!(range, %error, "the pod range is not kept for a start without the API");
+                        }
+                        given_range = range;
+                    }
                     Err(status) => warn!(range, error = %chain(&status), "the runtime did not take the pod range"),
                 }
             }
@@ -201,6 +208,14 @@ impl Registration {
                 Ok(_) => reported = Some(tokio::time::Instant::now()),
                 Err(error) => warn!(node = self.config.name, error = %chain(&error), "node status not written"),
             }
+        }
+    }
+
+    /// After a reboot pods may have to start while the API is away: then the range that the node had is still its own.
+    async fn give_saved_range(&self) {
+        let Some(range) = saved_range(&self.config.data_dir) else { return };
+        if let Err(status) = self.give_range(&range).await {
+            warn!(range, error = %chain(&status), "the runtime did not take the pod range of before");
         }
     }
 
@@ -235,6 +250,32 @@ impl Registration {
         }
         facts
     }
+}
+
+/// Beside the pods' folders, whose names are uids.
+fn range_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("node").join("pod-cidr")
+}
+
+fn save_range(data_dir: &Path, range: &str) -> std::io::Result<()> {
+    let path = range_path(data_dir);
+    let new = path.with_extension("new");
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(&new, range)?;
+    std::fs::rename(new, path)
+}
+
+/// The longest range in text, with room to spare.
+const RANGE_MAX_BYTES: u64 = 64;
+
+fn saved_range(data_dir: &Path) -> Option<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    let file = crate::files::open_regular(&range_path(data_dir)).ok()?;
+    file.take(RANGE_MAX_BYTES).read_to_string(&mut text).ok()?;
+    text.parse::<ipnet::IpNet>().ok().map(|_| text)
 }
 
 async fn within<T>(call: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, tonic::Status> {

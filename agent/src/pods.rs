@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gantry_client::{Change, DeleteOptions, Informer};
 use gantry_env::chain;
-use gantry_kube::pod::{is_mirror, is_terminal};
+use gantry_kube::pod::{SOURCE_ANNOTATION, is_mirror, is_terminal};
 use gantry_kube::{Object, Ref, resource};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
@@ -55,6 +55,10 @@ pub struct Pods {
     entries: BTreeMap<String, Entry>,
     workers: JoinSet<String>,
     mirrors: BTreeMap<Ref, Arc<Object>>,
+    /// Static pods as their folder has them, by uid.
+    manifests: BTreeMap<String, Arc<Object>>,
+    /// What the runtime holds, by uid; `None` until it has said so.
+    held: Option<BTreeMap<String, Ref>>,
     api_is_known: bool,
     manifests_are_known: bool,
     swept: bool,
@@ -68,6 +72,8 @@ impl Pods {
             entries: BTreeMap::new(),
             workers: JoinSet::new(),
             mirrors: BTreeMap::new(),
+            manifests: BTreeMap::new(),
+            held: None,
             api_is_known: false,
             manifests_are_known: false,
             swept: false,
@@ -91,8 +97,7 @@ impl Pods {
                 // join_next takes a result only when it returns it.
                 Some(ended) = self.workers.join_next(), if !self.workers.is_empty() => {
                     if let Ok(uid) = ended {
-                        self.entries.remove(&uid);
-                        self.shared.views.remove(&uid);
+                        self.ended(&uid);
                     }
                 }
                 // The first list may be empty, and then no change tells of it. A watch keeps its value.
@@ -116,6 +121,10 @@ impl Pods {
 
     fn start_from_checkpoints(&mut self) {
         for pod in checkpoint::load(&self.shared.config.data_dir) {
+            // A static pod is started for its manifest, or not at all.
+            if is_static(&pod) {
+                continue;
+            }
             info!(pod = %pod.reference(), uid = pod.uid(), "starting from the checkpoint, the API is silent");
             let goal = goal_of(&pod);
             self.enter(Arc::new(pod), goal, None, Source::Checkpoint, None);
@@ -167,13 +176,6 @@ impl Pods {
                 (Goal::Run, Some(_)) => Goal::Fail { grace_seconds: grace_seconds(&pod) },
                 (goal, _) => goal,
             };
-            let changed = {
-                let old = entry.desired.borrow();
-                (old.pod.get("/spec") != pod.get("/spec") || old.source != Source::Api) && goal == Goal::Run
-            };
-            if changed {
-                self.save(&pod);
-            }
             entry.desired.send_modify(|desired| {
                 if !matches!(desired.goal, Goal::Forget { .. }) {
                     *desired = Desired { pod, goal, failed, source: Source::Api, report_to: target };
@@ -192,9 +194,6 @@ impl Pods {
             warn!(pod = %pod.reference(), reason, "pod rejected");
             failed = Some((reason, message));
             goal = Goal::Fail { grace_seconds: 0 };
-        }
-        if goal == Goal::Run {
-            self.save(&pod);
         }
         self.enter(pod, goal, failed, Source::Api, target);
     }
@@ -228,12 +227,6 @@ impl Pods {
         verdict
     }
 
-    fn save(&self, pod: &Object) {
-        if let Err(error) = checkpoint::save(&self.shared.config.data_dir, pod) {
-            warn!(pod = %pod.reference(), %error, "checkpoint not written");
-        }
-    }
-
     fn enter(
         &mut self,
         pod: Arc<Object>,
@@ -261,13 +254,42 @@ impl Pods {
                 forget(entry);
             }
         }
-        for (uid, pod) in manifests {
-            if !self.entries.contains_key(&uid) {
-                info!(pod = %pod.reference(), "static pod");
-                self.shared.trace.mark(&uid, 7, "agent heard");
-                self.enter(Arc::new(pod), Goal::Run, None, Source::File, None);
+        self.manifests = manifests.into_iter().map(|(uid, pod)| (uid, Arc::new(pod))).collect();
+        self.start_statics();
+        self.keep_mirrors();
+    }
+
+    /// Starts the static pods whose turn it is: an edited manifest is another pod of the same name, and the one before
+    /// it, perhaps of an earlier life, has to be gone first.
+    fn start_statics(&mut self) {
+        let Some(held) = &self.held else { return };
+        let is_there = |pod: &Object| {
+            let (uid, at) = (pod.uid(), pod.reference());
+            let same = self.entries.iter().any(|(other, e)| other != uid && e.desired.borrow().pod.reference() == at);
+            self.entries.contains_key(uid) || same || held.iter().any(|(other, of)| other != uid && *of == at)
+        };
+        let ready: Vec<Arc<Object>> = self.manifests.values().filter(|pod| !is_there(pod)).cloned().collect();
+        for pod in ready {
+            // Of two manifests for one name, the second waits for the first to go.
+            if self.entries.values().any(|entry| entry.desired.borrow().pod.reference() == pod.reference()) {
+                continue;
             }
+            info!(pod = %pod.reference(), "static pod");
+            self.shared.trace.mark(pod.uid(), 7, "agent heard");
+            let mirror = self.mirrors.get(&pod.reference()).filter(|found| mirror::shows(found, &pod));
+            let target = mirror.map(|found| Target::of(found));
+            self.enter(pod, Goal::Run, None, Source::File, target);
         }
+    }
+
+    /// A worker has done its work: its pod is gone.
+    fn ended(&mut self, uid: &str) {
+        self.entries.remove(uid);
+        self.shared.views.remove(uid);
+        if let Some(held) = &mut self.held {
+            held.remove(uid);
+        }
+        self.start_statics();
         self.keep_mirrors();
     }
 
@@ -345,13 +367,16 @@ impl Pods {
     /// Wakes who missed an event, and ends what nobody wants.
     fn relisted(&mut self, held: Vec<Held>) {
         let all_known = self.api_is_known && (self.manifests_are_known || self.shared.config.static_pod_dir.is_none());
+        let at = |pod: &Held| (pod.uid.clone(), Ref::new(pod.namespace.clone(), pod.name.clone()));
+        self.held = Some(held.iter().map(at).collect());
         for pod in held {
+            let is_wanted = self.manifests.contains_key(&pod.uid);
             if let Some(entry) = self.entries.get_mut(&pod.uid) {
                 if entry.print != pod.print {
                     entry.print = pod.print;
                     entry.wake.notify_one();
                 }
-            } else if all_known {
+            } else if !is_wanted && (all_known || pod.is_static && self.manifests_are_known) {
                 info!(pod = pod.uid, name = pod.name, "nobody knows this pod any more");
                 let object = json!({
                     "apiVersion": "v1", "kind": "Pod",
@@ -362,6 +387,7 @@ impl Pods {
                 self.enter(Arc::new(object), goal, None, Source::Runtime, None);
             }
         }
+        self.start_statics();
         if all_known && !self.swept {
             self.swept = true;
             self.sweep();
@@ -370,8 +396,8 @@ impl Pods {
 
     /// Once a life: what an earlier one was killed over. Such a pod has no sandbox any more, but its folders.
     fn sweep(&mut self) {
-        for pod in checkpoint::load(&self.shared.config.data_dir) {
-            if !self.entries.contains_key(pod.uid()) {
+        for pod in checkpoint::all(&self.shared.config.data_dir) {
+            if !self.entries.contains_key(pod.uid()) && !self.manifests.contains_key(pod.uid()) {
                 info!(pod = %pod.reference(), uid = pod.uid(), "only its folders are left");
                 self.enter(Arc::new(pod), Goal::Forget { grace_seconds: 0 }, None, Source::Checkpoint, None);
             }
@@ -387,6 +413,10 @@ fn goal_of(pod: &Object) -> Goal {
         None if is_terminal(pod) => Goal::Fail { grace_seconds: grace_seconds(pod) },
         None => Goal::Run,
     }
+}
+
+fn is_static(pod: &Object) -> bool {
+    pod.annotation(SOURCE_ANNOTATION) == Some("file")
 }
 
 fn forget(entry: &Entry) {

@@ -18,7 +18,7 @@ use crate::runtime::Runtime;
 pub mod ask;
 pub mod state;
 
-use state::{Rules, Streak, Verdicts};
+use state::{Rules, Streak, Unhealthy, Verdicts};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -108,7 +108,9 @@ impl Probe {
             (Kind::Startup | Kind::Liveness, false) => {
                 let name = self.container["name"].as_str().unwrap_or("");
                 let which = self.kind.title().to_lowercase();
-                self.verdicts.set_unhealthy(id, format!("Container {name} failed {which} probe, will be restarted"))
+                let message = format!("Container {name} failed {which} probe, will be restarted");
+                let grace_seconds = self.container[self.kind.field()]["terminationGracePeriodSeconds"].as_i64();
+                self.verdicts.set_unhealthy(id, Unhealthy { message, grace_seconds })
             }
         };
         if changed {

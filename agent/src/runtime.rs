@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gantry_cri::v1::{self, ContainerConfig, ContainerEventResponse, ImageSpec, PodSandboxConfig};
 use gantry_cri::{ImageServiceClient, MESSAGE_MAX_BYTES, RuntimeServiceClient};
+use gantry_kube::pod::SOURCE_ANNOTATION;
 use jiff::Timestamp;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Streaming};
@@ -54,6 +55,8 @@ pub struct Held {
     pub namespace: String,
     pub name: String,
     pub grace_seconds: i64,
+    /// It came from a manifest, not from the API.
+    pub is_static: bool,
     /// Changes whenever a sandbox or a container of the pod changes its state.
     pub print: String,
 }
@@ -227,6 +230,23 @@ impl Runtime {
         call!(self.images.list_images(v1::ListImagesRequest { filter: None }), "").map(|answer| answer.images)
     }
 
+    /// Bytes that the containers of a pod have written over their images, by container name.
+    pub async fn writable_layers(&self, uid: &str) -> Result<BTreeMap<String, u64>, RuntimeError> {
+        let label_selector = HashMap::from([(POD_UID_LABEL.to_owned(), uid.to_owned())]);
+        let filter = v1::ContainerStatsFilter { label_selector, ..v1::ContainerStatsFilter::default() };
+        let message = v1::ListContainerStatsRequest { filter: Some(filter) };
+        let stats = call!(self.runtime.list_container_stats(message), uid)?.stats;
+        let mut latest: BTreeMap<String, (u32, u64)> = BTreeMap::new();
+        for one in stats {
+            let metadata = one.attributes.and_then(|a| a.metadata).unwrap_or_default();
+            let used = one.writable_layer.and_then(|l| l.used_bytes).map_or(0, |bytes| bytes.value);
+            // Of several runs of a container, the last counts.
+            let slot = latest.entry(metadata.name).or_default();
+            *slot = (*slot).max((metadata.attempt, used));
+        }
+        Ok(latest.into_iter().map(|(name, (_, used))| (name, used)).collect())
+    }
+
     /// Events from now on, until the runtime ends.
     pub async fn events(&self) -> Result<Streaming<ContainerEventResponse>, RuntimeError> {
         let answer = self.runtime.clone().get_container_events(v1::GetEventsRequest {}).await;
@@ -252,8 +272,10 @@ impl Runtime {
                 namespace,
                 name,
                 grace_seconds: grace,
+                is_static: false,
                 print: String::new(),
             });
+            entry.is_static |= annotations.get(SOURCE_ANNOTATION).is_some_and(|source| source == "file");
             entry.print.push_str(&print);
         };
         for sandbox in &sandboxes {

@@ -18,6 +18,8 @@ use crate::volume::Volumes;
 
 /// Images that are pulled at a time.
 pub const PULLS_MAX: usize = 5;
+/// Pods whose use of the disk is measured at a time.
+pub const MEASURES_MAX: usize = 1;
 
 /// What the node has, as far as pods depend on it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,6 +44,7 @@ pub struct Shared {
     pub allocatable: Amounts,
     pub views: Arc<Views>,
     pub pulls: Semaphore,
+    pub measures: Semaphore,
 }
 
 impl Shared {

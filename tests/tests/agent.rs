@@ -250,3 +250,165 @@ async fn a_stubborn_container_has_its_grace_and_a_liveness_probe_restarts() {
     assert!((7..=10).contains(&took), "it took {took} s");
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_had_its_run_does_not_run_again_after_a_reboot() {
+    let (api, folder, env) = (Api::start().await, TempDir::new().unwrap(), Env::system());
+    let cri = FakeCri::new(env.clone());
+    let node = Node::start(folder.path(), api.control().client(node_identity()), &cri, &env, false).await;
+    let once = |image: &str, policy: &str, name: &str| json!({"restartPolicy": policy, "containers": [{"name": name, "image": image}]});
+    apply(&api, "never", once("run:1", "Never", "never")).await;
+    apply(&api, "done", once("exit:0", "OnFailure", "done")).await;
+    apply(&api, "again", once("run:1", "OnFailure", "again")).await;
+    for name in ["never", "again"] {
+        until_pod(&api, name, "Running", |p| p["status"]["phase"] == "Running").await;
+    }
+    let done = until_pod(&api, "done", "its end", |p| p["status"]["phase"] == "Succeeded").await;
+    let uid = done["metadata"]["uid"].as_str().unwrap().to_owned();
+    let checkpoint = folder.path().join("pods").join(uid).join("pod.json");
+    until("the end of its checkpoint", async || !checkpoint.exists()).await;
+    node.stop().await;
+    cri.reboot();
+
+    let node = Node::start(folder.path(), api.control().client(node_identity()), &cri, &env, false).await;
+    let found = until_pod(&api, "never", "Failed", |p| p["status"]["phase"] == "Failed").await;
+    let ended = &found["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("ContainerStatusUnknown"), &json!(137)));
+    let found =
+        until_pod(&api, "again", "a restart", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    assert_eq!(found["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 137);
+    let starts = |name: &str| cri.times(&format!("start {name}")).len();
+    assert_eq!((starts("never"), starts("done"), starts("again")), (1, 1, 2), "{:?}", cri.calls());
+    node.stop().await;
+    api.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_api_a_reboot_starts_what_may_run_again_and_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    let env = Env::simulated("2026-01-01T00:00:00Z".parse().unwrap(), 1);
+    let save = |name: &str, policy: &str, state: Value| {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "uid": name},
+            "spec": {"restartPolicy": policy, "containers": [{"name": name, "image": "run:1"}]},
+            "status": {"phase": "Running", "containerStatuses": [
+                {"name": name, "restartCount": 0, "containerID": "gantry://old", "state": state}]},
+        });
+        let pods = folder.path().join("pods").join(name);
+        std::fs::create_dir_all(&pods).unwrap();
+        std::fs::write(pods.join("pod.json"), pod.to_string()).unwrap();
+    };
+    save("always", "Always", json!({"running": {}}));
+    save("never", "Never", json!({"running": {}}));
+    save("done", "OnFailure", json!({"terminated": {"exitCode": 0}}));
+    std::fs::create_dir_all(folder.path().join("pods/node")).unwrap();
+    std::fs::write(folder.path().join("pods/node/pod-cidr"), "10.244.7.0/24").unwrap();
+    let cri = FakeCri::new(env.clone());
+    for _life in 0..2 {
+        let node = Node::start(folder.path(), nobody(), &cri, &env, false).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(cri.running(), ["always"], "{:?}", cri.calls());
+        assert_eq!(cri.pod_cidr(), "10.244.7.0/24", "the node still has the range that it had");
+        node.stop().await;
+        cri.reboot();
+    }
+    assert_eq!(cri.times("start always").len(), 2);
+    assert_eq!(cri.config("always").map(|c| c.log_path), None, "its records are gone");
+    assert!(!folder.path().join("pods/never/pod.json").exists() && folder.path().join("pods/always/pod.json").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edited_static_pod_waits_until_the_one_before_it_is_gone() {
+    let folder = TempDir::new().unwrap();
+    let env = Env::simulated("2026-01-01T00:00:00Z".parse().unwrap(), 1);
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir_all(&manifests).unwrap();
+    let write = |name: &str| {
+        let spec = json!({"terminationGracePeriodSeconds": 20, "containers": [{"name": name, "image": "stubborn:1"}]});
+        std::fs::write(manifests.join("s.json"), manifest("s", spec)).unwrap();
+    };
+    let cri = FakeCri::new(env.clone());
+    write("one");
+    let node = Node::start(folder.path(), nobody(), &cri, &env, true).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    write("two");
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(cri.running(), ["one"], "the one before it has its grace period still");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(cri.running(), ["two"]);
+
+    // The same when it is edited while no agent runs.
+    node.stop().await;
+    write("three");
+    let node = Node::start(folder.path(), nobody(), &cri, &env, true).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(cri.running(), ["two"]);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert_eq!(cri.running(), ["three"]);
+    assert_eq!(cri.ready_sandboxes(), 1);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_fills_its_volume_is_evicted() {
+    let folder = TempDir::new().unwrap();
+    let env = Env::simulated("2026-01-01T00:00:00Z".parse().unwrap(), 1);
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir_all(&manifests).unwrap();
+    let spec = json!({
+        "containers": [{"name": "s", "image": "run:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
+    });
+    std::fs::write(manifests.join("s.json"), manifest("s", spec)).unwrap();
+    let cri = FakeCri::new(env.clone());
+    let node = Node::start(folder.path(), nobody(), &cri, &env, true).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(cri.running(), ["s"]);
+    let config = cri.config("s").unwrap();
+    let volume = config.mounts.iter().find(|m| m.container_path == "/v").unwrap();
+    std::fs::write(Path::new(&volume.host_path).join("large"), vec![1_u8; 2 << 20]).unwrap();
+    let end = Instant::now() + Duration::from_secs(120);
+    while !cri.running().is_empty() {
+        assert!(Instant::now() < end, "it was not evicted: {:?}", cri.calls());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(cri.times("stop s 1").len(), 1, "{:?}", cri.calls());
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(cri.times("start s").len(), 1, "an evicted pod ran again");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_agent_makes_nothing_unready_and_keeps_the_mirror_current() {
+    let (api, folder, env) = (Api::start().await, TempDir::new().unwrap(), Env::system());
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir_all(&manifests).unwrap();
+    let probed = |name: &str| {
+        let probe = |seconds: u32| json!({"exec": {"command": ["exit", "0"]}, "periodSeconds": 1, "initialDelaySeconds": seconds});
+        json!({"containers": [{"name": name, "image": "run:1", "startupProbe": probe(0), "readinessProbe": probe(1)}]})
+    };
+    std::fs::write(manifests.join("s.json"), manifest("s", probed("s"))).unwrap();
+    let cri = FakeCri::new(env.clone());
+    let node = Node::start(folder.path(), api.control().client(node_identity()), &cri, &env, true).await;
+    apply(&api, "web", probed("w")).await;
+    let ready = |p: &Value| p["status"]["containerStatuses"][0]["ready"] == true;
+    let before = until_pod(&api, "web", "ready", ready).await;
+    until_pod(&api, "s-n1", "ready", ready).await;
+    let reason = |p: &Value| {
+        let conditions = p["status"]["conditions"].as_array().unwrap().iter();
+        conditions.filter(|c| c["type"] == "Ready").map(|c| c["reason"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(reason(&before), [Value::Null], "the reason for which it was not ready once");
+    node.stop().await;
+    let node = Node::start(folder.path(), api.control().client(node_identity()), &cri, &env, true).await;
+    cri.exit("s", 1);
+    let restarted = |p: &Value| p["status"]["containerStatuses"][0]["restartCount"] == 1;
+    until_pod(&api, "s-n1", "a restart in its mirror", restarted).await;
+    let after = pod(&api, "web").await;
+    assert_eq!(
+        after["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"],
+        "its status went to and fro"
+    );
+    node.stop().await;
+    api.stop().await;
+}

@@ -14,15 +14,18 @@ use tracing::{info, warn};
 use super::cri::{self, Given, bind};
 use super::dns::{self, NodeDns};
 use super::env::{Sources, references, service_variables, variables};
-use super::memory::{Failure, Image, RETRY_SECONDS, VOLUME_RETRY_SECONDS, Volumes, after};
-use super::plan::{Action, KillReason};
+use super::memory::{Failure, RETRY_SECONDS, VOLUME_RETRY_SECONDS, Volumes, after, image_key};
+use super::plan::{Action, KillReason, LEFT_MIN_SECONDS};
 use super::seen::Seen;
 use super::want::Wanted;
-use super::worker::{Desired, Effect, Worker, spec_of};
+use super::worker::{Desired, Effect, Source, Worker, spec_of};
 use super::{hosts, pull};
 use crate::events::Kind;
 use crate::probe::ask;
 use crate::shared::Shared;
+
+/// How long a container that is about to be made waits for the services that its environment names.
+const SERVICES_FIRST: Duration = Duration::from_secs(2);
 
 /// The reason and the words with which a container's start fails.
 struct Refusal {
@@ -54,7 +57,7 @@ impl Worker {
                 self.done(done, "container not removed")
             }
             Action::ReleaseVolumes => self.release_volumes(),
-            Action::Pull { name } => self.pull(desired, want, name),
+            Action::Pull { name } => self.pull(desired, want, &name),
             Action::Run { name, attempt, sandbox_id, image_ref, ended_at } => {
                 let run = Run { name: &name, attempt, sandbox_id: &sandbox_id, image_ref: &image_ref, ended_at };
                 self.run_container(desired, want, seen, run).await
@@ -64,7 +67,7 @@ impl Worker {
                 true
             }
             Action::Kill { id, name, grace_seconds, reason } => {
-                self.kill(desired, id, name, grace_seconds, reason);
+                self.kill(desired, seen, Kill { id, name, grace_seconds, reason });
                 false
             }
         }
@@ -86,6 +89,10 @@ impl Worker {
             Err(error) => {
                 let message = chain(&error);
                 self.shared.events.pod(&desired.pod, None, Kind::Warning, "FailedMount", error.to_string());
+                let known = matches!(&self.memory.volumes, Volumes::Failed(before) if before.message == message);
+                if !known {
+                    warn!(pod = %desired.pod.reference(), error = message, "the pod waits for its volumes");
+                }
                 self.memory.volumes = Volumes::Failed(self.failure("FailedMount", message, VOLUME_RETRY_SECONDS));
             }
         }
@@ -133,19 +140,23 @@ impl Worker {
             Err(error) => {
                 let words = format!("Failed to create pod sandbox: {}", chain(&error));
                 self.shared.events.pod(&desired.pod, None, Kind::Warning, "FailedCreatePodSandBox", words.clone());
+                if self.memory.sandbox_failure.as_ref().is_none_or(|before| before.message != words) {
+                    warn!(pod = %desired.pod.reference(), error = words, "the pod waits for its sandbox");
+                }
                 self.memory.sandbox_failure = Some(self.failure("FailedCreatePodSandBox", words, RETRY_SECONDS));
             }
         }
         true
     }
 
-    fn pull(&mut self, desired: &Desired, want: &Wanted, name: String) -> bool {
-        let Some(container) = want.container(&name).cloned() else { return false };
-        self.memory.images.insert(name.clone(), Image::Pulling);
+    fn pull(&mut self, desired: &Desired, want: &Wanted, name: &str) -> bool {
+        let Some(container) = want.container(name).cloned() else { return false };
+        let image = image_key(&container);
+        self.memory.note_pulling(image.clone());
         let (shared, pod) = (self.shared.clone(), desired.pod.clone());
         self.effects.spawn(async move {
             let result = pull::ensure(&shared, &pod, &container).await;
-            Effect::Pulled { name, result }
+            Effect::Pulled { image, result }
         });
         false
     }
@@ -166,9 +177,13 @@ impl Worker {
             Err(refusal) => {
                 let words = format!("Error: {}", refusal.message);
                 self.shared.events.pod(&desired.pod, Some(run.name), Kind::Warning, "Failed", words);
+                if self.memory.create_failures.get(run.name).is_none_or(|before| before.message != refusal.message) {
+                    let (pod, container) = (desired.pod.reference(), run.name);
+                    warn!(%pod, container, error = refusal.message, "the container is not made");
+                }
                 let failure = self.failure(refusal.reason, refusal.message, RETRY_SECONDS);
                 self.memory.create_failures.insert(run.name.to_owned(), failure);
-                self.memory.images.remove(run.name);
+                self.memory.forget_image(run.name);
             }
         }
         true
@@ -185,7 +200,7 @@ impl Worker {
             Ok(None) => return Err(config_error(format!("image {} is gone", run.image_ref))),
             Err(error) => return Err(config_error(chain(&error))),
         };
-        let sources = self.sources(pod, spec, seen).await.map_err(config_error)?;
+        let sources = self.sources(desired, spec, seen).await.map_err(config_error)?;
         let list = variables(pod, spec, &sources).map_err(|e| config_error(e.to_string()))?;
         let mut mounts = self.shared.volumes.binds(pod, spec).map_err(|e| config_error(e.to_string()))?;
         self.own_files(pod, spec, seen, run, &mut mounts)
@@ -205,7 +220,14 @@ impl Worker {
     }
 
     /// The objects that the container's environment draws on, as they are now.
-    async fn sources(&self, pod: &Object, spec: &Value, seen: &Seen) -> Result<Sources, String> {
+    async fn sources(&self, desired: &Desired, spec: &Value, seen: &Seen) -> Result<Sources, String> {
+        let pod = &*desired.pod;
+        // Where the API has told of the pod, it is about to tell of the services too; without it, the pod starts anyway.
+        if desired.source == Source::Api
+            && tokio::time::timeout(SERVICES_FIRST, self.shared.services.synced()).await != Ok(true)
+        {
+            return Err("services have not yet been read at least once, cannot construct envvars".to_owned());
+        }
         let (maps, secrets) = references(spec);
         let mut sources = Sources { facts: self.pod_facts(pod, seen), ..Sources::default() };
         for name in maps {
@@ -277,11 +299,13 @@ impl Worker {
         }
     }
 
-    fn kill(&mut self, desired: &Desired, id: String, name: String, grace_seconds: i64, reason: KillReason) {
+    fn kill(&mut self, desired: &Desired, seen: &Seen, kill: Kill) {
+        let Kill { id, name, grace_seconds, reason } = kill;
         let message = match reason {
             KillReason::PodEnds => format!("Stopping container {name}"),
             KillReason::DefinitionChanged => format!("Container {name} definition changed, will be restarted"),
-            KillReason::Unhealthy => self.memory.unhealthy.get(&id).cloned().unwrap_or_default(),
+            KillReason::Unhealthy => self.memory.unhealthy.get(&id).map(|why| why.message.clone()).unwrap_or_default(),
+            KillReason::Unknown => format!("Container {name} is in unknown state, try killing it before restart"),
         };
         let again = self.memory.killing.contains_key(&id);
         if !again {
@@ -289,8 +313,11 @@ impl Worker {
         }
         let deadline = after(self.shared.env.clock.now(), grace_seconds);
         self.memory.killing.insert(id.clone(), deadline);
+        if reason == KillReason::PodEnds {
+            self.memory.note_stopping(deadline);
+        }
         let (shared, pod) = (self.shared.clone(), desired.pod.clone());
-        let ip = self.pod_facts(&desired.pod, &Seen::default()).pod_ips.first().cloned().unwrap_or_default();
+        let ip = self.pod_facts(&desired.pod, seen).pod_ips.first().cloned().unwrap_or_default();
         self.effects.spawn(async move {
             let spec = spec_of(&pod, &name).cloned().unwrap_or_default();
             let left =
@@ -305,6 +332,14 @@ impl Worker {
     }
 }
 
+/// One container's end.
+struct Kill {
+    id: String,
+    name: String,
+    grace_seconds: i64,
+    reason: KillReason,
+}
+
 /// One run of a container.
 struct Run<'a> {
     name: &'a str,
@@ -316,7 +351,6 @@ struct Run<'a> {
 
 /// Runs the hook within the grace period and answers what is left of it (never less than 2 s, as upstream has it).
 async fn pre_stop(shared: &Arc<Shared>, pod: &Object, spec: &Value, id: &str, ip: &str, grace_seconds: i64) -> i64 {
-    const LEFT_MIN_SECONDS: i64 = 2;
     let hook = &spec["lifecycle"]["preStop"];
     if !hook.is_object() || grace_seconds <= 0 {
         return grace_seconds;

@@ -5,6 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::past::Past;
+use super::want::WantedContainer;
+use crate::probe::state::Unhealthy;
+
 /// The first wait before a container is run again.
 pub const CRASH_FIRST_SECONDS: i64 = 10;
 pub const CRASH_CAP_SECONDS: i64 = 300;
@@ -39,9 +43,21 @@ pub struct Failure {
 /// What is known of the image that the next run of a container needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Image {
-    Pulling,
-    Present { image_ref: String },
+    /// With what went wrong the last time: it is shown until the image is there.
+    Pulling {
+        failed: Option<Failure>,
+    },
+    Present {
+        image_ref: String,
+    },
     Failed(Failure),
+}
+
+/// The name of a container and the image that it is to run.
+pub type ImageKey = (String, String);
+
+pub fn image_key(wanted: &WantedContainer) -> ImageKey {
+    (wanted.name.clone(), wanted.image.clone())
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,17 +75,20 @@ pub struct Memory {
     pub sandbox_failure: Option<Failure>,
     /// By container name.
     pub backoffs: BTreeMap<String, Backoff>,
-    pub images: BTreeMap<String, Image>,
-    pub pull_seconds: BTreeMap<String, i64>,
+    /// By container name and image: what is known of one image says nothing of the next that the container is given.
+    pub images: BTreeMap<ImageKey, Image>,
+    pub pull_seconds: BTreeMap<ImageKey, i64>,
     pub create_failures: BTreeMap<String, Failure>,
-    /// How often a container had run before the runtime's records begin (a reboot loses them).
-    pub prior_runs: BTreeMap<String, u32>,
+    /// By container name: runs as they were last told of, for where the runtime has no record (a reboot loses them).
+    pub past: BTreeMap<String, Past>,
     /// By container id: when its kill in flight ends at the latest.
     pub killing: BTreeMap<String, Timestamp>,
+    /// When all of a pod that ends is to have ended.
+    pub stop_by: Option<Timestamp>,
     /// Created containers whose start was refused.
     pub start_failed: BTreeSet<String>,
     /// By container id: why a probe wants it ended.
-    pub unhealthy: BTreeMap<String, String>,
+    pub unhealthy: BTreeMap<String, Unhealthy>,
     /// By container id: past its startup probe.
     pub started: BTreeSet<String>,
 }
@@ -104,21 +123,38 @@ impl Memory {
     }
 
     /// A pull failed: when it is tried again. Waits double from try to try until one succeeds.
-    pub fn note_pull_failed(&mut self, name: &str, reason: &str, message: String, now: Timestamp) {
-        let seconds = self.pull_seconds.get(name).map_or(PULL_FIRST_SECONDS, |s| (s * 2).min(PULL_CAP_SECONDS));
-        self.pull_seconds.insert(name.to_owned(), seconds);
+    pub fn note_pull_failed(&mut self, key: ImageKey, reason: &str, message: String, now: Timestamp) {
+        let seconds = self.pull_seconds.get(&key).map_or(PULL_FIRST_SECONDS, |s| (s * 2).min(PULL_CAP_SECONDS));
+        self.pull_seconds.insert(key.clone(), seconds);
         let failure = Failure { reason: reason.to_owned(), message, at: now, until: after(now, seconds) };
-        self.images.insert(name.to_owned(), Image::Failed(failure));
+        self.images.insert(key, Image::Failed(failure));
     }
 
-    pub fn note_pulled(&mut self, name: &str, image_ref: String) {
-        self.pull_seconds.remove(name);
-        self.images.insert(name.to_owned(), Image::Present { image_ref });
+    pub fn note_pulling(&mut self, key: ImageKey) {
+        let failed = match self.images.remove(&key) {
+            Some(Image::Failed(failure)) => Some(failure),
+            _ => None,
+        };
+        self.images.insert(key, Image::Pulling { failed });
     }
 
-    /// A container was made: the next run looks for its image anew.
+    pub fn note_pulled(&mut self, key: ImageKey, image_ref: String) {
+        self.pull_seconds.remove(&key);
+        self.images.insert(key, Image::Present { image_ref });
+    }
+
+    /// The next run looks for its image anew.
+    pub fn forget_image(&mut self, name: &str) {
+        self.images.retain(|(of, _), _| of != name);
+    }
+
+    /// Something of the pod is told to end for good by `deadline`; an earlier deadline holds.
+    pub fn note_stopping(&mut self, deadline: Timestamp) {
+        self.stop_by = Some(self.stop_by.map_or(deadline, |by| by.min(deadline)));
+    }
+
     pub fn note_created(&mut self, name: &str) {
-        self.images.remove(name);
+        self.forget_image(name);
         self.create_failures.remove(name);
     }
 

@@ -8,18 +8,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::memory::{Image, Memory, PULL_ERROR_SHOWN_SECONDS, Volumes, after};
+use super::memory::{Image, Memory, PULL_ERROR_SHOWN_SECONDS, Volumes, after, image_key};
 use super::seen::{Container, Sandbox, Seen, State};
 use super::want::{Goal, RestartPolicy, Wanted, WantedContainer};
 
 /// Ended containers that are kept of each name: the last, and the one before for `logs --previous`.
 const ENDED_KEPT: usize = 2;
+/// What a container gets to end whose turn comes when the pod's time is over.
+pub const LEFT_MIN_SECONDS: i64 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillReason {
     PodEnds,
     DefinitionChanged,
     Unhealthy,
+    /// The runtime does not know how it is.
+    Unknown,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,9 +182,8 @@ impl<'a> Planner<'a> {
         };
         for container in first {
             let ended = self.seen.latest(&container.name).filter(|c| c.state == State::Exited);
-            let over = ended.is_some_and(|c| !self.restarts(container, c));
-            let backs_off = ended.and_then(|c| self.crash_until(c)).is_some();
-            if !over && !backs_off && !self.memory.images.contains_key(&container.name) {
+            let backs_off = ended.and_then(|c| self.crash_wait(c)).is_some_and(|(until, _)| self.now < until);
+            if !self.is_done(container) && !backs_off && !self.memory.images.contains_key(&image_key(container)) {
                 self.act(Action::Pull { name: container.name.clone() });
             }
         }
@@ -231,26 +234,32 @@ impl<'a> Planner<'a> {
     /// Brings one container to where it should be: running, or ended for good.
     fn keep(&mut self, sandbox: &str, container: &WantedContainer) {
         let Some(latest) = self.seen.latest(&container.name) else {
-            let attempt = self.memory.prior_runs.get(&container.name).copied().unwrap_or(0);
-            return self.run_container(sandbox, container, attempt, None);
+            // Init containers start over in a new sandbox.
+            if self.is_init(container) || !self.is_done(container) {
+                let attempt = self.memory.past.get(&container.name).map_or(0, |past| past.runs);
+                self.run_container(sandbox, container, attempt, None);
+            }
+            return;
         };
         match latest.state {
             State::Created if latest.sandbox_id != sandbox || self.memory.start_failed.contains(&latest.id) => {
                 self.act(Action::RemoveContainer { id: latest.id.clone() });
             }
             State::Created => self.act(Action::Start { id: latest.id.clone(), name: latest.name.clone() }),
-            State::Running if latest.hash != container.hash => self.kill_for(latest, KillReason::DefinitionChanged),
-            State::Running if self.memory.unhealthy.contains_key(&latest.id) => {
-                self.kill_for(latest, KillReason::Unhealthy);
+            State::Running if latest.hash != container.hash => {
+                self.kill(latest, self.want.grace_seconds, KillReason::DefinitionChanged);
             }
             State::Running => {
                 self.plan.waiting.remove(&container.name);
+                if let Some(why) = self.memory.unhealthy.get(&latest.id) {
+                    self.kill(latest, why.grace_seconds.unwrap_or(self.want.grace_seconds), KillReason::Unhealthy);
+                }
             }
-            State::Unknown => self.kill_for(latest, KillReason::PodEnds),
+            State::Unknown => self.kill(latest, self.want.grace_seconds, KillReason::Unknown),
             State::Exited => {
                 // In a new sandbox an init container starts over, even where it had ended well.
                 let again = latest.sandbox_id != sandbox && self.is_init(container);
-                if again || self.restarts(container, latest) {
+                if again || !self.is_done(container) {
                     self.run_container(sandbox, container, latest.attempt + 1, Some(latest));
                 }
             }
@@ -259,24 +268,28 @@ impl<'a> Planner<'a> {
 
     fn run_container(&mut self, sandbox: &str, wanted: &WantedContainer, attempt: u32, last: Option<&Container>) {
         let name = &wanted.name;
-        if let Some((until, seconds)) = last.and_then(|c| self.crash_until(c)) {
-            self.wake(until);
+        // What it waited for is shown until it runs: a status that goes to and fro while it is tried tells nothing.
+        if let Some((until, seconds)) = last.and_then(|c| self.crash_wait(c)) {
             let message = format!(
                 "back-off {} restarting failed container={name} pod={}",
                 seconds_text(seconds),
                 self.want.full_name()
             );
-            return self.wait(name, Waiting::new("CrashLoopBackOff", message));
+            self.wait(name, Waiting::new("CrashLoopBackOff", message));
+            if self.now < until {
+                return self.wake(until);
+            }
         }
-        if let Some(failure) = self.memory.create_failures.get(name)
-            && self.now < failure.until
-        {
-            self.wake(failure.until);
-            return self.wait(name, Waiting::new(&failure.reason, failure.message.clone()));
+        if let Some(failure) = self.memory.create_failures.get(name) {
+            self.wait(name, Waiting::new(&failure.reason, failure.message.clone()));
+            if self.now < failure.until {
+                return self.wake(failure.until);
+            }
         }
-        match self.memory.images.get(name) {
+        match self.memory.images.get(&image_key(wanted)) {
             None => self.act(Action::Pull { name: name.clone() }),
-            Some(Image::Pulling) => {}
+            Some(Image::Pulling { failed: None }) => {}
+            Some(Image::Pulling { failed: Some(failure) }) => self.show_image_failure(wanted, failure),
             Some(Image::Failed(failure)) => self.image_failed(wanted, failure),
             Some(Image::Present { image_ref }) => self.act(Action::Run {
                 name: name.clone(),
@@ -294,6 +307,10 @@ impl<'a> Planner<'a> {
         } else {
             self.wake(failure.until);
         }
+        self.show_image_failure(wanted, failure);
+    }
+
+    fn show_image_failure(&mut self, wanted: &WantedContainer, failure: &super::memory::Failure) {
         let shown_until = after(failure.at, PULL_ERROR_SHOWN_SECONDS);
         if failure.reason == "ErrImagePull" && self.now >= shown_until {
             let message = format!("Back-off pulling image \"{}\": ErrImagePull: {}", wanted.image, failure.message);
@@ -305,10 +322,6 @@ impl<'a> Planner<'a> {
         self.wait(&wanted.name, Waiting::new(&failure.reason, failure.message.clone()));
     }
 
-    fn kill_for(&mut self, container: &Container, reason: KillReason) {
-        self.kill(container, self.want.grace_seconds, reason);
-    }
-
     /// Unless a kill is in flight that ends as early.
     fn kill(&mut self, container: &Container, grace_seconds: i64, reason: KillReason) {
         let deadline = after(self.now, grace_seconds);
@@ -318,18 +331,33 @@ impl<'a> Planner<'a> {
         self.act(Action::Kill { id: container.id.clone(), name: container.name.clone(), grace_seconds, reason });
     }
 
-    /// Ends everything that runs: sidecars after the others, then the sandbox, then the volumes.
+    /// What is left of the time in which the whole pod is to end.
+    fn left(&self, grace_seconds: i64) -> i64 {
+        let Some(by) = self.memory.stop_by else { return grace_seconds };
+        let left = by.duration_since(self.now);
+        let seconds = left.as_secs() + i64::from(left.subsec_nanos() > 0);
+        grace_seconds.min(seconds.max(LEFT_MIN_SECONDS))
+    }
+
+    /// The container whose turn it is once only sidecars live: the one that was started last.
+    fn last_sidecar<'c>(&self, alive: &[&'c Container]) -> Option<&'c Container> {
+        let sidecars = self.want.init.iter().rev().filter(|c| c.sidecar);
+        sidecars.flat_map(|c| alive.iter().find(|a| a.name == c.name)).copied().next()
+    }
+
+    /// Ends everything that runs: sidecars after the others and one by one, then the sandbox, then the volumes.
     fn stop(&mut self, grace_seconds: i64) {
         let alive: Vec<&Container> = self.seen.containers.iter().filter(|c| c.is_alive()).collect();
         let unstarted: Vec<&Container> = self.seen.containers.iter().filter(|c| c.state == State::Created).collect();
         for container in unstarted {
             self.act(Action::RemoveContainer { id: container.id.clone() });
         }
-        let mains_live = alive.iter().any(|c| !self.want.is_sidecar(&c.name));
-        for container in &alive {
-            if !mains_live || !self.want.is_sidecar(&container.name) {
-                self.kill(container, grace_seconds, KillReason::PodEnds);
-            }
+        let mut next: Vec<&Container> = alive.iter().filter(|c| !self.want.is_sidecar(&c.name)).copied().collect();
+        if next.is_empty() {
+            next.extend(self.last_sidecar(&alive));
+        }
+        for container in next {
+            self.kill(container, self.left(grace_seconds), KillReason::PodEnds);
         }
         if !alive.is_empty() || !self.plan.actions.is_empty() {
             return;
@@ -391,23 +419,36 @@ impl<'a> Planner<'a> {
 
     /// No container of the pod will be run again: it succeeded or failed.
     fn is_over(&self) -> bool {
-        let ended = |c: &WantedContainer| self.seen.latest(&c.name).filter(|seen| seen.state == State::Exited);
-        let begun = self.want.containers.iter().any(|c| self.seen.latest(&c.name).is_some());
+        let has_run =
+            |c: &WantedContainer| self.seen.latest(&c.name).is_some() || self.memory.past.contains_key(&c.name);
+        let begun = self.want.containers.iter().any(has_run);
         let init_failed = !begun
             && self.want.restart == RestartPolicy::Never
-            && self.want.init.iter().any(|c| !c.sidecar && ended(c).is_some_and(|seen| seen.exit_code != 0));
-        let all_done = self.want.containers.iter().all(|c| ended(c).is_some_and(|seen| !self.restarts(c, seen)));
-        init_failed || all_done
+            && self.want.init.iter().any(|c| !c.sidecar && self.exit_code(c).is_some_and(|code| code != 0));
+        init_failed || self.want.containers.iter().all(|c| self.is_done(c))
     }
 
-    fn restarts(&self, container: &WantedContainer, ended: &Container) -> bool {
-        if container.sidecar {
-            return true;
+    /// With which the container's last run ended; by the runtime's record or, where that is gone, by what was told of it.
+    fn exit_code(&self, container: &WantedContainer) -> Option<i32> {
+        match self.seen.latest(&container.name) {
+            Some(latest) => (latest.state == State::Exited).then_some(latest.exit_code),
+            None => self.memory.past.get(&container.name).map(|past| past.exit_code),
         }
-        match (self.is_init(container), self.want.restart) {
-            (true, RestartPolicy::Never) => false,
-            (true, _) => ended.exit_code != 0,
-            (false, policy) => policy.restarts(ended.exit_code),
+    }
+
+    /// It has ended and is not run again.
+    fn is_done(&self, container: &WantedContainer) -> bool {
+        let Some(code) = self.exit_code(container) else { return false };
+        if container.sidecar {
+            return false;
+        }
+        // What a probe had ended is run again, whatever code it ended with.
+        let latest = self.seen.latest(&container.name);
+        let failed = code != 0 || latest.is_some_and(|c| self.memory.unhealthy.contains_key(&c.id));
+        match self.want.restart {
+            RestartPolicy::Never => true,
+            RestartPolicy::Always if !self.is_init(container) => false,
+            RestartPolicy::Always | RestartPolicy::OnFailure => !failed,
         }
     }
 
@@ -423,17 +464,18 @@ impl<'a> Planner<'a> {
         self.seen.latest(name).filter(|c| c.sandbox_id == sandbox)
     }
 
-    /// The wait that is not over yet, and its length.
-    fn crash_until(&self, ended: &Container) -> Option<(Timestamp, i64)> {
-        let finished = ended.finished_at.unwrap_or(ended.created_at);
-        self.memory.crash_until(&ended.name, finished).filter(|(until, _)| self.now < *until)
+    /// Until when it waits before it is run again, and how long that is in all.
+    fn crash_wait(&self, ended: &Container) -> Option<(Timestamp, i64)> {
+        self.memory.crash_until(&ended.name, ended.finished_at.unwrap_or(ended.created_at))
     }
 
     /// What containers show that have not run yet.
     fn default_waiting(&mut self) {
         let reason = if self.want.init.is_empty() { "ContainerCreating" } else { "PodInitializing" };
         for container in self.want.all() {
-            if self.seen.latest(&container.name).is_none_or(|c| c.state == State::Created) {
+            let latest = self.seen.latest(&container.name);
+            let done = latest.is_none() && !self.is_init(container) && self.is_done(container);
+            if !done && latest.is_none_or(|c| c.state == State::Created) {
                 self.wait(&container.name, Waiting::new(reason, ""));
             }
         }

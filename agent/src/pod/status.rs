@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::memory::Memory;
+use super::past;
 use super::plan::Plan;
 use super::seen::{Container, Seen, State};
 use super::want::Goal;
@@ -41,9 +42,11 @@ pub fn status(inputs: &Inputs<'_>) -> Value {
     let mut out = Map::new();
     let inits: Vec<Value> = init_containers(inputs.pod).iter().map(|c| container(inputs, c, true)).collect();
     let mains: Vec<Value> = containers(inputs.pod).iter().map(|c| container(inputs, c, false)).collect();
+    // A pod that is failed as a whole has ended only once its containers have: until then nothing may take its place.
+    let lives = inputs.seen.containers.iter().any(Container::is_alive);
     let reached = match inputs.failed {
-        Some(_) => Phase::Failed,
-        None => phase(inputs.pod, &mains, &inits),
+        Some(_) if !lives => Phase::Failed,
+        _ => phase(inputs.pod, &mains, &inits),
     };
     let before = previous["phase"].as_str().unwrap_or("");
     // An end is final, whatever becomes of the records.
@@ -70,6 +73,11 @@ pub fn status(inputs: &Inputs<'_>) -> Value {
     if let Some((reason, message)) = inputs.failed {
         out.insert("reason".into(), json!(reason));
         out.insert("message".into(), json!(message));
+    } else if reached.is_terminal() {
+        // Why it was rejected or evicted outlives the agent that did it.
+        for key in ["reason", "message"] {
+            out.extend(previous.get(key).map(|v| (key.to_owned(), v.clone())));
+        }
     }
     out.insert("hostIP".into(), json!(inputs.host_ip));
     out.insert("hostIPs".into(), json!([{"ip": inputs.host_ip}]));
@@ -138,9 +146,7 @@ fn container(inputs: &Inputs<'_>, spec: &Value, init: bool) -> Value {
     let last = last.unwrap_or_else(|| match before["restartCount"].as_u64() == Some(u64::from(latest.attempt)) {
         true => before["lastState"].clone(),
         // Records of before a reboot are gone, but for what the API was told.
-        false if latest.attempt > 0 => {
-            before["state"].get("terminated").map_or(json!({}), |t| json!({"terminated": t}))
-        }
+        false if latest.attempt > 0 => past::end(before).map_or(json!({}), |end| json!({"terminated": end})),
         false => json!({}),
     });
     let (started, ready) = started_and_ready(inputs, spec, latest, init);
@@ -171,37 +177,22 @@ fn started_and_ready(inputs: &Inputs<'_>, spec: &Value, latest: &Container, init
 /// A container of which the runtime has no record.
 fn unseen(inputs: &Inputs<'_>, spec: &Value, before: &Value) -> Value {
     let name = spec["name"].as_str().unwrap_or("");
-    let ended = before["state"]["terminated"].is_object();
-    let stays = ended && (!matches!(inputs.goal, Goal::Run) || !inputs.plan.waiting.contains_key(name));
-    if stays {
-        return before.clone();
-    }
-    let mut last = before["lastState"].clone();
-    if ended {
-        last = json!({"terminated": before["state"]["terminated"]});
-    } else if before["state"]["running"].is_object() {
-        last = json!({"terminated": lost(before)});
-    }
+    let end = past::end(before);
     let waiting = inputs.plan.waiting.get(name);
+    if let (Some(end), None) = (&end, waiting) {
+        let mut out = before.clone();
+        let is_init_done = before["ready"] == true && before["state"]["terminated"].is_object();
+        out["state"] = json!({"terminated": end});
+        out["ready"] = json!(is_init_done);
+        out["started"] = json!(false);
+        return out;
+    }
     let (reason, message) = waiting.map_or(("ContainerCreating", ""), |w| (w.reason.as_str(), w.message.as_str()));
-    let state = match (&inputs.goal, before["state"]["running"].is_object()) {
-        (Goal::Run, _) | (_, false) => waiting_state(reason, message),
-        (_, true) => json!({"terminated": lost(before)}),
-    };
     json!({
-        "name": name, "state": state, "lastState": if last.is_object() { last } else { json!({}) },
+        "name": name, "state": waiting_state(reason, message),
+        "lastState": end.map_or(json!({}), |end| json!({"terminated": end})),
         "ready": false, "started": false, "restartCount": before["restartCount"].as_u64().unwrap_or(0),
         "image": spec["image"], "imageID": before["imageID"].as_str().unwrap_or(""),
-    })
-}
-
-/// It ran, and nobody knows how it ended.
-fn lost(before: &Value) -> Value {
-    json!({
-        "exitCode": 137, "reason": "ContainerStatusUnknown",
-        "message": "The container could not be located when the pod was terminated",
-        "startedAt": before["state"]["running"]["startedAt"], "finishedAt": null,
-        "containerID": before["containerID"],
     })
 }
 
@@ -245,6 +236,9 @@ pub fn patch(uid: &str, old: &Value, new: &Value) -> Value {
     let mut status = new.clone();
     if let Some(Value::Array(list)) = status.get_mut("conditions") {
         list.retain(|c| OWN_CONDITIONS.iter().any(|own| c["type"] == *own));
+        for condition in list {
+            remove_old_reason(old, condition);
+        }
     }
     // Lists of addresses merge by address: an old one would stay beside the new.
     for key in ["podIPs", "hostIPs"] {
@@ -261,6 +255,17 @@ pub fn patch(uid: &str, old: &Value, new: &Value) -> Value {
         }
     }
     json!({"metadata": {"uid": uid}, "status": status})
+}
+
+/// Conditions merge by their type: a reason that holds no more would stay beside the new status.
+fn remove_old_reason(old: &Value, condition: &mut Value) {
+    let mut before = old["conditions"].as_array().into_iter().flatten();
+    let Some(before) = before.find(|c| c["type"] == condition["type"]) else { return };
+    for key in ["reason", "message"] {
+        if !before[key].is_null() && condition[key].is_null() {
+            condition[key] = Value::Null;
+        }
+    }
 }
 
 #[cfg(test)]

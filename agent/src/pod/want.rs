@@ -30,17 +30,6 @@ pub enum RestartPolicy {
     Never,
 }
 
-impl RestartPolicy {
-    /// Whether a container that ended with `exit_code` is run again.
-    pub fn restarts(self, exit_code: i32) -> bool {
-        match self {
-            RestartPolicy::Always => true,
-            RestartPolicy::OnFailure => exit_code != 0,
-            RestartPolicy::Never => false,
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullPolicy {
     Always,

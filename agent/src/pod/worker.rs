@@ -16,21 +16,29 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::env::PodFacts;
-use super::memory::{Memory, Volumes};
+use super::memory::{ImageKey, Memory, Volumes};
+use super::past::{self, Past};
 use super::plan::{Plan, plan};
 use super::pull::PullError;
 use super::seen::{Container, Seen, State};
 use super::status;
+use super::storage::{self, Limits};
 use super::want::{Goal, Wanted};
 use crate::events::Kind as EventKind;
 use crate::probe::state::Verdicts;
 use crate::probe::{Kind as ProbeKind, Probe};
 use crate::shared::Shared;
+use crate::source::checkpoint;
 
 /// Volumes made from objects are looked at again this often.
 const REFRESH: Duration = Duration::from_secs(60);
 /// A runtime or an API that does not answer is asked again after this.
 const RETRY: Duration = Duration::from_secs(1);
+/// The use of the disk is measured this often, and so rarely that measuring takes a tenth of the time at most.
+const MEASURE: Duration = Duration::from_secs(10);
+const MEASURE_PAUSES: u32 = 10;
+/// What an evicted pod gets to end, as upstream has it.
+const EVICTED_GRACE_SECONDS: i64 = 1;
 /// Rounds of acting without a pause; a plan that is never empty is a fault of ours, and must not spin.
 const ROUNDS_MAX: u32 = 32;
 /// What a container may leave as its last words.
@@ -90,7 +98,7 @@ pub(super) struct Reported {
 /// What came of an effect that ran beside the worker.
 pub(super) enum Effect {
     Pulled {
-        name: String,
+        image: ImageKey,
         result: Result<String, PullError>,
     },
     Killed {
@@ -102,6 +110,11 @@ pub(super) enum Effect {
         result: Result<u64, ClientError>,
     },
     Deleted(Result<(), ClientError>),
+    /// Why the pod is to be evicted, if it is.
+    Measured {
+        exceeded: Option<String>,
+        took: Duration,
+    },
 }
 
 pub struct Worker {
@@ -121,6 +134,22 @@ pub struct Worker {
     /// The API refused a write: the next is not tried before this.
     write_after: Option<tokio::time::Instant>,
     shown_waiting: BTreeMap<String, String>,
+    /// The status that the checkpoint had when this worker began.
+    saved: Value,
+    kept: Option<Kept>,
+    /// Reason and message for which this agent has failed the pod: it was evicted.
+    failed: Option<(String, String)>,
+    /// When the use of the disk is measured next; `None` while it is being measured.
+    measure_at: Option<tokio::time::Instant>,
+}
+
+/// What the checkpoint says that makes a difference to a next life.
+#[derive(PartialEq)]
+struct Kept {
+    spec: Option<Value>,
+    deleted: bool,
+    past: BTreeMap<String, Past>,
+    over: bool,
 }
 
 /// What a turn leaves to be done.
@@ -148,12 +177,16 @@ impl Worker {
             retry_at: None,
             write_after: None,
             shown_waiting: BTreeMap::new(),
+            saved: Value::Null,
+            kept: None,
+            failed: None,
+            measure_at: Some(tokio::time::Instant::now() + MEASURE),
         }
     }
 
     /// Works until the pod is gone, or the agent ends (which touches no container).
     pub async fn run(mut self, stop: CancellationToken) {
-        self.remember_prior_runs();
+        self.remember();
         let mut refresh = tokio::time::interval_at(tokio::time::Instant::now() + REFRESH, REFRESH);
         let mut rounds = 0;
         loop {
@@ -170,7 +203,8 @@ impl Worker {
                 Next::Wait(at) => at.map(|at| self.instant_of(at)),
             };
             rounds = 0;
-            let wake_at = [wake_at, self.retry_at, self.write_after].into_iter().flatten().min();
+            let measure_at = self.measure_at.filter(|_| self.is_measured());
+            let wake_at = [wake_at, self.retry_at, self.write_after, measure_at].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 // Nothing is lost with the worker: all it knows is in the API and the runtime.
@@ -202,33 +236,78 @@ impl Worker {
         tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO) + Duration::from_millis(1)
     }
 
-    /// Runs of before the runtime's records, from the status in the API.
-    fn remember_prior_runs(&mut self) {
-        let desired = self.desired.borrow();
-        let Some(target) = &desired.report_to else { return };
-        for list in ["initContainerStatuses", "containerStatuses"] {
-            for entry in target.status[list].as_array().into_iter().flatten() {
-                let ran = entry["containerID"].is_string();
-                let count = entry["restartCount"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-                if let (true, Some(name)) = (ran, entry["name"].as_str()) {
-                    self.memory.prior_runs.insert(name.to_owned(), count + 1);
-                }
+    /// What an earlier life of the agent knew, from the API and the checkpoint: runs of which the runtime may have no
+    /// record, and verdicts of probes, which hold until a probe says otherwise.
+    fn remember(&mut self) {
+        let desired = self.desired.borrow().clone();
+        let saved = checkpoint::one(&self.shared.config.data_dir, &self.uid);
+        self.saved = saved.and_then(|pod| pod.get("/status").cloned()).unwrap_or(Value::Null);
+        let known = self.previous(&desired);
+        if let ("Failed", Some(reason)) = (self.saved["phase"].as_str().unwrap_or(""), self.saved["reason"].as_str()) {
+            let message = self.saved["message"].as_str().unwrap_or("");
+            self.failed = Some((reason.to_owned(), message.to_owned()));
+        }
+        self.memory.past = past::of_status(&known);
+        for (_, entry) in past::entries(&known).filter(|(_, entry)| entry["state"]["running"].is_object()) {
+            let Some(id) = entry["containerID"].as_str().and_then(|id| id.strip_prefix(status::ID_SCHEME)) else {
+                continue;
+            };
+            if entry["started"] == true {
+                self.verdicts.set_started(id);
             }
+            self.verdicts.set_ready(id, entry["ready"] == true);
+        }
+    }
+
+    /// Writes down what a next life must know, before anything is done; and once the pod is over, that it is.
+    fn keep_checkpoint(&mut self, desired: &Desired, status: &Value, settled: bool) {
+        let ignored = match desired.goal {
+            Goal::Forget { .. } => true,
+            // A pod that was rejected has nothing here.
+            Goal::Fail { .. } => self.kept.is_none() && self.saved.is_null(),
+            Goal::Run | Goal::Stop { .. } => false,
+        };
+        let now = Kept {
+            spec: desired.pod.get("/spec").cloned(),
+            deleted: desired.pod.deletion_timestamp().is_some(),
+            past: self.memory.past.clone(),
+            over: settled,
+        };
+        if ignored || self.kept.as_ref() == Some(&now) {
+            return;
+        }
+        let mut pod = (*desired.pod).clone();
+        pod.0.insert("status".to_owned(), status.clone());
+        let data_dir = &self.shared.config.data_dir;
+        let mut written = checkpoint::save(data_dir, &pod);
+        // Where there is no room to say how it ended, that it has is said all the same.
+        if settled {
+            written = checkpoint::end(data_dir, &self.uid).and(written);
+        }
+        match written {
+            Ok(()) => self.kept = Some(now),
+            Err(error) => warn!(pod = %self.uid, %error, "checkpoint not written"),
         }
     }
 
     fn note(&mut self, effect: Effect) {
         let now = self.shared.env.clock.now();
         match effect {
-            Effect::Pulled { name, result: Ok(image_ref) } => {
+            Effect::Pulled { image, result: Ok(image_ref) } => {
                 self.shared.trace.mark(&self.uid, 8, "image is there");
-                self.memory.note_pulled(&name, image_ref);
+                self.memory.note_pulled(image, image_ref);
             }
-            Effect::Pulled { name, result: Err(error) } => {
-                self.memory.note_pull_failed(&name, error.reason, error.message, now);
+            Effect::Pulled { image, result: Err(error) } => {
+                self.memory.note_pull_failed(image, error.reason, error.message, now);
             }
             Effect::Killed { id } => {
                 self.memory.killing.remove(&id);
+            }
+            Effect::Measured { exceeded, took } => {
+                self.measure_at = Some(tokio::time::Instant::now() + MEASURE.max(took * MEASURE_PAUSES));
+                if let Some(message) = exceeded {
+                    self.evict(message);
+                }
             }
             Effect::Reported { told, result } => {
                 self.reporting = false;
@@ -270,7 +349,11 @@ impl Worker {
     /// Observe, plan, apply, report.
     async fn turn(&mut self) -> Next {
         self.retry_at = None;
-        let desired = self.desired.borrow_and_update().clone();
+        let mut desired = self.desired.borrow_and_update().clone();
+        if let (Some(failed), Goal::Run | Goal::Fail { .. }) = (&self.failed, desired.goal) {
+            desired.goal = Goal::Fail { grace_seconds: EVICTED_GRACE_SECONDS };
+            desired.failed = Some(failed.clone());
+        }
         let mut seen = match self.shared.runtime.seen(&self.uid).await {
             Ok(seen) => seen,
             Err(error) => {
@@ -280,15 +363,18 @@ impl Worker {
             }
         };
         add_last_words(&mut seen, &self.shared.config.log_dir, &desired.pod);
-        self.shared.views.set(&self.uid, desired.pod.clone(), seen.clone());
         self.take_verdicts(&seen);
         let want = Wanted::from_object(&desired.pod, desired.goal);
         let now = self.shared.env.clock.now();
         let mut plan = plan(&want, &seen, &self.memory, now);
         self.shared.trace.mark(&self.uid, 7, "agent planned");
+        self.shared.views.set(&self.uid, desired.pod.clone(), seen.clone(), plan.waiting.keys().cloned().collect());
         self.tell_waiting(&desired.pod, &plan);
         let status = self.status(&desired, &seen, &plan);
+        self.memory.past = past::of_status(&status);
+        self.keep_checkpoint(&desired, &status, plan.settled);
         self.run_probes(&desired, &seen);
+        self.measure(&desired);
         let actions = std::mem::take(&mut plan.actions);
         let mut acted = false;
         // What users see first is that the agent has taken the pod on; then it acts.
@@ -296,6 +382,11 @@ impl Worker {
         for action in actions {
             debug!(pod = %self.uid, ?action, "act");
             acted |= self.apply(&desired, &want, &seen, action).await;
+            // What was planned for a pod that is wanted is not done to one that is not.
+            if self.desired.has_changed().unwrap_or(false) {
+                acted = true;
+                break;
+            }
         }
         if acted {
             return Next::Again;
@@ -307,7 +398,7 @@ impl Worker {
     }
 
     fn status(&self, desired: &Desired, seen: &Seen, plan: &Plan) -> Value {
-        let previous = desired.report_to.as_ref().map_or(&Value::Null, |target| self.told(target));
+        let previous = self.previous(desired);
         status::status(&status::Inputs {
             pod: &desired.pod,
             goal: desired.goal,
@@ -317,9 +408,15 @@ impl Worker {
             memory: &self.memory,
             ready: &self.verdicts.ready(),
             host_ip: &self.shared.host_ip(),
-            previous,
+            previous: &previous,
             now: self.shared.env.clock.now(),
         })
+    }
+
+    /// What was last said of the pod.
+    fn previous(&self, desired: &Desired) -> Value {
+        let told = desired.report_to.as_ref().map_or(&Value::Null, |target| self.told(target));
+        past::newer(told, &self.saved)
     }
 
     /// What the API says of the pod, as far as is known here.
@@ -360,8 +457,12 @@ impl Worker {
         match desired.goal {
             Goal::Forget { .. } => {
                 // The checkpoint goes last: while it is there, a next life finishes this.
-                let _ = std::fs::remove_dir_all(self.shared.config.log_dir.join(super::cri::log_folder(&desired.pod)));
-                let _ = std::fs::remove_dir_all(self.shared.volumes.pod_folder(&self.uid));
+                let logs = self.shared.config.log_dir.join(super::cri::log_folder(&desired.pod));
+                for folder in [logs, self.shared.volumes.pod_folder(&self.uid)] {
+                    if let Err(error) = crate::volume::remove(&folder) {
+                        warn!(pod = %self.uid, error = %chain(&error), "folder of a pod that is gone not removed");
+                    }
+                }
                 info!(pod = %self.uid, "pod is gone");
                 return Next::Done;
             }
@@ -388,7 +489,7 @@ impl Worker {
         let is_there = |id: &str| seen.container(id).is_some();
         self.memory.retain(is_there);
         let lives = |id: &str| seen.container(id).is_some_and(Container::is_alive);
-        self.verdicts.retain(lives);
+        self.verdicts.retain(lives, is_there);
         self.memory.started = self.verdicts.started();
         self.memory.unhealthy = self.verdicts.unhealthy();
     }
@@ -419,6 +520,34 @@ impl Worker {
         self.shown_waiting.retain(|name, _| plan.waiting.contains_key(name));
     }
 
+    fn is_measured(&self) -> bool {
+        let desired = self.desired.borrow();
+        let wanted = self.failed.is_none() && desired.goal == Goal::Run && self.memory.volumes == Volumes::Ready;
+        wanted && !Limits::of(&desired.pod).is_empty()
+    }
+
+    /// Measures what the pod takes of the disk, where there is a limit to it and it is time.
+    fn measure(&mut self, desired: &Desired) {
+        let due = self.measure_at.is_some_and(|at| at <= tokio::time::Instant::now());
+        if !due || !self.is_measured() {
+            return;
+        }
+        self.measure_at = None;
+        let (shared, pod) = (self.shared.clone(), desired.pod.clone());
+        self.effects.spawn(async move {
+            let since = tokio::time::Instant::now();
+            let exceeded = storage::check(&shared, &pod, &Limits::of(&pod)).await;
+            Effect::Measured { exceeded, took: since.elapsed() }
+        });
+    }
+
+    fn evict(&mut self, message: String) {
+        let pod = self.desired.borrow().pod.clone();
+        warn!(pod = %pod.reference(), reason = message, "pod evicted");
+        self.shared.events.pod(&pod, None, EventKind::Warning, "Evicted", message.clone());
+        self.failed = Some(("Evicted".to_owned(), message));
+    }
+
     /// Starts the probes of what runs, and ends those of what does not.
     fn run_probes(&mut self, desired: &Desired, seen: &Seen) {
         let running: Vec<&Container> = match desired.goal {
@@ -438,6 +567,9 @@ impl Worker {
             for kind in ProbeKind::ALL {
                 let key = (container.id.clone(), kind);
                 if !spec[kind.field()].is_object() || self.probes.contains_key(&key) {
+                    continue;
+                }
+                if kind == ProbeKind::Startup && self.verdicts.has_started(&container.id) {
                     continue;
                 }
                 let age = now.duration_since(container.started_at.unwrap_or(now));

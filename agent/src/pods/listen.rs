@@ -1,6 +1,6 @@
 //! The ears of the agent: what the runtime says as it happens, a relist for what was missed, and the manifest folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,15 +69,24 @@ pub async fn relist(runtime: Runtime, held: mpsc::Sender<Vec<Held>>) {
 pub async fn manifests(folder: PathBuf, node_name: String, found: mpsc::Sender<BTreeMap<String, Object>>) {
     let mut ticks = tokio::time::interval(MANIFESTS_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told: Option<BTreeMap<String, Object>> = None;
+    let mut told: Option<files::Manifests> = None;
+    let mut complaints = BTreeSet::new();
     loop {
         ticks.tick().await;
-        let pods = files::scan(&folder, &node_name);
-        if told.as_ref() != Some(&pods) {
-            if found.send(pods.clone()).await.is_err() {
-                return;
-            }
-            told = Some(pods);
+        let (pods, problems) = match files::scan(&folder, &node_name, told.as_ref()) {
+            Ok((pods, left_out)) => (Some(pods), left_out.iter().map(|error| chain(error)).collect()),
+            Err(error) => (None, BTreeSet::from([format!("cannot list {}: {error}", folder.display())])),
+        };
+        // Each is said once, and again when it comes back.
+        for problem in problems.difference(&complaints) {
+            warn!(error = problem, "static pods left as they are");
         }
+        complaints = problems;
+        let Some(pods) = pods.filter(|pods| told.as_ref() != Some(pods)) else { continue };
+        let by_uid = pods.values().map(|pod| (pod.uid().to_owned(), pod.clone())).collect();
+        if found.send(by_uid).await.is_err() {
+            return;
+        }
+        told = Some(pods);
     }
 }

@@ -1,6 +1,6 @@
 //! What the kubelet API may look at: each pod, and what the runtime last said of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ use crate::server::{ContainerRef, PodLookup};
 struct View {
     pod: Arc<Object>,
     seen: Seen,
+    /// Names of the containers that wait to run, for the first time or again.
+    waiting: BTreeSet<String>,
 }
 
 pub struct Views {
@@ -27,8 +29,8 @@ impl Views {
         Views { log_dir, pods: Mutex::default() }
     }
 
-    pub fn set(&self, uid: &str, pod: Arc<Object>, seen: Seen) {
-        self.pods.lock().insert(uid.to_owned(), View { pod, seen });
+    pub fn set(&self, uid: &str, pod: Arc<Object>, seen: Seen, waiting: BTreeSet<String>) {
+        self.pods.lock().insert(uid.to_owned(), View { pod, seen, waiting });
     }
 
     pub fn remove(&self, uid: &str) {
@@ -52,7 +54,9 @@ impl PodLookup for Views {
         }
         let runs = view.seen.runs(container);
         let begun: Vec<&&Container> = runs.iter().filter(|c| c.state != State::Created).collect();
-        let found = match (begun.get(usize::from(previous)), previous) {
+        // Of a container that waits to run again, the last run is the one before, as its status has it.
+        let skipped = usize::from(previous && !view.waiting.contains(container));
+        let found = match (begun.get(skipped), previous) {
             (Some(found), _) => found,
             (None, true) => {
                 let words = format!("previous terminated container {container:?} in pod {pod:?} not found");
@@ -74,5 +78,61 @@ impl PodLookup for Views {
     fn is_running(&self, container_id: &str) -> bool {
         let pods = self.pods.lock();
         pods.values().any(|v| v.seen.container(container_id).is_some_and(|c| c.state == State::Running))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    fn run(attempt: u32, state: State) -> Container {
+        Container {
+            id: format!("id{attempt}"),
+            sandbox_id: "s".into(),
+            name: "c".into(),
+            attempt,
+            state,
+            created_at: Timestamp::UNIX_EPOCH,
+            started_at: None,
+            finished_at: None,
+            exit_code: 1,
+            reason: String::new(),
+            message: String::new(),
+            image: String::new(),
+            image_ref: String::new(),
+            hash: String::new(),
+            log_path: String::new(),
+            termination_log: String::new(),
+            termination_from_log: false,
+        }
+    }
+
+    fn found(runs: &[Container], waits: bool, previous: bool) -> Option<String> {
+        let pod =
+            json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"containers": [{"name": "c"}]}});
+        let views = Views::new("/logs".into());
+        let waiting = waits.then(|| "c".to_owned()).into_iter().collect();
+        let seen = Seen { containers: runs.to_vec(), ..Seen::default() };
+        views.set("u", Arc::new(Object::from_value(pod).unwrap()), seen, waiting);
+        views.container("n", "p", "c", previous).ok().map(|found| found.id)
+    }
+
+    #[test]
+    fn the_previous_run_is_the_one_that_the_status_shows_as_last() {
+        let id = |n: u32| Some(format!("id{n}"));
+        let crashed = [run(0, State::Exited), run(1, State::Exited)];
+        assert_eq!(
+            (found(&crashed, true, false), found(&crashed, true, true)),
+            (id(1), id(1)),
+            "it waits to run again"
+        );
+        assert_eq!((found(&crashed, false, false), found(&crashed, false, true)), (id(1), id(0)), "it has ended");
+        let runs = [run(0, State::Exited), run(1, State::Running)];
+        assert_eq!((found(&runs, false, false), found(&runs, false, true)), (id(1), id(0)));
+        let made = [run(0, State::Exited), run(1, State::Created)];
+        assert_eq!((found(&made, true, false), found(&made, true, true)), (id(0), id(0)));
+        assert_eq!(found(&[run(0, State::Running)], false, true), None);
     }
 }

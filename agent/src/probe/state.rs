@@ -53,11 +53,18 @@ impl Streak {
     }
 }
 
+/// Why a probe wants a container ended, and the grace period where the probe names its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unhealthy {
+    pub message: String,
+    pub grace_seconds: Option<i64>,
+}
+
 #[derive(Default)]
 struct Kept {
     started: BTreeSet<String>,
     ready: BTreeSet<String>,
-    unhealthy: BTreeMap<String, String>,
+    unhealthy: BTreeMap<String, Unhealthy>,
 }
 
 /// The verdicts on a pod's containers, by container id.
@@ -79,8 +86,8 @@ impl Verdicts {
         if ready { kept.ready.insert(id.to_owned()) } else { kept.ready.remove(id) }
     }
 
-    pub fn set_unhealthy(&self, id: &str, message: String) -> bool {
-        self.0.lock().unhealthy.insert(id.to_owned(), message).is_none()
+    pub fn set_unhealthy(&self, id: &str, why: Unhealthy) -> bool {
+        self.0.lock().unhealthy.insert(id.to_owned(), why).is_none()
     }
 
     pub fn started(&self) -> BTreeSet<String> {
@@ -91,14 +98,16 @@ impl Verdicts {
         self.0.lock().ready.clone()
     }
 
-    pub fn unhealthy(&self) -> BTreeMap<String, String> {
+    pub fn unhealthy(&self) -> BTreeMap<String, Unhealthy> {
         self.0.lock().unhealthy.clone()
     }
 
-    pub fn retain(&self, is_there: impl Fn(&str) -> bool) {
+    /// Keeps verdicts on what lives. That a container was to be ended holds as long as there is a record of it: it is
+    /// run again, whatever code it ended with.
+    pub fn retain(&self, lives: impl Fn(&str) -> bool, is_there: impl Fn(&str) -> bool) {
         let mut kept = self.0.lock();
-        kept.started.retain(|id| is_there(id));
-        kept.ready.retain(|id| is_there(id));
+        kept.started.retain(|id| lives(id));
+        kept.ready.retain(|id| lives(id));
         kept.unhealthy.retain(|id, _| is_there(id));
     }
 }

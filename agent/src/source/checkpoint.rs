@@ -1,4 +1,5 @@
-//! The pods that this node has admitted, so that a reboot without the API starts them again: one 0600 file a pod.
+//! The pods that this node has admitted, so that a reboot without the API starts them again: one 0600 file a pod, with
+//! the status that says which containers have run. The file of a pod that is over has another name.
 //!
 //! A file is replaced by a rename and is not synced: a power cut may lose the newest pods, which the API then tells
 //! anew; a file that is torn is left out.
@@ -11,6 +12,7 @@ use std::path::Path;
 use gantry_kube::Object;
 
 const NAME: &str = "pod.json";
+const ENDED: &str = "ended.json";
 /// What etcd takes at most, and some more for its JSON.
 const POD_MAX_BYTES: u64 = 4 << 20;
 
@@ -27,21 +29,45 @@ pub fn save(data_dir: &Path, pod: &Object) -> io::Result<()> {
     fs::rename(&new, folder.join(NAME))
 }
 
-/// Every pod with a whole file.
-pub fn load(data_dir: &Path) -> Vec<Object> {
-    let mut pods = Vec::new();
-    for entry in fs::read_dir(data_dir).into_iter().flatten().flatten() {
-        let Ok(file) = crate::files::open_regular(&entry.path().join(NAME)) else { continue };
-        let mut bytes = Vec::new();
-        if file.take(POD_MAX_BYTES).read_to_end(&mut bytes).is_err() {
-            continue;
-        }
-        match Object::from_slice(&bytes) {
-            Ok(pod) if entry.file_name().to_str() == Some(pod.uid()) => pods.push(pod),
-            Ok(_) | Err(_) => tracing::warn!(path = %entry.path().display(), "checkpoint not read"),
-        }
+/// The pod is over: it is not to be started again. That its folders are here is still known; a rename needs no room.
+pub fn end(data_dir: &Path, uid: &str) -> io::Result<()> {
+    let folder = data_dir.join(uid);
+    match fs::rename(folder.join(NAME), folder.join(ENDED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
-    pods
+}
+
+/// Every pod with a whole file that may be started.
+pub fn load(data_dir: &Path) -> Vec<Object> {
+    uids(data_dir).iter().filter_map(|uid| read(data_dir, uid, NAME)).collect()
+}
+
+/// Every pod that has left something here.
+pub fn all(data_dir: &Path) -> Vec<Object> {
+    uids(data_dir).iter().filter_map(|uid| one(data_dir, uid)).collect()
+}
+
+/// One pod as it was last saved, also where it is over.
+pub fn one(data_dir: &Path, uid: &str) -> Option<Object> {
+    read(data_dir, uid, ENDED).or_else(|| read(data_dir, uid, NAME))
+}
+
+fn uids(data_dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(data_dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn read(data_dir: &Path, uid: &str, name: &str) -> Option<Object> {
+    let path = data_dir.join(uid).join(name);
+    let file = crate::files::open_regular(&path).ok()?;
+    let mut bytes = Vec::new();
+    file.take(POD_MAX_BYTES).read_to_end(&mut bytes).ok()?;
+    let pod = Object::from_slice(&bytes).ok().filter(|pod| pod.uid() == uid);
+    if pod.is_none() {
+        tracing::warn!(path = %path.display(), "checkpoint not read");
+    }
+    pod
 }
 
 #[cfg(test)]
@@ -57,8 +83,15 @@ mod tests {
         save(&root, &pod).unwrap();
         fs::create_dir_all(root.join("torn")).unwrap();
         fs::write(root.join("torn/pod.json"), "{\"meta").unwrap();
-        assert_eq!(load(&root), [pod]);
+        assert_eq!(load(&root), [pod.clone()]);
         assert_eq!(fs::metadata(root.join("u/pod.json")).unwrap().permissions().mode() & 0o777, 0o600);
+        end(&root, "u").unwrap();
+        end(&root, "u").unwrap();
+        assert_eq!(
+            (load(&root), all(&root)),
+            (vec![], vec![pod]),
+            "a pod that is over is not started, and not forgotten"
+        );
         fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use gantry_kube::defaults;
 use gantry_kube::pod::{HASH_ANNOTATION, SOURCE_ANNOTATION};
 use gantry_kube::{Object, resource};
 use serde_json::{Value, json};
-use tracing::warn;
 
 use crate::pod::want::fnv1a;
 
@@ -37,24 +36,44 @@ pub enum ManifestError {
     NeedsApi { path: PathBuf, what: &'static str },
 }
 
-/// The pods of the folder by uid. A manifest that cannot be read is left out and named in the log.
-pub fn scan(folder: &Path, node_name: &str) -> BTreeMap<String, Object> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+/// The pods of a folder by the path of their manifest.
+pub type Manifests = BTreeMap<PathBuf, Object>;
+
+/// The manifests of the folder, and why others are left out. A file that is there but cannot be read stands as it was
+/// before: a disk that fails must not end pods. Neither must a folder that cannot be listed, which is an error; one that
+/// is not there has no pods.
+pub fn scan(
+    folder: &Path,
+    node_name: &str,
+    before: Option<&Manifests>,
+) -> std::io::Result<(Manifests, Vec<ManifestError>)> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Manifests::new(), Vec::new())),
+        other => other?,
+    };
+    let mut paths = entries.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<Vec<PathBuf>>>()?;
     paths.retain(|p| {
         let name = p.file_name().and_then(|n| n.to_str()).unwrap_or(".");
         !name.starts_with('.') && matches!(p.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "json"))
     });
     paths.sort();
-    let mut pods = BTreeMap::new();
-    for path in paths.iter().take(MANIFESTS_MAX) {
-        match read(path, node_name) {
+    paths.truncate(MANIFESTS_MAX);
+    let (mut pods, mut left_out) = (Manifests::new(), Vec::new());
+    for path in paths {
+        let error = match read(&path, node_name) {
             Ok(pod) => {
-                pods.insert(pod.uid().to_owned(), pod);
+                pods.insert(path, pod);
+                continue;
             }
-            Err(error) => warn!(error = %gantry_env::chain(&error), "static pod left out"),
+            Err(error) => error,
+        };
+        let unread = matches!(&error, ManifestError::Read { source, .. } if source.kind() != ErrorKind::NotFound);
+        if let (true, Some(pod)) = (unread, before.and_then(|before| before.get(&path))) {
+            pods.insert(path, pod.clone());
         }
+        left_out.push(error);
     }
-    pods
+    Ok((pods, left_out))
 }
 
 fn read(path: &Path, node_name: &str) -> Result<Object, ManifestError> {
@@ -146,5 +165,25 @@ mod tests {
         assert!(words("kind: Service\napiVersion: v1").contains("not a v1 Pod but \"Service\""));
         assert!(words("{").contains("not valid YAML"));
         assert!(words(&format!("{TEXT}  serviceAccountName: x\n")).contains("service account"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_no_pod() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, file) = (root.path().join("m"), root.path().join("m/web.yaml"));
+        assert!(scan(&folder, "n", None).unwrap().0.is_empty(), "no folder, no pods");
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, TEXT).unwrap();
+        let known = scan(&folder, "n", None).unwrap().0;
+        assert_eq!(known.len(), 1);
+        // A link is not followed, whoever reads it: this cannot be read.
+        fs::rename(&file, root.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(root.path().join("elsewhere"), &file).unwrap();
+        let (pods, left_out) = scan(&folder, "n", Some(&known)).unwrap();
+        assert_eq!((pods, left_out.len()), (known.clone(), 1));
+        assert!(scan(&folder, "n", None).unwrap().0.is_empty());
+        fs::remove_dir_all(&folder).unwrap();
+        fs::write(&folder, "no folder").unwrap();
+        assert!(scan(&folder, "n", Some(&known)).is_err());
     }
 }

@@ -1,10 +1,12 @@
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::super::memory::{Failure, Image, Memory, Volumes, after};
+use super::super::memory::{Failure, Memory, Volumes, after};
+use super::super::past::Past;
 use super::super::seen::{Container, Sandbox, Seen, State};
 use super::super::want::{Goal, PullPolicy, RestartPolicy, Wanted, WantedContainer};
 use super::{Action, KillReason, Plan, plan, seconds_text};
+use crate::probe::state::Unhealthy;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
@@ -75,7 +77,10 @@ impl Model {
                 self.seen.containers.retain(|c| c.sandbox_id != *id);
             }
             Action::RemoveContainer { id } => self.seen.containers.retain(|c| c.id != *id),
-            Action::Pull { name } => self.memory.note_pulled(name, "i@sha256:1".into()),
+            Action::Pull { name } => {
+                let image = self.want.container(name).unwrap().image.clone();
+                self.memory.note_pulled((name.clone(), image.clone()), format!("{image}@sha256:1"));
+            }
             Action::Run { name, attempt, sandbox_id, ended_at, .. } => {
                 if let Some(ended) = ended_at {
                     self.memory.note_rerun(name, *ended, self.now);
@@ -86,8 +91,11 @@ impl Model {
                 self.seen.containers.push(made);
             }
             Action::Start { id, .. } => self.with(id, |c| c.state = State::Running),
-            Action::Kill { id, .. } => {
+            Action::Kill { id, grace_seconds, reason, .. } => {
                 let now = self.now;
+                if *reason == KillReason::PodEnds {
+                    self.memory.note_stopping(after(now, *grace_seconds));
+                }
                 self.with(id, |c| end(c, 143, now));
             }
         }
@@ -301,9 +309,10 @@ fn an_image_that_is_not_there_backs_off() {
     model.memory.volumes = Volumes::Ready;
     model.apply(&Action::RunSandbox { attempt: 0 });
     assert_eq!(model.plan().actions, [Action::Pull { name: "a".into() }]);
-    model.memory.images.insert("a".into(), Image::Pulling);
+    let key = || ("a".to_owned(), "i".to_owned());
+    model.memory.note_pulling(key());
     assert_eq!(model.plan().actions, []);
-    model.memory.note_pull_failed("a", "ErrImagePull", "not found".into(), model.now);
+    model.memory.note_pull_failed(key(), "ErrImagePull", "not found".into(), model.now);
     let plan = model.plan();
     assert_eq!((plan.actions.len(), plan.waiting["a"].reason.as_str()), (0, "ErrImagePull"));
     model.now = plan.wake_at.unwrap();
@@ -313,6 +322,17 @@ fn an_image_that_is_not_there_backs_off() {
     model.now = plan.wake_at.unwrap();
     assert_eq!(model.plan().actions, [Action::Pull { name: "a".into() }]);
     assert_eq!(model.now, at(1010));
+    model.memory.note_pulling(key());
+    assert_eq!(model.plan().waiting["a"].reason, "ImagePullBackOff", "while it is tried again, that is what is shown");
+    model.memory.note_pull_failed(key(), "ErrImagePull", "not found".into(), model.now);
+    assert_eq!(model.plan().actions, []);
+    model.want.containers[0].image = "other".into();
+    let plan = model.plan();
+    assert_eq!(plan.actions, [Action::Pull { name: "a".into() }], "another image waits for nothing");
+    assert_eq!(plan.waiting["a"].reason, "ContainerCreating");
+    model.memory.note_pulling(("a".into(), "other".into()));
+    model.memory.note_pulled(key(), "i@sha256:1".into());
+    assert_eq!(model.plan().actions, [], "the old image came late, and is not what runs");
 }
 
 #[test]
@@ -326,9 +346,106 @@ fn a_changed_image_or_a_failed_probe_restarts_one_container() {
     );
     model.want.containers[0].hash = "h".into();
     let b = model.seen.latest("b").unwrap().id.clone();
-    model.memory.unhealthy.insert(b, "why".into());
+    let why = |grace_seconds| Unhealthy { message: "why".into(), grace_seconds };
+    for (own, grace) in [(None, 30), (Some(3), 3)] {
+        model.memory.unhealthy.insert(b.clone(), why(own));
+        let plan = model.plan();
+        let [Action::Kill { name, reason: KillReason::Unhealthy, grace_seconds, .. }] = &plan.actions[..] else {
+            panic!("{plan:?}");
+        };
+        assert_eq!((name.as_str(), *grace_seconds), ("b", grace), "a probe may have a grace period of its own");
+    }
+}
+
+#[test]
+fn what_a_probe_had_ended_runs_again_though_it_ended_well() {
+    for (policy, again) in [(RestartPolicy::OnFailure, true), (RestartPolicy::Never, false)] {
+        let mut model = Model::new(wanted(policy, &[], &["a"]));
+        model.settle();
+        let id = model.seen.latest("a").unwrap().id.clone();
+        model.memory.unhealthy.insert(id, Unhealthy { message: "why".into(), grace_seconds: None });
+        model.exit("a", 0);
+        model.settle();
+        assert_eq!(model.state("a").unwrap().0 == State::Running, again, "{policy:?}");
+    }
+}
+
+/// A reboot takes the runtime's records; what was told of the containers stays.
+fn after_reboot(policy: RestartPolicy, init: &[&str], main: &[&str], past: &[(&str, i32)]) -> (Model, Plan) {
+    let mut model = Model::new(wanted(policy, init, main));
+    model.memory.past =
+        past.iter().map(|(n, exit_code)| ((*n).to_owned(), Past { runs: 3, exit_code: *exit_code })).collect();
+    let plan = model.settle();
+    (model, plan)
+}
+
+#[test]
+fn after_a_reboot_only_what_may_run_again_does() {
+    for (policy, code, again) in [
+        (RestartPolicy::Always, 0, true),
+        (RestartPolicy::OnFailure, 137, true),
+        (RestartPolicy::OnFailure, 0, false),
+        (RestartPolicy::Never, 137, false),
+        (RestartPolicy::Never, 0, false),
+    ] {
+        let (model, plan) = after_reboot(policy, &[], &["a"], &[("a", code)]);
+        let ran = if again { Some((State::Running, 3)) } else { None };
+        assert_eq!((model.state("a"), plan.settled), (ran, !again), "{policy:?} {code}");
+    }
+    let (model, plan) = after_reboot(RestartPolicy::Never, &[], &["a", "b"], &[("a", 137)]);
+    assert_eq!((model.state("a"), model.state("b")), (None, Some((State::Running, 0))), "b has not had its run");
+    assert!(!plan.waiting.contains_key("a"));
+    let (model, plan) = after_reboot(RestartPolicy::Never, &["i"], &["a"], &[("i", 1)]);
+    assert_eq!((model.state("i"), plan.settled), (None, true), "its init container failed for good");
+    let (model, _) = after_reboot(RestartPolicy::OnFailure, &["i"], &["a"], &[("i", 0), ("a", 137)]);
+    assert_eq!(model.state("i"), Some((State::Running, 3)), "in a new sandbox init containers start over");
+}
+
+#[test]
+fn sidecars_end_one_by_one_in_what_is_left_of_the_time() {
+    let mut model = Model::new(wanted(RestartPolicy::Always, &["side1", "side2"], &["a"]));
+    model.settle();
+    model.want.goal = Goal::Stop { grace_seconds: 30 };
+    let mut kills = Vec::new();
+    for seconds in [20, 9, 100, 0] {
+        let plan = model.plan();
+        let [kill @ Action::Kill { name, grace_seconds, .. }] = &plan.actions[..] else { break };
+        kills.push((name.clone(), *grace_seconds));
+        model.apply(kill);
+        model.now = after(model.now, seconds);
+    }
+    // 20 of the 30 s went to the first, 9 to the second.
+    assert_eq!(kills, [("a".to_owned(), 30), ("side2".to_owned(), 10), ("side1".to_owned(), 2)]);
+}
+
+#[test]
+fn the_last_sidecar_has_a_little_time_in_any_case() {
+    let mut model = Model::new(wanted(RestartPolicy::Always, &["side"], &["a"]));
+    model.settle();
+    model.exit("a", 0);
+    model.want.goal = Goal::Stop { grace_seconds: 30 };
+    model.memory.note_stopping(model.now);
+    model.now = after(model.now, 7);
+    let left = |model: &Model| match &model.plan().actions[..] {
+        [Action::Kill { grace_seconds, .. }] => *grace_seconds,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(left(&model), 2);
+    model.want.goal = Goal::Stop { grace_seconds: 0 };
+    assert_eq!(left(&model), 0, "unless it was to end at once");
+}
+
+#[test]
+fn a_crash_that_is_over_is_shown_until_the_next_run() {
+    let mut model = Model::new(wanted(RestartPolicy::Always, &[], &["a"]));
+    model.settle();
+    model.exit("a", 1);
+    model.settle();
+    model.exit("a", 1);
+    model.now = model.settle().wake_at.unwrap();
     let plan = model.plan();
-    assert!(matches!(&plan.actions[..], [Action::Kill { name, reason: KillReason::Unhealthy, .. }] if name == "b"));
+    assert_eq!(plan.actions, [Action::Pull { name: "a".into() }]);
+    assert_eq!(plan.waiting["a"].reason, "CrashLoopBackOff");
 }
 
 #[test]

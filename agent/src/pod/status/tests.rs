@@ -106,6 +106,50 @@ fn what_ran_before_a_reboot_is_remembered_from_the_api() {
 }
 
 #[test]
+fn a_pod_that_never_restarts_has_failed_after_a_reboot() {
+    let before = of(&pod("Never"), vec![run(0, State::Running, 0)], None, &Value::Null);
+    let after = of(&pod("Never"), Vec::new(), None, &before);
+    let ended = &after["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(after["phase"], "Failed");
+    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(137), &json!("ContainerStatusUnknown")));
+    assert_eq!(of(&pod("Never"), Vec::new(), None, &after)["containerStatuses"], after["containerStatuses"]);
+}
+
+#[test]
+fn an_evicted_pod_has_failed_once_nothing_of_it_runs_and_keeps_its_reason() {
+    let evicted = |state| {
+        let one = pod("Always");
+        let seen = Seen { containers: vec![run(0, state, 137)], ..Seen::default() };
+        status(&Inputs {
+            pod: &one,
+            goal: Goal::Fail { grace_seconds: 1 },
+            failed: Some(("Evicted", "too much")),
+            seen: &seen,
+            plan: &Plan::default(),
+            memory: &Memory::default(),
+            ready: &BTreeSet::new(),
+            host_ip: "1.1.1.1",
+            previous: &Value::Null,
+            now: at(10),
+        })
+    };
+    assert_eq!(evicted(State::Running)["phase"], "Running");
+    let ended = evicted(State::Exited);
+    assert_eq!((&ended["phase"], &ended["reason"]), (&json!("Failed"), &json!("Evicted")));
+    let later = of(&pod("Always"), vec![run(0, State::Exited, 137)], None, &ended);
+    assert_eq!((&later["reason"], &later["message"]), (&json!("Evicted"), &json!("too much")));
+}
+
+#[test]
+fn the_patch_removes_a_reason_that_holds_no_more() {
+    let old =
+        json!({"conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": "m"}]});
+    let new = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+    let condition = &patch("u", &old, &new)["status"]["conditions"][0];
+    assert_eq!(*condition, json!({"type": "Ready", "status": "True", "reason": null, "message": null}));
+}
+
+#[test]
 fn the_patch_removes_what_is_no_more() {
     let patch = patch("u", &json!({"reason": "x"}), &json!({"phase": "Running"}));
     assert_eq!(patch["status"], json!({"phase": "Running", "reason": null}));
