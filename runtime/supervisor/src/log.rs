@@ -1,8 +1,9 @@
 //! The CRI log of one container: `time stream tag text`, tag `F` for a line's end and `P` for a part of a long one.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use gantry_base::limits::LOG_LINE_MAX_BYTES;
@@ -56,6 +57,14 @@ impl Partial {
 pub struct Log {
     path: String,
     file: Option<File>,
+    backlog: Backlog,
+}
+
+/// What a disk did not take. A file holds whole records and at most the beginning of one more, whose rest goes first when
+/// there is space again; every other record is dropped and counted.
+#[derive(Debug, Default)]
+struct Backlog {
+    rest: Vec<u8>,
     lost_bytes: u64,
 }
 
@@ -67,26 +76,21 @@ pub fn stamp(stream: &str) -> String {
 impl Log {
     /// A log that cannot be opened loses lines, which it counts; a container does not fail for it.
     pub fn open(path: &str) -> Log {
-        let mut log = Log { path: path.to_owned(), file: None, lost_bytes: 0 };
+        let mut log = Log { path: path.to_owned(), file: None, backlog: Backlog::default() };
         let _ = log.reopen();
         log
     }
 
+    /// Opens the log anew. Where that fails the file stays in use that was: nothing is lost, and whoever asked asks again.
     pub fn reopen(&mut self) -> io::Result<()> {
-        self.file = None;
         if self.path.is_empty() {
             return Ok(());
         }
-        let mut options = OpenOptions::new();
-        options
-            .append(true)
-            .create(true)
-            .mode(0o640)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK);
-        let file = options.open(Path::new(&self.path))?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"));
+        let file = open(Path::new(&self.path))?;
+        if let Some(before) = &mut self.file {
+            self.backlog.write(before, b"");
         }
+        self.backlog.begin(ends_midway(&file)?);
         self.file = Some(file);
         Ok(())
     }
@@ -95,23 +99,93 @@ impl Log {
         if lines.is_empty() || self.path.is_empty() {
             return;
         }
-        let Some(file) = &mut self.file else {
-            self.lost_bytes += lines.len() as u64;
-            return;
-        };
-        if self.lost_bytes > 0 {
-            let note =
-                format!("{}F [gantry: {} bytes of this log could not be written]\n", stamp("stderr"), self.lost_bytes);
-            if file.write_all(note.as_bytes()).is_err() {
-                self.lost_bytes += lines.len() as u64;
-                return;
-            }
-            self.lost_bytes = 0;
+        // What kept it from being opened (a full disk, no descriptor) may be over.
+        if self.file.is_none() {
+            let _ = self.reopen();
         }
-        if file.write_all(lines).is_err() {
-            self.lost_bytes += lines.len() as u64;
+        match &mut self.file {
+            Some(file) => self.backlog.write(file, lines),
+            None => self.backlog.lost_bytes += lines.len() as u64,
         }
     }
+}
+
+/// A link in the last place is not followed: the folder is root's, but what a pod mounts of it need not be.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"));
+    }
+    Ok(file)
+}
+
+/// Whether the last record is cut: a supervisor before this one was killed, or the disk was full.
+fn ends_midway(file: &File) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if length > 0 {
+        file.read_at(&mut last, length - 1)?;
+    }
+    Ok(last != [b'\n'])
+}
+
+impl Backlog {
+    /// Begins another file. What the file before has not taken by now is lost; a cut record in this one is ended.
+    fn begin(&mut self, midway: bool) {
+        self.lost_bytes += self.rest.len() as u64;
+        self.rest.clear();
+        if midway {
+            self.rest.push(b'\n');
+        }
+    }
+
+    /// Writes what is due, then `lines`, which are whole records.
+    fn write(&mut self, to: &mut impl Write, lines: &[u8]) {
+        let mut head = std::mem::take(&mut self.rest);
+        let due = head.len();
+        if self.lost_bytes > 0 {
+            let lost = self.lost_bytes;
+            let note = format!("{}F [gantry: {lost} bytes of this log could not be written]\n", stamp("stderr"));
+            head.extend_from_slice(note.as_bytes());
+        }
+        let told = head.len();
+        let bytes = if head.is_empty() { Cow::Borrowed(lines) } else { Cow::Owned([&head, lines].concat()) };
+        let taken = write_some(to, &bytes);
+        let kept = if taken < due { due } else { record_end(&bytes, taken) };
+        if kept > due {
+            self.lost_bytes = 0;
+        }
+        self.lost_bytes += (bytes.len() - kept.max(told)) as u64;
+        self.rest = bytes[taken..kept].to_vec();
+    }
+}
+
+/// Where the record ends that `at` lies in; a record's beginning lies in none.
+fn record_end(bytes: &[u8], at: usize) -> usize {
+    if at == 0 || bytes[at - 1] == b'\n' {
+        return at;
+    }
+    bytes[at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |end| at + end + 1)
+}
+
+/// How many bytes a file takes now.
+fn write_some(to: &mut impl Write, bytes: &[u8]) -> usize {
+    let mut taken = 0;
+    while taken < bytes.len() {
+        match to.write(&bytes[taken..]) {
+            Ok(n @ 1..) => taken += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => break,
+        }
+    }
+    taken
 }
 
 #[cfg(test)]
@@ -156,6 +230,85 @@ mod tests {
         let mut log = Log::open(dir.path().join("log").to_str().unwrap());
         log.write(b"line\n");
         assert_eq!(std::fs::read(&victim).unwrap(), b"");
-        assert_eq!(log.lost_bytes, 5);
+        assert_eq!(log.backlog.lost_bytes, 5);
+    }
+
+    /// A disk with so many bytes left.
+    struct Disk {
+        written: Vec<u8>,
+        space: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.space);
+            if n == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.written.extend_from_slice(&bytes[..n]);
+            self.space -= n;
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_drops_whole_lines_and_the_log_says_how_much() {
+        const RECORD: &str = "T stdout F line\n";
+        // Every number of bytes that fits before, and once more while it is full.
+        for (space, more) in (0..40).flat_map(|space| (0..120).map(move |more| (space, more))) {
+            let (mut disk, mut backlog) = (Disk { written: Vec::new(), space }, Backlog::default());
+            for _ in 0..3 {
+                backlog.write(&mut disk, RECORD.as_bytes());
+            }
+            disk.space = more;
+            backlog.write(&mut disk, RECORD.as_bytes());
+            disk.space = usize::MAX;
+            backlog.write(&mut disk, b"T stdout F last\n");
+            let text = String::from_utf8(disk.written).unwrap();
+            let (mut kept, mut said) = (0, 0);
+            for line in text.lines() {
+                match line.split_once("[gantry: ") {
+                    Some((_, words)) => said += words.split(' ').next().unwrap().parse::<usize>().unwrap(),
+                    None if line == RECORD.trim_end() => kept += 1,
+                    None => assert_eq!(line, "T stdout F last", "{space} {more}"),
+                }
+            }
+            assert!(text.ends_with("T stdout F last\n"), "{space} {more}: {text}");
+            assert_eq!(said, (4 - kept) * RECORD.len(), "{space} {more}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_cut_record_is_ended_before_the_next_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "T stdout F whole\nT stdout F cu").unwrap();
+        Log::open(path.to_str().unwrap()).write(b"T stdout F next\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "T stdout F whole\nT stdout F cu\nT stdout F next\n");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_anew_goes_on_and_one_that_could_not_be_opened_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, moved) = (dir.path().join("pod"), dir.path().join("moved"));
+        let path = folder.join("0.log");
+        let mut log = Log::open(path.to_str().unwrap());
+        log.write(b"T stdout F lost\n");
+        std::fs::create_dir(&folder).unwrap();
+        log.write(b"T stdout F one\n");
+        std::fs::rename(&folder, &moved).unwrap();
+        assert!(log.reopen().is_err());
+        log.write(b"T stdout F two\n");
+        let text = std::fs::read_to_string(moved.join("0.log")).unwrap();
+        assert!(text.ends_with("could not be written]\nT stdout F one\nT stdout F two\n"), "{text}");
+        std::fs::create_dir(&folder).unwrap();
+        log.reopen().unwrap();
+        log.write(b"T stdout F three\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "T stdout F three\n");
     }
 }
