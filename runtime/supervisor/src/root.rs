@@ -8,9 +8,7 @@ use std::path::Path;
 
 use gantry_base::launch::{Root, Volume};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags};
 
 use crate::{inroot, sys};
 
@@ -26,6 +24,10 @@ pub enum RootError {
     Unshare(#[source] io::Error),
     #[error("mount the root from {layers} layers: {source}")]
     Overlay { layers: usize, source: io::Error },
+    #[error(
+        "{layers} layers are too many for one root: their names take {bytes} bytes of options, of {OPTIONS_MAX_BYTES}"
+    )]
+    TooManyLayers { layers: usize, bytes: usize },
     #[error("a root needs at least one layer")]
     NoLayer,
     #[error("hide {path:?}: {source}")]
@@ -75,38 +77,56 @@ pub fn mount_root(root: &Root, at: &Path) -> Result<OwnedFd, RootError> {
     match (root.lower.as_slice(), root.upper.is_empty()) {
         ([], _) => return Err(RootError::NoLayer),
         ([only], true) => rustix::mount::mount_bind_recursive(only.as_str(), at).map_err(|e| failed(e.into()))?,
-        _ => mount_overlay(root, at).map_err(failed)?,
+        _ => mount_overlay(root, at)?,
     }
     rustix::fs::open(at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| failed(e.into()))
 }
 
-/// Options of the old call must fit a page; images with more layers than that need `lowerdir+`, from Linux 6.5.
-const OLD_OPTIONS_MAX_BYTES: usize = 4000;
+/// mount(2) takes one page of options, with its closing NUL.
+const OPTIONS_MAX_BYTES: usize = 4095;
 
-fn mount_overlay(root: &Root, at: &Path) -> io::Result<()> {
-    let lower = root.lower.iter().map(|path| escape(path)).collect::<Vec<_>>().join(":");
-    let mut options = format!("lowerdir={lower}");
+/// Mounts from the folder that all layers have in common, so that the names of as many as an image may have fit into a page.
+fn mount_overlay(root: &Root, at: &Path) -> Result<(), RootError> {
+    let failed = |source: io::Error| RootError::Overlay { layers: root.lower.len(), source };
+    let base = common_folder(root);
+    let options = options(root, base);
+    if options.len() > OPTIONS_MAX_BYTES {
+        return Err(RootError::TooManyLayers { layers: root.lower.len(), bytes: options.len() });
+    }
+    let options = CString::new(options).map_err(|e| failed(e.into()))?;
+    let back = std::env::current_dir().map_err(failed)?;
+    std::env::set_current_dir(base).map_err(failed)?;
+    let mounted = rustix::mount::mount("overlay", at, "overlay", MountFlags::empty(), Some(options.as_c_str()));
+    std::env::set_current_dir(back).map_err(failed)?;
+    mounted.map_err(|e| failed(e.into()))
+}
+
+/// The folders that an overlay is made of.
+fn parts(root: &Root) -> impl Iterator<Item = &str> {
+    let own = [&root.upper, &root.work].into_iter().filter(|path| !path.is_empty());
+    root.lower.iter().chain(own).map(String::as_str)
+}
+
+fn common_folder(root: &Root) -> &Path {
+    let mut base = parts(root).next().and_then(|path| Path::new(path).parent()).unwrap_or(Path::new("/"));
+    while let Some(parent) = base.parent().filter(|_| !parts(root).all(|path| Path::new(path).starts_with(base))) {
+        base = parent;
+    }
+    base
+}
+
+fn options(root: &Root, base: &Path) -> String {
+    let near = |path: &String| {
+        let path = Path::new(path);
+        escape(&path.strip_prefix(base).unwrap_or(path).to_string_lossy())
+    };
+    let lower: Vec<String> = root.lower.iter().map(near).collect();
+    let mut options = format!("lowerdir={}", lower.join(":"));
     if !root.upper.is_empty() {
-        options.push_str(&format!(",upperdir={},workdir={}", escape(&root.upper), escape(&root.work)));
+        options.push_str(&format!(",upperdir={},workdir={}", near(&root.upper), near(&root.work)));
     }
-    if options.len() <= OLD_OPTIONS_MAX_BYTES {
-        let options = CString::new(options)?;
-        rustix::mount::mount("overlay", at, "overlay", MountFlags::empty(), Some(options.as_c_str()))?;
-        return Ok(());
-    }
-    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for path in &root.lower {
-        rustix::mount::fsconfig_set_string(context.as_fd(), "lowerdir+", path.as_str())?;
-    }
-    if !root.upper.is_empty() {
-        rustix::mount::fsconfig_set_string(context.as_fd(), "upperdir", root.upper.as_str())?;
-        rustix::mount::fsconfig_set_string(context.as_fd(), "workdir", root.work.as_str())?;
-    }
-    rustix::mount::fsconfig_create(context.as_fd())?;
-    let mount = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    rustix::mount::move_mount(mount.as_fd(), "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-    Ok(())
+    options
 }
 
 /// A colon or a comma in a layer's path would be taken for the next option.
@@ -151,4 +171,39 @@ pub fn hide_cgroup_files(cgroups: &[String], unified: bool) -> Result<(), RootEr
 /// The numbers of descriptors that a forked child will find open.
 pub fn numbers(fds: &[OwnedFd]) -> Vec<i32> {
     fds.iter().map(|fd| fd.as_raw_fd()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(layers: usize, state: &str) -> Root {
+        Root {
+            lower: (0..layers).map(|n| format!("{state}/snapshots/l/{n:016x}")).collect(),
+            upper: format!("{state}/snapshots/c/{}/upper", "c".repeat(64)),
+            work: format!("{state}/snapshots/c/{}/work", "c".repeat(64)),
+            read_only: false,
+        }
+    }
+
+    #[test]
+    fn layers_are_named_from_the_folder_they_share() {
+        let two = root(2, "/var/lib/gantry");
+        let base = common_folder(&two);
+        assert_eq!(base, Path::new("/var/lib/gantry/snapshots"));
+        let own = format!("c/{}", "c".repeat(64));
+        let expected =
+            format!("lowerdir=l/0000000000000000:l/0000000000000001,upperdir={own}/upper,workdir={own}/work");
+        assert_eq!(options(&two, base), expected);
+        let apart = Root { lower: vec!["/a/b".into(), "/c".into()], ..Root { upper: String::new(), ..root(0, "") } };
+        assert_eq!(common_folder(&apart), Path::new("/"));
+    }
+
+    #[test]
+    fn two_hundred_layers_fit_wherever_they_lie_and_too_many_are_refused_by_number() {
+        let many = root(200, &format!("/{}", "deep/".repeat(60)));
+        assert!(options(&many, common_folder(&many)).len() <= OPTIONS_MAX_BYTES);
+        let error = mount_overlay(&root(300, "/s"), Path::new("/nowhere")).unwrap_err();
+        assert!(error.to_string().starts_with("300 layers are too many"), "{error}");
+    }
 }
