@@ -26,11 +26,13 @@ use crate::supervisor::{Link, Listener, Notice, Program};
 mod error;
 mod exec;
 mod held;
+mod names;
 pub mod view;
 
 pub use error::NodeError;
 pub use exec::{Process, Streams as ExecStreams, encode as encode_launch};
 pub use held::Held;
+pub use names::Names;
 
 /// Events that a slow listener may lag behind before it misses some (and lists again).
 pub const EVENTS_MAX: usize = 1024;
@@ -38,6 +40,8 @@ pub const EVENTS_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Sandbox {
     pub record: SandboxRecord,
+    /// It is being stopped, or was: nothing may begin in it.
+    pub stopping: bool,
     pub link: Option<Arc<Link>>,
     /// One change of the sandbox, or of its connection, at a time.
     pub lock: Arc<tokio::sync::Mutex<()>>,
@@ -78,13 +82,14 @@ pub struct Node {
     pub oom_score_adj_min: i32,
     pub pod_cidr_known: std::sync::atomic::AtomicBool,
     pub pods: Mutex<Pods>,
+    pub names: Names,
     pub events: broadcast::Sender<v1::ContainerEventResponse>,
     pub me: Weak<Node>,
 }
 
 impl Sandbox {
     pub fn new(record: SandboxRecord) -> Sandbox {
-        Sandbox { record, link: None, lock: Arc::default(), link_lock: Arc::default() }
+        Sandbox { record, stopping: false, link: None, lock: Arc::default(), link_lock: Arc::default() }
     }
 }
 
@@ -141,6 +146,16 @@ impl Node {
         find(&pods.sandboxes, id).map(|s| s.record.clone()).ok_or_else(|| NodeError::NoSandbox(id.to_owned()))
     }
 
+    /// A sandbox in which something may begin.
+    pub fn ready_sandbox(&self, id: &str) -> Result<SandboxRecord, NodeError> {
+        let pods = self.pods.lock();
+        let sandbox = find(&pods.sandboxes, id).ok_or_else(|| NodeError::NoSandbox(id.to_owned()))?;
+        if sandbox.stopping || sandbox.record.state() != SandboxState::Ready {
+            return Err(NodeError::NotReady(sandbox.record.id.clone()));
+        }
+        Ok(sandbox.record.clone())
+    }
+
     pub fn container(&self, id: &str) -> Result<ContainerRecord, NodeError> {
         let pods = self.pods.lock();
         find(&pods.containers, id).map(|c| c.record.clone()).ok_or_else(|| NodeError::NoContainer(id.to_owned()))
@@ -173,15 +188,16 @@ impl Node {
         Ok(())
     }
 
-    pub fn put_container(&self, record: ContainerRecord) -> Result<(), NodeError> {
-        self.records.save_container(&record)?;
+    /// Journals a container that was made and shows it, unless its sandbox is being stopped: whoever stops a sandbox, or
+    /// removes it, ends what is in it once.
+    pub fn put_new_container(&self, record: ContainerRecord) -> Result<(), NodeError> {
         let mut pods = self.pods.lock();
-        match pods.containers.get_mut(&record.id) {
-            Some(container) => container.record = record,
-            None => {
-                pods.containers.insert(record.id.clone(), Container::new(record));
-            }
+        match pods.sandboxes.get(&record.sandbox) {
+            Some(sandbox) if !sandbox.stopping => {}
+            _ => return Err(NodeError::NotReady(record.sandbox)),
         }
+        self.records.save_container(&record)?;
+        pods.containers.insert(record.id.clone(), Container::new(record));
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 //! it is there whole or not at all; nothing is synced, because no sandbox outlives a boot.
 //!
 //! What a crash may leave, and what recovery makes of it: a sandbox in `Creating` (torn down), a container in `Starting`
-//! (asked of its supervisor, or ended), a temporary file (ignored), a folder without a record (removed).
+//! (asked of its supervisor, or ended), a temporary file (ignored), a folder without a record (removed). A record that
+//! cannot be read, or makes no sense, is moved aside with its folder, for whoever wants to know: nothing is deleted for it.
 
 use std::fs;
 use std::io::{self, Read};
@@ -101,22 +102,55 @@ pub enum RecordError {
     Io { what: &'static str, path: PathBuf, source: io::Error },
 }
 
-/// The folder `<run>/sandboxes`.
+/// The folder `<run>/sandboxes`, and beside it `<run>/set-aside` for what could not be read.
 #[derive(Clone, Debug)]
 pub struct Records {
     root: PathBuf,
+    aside: PathBuf,
 }
 
 /// A sandbox with its containers, as read at start.
 pub struct Loaded {
     pub sandbox: SandboxRecord,
     pub containers: Vec<ContainerRecord>,
+    /// Containers whose records are bad.
+    pub bad: Vec<Bad>,
+}
+
+/// A record that says nothing.
+#[derive(Debug)]
+pub struct Bad {
+    pub id: String,
+    pub why: String,
+    /// Where it is now.
+    pub path: PathBuf,
+    /// Of a sandbox: those of its containers whose own records say what they are.
+    pub containers: Vec<ContainerRecord>,
+}
+
+#[derive(Default)]
+pub struct Journal {
+    pub sandboxes: Vec<Loaded>,
+    pub bad: Vec<Bad>,
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("it cannot be read")]
+    Io(#[from] io::Error),
+    #[error("it is longer than {RECORD_MAX_BYTES} bytes")]
+    TooLong,
+    #[error("it is no record")]
+    Decode(#[from] prost::DecodeError),
+    #[error("it is that of {0:?}")]
+    OtherId(String),
 }
 
 impl Records {
     /// Opens the journal of this boot; that of an earlier one is removed, with what its sandboxes left on /run.
     pub fn open(run_dir: &Path, boot_id: &str) -> Result<Records, RecordError> {
-        let root = run_dir.join("sandboxes");
+        let (root, aside) = (run_dir.join("sandboxes"), run_dir.join("set-aside"));
         let marker = run_dir.join("boot-id");
         let failed = |what, path: &Path| {
             let path = path.to_owned();
@@ -124,14 +158,12 @@ impl Records {
         };
         let known = fs::read_to_string(&marker).unwrap_or_default();
         if known != boot_id {
-            match fs::remove_dir_all(&root) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &root)(e)),
-                _ => {}
-            }
+            remove(&root)?;
+            remove(&aside)?;
         }
         private_dir(&root).map_err(failed("make", &root))?;
         write_atomically(&marker, boot_id.as_bytes()).map_err(failed("write", &marker))?;
-        Ok(Records { root })
+        Ok(Records { root, aside })
     }
 
     pub fn sandbox_dir(&self, sandbox: &str) -> PathBuf {
@@ -161,24 +193,53 @@ impl Records {
         remove(&self.bundle(sandbox, container))
     }
 
-    /// Everything that can be read. What cannot is removed: it never was whole.
-    pub fn load(&self) -> Result<Vec<Loaded>, RecordError> {
-        let mut all = Vec::new();
+    /// Everything that can be read, and what was moved aside.
+    pub fn load(&self) -> Result<Journal, RecordError> {
+        let mut journal = Journal::default();
         for dir in folders(&self.root)? {
-            let Some(sandbox) = read::<SandboxRecord>(&dir) else {
-                remove(&dir)?;
-                continue;
-            };
-            let mut containers = Vec::new();
-            for dir in folders(&dir.join("containers"))? {
-                match read::<ContainerRecord>(&dir) {
-                    Some(container) => containers.push(container),
-                    None => remove(&dir)?,
-                }
+            let read = read::<SandboxRecord>(&dir).and_then(|found| named(found, &dir, |record| &record.id));
+            let (containers, bad) = self.containers(&dir)?;
+            match read {
+                Ok(Some(sandbox)) => journal.sandboxes.push(Loaded { sandbox, containers, bad }),
+                // It never was whole.
+                Ok(None) => remove(&dir)?,
+                Err(error) => journal.bad.push(Bad { containers, ..self.set_aside(&dir, &error)? }),
             }
-            all.push(Loaded { sandbox, containers });
         }
-        Ok(all)
+        Ok(journal)
+    }
+
+    fn containers(&self, sandbox: &Path) -> Result<(Vec<ContainerRecord>, Vec<Bad>), RecordError> {
+        let (mut containers, mut bad) = (Vec::new(), Vec::new());
+        for dir in folders(&sandbox.join("containers"))? {
+            match read::<ContainerRecord>(&dir).and_then(|found| named(found, &dir, |record| &record.id)) {
+                Ok(Some(container)) => containers.push(container),
+                Ok(None) => remove(&dir)?,
+                Err(error) => bad.push(self.set_aside(&dir, &error)?),
+            }
+        }
+        Ok((containers, bad))
+    }
+
+    /// Moves a folder out of the journal. One of the same name that lies there already is older, and gives way.
+    fn set_aside(&self, dir: &Path, error: &ReadError) -> Result<Bad, RecordError> {
+        let name = dir.file_name().unwrap_or_default();
+        let path = self.aside.join(name);
+        let failed = |source| RecordError::Io { what: "set aside", path: dir.to_owned(), source };
+        remove(&path)?;
+        private_dir(&self.aside).and_then(|()| fs::rename(dir, &path)).map_err(failed)?;
+        let why = gantry_env::chain(error).to_string();
+        Ok(Bad { id: name.to_string_lossy().into_owned(), why, path, containers: Vec::new() })
+    }
+}
+
+/// A record stands in the folder of its name, or it is not ours.
+fn named<T>(found: Option<T>, dir: &Path, id: impl Fn(&T) -> &String) -> Result<Option<T>, ReadError> {
+    match found {
+        Some(record) if dir.file_name().is_none_or(|name| name != id(&record).as_str()) => {
+            Err(ReadError::OtherId(id(&record).clone()))
+        }
+        found => Ok(found),
     }
 }
 
@@ -204,11 +265,18 @@ fn save(dir: &Path, bytes: &[u8]) -> Result<(), RecordError> {
     })
 }
 
-fn read<T: Message + Default>(dir: &Path) -> Option<T> {
-    let file = fs::File::open(dir.join(RECORD)).ok()?;
+/// None where there is no record.
+fn read<T: Message + Default>(dir: &Path) -> Result<Option<T>, ReadError> {
+    let file = match fs::File::open(dir.join(RECORD)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
     let mut bytes = Vec::new();
-    file.take(RECORD_MAX_BYTES as u64).read_to_end(&mut bytes).ok()?;
-    T::decode(bytes.as_slice()).ok()
+    file.take(RECORD_MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > RECORD_MAX_BYTES {
+        return Err(ReadError::TooLong);
+    }
+    Ok(Some(T::decode(bytes.as_slice())?))
 }
 
 fn folders(dir: &Path) -> Result<Vec<PathBuf>, RecordError> {
@@ -247,7 +315,7 @@ mod tests {
         private_dir(&records.sandbox_dir("half")).unwrap();
 
         let again = Records::open(dir.path(), "boot1").unwrap();
-        let loaded = again.load().unwrap();
+        let loaded = again.load().unwrap().sandboxes;
         assert_eq!(loaded.len(), 1);
         assert_eq!(loaded[0].sandbox, sandbox("a1"));
         assert_eq!(loaded[0].containers, vec![container]);
@@ -258,6 +326,41 @@ mod tests {
     fn another_boot_forgets() {
         let dir = tempfile::tempdir().unwrap();
         Records::open(dir.path(), "boot1").unwrap().save_sandbox(&sandbox("a1")).unwrap();
-        assert!(Records::open(dir.path(), "boot2").unwrap().load().unwrap().is_empty());
+        assert!(Records::open(dir.path(), "boot2").unwrap().load().unwrap().sandboxes.is_empty());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_set_aside_and_the_rest_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path(), "boot1").unwrap();
+        let container =
+            |id: &str, of: &str| ContainerRecord { id: id.into(), sandbox: of.into(), ..ContainerRecord::default() };
+        for id in ["good", "torn", "other"] {
+            records.save_sandbox(&sandbox(id)).unwrap();
+            records.save_container(&container(&format!("{id}-c"), id)).unwrap();
+        }
+        records.save_container(&container("bad-c", "good")).unwrap();
+        fs::write(records.sandbox_dir("torn").join(RECORD), b"\xff\xff\xff").unwrap();
+        fs::write(records.sandbox_dir("other").join(RECORD), sandbox("another").encode_to_vec()).unwrap();
+        // Unreadable, as on a bad disk: reading a folder is an error too.
+        let bad = records.sandbox_dir("good").join("containers/bad-c").join(RECORD);
+        fs::remove_file(&bad).unwrap();
+        fs::create_dir(&bad).unwrap();
+
+        let mut journal = records.load().unwrap();
+        assert_eq!(journal.sandboxes.len(), 1);
+        let good = &journal.sandboxes[0];
+        assert_eq!((good.sandbox.id.as_str(), good.containers[0].id.as_str()), ("good", "good-c"));
+        assert_eq!((good.bad[0].id.as_str(), good.containers.len()), ("bad-c", 1));
+        journal.bad.sort_by(|a, b| a.id.cmp(&b.id));
+        for (bad, id) in journal.bad.iter().zip(["other", "torn"]) {
+            assert_eq!(bad.id, id);
+            assert_eq!(bad.containers[0].id, format!("{id}-c"));
+            assert!(bad.path.join(RECORD).exists(), "{} is kept", bad.path.display());
+        }
+        assert!(journal.bad[0].why.contains("another"), "{}", journal.bad[0].why);
+
+        let again = records.load().unwrap();
+        assert!(again.bad.is_empty() && again.sandboxes[0].bad.is_empty(), "told once");
     }
 }

@@ -11,7 +11,7 @@ use gantry_base::{ExitRecord, Id, layout};
 use gantry_env::chain;
 
 use crate::node::{Held, Node, NodeError, blocking};
-use crate::records::{ContainerRecord, ContainerState};
+use crate::records::{Bad, ContainerRecord, ContainerState};
 use crate::supervisor::{Link, Listener};
 
 pub mod plan;
@@ -46,6 +46,36 @@ pub async fn take_up(node: &Node, sandbox: &str, needed: bool) -> Result<Option<
         sandbox.link = Some(Arc::clone(link));
     }
     Ok(link)
+}
+
+/// Ends what runs of a sandbox whose record is bad: nobody could stop it by its name. Its address, namespaces and
+/// snapshots go with the leftovers of this start.
+pub async fn end_unknown(node: &Node, bad: Bad) {
+    for container in &bad.containers {
+        kill(node, &container.cgroup, &container.id).await;
+    }
+    // Its folder was moved with its socket in it.
+    if let Ok(link) = Link::connect(&bad.path, &bad.id, node.env.rng.below(1 << 48), listener(node))
+        && let Some(pid) = rustix::process::Pid::from_raw(link.pid)
+    {
+        // Connected to it, so it lives and the number is its own.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+/// Kills what is in a container's cgroup and removes it. A record of another cgroup than a container's is not believed.
+pub async fn kill(node: &Node, cgroup: &str, container: &str) {
+    if Id::parse(container).is_err() || !cgroup.ends_with(&format!("/{container}")) {
+        return;
+    }
+    let (cgroups, path) = (node.cgroups.clone(), cgroup.to_owned());
+    let killed = blocking(move || {
+        cgroups.kill(&path)?;
+        Ok(cgroups.remove(&path)?)
+    });
+    if let Err(error) = killed.await {
+        tracing::warn!(cgroup, error = %chain(&error), "cgroup stays for now");
+    }
 }
 
 fn listener(node: &Node) -> Weak<dyn Listener> {

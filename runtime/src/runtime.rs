@@ -26,7 +26,7 @@ use crate::container::seccomp::Filters;
 use crate::cri::Services;
 use crate::image::{self, ImageError, Images};
 use crate::network::{self, Network, NetworkError};
-use crate::node::{Container, EVENTS_MAX, Node, NodeError, Pods, Sandbox};
+use crate::node::{Container, EVENTS_MAX, Names, Node, NodeError, Pods, Sandbox};
 use crate::records::{RecordError, Records, SandboxState, private_dir};
 use crate::stream::{self, Streams};
 use crate::supervisor::{Program, SupervisorError};
@@ -47,8 +47,6 @@ pub enum StartError {
     Records(#[from] RecordError),
     #[error("load the supervisor")]
     Supervisor(#[from] SupervisorError),
-    #[error("recover sandbox {sandbox}")]
-    Recover { sandbox: String, source: NodeError },
 }
 
 /// How soon flushed rules of the pods come back.
@@ -226,6 +224,7 @@ async fn open(config: Config, env: Env) -> Result<Opened, StartError> {
         streams,
         pod_cidr_known: AtomicBool::new(false),
         pods: Mutex::new(Pods::default()),
+        names: Names::default(),
         events: broadcast::Sender::new(EVENTS_MAX),
         me: me.clone(),
     });
@@ -255,9 +254,20 @@ fn lowest_oom_score_adj(capabilities: u64) -> i32 {
     own.trim().parse().unwrap_or(0)
 }
 
-/// The journal into the maps, then each sandbox as it is found.
+/// The journal into the maps, then each sandbox as it is found. One that cannot be taken up keeps no other from it.
 async fn recover((_, node): &Opened) -> Result<(), StartError> {
-    for loaded in node.records.load()? {
+    let journal = node.records.load()?;
+    for bad in journal.bad {
+        tracing::error!(sandbox = bad.id, why = bad.why, kept = %bad.path.display(), "record of a sandbox set aside");
+        crate::recover::end_unknown(node, bad).await;
+    }
+    for loaded in journal.sandboxes {
+        for bad in loaded.bad {
+            let (container, kept) = (&bad.id, bad.path.display());
+            tracing::error!(container, sandbox = loaded.sandbox.id, why = bad.why, %kept, "record of a container set aside");
+            let cgroup = format!("{}/{container}", node.sandbox_cgroup(&loaded.sandbox));
+            crate::recover::kill(node, &cgroup, container).await;
+        }
         let mut pods = node.pods.lock();
         for record in loaded.containers {
             pods.containers.insert(record.id.clone(), Container::new(record));
@@ -266,14 +276,17 @@ async fn recover((_, node): &Opened) -> Result<(), StartError> {
     }
     let records: Vec<_> = node.pods.lock().sandboxes.values().map(|s| s.record.clone()).collect();
     for record in records {
-        let failed = |source| StartError::Recover { sandbox: record.id.clone(), source };
-        if record.state() == SandboxState::Creating {
-            tracing::info!(sandbox = record.id, "half made: taken down");
-            crate::cri::sandbox_stop::tear_down(node, &record).await.map_err(failed)?;
-            crate::cri::sandbox_remove::forget(node, &record).await.map_err(failed)?;
-            continue;
+        let recovered = async {
+            if record.state() == SandboxState::Creating {
+                tracing::info!(sandbox = record.id, "half made: taken down");
+                crate::cri::sandbox_stop::tear_down(node, &record).await?;
+                return crate::cri::sandbox_remove::forget(node, &record).await;
+            }
+            crate::recover::take_up(node, &record.id, false).await.map(drop)
+        };
+        if let Err(error) = recovered.await {
+            tracing::error!(sandbox = record.id, error = %chain(&error), "sandbox not taken up");
         }
-        crate::recover::take_up(node, &record.id, false).await.map_err(failed)?;
     }
     remove_leftovers(node).await;
     Ok(())

@@ -208,6 +208,8 @@ impl Link {
         let name = exec.to_string();
         match self.ask(|seq| Request::Exec { seq, container, exec, tty }, &fds).await {
             Ok((Event::ExecStarted { .. }, fds)) => Ok((fds, rx)),
+            // It may start yet, and is known by its name then.
+            Err(SupervisorError::Timeout) => Err(SupervisorError::Timeout),
             other => {
                 self.waiting.lock().execs.remove(&name);
                 Err(other.err().unwrap_or(SupervisorError::Confused))
@@ -302,7 +304,15 @@ fn dispatch(link: &Link, sandbox: &str, listener: &Weak<dyn Listener>, event: Ev
     match event {
         Event::Done { seq } => answer(seq, Ok((event, fds))),
         Event::Failed { seq, message } => answer(seq, Err(SupervisorError::Failed(message))),
-        Event::ExecStarted { seq, .. } => answer(seq, Ok((event, fds))),
+        Event::ExecStarted { seq, ref exec } => {
+            let given_up = link.waiting.lock().execs.get(exec.as_str()).is_some_and(oneshot::Sender::is_closed);
+            match fds.first() {
+                Some(pidfd) if given_up => {
+                    let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+                }
+                _ => answer(seq, Ok((event, fds))),
+            }
+        }
         // Told before it is answered: an end that follows at once must find the container running.
         Event::Started { seq, ref unit, pid, start_ticks } => {
             notice(Notice::Started { unit: unit.clone(), pid, start_ticks, fds });

@@ -9,17 +9,16 @@ use crate::cgroup::plan;
 use crate::container::seccomp::ProfileError;
 use crate::container::{capabilities, spec};
 use crate::image::{Image, Rootfs};
-use crate::node::{Node, NodeError, encode_launch};
-use crate::records::{ContainerRecord, ContainerState, SandboxRecord, SandboxState, private_dir};
+use crate::node::{Node, NodeError, blocking, encode_launch};
+use crate::records::{ContainerRecord, ContainerState, SandboxRecord, private_dir};
 
 /// Prepares a container: its root, its configuration, its pipes. No process is made before it is started.
 pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1::CreateContainerResponse, NodeError> {
-    let sandbox = node.sandbox(&request.pod_sandbox_id)?;
-    if sandbox.state() != SandboxState::Ready {
-        return Err(NodeError::NotReady(sandbox.id));
-    }
+    let sandbox = node.ready_sandbox(&request.pod_sandbox_id)?;
     let config = request.config.ok_or(NodeError::Missing("config"))?;
     let metadata = config.metadata.clone().ok_or(NodeError::Missing("metadata"))?;
+    let container = format!("attempt {} of container {}", metadata.attempt, metadata.name);
+    let _reserved = node.names.reserve(format!("{container} in sandbox {}", sandbox.id))?;
     if let Some(same) = same(node, &sandbox.id, &metadata) {
         return Ok(v1::CreateContainerResponse { container_id: same });
     }
@@ -30,7 +29,12 @@ pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1:
     let image = node.images.resolve(&wanted).ok_or(NodeError::NoImage(wanted))?;
     let id = Id::parse(&node.new_id())?;
     let rootfs = node.images.prepare(id.as_str(), &image).await?;
-    match prepare(node, &sandbox, config, &image, &rootfs, &id) {
+    let shared = node.me.upgrade().ok_or(NodeError::Interrupted)?;
+    let (pod, own) = (sandbox.clone(), id.clone());
+    // Volumes may be on slow disks, and profiles are compiled.
+    let prepared = blocking(move || prepare(&shared, &pod, config, &image, &rootfs, &own)).await;
+    // A sandbox that is stopped or removed meanwhile has not seen this container: it must not outlive it.
+    match prepared.and_then(|record| node.put_new_container(record)) {
         Ok(()) => {
             node.emit(id.as_str(), ContainerEventType::ContainerCreatedEvent);
             Ok(v1::CreateContainerResponse { container_id: id.to_string() })
@@ -63,7 +67,7 @@ fn prepare(
     image: &Image,
     rootfs: &Rootfs,
     id: &Id,
-) -> Result<(), NodeError> {
+) -> Result<ContainerRecord, NodeError> {
     let pod = sandbox.config.clone().unwrap_or_default();
     let stop_signal = stop_signal(&config, image)?;
     let cgroup = format!("{}/{id}", node.sandbox_cgroup(sandbox));
@@ -98,7 +102,7 @@ fn prepare(
     if let Some(folder) = Path::new(&log_path).parent().filter(|_| !log_path.is_empty()) {
         std::fs::create_dir_all(folder).map_err(io_at("make", folder))?;
     }
-    node.put_container(ContainerRecord {
+    Ok(ContainerRecord {
         id: id.to_string(),
         sandbox: sandbox.id.clone(),
         state: ContainerState::Created as i32,

@@ -4,7 +4,7 @@ use gantry_env::chain;
 
 use crate::cgroup::{devices, plan};
 use crate::node::{Node, NodeError, blocking};
-use crate::records::{ContainerRecord, ContainerState, SandboxState};
+use crate::records::{ContainerRecord, ContainerState};
 
 /// Makes the process. A command that cannot be executed is an error here, and leaves the container ended with 128.
 pub async fn run(node: &Node, request: v1::StartContainerRequest) -> Result<v1::StartContainerResponse, NodeError> {
@@ -17,10 +17,7 @@ pub async fn run(node: &Node, request: v1::StartContainerRequest) -> Result<v1::
         let state = record.state().in_words();
         return Err(NodeError::WrongState { id, state, wanted: "created" });
     }
-    let sandbox = node.sandbox(&record.sandbox)?;
-    if sandbox.state() != SandboxState::Ready {
-        return Err(NodeError::NotReady(sandbox.id));
-    }
+    node.ready_sandbox(&record.sandbox)?;
     let link = node.link(&record.sandbox).await?;
     prepare_cgroup(node, &record).await?;
     if !node.mark_starting(&id) {

@@ -13,6 +13,8 @@ pub async fn run(node: &Node, request: v1::RunPodSandboxRequest) -> Result<v1::R
     let config = request.config.ok_or(NodeError::Missing("config"))?;
     let metadata = config.metadata.clone().ok_or(NodeError::Missing("metadata"))?;
     check(&config, &request.runtime_handler)?;
+    let pod = format!("attempt {} of pod {}/{}", metadata.attempt, metadata.namespace, metadata.name);
+    let _reserved = node.names.reserve(format!("{pod} ({})", metadata.uid))?;
     if let Some(ready) = same(node, &metadata) {
         return Ok(v1::RunPodSandboxResponse { pod_sandbox_id: ready });
     }
@@ -26,6 +28,12 @@ pub async fn run(node: &Node, request: v1::RunPodSandboxRequest) -> Result<v1::R
         runtime_handler: request.runtime_handler,
     };
     node.put_sandbox(record.clone())?;
+    // Whoever stops or removes it waits until it is made. One that came before has found nothing to take away.
+    let lock = node.sandbox_lock(&id).ok_or(NodeError::Interrupted)?;
+    let _one_at_a_time = lock.lock().await;
+    if node.sandbox(&id)?.state() != SandboxState::Creating {
+        return Err(NodeError::NotReady(id));
+    }
     match make(node, &record).await {
         Ok(ip) => {
             record.ip = ip;

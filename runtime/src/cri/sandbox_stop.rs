@@ -17,6 +17,14 @@ pub async fn run(node: &Node, request: v1::StopPodSandboxRequest) -> Result<v1::
 pub async fn stop(node: &Node, record: SandboxRecord) -> Result<(), NodeError> {
     let Some(lock) = node.sandbox_lock(&record.id) else { return Ok(()) };
     let _one_at_a_time = lock.lock().await;
+    // Made or removed while this waited, it is another record now, or none.
+    let record = match node.pods.lock().sandboxes.get_mut(&record.id) {
+        Some(sandbox) => {
+            sandbox.stopping = true;
+            sandbox.record.clone()
+        }
+        None => return Ok(()),
+    };
     let containers = node.containers_of(&record.id);
     let stops = containers.iter().map(|c| super::container_stop::stop(node, c, std::time::Duration::ZERO));
     for stopped in futures::future::join_all(stops).await {

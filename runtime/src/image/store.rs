@@ -36,6 +36,8 @@ pub(super) struct Store {
     pub(super) env: Env,
     pub(super) gates: Gates,
     state: Mutex<State>,
+    /// Held by whoever changes the record of images, while it is on its way to the disk; nobody else waits for that.
+    recording: Mutex<()>,
     /// The images as readers see them, who must not wait for a disk: replaced after each change of the record.
     published: RwLock<Arc<Published>>,
     /// One sweeper at a time.
@@ -89,6 +91,7 @@ impl Store {
             env,
             gates: Gates::default(),
             state: Mutex::new(State::default()),
+            recording: Mutex::default(),
             published: RwLock::default(),
             trash: Arc::default(),
             _lock: held,
@@ -207,15 +210,15 @@ impl Store {
         if !self.is_synced(&record) {
             sync_filesystem(self.snapshots.base())?;
         }
-        let mut state = self.state.lock();
-        let mut catalog = state.catalog.clone();
+        let _one_at_a_time = self.recording.lock();
+        let before = self.state.lock().catalog.clone();
+        let mut catalog = before.clone();
         let id = record.id.clone();
         catalog.add(record);
-        if catalog != state.catalog {
-            self.replace_catalog(&mut state, catalog)?;
-            self.collect(&mut state)?;
+        if catalog != before {
+            self.replace_catalog(catalog)?;
         }
-        state.images.get(&id).cloned().ok_or_else(|| ImageError::NotFound(id.to_string()))
+        self.state.lock().images.get(&id).cloned().ok_or_else(|| ImageError::NotFound(id.to_string()))
     }
 
     /// Whether the record on disk names all of an image's layers already: then they were synced before it was written.
@@ -227,16 +230,17 @@ impl Store {
 
     /// Takes a name or a whole image away; says whether there was one. Layers in use stay.
     pub(super) fn remove(&self, text: &str) -> Result<bool, ImageError> {
-        let mut state = self.state.lock();
-        let Some(found) = state.catalog.find(text) else { return Ok(false) };
+        let _one_at_a_time = self.recording.lock();
+        let mut catalog = self.state.lock().catalog.clone();
+        let Some(found) = catalog.find(text) else { return Ok(false) };
         if found.pinned {
             return Err(ImageError::Pinned(text.to_owned()));
         }
-        let mut catalog = state.catalog.clone();
         let removed = catalog.remove(text);
-        self.replace_catalog(&mut state, catalog)?;
+        self.replace_catalog(catalog)?;
         if let Some(removed) = removed {
-            self.collect(&mut state)?;
+            // Under the lock, so that no pull counts on a blob that is about to go.
+            let state = self.state.lock();
             let used = state.used_blobs();
             for digest in [&removed.id, &removed.manifest] {
                 if !used.contains(digest.hex()) {
@@ -247,14 +251,15 @@ impl Store {
         Ok(true)
     }
 
-    /// On disk first, then in memory: a full disk changes nothing.
-    fn replace_catalog(&self, state: &mut State, catalog: Catalog) -> Result<(), ImageError> {
+    /// On disk first, then in memory: a full disk changes nothing. The caller is the one that records.
+    fn replace_catalog(&self, catalog: Catalog) -> Result<(), ImageError> {
+        let known_images = self.state.lock().images.clone();
         let path = self.record_path();
         let content =
             serde_json::to_vec_pretty(&catalog).map_err(|source| ImageError::Record { path: path.clone(), source })?;
         let mut images = BTreeMap::new();
         for record in catalog.images.values() {
-            let known = state.images.get(&record.id).filter(|image| image.record == *record);
+            let known = known_images.get(&record.id).filter(|image| image.record == *record);
             let image = match known {
                 Some(image) => Arc::clone(image),
                 None => Arc::new(self.image(record)?),
@@ -262,10 +267,11 @@ impl Store {
             images.insert(record.id.clone(), image);
         }
         write_atomically(&path, &content, true)?;
+        let mut state = self.state.lock();
         state.catalog = catalog;
         state.images = images;
-        self.publish(state);
-        Ok(())
+        self.publish(&state);
+        self.collect(&mut state)
     }
 
     fn collect(&self, state: &mut State) -> Result<(), ImageError> {

@@ -61,7 +61,7 @@ pub async fn run(node: &Node, session: Session, v5: bool, socket: Socket) -> Res
     let mut target = match target {
         Ok(target) => target,
         Err(error) => {
-            sink.send(frame(ERROR, status::failed(&chain(&error)).as_bytes())).await?;
+            send(&mut sink, frame(ERROR, status::failed(&chain(&error)).as_bytes())).await?;
             return close(&mut sink).await;
         }
     };
@@ -72,24 +72,33 @@ pub async fn run(node: &Node, session: Session, v5: bool, socket: Socket) -> Res
     if target.close_stdin {
         close_stdin(node, &session.container).await;
     }
-    match outcome? {
-        Some(text) => {
-            sink.send(frame(ERROR, text.as_bytes())).await?;
+    match outcome {
+        Ok(Some(text)) => {
+            send(&mut sink, frame(ERROR, text.as_bytes())).await?;
             close(&mut sink).await
         }
-        None => {
+        // The client has gone, whether it said so or not: nobody would see what the command still does.
+        gone => {
             if let Some(process) = &target.process {
                 process.kill();
             }
-            Ok(())
+            gone.map(drop)
         }
     }
 }
 
+/// A client that takes nothing for as long as an idle stream may last is given up. It may pause for less: its process
+/// waits meanwhile, and so does its output.
+async fn send(sink: &mut Sink, message: Message) -> Result<(), Error> {
+    let gone = |_| Err(Error::Io(std::io::ErrorKind::TimedOut.into()));
+    tokio::time::timeout(IDLE_TIMEOUT, sink.send(message)).await.unwrap_or_else(gone)
+}
+
 /// Ends the session in order. A client reads what is left only if the close says that all is well (RFC 6455, 7.4.1).
 async fn close(sink: &mut Sink) -> Result<(), Error> {
-    sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await?;
-    sink.close().await
+    send(sink, Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await?;
+    let gone = |_| Err(Error::Io(std::io::ErrorKind::TimedOut.into()));
+    tokio::time::timeout(IDLE_TIMEOUT, sink.close()).await.unwrap_or_else(gone)
 }
 
 fn frame(channel: u8, bytes: &[u8]) -> Message {
@@ -116,7 +125,7 @@ async fn relay(
             // Cancel-safe: a frame is taken only when this arm is chosen.
             next = target.frames.recv() => match next {
                 Some(bytes) => {
-                    sink.send(Message::binary(bytes)).await?;
+                    send(sink, Message::binary(bytes)).await?;
                     if code.is_none() {
                         deadline = tokio::time::Instant::now() + IDLE_TIMEOUT;
                     }

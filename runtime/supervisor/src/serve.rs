@@ -20,6 +20,8 @@ use crate::{executor, socket};
 
 /// Who asked, to whom the answer goes. Connections are few: a runtime, for a moment two of them.
 const CONNECTIONS_MAX: usize = 4;
+/// Commands of one container that are being started at once. One that is frozen, or throttled to a standstill, starts none.
+const EXECS_STARTING_MAX: usize = 32;
 
 enum Work {
     Start { unit: Unit, input: Option<OwnedFd>, readers: Vec<OwnedFd> },
@@ -30,6 +32,8 @@ enum Work {
 struct Creator {
     seq: u64,
     work: Work,
+    pidfd: OwnedFd,
+    /// Read once the creator has ended. Its end of file says nothing: what a killed creator has forked holds it open too.
     report: OwnedFd,
     failure: OwnedFd,
     outcome: Option<(Report, Option<OwnedFd>)>,
@@ -37,6 +41,15 @@ struct Creator {
     words: Vec<u8>,
     closed: bool,
     dead: bool,
+}
+
+impl Creator {
+    /// It has ended, and its last stage has been reached by execve or has died too. Without good news from the creator
+    /// nothing is to come from a last stage: it may wait for ever for one that was killed.
+    fn is_done(&self) -> bool {
+        let made = self.outcome.as_ref().is_some_and(|(report, _)| report.error.is_empty());
+        self.dead && (self.closed || !made)
+    }
 }
 
 struct Exec {
@@ -63,7 +76,7 @@ enum Token {
     Connection(usize),
     Ended(usize),
     Output(usize, usize),
-    Report(usize),
+    Created(usize),
     Failure(usize),
     ExecEnded(usize),
 }
@@ -119,7 +132,7 @@ impl Supervisor {
         }
         for (i, creator) in self.creators.iter().enumerate() {
             if !creator.dead {
-                add(Token::Report(i), creator.report.as_fd());
+                add(Token::Created(i), creator.pidfd.as_fd());
             }
             if !creator.closed {
                 add(Token::Failure(i), creator.failure.as_fd());
@@ -143,7 +156,7 @@ impl Supervisor {
             Token::Connection(i) => self.receive(i),
             Token::Ended(i) => self.container_ended(i, None),
             Token::Output(i, j) => self.containers[i].pump(j),
-            Token::Report(i) => self.read_report(i),
+            Token::Created(i) => self.creator_ended(i),
             Token::Failure(i) => self.read_failure(i),
             Token::ExecEnded(i) => self.exec_ended(i),
         }
@@ -291,6 +304,10 @@ impl Supervisor {
         let Some(target) = self.containers.iter().find(|c| c.unit.id == container && !c.ended) else {
             return Err(invalid(&format!("container {container} is not running")));
         };
+        if target.joining >= EXECS_STARTING_MAX {
+            let words = format!("{EXECS_STARTING_MAX} commands are being started in container {container} already");
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, words));
+        }
         let cgroup = open_cgroup(&target.unit.cgroup)?;
         let launch = fds.remove(0);
         let stdio = if tty {
@@ -335,25 +352,27 @@ impl Supervisor {
                     Some(launch) => creator::exec_and_exit(task, launch, theirs.as_fd()),
                 }
             }
-            Forked::Parent(_) => {
-                rustix::io::ioctl_fionbio(&failure, true)?;
+            Forked::Parent(pid) => {
+                let pidfd = unit::open_pidfd(pid)?;
+                for fd in [&report, &failure] {
+                    rustix::io::ioctl_fionbio(fd, true)?;
+                }
                 let (words, closed, dead) = (Vec::new(), false, false);
-                self.creators.push(Creator { seq, work, report, failure, outcome: None, words, closed, dead });
+                self.creators.push(Creator { seq, work, pidfd, report, failure, outcome: None, words, closed, dead });
                 Ok(())
             }
         }
     }
 
-    fn read_report(&mut self, i: usize) {
+    fn creator_ended(&mut self, i: usize) {
         let creator = &mut self.creators[i];
-        match socket::receive(&creator.report) {
-            Ok(Some((bytes, mut fds))) => {
-                if let Ok(report) = frame::decode::<Report>(&bytes) {
-                    creator.outcome = Some((report, fds.pop()));
-                }
-            }
-            Ok(None) | Err(_) => creator.dead = true,
+        creator.dead = true;
+        if let Ok(Some((bytes, mut fds))) = socket::receive(&creator.report)
+            && let Ok(report) = frame::decode::<Report>(&bytes)
+        {
+            creator.outcome = Some((report, fds.pop()));
         }
+        self.read_failure(i);
     }
 
     fn read_failure(&mut self, i: usize) {
@@ -373,10 +392,9 @@ impl Supervisor {
         }
     }
 
-    /// A creator is done when it has died and its last stage has been reached by execve, or has died too.
     fn finish_creators(&mut self) {
         for i in (0..self.creators.len()).rev() {
-            if self.creators[i].dead && self.creators[i].closed {
+            if self.creators[i].is_done() {
                 let creator = self.creators.remove(i);
                 self.finish(creator);
             }
@@ -396,7 +414,10 @@ impl Supervisor {
                 let text = String::from_utf8_lossy(&words);
                 return self.fail(seq, if words.is_empty() { &report.error } else { &text });
             }
-            None => return self.fail(seq, "the creator died before it could report (out of memory in the container?)"),
+            None => {
+                return self
+                    .fail(seq, "the creator was killed before it could report (out of memory in the container?)");
+            }
         };
         let pidfd = match unit::open_pidfd(report.pid) {
             Ok(pidfd) => pidfd,
