@@ -121,7 +121,11 @@ pub fn self_subject_rules(authorizer: &Authorizer, identity: &Identity, body: &O
         let value = rule.to_value();
         if rule.urls.is_empty() { &mut resources } else { &mut urls }.push(value);
     }
-    let status = json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": false});
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": false});
+    if identity.node().is_some() {
+        status["incomplete"] = json!(true);
+        status["evaluationError"] = json!("what a node may do with its own objects is in no rule");
+    }
     Ok(answered(body, status))
 }
 

@@ -267,6 +267,10 @@ fn a_review_answers_what_a_request_would_be_told() {
     }
     let rules = review::self_subject_rules(&authorizer, &user("u"), &body(json!({"namespace": "a"}))).unwrap();
     assert_eq!(rules.str_at("/status/resourceRules/0/resources/0"), "pods");
+    assert_eq!(rules.bool_at("/status/incomplete"), Some(false));
+    let node = Identity::new("system:node:n", ["system:nodes"]);
+    let rules = review::self_subject_rules(&authorizer, &node, &body(json!({"namespace": "a"}))).unwrap();
+    assert_eq!(rules.bool_at("/status/incomplete"), Some(true), "its own objects are granted by relation");
     assert_eq!(review::self_subject(&user("u"), &body(json!({}))).str_at("/status/userInfo/username"), "u");
 }
 
