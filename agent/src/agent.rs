@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::KUBELET_VERSION;
 use crate::events::Events;
+use crate::logs::Rotation;
 use crate::node::facts::Facts;
 use crate::node::{NodeConfig, Registration};
 use crate::pods::{Inputs, Pods, listen, views::Views};
@@ -148,6 +149,16 @@ impl Agent {
                 Some(folder) => ears.run_until_cancelled(listen::manifests(folder, name, found)).await,
                 None => ears.run_until_cancelled(std::future::pending()).await,
             };
+        });
+        let rotation = Rotation {
+            runtime: shared.runtime.clone(),
+            log_dir: shared.config.log_dir.clone(),
+            limits: shared.config.log_limits,
+            env: shared.env.clone(),
+        };
+        let ears = stop.clone();
+        parts.spawn(async move {
+            ears.run_until_cancelled(rotation.run()).await;
         });
         parts.spawn(registration.run(stop.clone()));
         Pods::new(shared, stop).run(Inputs { api, manifests, held, touched }).await;

@@ -45,6 +45,8 @@ pub struct Config {
     pub cri: Channel,
     /// Pods that the node takes at most.
     pub max_pods: i64,
+    /// When a container's log is rotated, and how many files of it are kept.
+    pub log_limits: crate::logs::Limits,
     /// Processes and threads that a pod has at most.
     pub pod_pids_max: i64,
     /// Whether volumes in memory are mounted; on a hollow node they are plain folders.
@@ -75,6 +77,7 @@ impl Config {
             cgroup_root: "/gantry".to_owned(),
             cri,
             max_pods: PODS_MAX,
+            log_limits: crate::logs::Limits::default(),
             pod_pids_max: POD_PIDS_MAX,
             mounts: true,
             labels: Vec::new(),

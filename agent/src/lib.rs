@@ -13,6 +13,7 @@ pub mod config;
 pub mod events;
 mod files;
 pub mod log;
+pub mod logs;
 pub mod node;
 pub mod pod;
 pub mod pods;

@@ -1,6 +1,7 @@
 //! The runtime as the agent sees it: CRI calls with a deadline each, and answers in the terms of [`crate::pod::seen`].
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use gantry_cri::v1::{self, ContainerConfig, ContainerEventResponse, ImageSpec, PodSandboxConfig};
@@ -190,6 +191,29 @@ impl Runtime {
         let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
         let message = v1::ExecSyncRequest { container_id: id.to_owned(), cmd: command, timeout: seconds };
         call!(self.runtime.exec_sync(message), id, timeout + Duration::from_secs(5))
+    }
+
+    /// Where the containers that run write their logs.
+    pub async fn running_logs(&self) -> Result<Vec<(String, PathBuf)>, RuntimeError> {
+        let running = v1::ContainerStateValue { state: v1::ContainerState::ContainerRunning.into() };
+        let filter = v1::ContainerFilter { state: Some(running), ..v1::ContainerFilter::default() };
+        let list = v1::ListContainersRequest { filter: Some(filter) };
+        let mut logs = Vec::new();
+        for container in call!(self.runtime.list_containers(list), "")?.containers {
+            let message = v1::ContainerStatusRequest { container_id: container.id.clone(), verbose: false };
+            match call!(self.runtime.container_status(message), &container.id) {
+                Ok(answer) => logs.extend(answer.status.map(|status| (container.id, status.log_path.into()))),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(logs)
+    }
+
+    /// The log has been renamed: the container goes on in a new file of the old name.
+    pub async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {
+        let message = v1::ReopenContainerLogRequest { container_id: id.to_owned() };
+        call!(self.runtime.reopen_container_log(message), id).map(|_| ())
     }
 
     pub async fn exec_url(&self, message: v1::ExecRequest) -> Result<String, RuntimeError> {

@@ -145,9 +145,27 @@ pub struct NodeArgs {
     #[arg(long, default_value = "10.96.0.10", value_name = "IP")]
     pub cluster_dns: IpAddr,
     #[command(flatten)]
+    pub logs: LogArgs,
+    #[command(flatten)]
     pub registries: RegistryArgs,
     #[command(flatten)]
     pub cgroup: CgroupArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LogArgs {
+    /// Size at which a container's log is rotated
+    #[arg(long = "container-log-max-size", default_value = "10Mi", value_name = "QUANTITY", value_parser = bytes)]
+    pub max_bytes: u64,
+    /// Files kept of each container's log, the one being written included
+    #[arg(long = "container-log-max-files", default_value_t = 5, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(2..))]
+    pub max_files: u16,
+}
+
+/// A quantity of bytes, at least one.
+fn bytes(text: &str) -> Result<u64, String> {
+    let quantity = gantry_kube::quantity::Quantity::parse(text).map_err(|error| error.to_string())?;
+    u64::try_from(quantity.value()).ok().filter(|n| *n > 0).ok_or_else(|| "a log must hold something".to_owned())
 }
 
 #[derive(Clone, Debug, Args)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_agent::Agent;
+use gantry_agent::logs::Limits;
 use gantry_client::Client;
 use gantry_env::{Backoff, Env, chain};
 use gantry_netlink::nft::Nft;
@@ -131,6 +132,7 @@ impl Node {
         config.cluster_domain = cluster.cluster_domain.clone();
         config.cgroup_root = args.cgroup.cgroup_root.clone();
         config.pod_pids_max = args.pod_max_pids;
+        config.log_limits = Limits { max_bytes: args.logs.max_bytes, max_files: args.logs.max_files.into() };
         let programmed = proxy.programmed.clone();
         config.programmed = Some(Arc::new(move |uid| programmed.at(uid)));
         config.listen = Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.kubelet_port)));

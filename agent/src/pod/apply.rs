@@ -50,9 +50,9 @@ impl Worker {
             Action::RemoveContainer { id } => {
                 let done = self.shared.runtime.remove_container(&id).await;
                 if let (Ok(()), Some(container)) = (&done, seen.container(&id)) {
-                    // Its log goes with it, or a crash loop fills the disk; rotated parts have longer names.
+                    // Its log goes with it, or a crash loop fills the disk.
                     let folder = self.shared.config.log_dir.join(cri::log_folder(&desired.pod)).join(&container.name);
-                    let _ = std::fs::remove_file(folder.join(format!("{}.log", container.attempt)));
+                    crate::logs::remove(&folder, &format!("{}.log", container.attempt));
                 }
                 self.done(done, "container not removed")
             }
