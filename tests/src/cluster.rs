@@ -223,6 +223,12 @@ impl<'a> Cluster<'a> {
         self.daemons.remove(at)
     }
 
+    /// The process of a role that was started.
+    pub fn pid(&self, role: &str) -> i32 {
+        let daemon = self.daemons.iter().find(|d| d.role == role).expect("it was started");
+        i32::try_from(daemon.child.id().expect("it runs")).expect("a pid")
+    }
+
     /// kill -9.
     pub async fn kill(&mut self, role: &str) {
         let mut daemon = self.daemon(role);

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod cluster;
 pub mod fake_cri;
+pub mod faults;
 pub mod faulty_disk;
 pub mod fuzz;
 pub mod image;
@@ -13,3 +14,4 @@ pub mod registry;
 pub mod store_conformance;
 pub mod store_model;
 pub mod vm;
+pub mod workload;

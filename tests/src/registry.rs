@@ -12,8 +12,9 @@ const PROGRAM: &str = "/usr/bin/docker-registry";
 /// Ends with its owner.
 pub struct Registry {
     child: Child,
+    config: PathBuf,
     storage: PathBuf,
-    host: String,
+    address: Ipv4Addr,
     port: u16,
 }
 
@@ -43,18 +44,36 @@ impl Registry {
         );
         let path = folder.join("config.yml");
         std::fs::write(&path, config).unwrap();
-        let child =
-            Command::new(PROGRAM).arg("serve").arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // From here on, whatever happens, the program is ended and waited for.
-        let host = if address.is_loopback() { "localhost".to_owned() } else { address.to_string() };
-        let registry = Registry { child, storage, host, port };
+        let registry = Registry { child: program(&path), config: path, storage, address, port };
+        registry.answers().await;
+        Some(registry)
+    }
+
+    async fn answers(&self) {
         for _ in 0..200 {
-            if tokio::net::TcpStream::connect((address, port)).await.is_ok() {
-                return Some(registry);
+            if tokio::net::TcpStream::connect((self.address, self.port)).await.is_ok() {
+                return;
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("the registry does not answer on port {port}");
+        panic!("the registry does not answer on port {}", self.port);
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a pid")
+    }
+
+    /// Ends the program; what was pushed stays.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The same registry again, on the same port.
+    pub async fn start_again(&mut self) {
+        self.child = program(&self.config);
+        self.answers().await;
     }
 
     /// Flips one bit of a blob where the registry keeps it: it goes on serving what the manifest does not promise.
@@ -68,13 +87,17 @@ impl Registry {
     }
 
     pub fn name(&self, rest: &str) -> String {
-        format!("{}:{}/{rest}", self.host, self.port)
+        let host = if self.address.is_loopback() { "localhost".to_owned() } else { self.address.to_string() };
+        format!("{host}:{}/{rest}", self.port)
     }
+}
+
+fn program(config: &Path) -> Child {
+    Command::new(PROGRAM).arg("serve").arg(config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }

@@ -83,7 +83,7 @@ mod tests {
         save(&root, &pod).unwrap();
         fs::create_dir_all(root.join("torn")).unwrap();
         fs::write(root.join("torn/pod.json"), "{\"meta").unwrap();
-        assert_eq!(load(&root), [pod.clone()]);
+        assert_eq!(load(&root), std::slice::from_ref(&pod));
         assert_eq!(fs::metadata(root.join("u/pod.json")).unwrap().permissions().mode() & 0o777, 0o600);
         end(&root, "u").unwrap();
         end(&root, "u").unwrap();

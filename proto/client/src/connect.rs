@@ -41,7 +41,7 @@ impl Client {
         let config = kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.map_err(unread)?;
 
         let addresses = async |name: Name| gantry_env::resolve(name.as_str(), 0).await.map(Vec::into_iter);
-        let mut http = HttpConnector::new_with_resolver(tower::service_fn(move |name| addresses(name)));
+        let mut http = HttpConnector::new_with_resolver(tower::service_fn(addresses));
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));

@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use gantry_tests::vm::{KERNELS, Vm};
 use serde_json::Value;
+use tokio::time::Instant;
 
 /// The test files that look at cgroups, mounts, namespaces and packets of their host.
-const OF_THE_HOST: &[&str] = &["lifecycle", "confinement", "survival", "network", "agent", "cluster"];
+const OF_THE_HOST: &[&str] =
+    &["lifecycle", "confinement", "survival", "network", "agent", "cluster", "limits", "cgroups", "faults", "chaos"];
 const SHELL_TIMEOUT: Duration = Duration::from_secs(3600);
 
 type Failure = Box<dyn std::error::Error>;

@@ -1,0 +1,357 @@
+//! Faults by name, and the oracle that is asked after each: what the API says, what the node's kernel holds and what the
+//! store answered before must agree again, whatever happened.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rand::Rng;
+use rand::rngs::StdRng;
+use tokio::process::Command;
+
+use crate::cluster::{Cluster, NODE_IP};
+use crate::image::Build;
+use crate::registry::Registry;
+use crate::workload::{all_run, counters, logs_are_whole};
+
+/// Containers that count while faults strike.
+pub const REPLICAS: usize = 3;
+/// How long a frozen or unreachable part stays so.
+const SPELL: Duration = Duration::from_secs(2);
+const CONTROL_PORT: u16 = 6443;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    ControlKilled,
+    AgentKilled,
+    ControlAndAgentKilled,
+    SupervisorsKilled,
+    AgentAndSupervisorsKilled,
+    EverythingKilled,
+    ControlKilledWhileWriting,
+    AgentKilledWhileStarting,
+    AgentKilledWhileEnding,
+    ControlFrozen,
+    AgentFrozen,
+    SupervisorsFrozen,
+    ContainerKilled,
+    DiskFull,
+    OutOfInodes,
+    ServiceTableRemoved,
+    PodTableRemoved,
+    ControlUnreachable,
+    CheckpointsTorn,
+    RegistryDown,
+    RegistrySlow,
+    RegistryLying,
+}
+
+pub const ALL: &[Fault] = &[
+    Fault::ControlKilled,
+    Fault::AgentKilled,
+    Fault::ControlAndAgentKilled,
+    Fault::SupervisorsKilled,
+    Fault::AgentAndSupervisorsKilled,
+    Fault::EverythingKilled,
+    Fault::ControlKilledWhileWriting,
+    Fault::AgentKilledWhileStarting,
+    Fault::AgentKilledWhileEnding,
+    Fault::ControlFrozen,
+    Fault::AgentFrozen,
+    Fault::SupervisorsFrozen,
+    Fault::ContainerKilled,
+    Fault::DiskFull,
+    Fault::OutOfInodes,
+    Fault::ServiceTableRemoved,
+    Fault::PodTableRemoved,
+    Fault::ControlUnreachable,
+    Fault::CheckpointsTorn,
+    Fault::RegistryDown,
+    Fault::RegistrySlow,
+    Fault::RegistryLying,
+];
+
+/// A service over two web servers, through which every round looks.
+const WEB: &str = r#"---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 2, selector: {matchLabels: {app: web}},
+ template: {metadata: {labels: {app: web}}, spec: {terminationGracePeriodSeconds: 0,
+  containers: [{name: main, image: "gantry.local/demo:1"}]}}}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web},
+ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}}
+"#;
+const WEB_REPLICAS: usize = 2;
+
+/// A cluster with something to lose, and the dice of its misfortunes.
+pub struct Site<'a> {
+    pub cluster: Cluster<'a>,
+    registry: Registry,
+    disk: PathBuf,
+    dice: StdRng,
+    /// ConfigMaps whose creation was answered.
+    answered: BTreeSet<String>,
+    struck: usize,
+}
+
+impl<'a> Site<'a> {
+    /// `disk` is the file system that Gantry's state is on.
+    pub async fn build(cluster: Cluster<'a>, disk: &Path, dice: StdRng) -> Site<'a> {
+        let registry = Registry::start(cluster.machine().root(), "").await.expect("docker-registry is installed");
+        cluster.apply(&counters(REPLICAS)).await;
+        cluster.apply(WEB).await;
+        let site = Site { cluster, registry, disk: disk.to_owned(), dice, answered: BTreeSet::new(), struck: 0 };
+        site.settled().await;
+        site
+    }
+
+    /// One fault, and the end of it. What follows from it is the oracle's to see.
+    pub async fn strike(&mut self, fault: Fault) {
+        self.struck += 1;
+        let before = self.cluster.running().await;
+        match fault {
+            Fault::ControlKilled => self.kill(&["control"], false).await,
+            Fault::AgentKilled => self.kill(&["agent"], false).await,
+            Fault::ControlAndAgentKilled => self.kill(&["control", "agent"], false).await,
+            Fault::SupervisorsKilled => self.kill(&[], true).await,
+            Fault::AgentAndSupervisorsKilled => self.kill(&["agent"], true).await,
+            Fault::EverythingKilled => self.kill(&["control", "agent"], true).await,
+            Fault::ControlKilledWhileWriting => self.cut_writes().await,
+            Fault::AgentKilledWhileStarting => self.cut_scaling(REPLICAS * 3).await,
+            Fault::AgentKilledWhileEnding => {
+                self.cluster.apply(&counters(REPLICAS * 3)).await;
+                all_run(&self.cluster, REPLICAS * 3).await;
+                self.cut_scaling(REPLICAS).await;
+            }
+            Fault::ControlFrozen => self.freeze(&[self.cluster.pid("control")]).await,
+            Fault::AgentFrozen => self.freeze(&[self.cluster.pid("agent")]).await,
+            Fault::SupervisorsFrozen => self.freeze(&self.cluster.supervisors().await).await,
+            Fault::ContainerKilled => {
+                let victim = &before[self.dice.random_range(0..before.len())];
+                signal(i32::try_from(victim.3).expect("a pid"), Signal::SIGKILL);
+            }
+            Fault::DiskFull => self.fill_disk().await,
+            Fault::OutOfInodes => self.use_inodes().await,
+            Fault::ServiceTableRemoved => nft("delete table inet gantry").await,
+            Fault::PodTableRemoved => nft("delete table inet gantry-pods").await,
+            Fault::ControlUnreachable => {
+                nft(&format!(
+                    "add table inet fault; add chain inet fault out {{ type filter hook output priority 0; }}; \
+                     add rule inet fault out tcp dport {CONTROL_PORT} drop"
+                ))
+                .await;
+                tokio::time::sleep(SPELL).await;
+                nft("delete table inet fault").await;
+            }
+            Fault::CheckpointsTorn => {
+                self.cluster.kill("agent").await;
+                tear(&self.disk.join("pods"));
+                self.cluster.start("agent").await;
+            }
+            Fault::RegistryDown => {
+                let name = self.new_image().await;
+                self.registry.stop();
+                self.apply_pod(&name).await;
+                self.waits(&name).await;
+                self.registry.start_again().await;
+                self.gone_after_running(&name).await;
+            }
+            Fault::RegistrySlow => {
+                let name = self.new_image().await;
+                signal(self.registry.pid(), Signal::SIGSTOP);
+                self.apply_pod(&name).await;
+                tokio::time::sleep(SPELL).await;
+                signal(self.registry.pid(), Signal::SIGCONT);
+                self.gone_after_running(&name).await;
+            }
+            Fault::RegistryLying => {
+                let name = format!("image-{}", self.struck);
+                let built = self.image().build();
+                built.push(&self.registry.name(&format!("{name}:1"))).await.expect("it is pushed");
+                self.registry.tamper(&built.layer_digest());
+                self.apply_pod(&name).await;
+                self.waits(&name).await;
+                self.registry.tamper(&built.layer_digest());
+                self.gone_after_running(&name).await;
+            }
+        }
+    }
+}
+
+impl Site<'_> {
+    /// Everything agrees again: pods, containers, supervisors, cgroups, links, services, logs, and what the store answered.
+    pub async fn settled(&self) {
+        let cluster = &self.cluster;
+        all_run(cluster, REPLICAS).await;
+        let pods = REPLICAS + WEB_REPLICAS;
+        cluster
+            .until("each pod has one container and no other runs", async || {
+                let running = cluster.running().await;
+                let uids: BTreeSet<&String> = running.iter().map(|(uid, ..)| uid).collect();
+                running.len() == pods && uids.len() == pods
+            })
+            .await;
+        cluster.until("each pod has one supervisor", async || cluster.supervisors().await.len() == pods).await;
+        cluster.until("each pod has one link", async || links().await == pods).await;
+        for address in [self.service_address().await, format!("{NODE_IP}:30080")] {
+            cluster.until(&format!("{address} answers"), async || answers(&address).await).await;
+        }
+        let names = cluster.kubectl().must(&["get", "configmaps", "-o", "jsonpath={.items[*].metadata.name}"]).await;
+        let names: BTreeSet<String> = names.split(' ').map(str::to_owned).collect();
+        let lost: Vec<&String> = self.answered.difference(&names).collect();
+        assert!(lost.is_empty(), "answered and lost: {lost:?}");
+        logs_are_whole(cluster).await;
+    }
+
+    async fn service_address(&self) -> String {
+        format!("{}:80", self.cluster.field("service", "web", ".spec.clusterIP").await)
+    }
+
+    /// kill -9 of some roles and, where asked, of every supervisor; then the roles start again.
+    async fn kill(&mut self, roles: &[&'static str], supervisors: bool) {
+        let pids = if supervisors { self.cluster.supervisors().await } else { Vec::new() };
+        for role in roles {
+            self.cluster.kill(role).await;
+        }
+        for pid in pids {
+            signal(pid, Signal::SIGKILL);
+        }
+        for role in roles {
+            self.cluster.start(role).await;
+        }
+    }
+
+    async fn freeze(&self, pids: &[i32]) {
+        for pid in pids {
+            signal(*pid, Signal::SIGSTOP);
+        }
+        tokio::time::sleep(SPELL).await;
+        for pid in pids {
+            signal(*pid, Signal::SIGCONT);
+        }
+    }
+
+    /// Control dies with creates under way; each that was answered must be there afterwards.
+    async fn cut_writes(&mut self) {
+        let round = self.struck;
+        let kubectl = self.cluster.kubectl();
+        let writes = (0..8).map(|n| {
+            let (kubectl, name) = (kubectl.clone(), format!("answered-{round}-{n}"));
+            tokio::spawn(async move {
+                let done = kubectl.run(&["create", "configmap", &name, "--from-literal=a=b"]).await;
+                done.is_ok().then_some(name)
+            })
+        });
+        let writes: Vec<_> = writes.collect();
+        tokio::time::sleep(Duration::from_millis(self.dice.random_range(20..300))).await;
+        self.kill(&["control"], false).await;
+        for write in writes {
+            self.answered.extend(write.await.expect("no panic"));
+        }
+    }
+
+    async fn cut_scaling(&mut self, replicas: usize) {
+        self.cluster.apply(&counters(replicas)).await;
+        tokio::time::sleep(Duration::from_millis(self.dice.random_range(0..700))).await;
+        self.kill(&["agent"], false).await;
+        all_run(&self.cluster, replicas).await;
+        self.cluster.apply(&counters(REPLICAS)).await;
+    }
+
+    /// No byte is free: writes are refused, and taken again once there is space.
+    async fn fill_disk(&self) {
+        let filler = self.disk.join("filler");
+        let mut file = std::fs::File::create(&filler).expect("a file");
+        while std::io::Write::write_all(&mut file, &[0; 64 << 10]).is_ok() {}
+        drop(file);
+        let kubectl = self.cluster.kubectl();
+        tokio::time::sleep(SPELL).await;
+        std::fs::remove_file(filler).expect("it is there");
+        self.cluster
+            .until("writes are taken again", async || {
+                kubectl.run(&["annotate", "deployment", "web", "--overwrite", "after=full"]).await.is_ok()
+            })
+            .await;
+    }
+
+    /// No file can be made.
+    async fn use_inodes(&self) {
+        let folder = self.disk.join("inodes");
+        std::fs::create_dir(&folder).expect("a folder");
+        let mut count = 0;
+        while std::fs::File::create(folder.join(count.to_string())).is_ok() {
+            count += 1;
+        }
+        tokio::time::sleep(SPELL).await;
+        std::fs::remove_dir_all(folder).expect("they are there");
+    }
+
+    /// An image that the node has never seen.
+    fn image(&self) -> Build {
+        let mut build = Build::busybox(Path::new("/bin/busybox")).expect("busybox-static");
+        build.file("struck", 0o644, self.struck.to_string());
+        build.cmd = ["sleep", "3600"].map(str::to_owned).to_vec();
+        build
+    }
+
+    async fn new_image(&self) -> String {
+        let name = format!("image-{}", self.struck);
+        self.image().build().push(&self.registry.name(&format!("{name}:1"))).await.expect("it is pushed");
+        name
+    }
+
+    async fn apply_pod(&self, name: &str) {
+        let image = self.registry.name(&format!("{name}:1"));
+        let pod = format!(
+            "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 0, \
+             containers: [{{name: main, image: \"{image}\"}}]}}}}"
+        );
+        self.cluster.apply(&pod).await;
+    }
+
+    async fn waits(&self, name: &str) {
+        let path = ".status.containerStatuses[0].state.waiting.reason";
+        let reason = async || self.cluster.field("pod", name, path).await;
+        self.cluster.until("the pull fails", async || reason().await.contains("ImagePull")).await;
+    }
+
+    async fn gone_after_running(&self, name: &str) {
+        let phase = async || self.cluster.field("pod", name, ".status.phase").await;
+        self.cluster.until(&format!("{name} runs"), async || phase().await == "Running").await;
+        self.cluster.kubectl().must(&["delete", "pod", name, "--timeout=60s"]).await;
+    }
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("it is ours");
+}
+
+async fn nft(script: &str) {
+    let done = Command::new("nft").arg(script).status().await;
+    assert!(done.is_ok_and(|status| status.success()), "nft {script}");
+}
+
+/// Links of pods on the node's side.
+async fn links() -> usize {
+    let output = Command::new("ip").args(["-o", "link", "show", "type", "veth"]).output().await.expect("iproute2");
+    String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.contains(": gt")).count()
+}
+
+async fn answers(address: &str) -> bool {
+    let connected = tokio::time::timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(address)).await;
+    matches!(connected, Ok(Ok(_)))
+}
+
+/// Cuts every file below a folder in half, as a disk may leave them that lost power.
+fn tear(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.file_name().is_some_and(|name| name == "pod.json") {
+            let bytes = std::fs::read(&path).expect("a file");
+            std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("it is ours");
+        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            tear(&path);
+        }
+    }
+}
