@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use gantry_tests::vm::{KERNELS, Vm};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -12,14 +12,34 @@ use tokio::time::Instant;
 /// The test files that look at cgroups, mounts, namespaces and packets of their host.
 const OF_THE_HOST: &[&str] =
     &["lifecycle", "confinement", "survival", "network", "agent", "cluster", "limits", "cgroups", "faults", "chaos"];
-const SHELL_TIMEOUT: Duration = Duration::from_secs(3600);
-
 type Failure = Box<dyn std::error::Error>;
 
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
     what: What,
+}
+
+#[derive(Args)]
+struct Machine {
+    #[arg(long, default_value = KERNELS[0], value_parser = clap::builder::PossibleValuesParser::new(KERNELS))]
+    on: String,
+    /// Where console, answer and core files are left
+    #[arg(long, default_value = "target/vm")]
+    out: PathBuf,
+    #[arg(long, default_value_t = 1200)]
+    timeout_seconds: u64,
+}
+
+impl Machine {
+    fn of(&self, scenario: &str, interactive: bool) -> std::io::Result<Vm> {
+        Ok(Vm {
+            kernel: self.on.clone(),
+            out: std::path::absolute(&self.out)?.join(format!("{scenario}-{}", self.on)),
+            timeout: Duration::from_secs(self.timeout_seconds),
+            interactive,
+        })
+    }
 }
 
 #[derive(Subcommand)]
@@ -29,31 +49,20 @@ enum What {
     /// Run a scenario in a machine; what follows is the test program's (a test's name, --nocapture)
     Run {
         scenario: String,
-        #[arg(long, default_value = KERNELS[0], value_parser = clap::builder::PossibleValuesParser::new(KERNELS))]
-        on: String,
-        /// Where console, answer and core files are left
-        #[arg(long, default_value = "target/vm")]
-        out: PathBuf,
-        #[arg(long, default_value_t = 1200)]
-        timeout_seconds: u64,
+        #[command(flatten)]
+        machine: Machine,
         #[arg(last = true)]
         arguments: Vec<String>,
     },
     /// Run every scenario that needs a host of its own, each in a fresh machine
     All {
-        #[arg(long, default_value = KERNELS[0], value_parser = clap::builder::PossibleValuesParser::new(KERNELS))]
-        on: String,
-        #[arg(long, default_value = "target/vm")]
-        out: PathBuf,
-        #[arg(long, default_value_t = 1200)]
-        timeout_seconds: u64,
+        #[command(flatten)]
+        machine: Machine,
     },
     /// A shell in a machine, or any other command
     Shell {
-        #[arg(long, default_value = KERNELS[0], value_parser = clap::builder::PossibleValuesParser::new(KERNELS))]
-        on: String,
-        #[arg(long, default_value = "target/vm")]
-        out: PathBuf,
+        #[command(flatten)]
+        machine: Machine,
         #[arg(last = true, default_values = ["bash", "-i"])]
         command: Vec<String>,
     },
@@ -76,21 +85,18 @@ fn main() -> Result<ExitCode, Failure> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        What::Run { scenario, on, out, timeout_seconds, arguments } => {
+        What::Run { scenario, machine, arguments } => {
             let found = scenarios()?.into_iter().find(|s| s.name == scenario);
             let found = found.ok_or_else(|| format!("no test file is named {scenario}"))?;
-            let out = std::path::absolute(out)?.join(format!("{scenario}-{on}"));
-            let vm = Vm { kernel: on, out, timeout: Duration::from_secs(timeout_seconds), interactive: false };
+            let vm = machine.of(&scenario, false)?;
             let code = boot(&vm, &found.folder, &found.program, &arguments)?;
             print!("{}", std::fs::read_to_string(vm.console())?);
             Ok(code)
         }
-        What::All { on, out, timeout_seconds } => {
-            let out = std::path::absolute(out)?;
+        What::All { machine } => {
             let (mut passed, mut failed) = (0, 0);
             for scenario in scenarios()?.into_iter().filter(|s| OF_THE_HOST.contains(&&*s.name)) {
-                let (kernel, out) = (on.clone(), out.join(format!("{}-{on}", scenario.name)));
-                let vm = Vm { kernel, out, timeout: Duration::from_secs(timeout_seconds), interactive: false };
+                let vm = machine.of(&scenario.name, false)?;
                 print!("{:<14} ", scenario.name);
                 match boot(&vm, &scenario.folder, &scenario.program, &[]) {
                     Ok(code) if code == ExitCode::SUCCESS => passed += 1,
@@ -104,9 +110,8 @@ fn main() -> Result<ExitCode, Failure> {
             println!("machines: {passed} passed, {failed} failed");
             Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        What::Shell { on, out, command } => {
-            let out = std::path::absolute(out)?.join(format!("shell-{on}"));
-            let vm = Vm { kernel: on, out, timeout: SHELL_TIMEOUT, interactive: true };
+        What::Shell { machine, command } => {
+            let vm = machine.of("shell", true)?;
             boot(&vm, &std::env::current_dir()?, Path::new(&command[0]), &command[1..])
         }
     }
