@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_kube::{Object, Ref, Resource, Status};
@@ -12,6 +13,10 @@ use crate::watch::WatchStream;
 
 /// One answer never takes more memory than this: a list of a very large cluster fits.
 const ANSWER_MAX_BYTES: usize = 1 << 30;
+
+/// A whole call takes no longer than this (the server gives itself a minute), nor do the first bytes of a watch. A call that
+/// waits for ever would hold its worker, and a write's fate is not known anyway: the turn is done again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(65);
 
 /// The Kubernetes API by whole objects. Cheap to clone.
 #[derive(Clone)]
@@ -136,7 +141,7 @@ impl Client {
         let uri =
             format!("{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds={timeout_seconds}&{}", query.encode());
         let call = format!("watch {path}");
-        let response = self.open(&call, Method::GET, uri, "", Vec::new()).await?;
+        let response = in_time(&call, self.open(&call, Method::GET, uri, "", Vec::new())).await?;
         Ok(WatchStream::new(call, response.into_body()))
     }
 
@@ -244,8 +249,8 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<(String, Bytes), ClientError> {
         let call = format!("{} {}", method.as_str().to_lowercase(), uri.split('?').next().unwrap_or(&uri));
-        let response = self.open(&call, method, uri, media, body).await?;
-        let bytes = read(&call, response.into_body()).await?;
+        let answer = async { read(&call, self.open(&call, method, uri, media, body).await?.into_body()).await };
+        let bytes = in_time(&call, answer).await?;
         Ok((call, bytes))
     }
 
@@ -320,6 +325,14 @@ fn with_subresource(path: String, subresource: &str) -> String {
     if subresource.is_empty() { path } else { format!("{path}/{subresource}") }
 }
 
+async fn in_time<T>(call: &str, answer: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| {
+        let why = format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
+        let source = std::io::Error::new(std::io::ErrorKind::TimedOut, why);
+        Err(ClientError::Transport { call: call.to_owned(), source: Box::new(source) })
+    })
+}
+
 async fn read(call: &str, body: Body) -> Result<Bytes, ClientError> {
     let collected = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
     collected.map(|b| b.to_bytes()).map_err(|source| ClientError::Transport { call: call.to_owned(), source })
@@ -337,5 +350,19 @@ mod tests {
     fn queries_are_escaped() {
         let query = Query { field_selector: "spec.nodeName=a b".into(), limit: 5, ..Query::default() };
         assert_eq!(query.encode(), "fieldSelector=spec.nodeName%3Da%20b&limit=5");
+    }
+
+    /// A server that takes every call and never answers.
+    #[tokio::test(start_paused = true)]
+    async fn no_call_waits_for_ever() {
+        let silent = tower::service_fn(|_: Request<Body>| {
+            std::future::pending::<Result<http::Response<Body>, tower::BoxError>>()
+        });
+        let client = Client::new(kube::Client::new(silent, "default"), "test");
+        let pods = &gantry_kube::resource::POD;
+        let error = client.list(pods, None, &Query::default()).await.unwrap_err();
+        assert!(gantry_env::chain(&error).ends_with("no answer within 65 s"), "{error}");
+        assert!(error.retryable());
+        assert!(client.watch(pods, None, &Query::default(), 300).await.is_err_and(|error| error.retryable()));
     }
 }

@@ -1,14 +1,19 @@
 //! Keys that want a turn of work: each waits at most once, and no key has two turns at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt::Debug;
 use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 /// Back-off after a failed turn: doubles from the first to the cap.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
@@ -148,10 +153,11 @@ impl<K: Clone + Ord> State<K> {
     }
 }
 
-/// Runs `count` workers until the token ends them. A turn that returns `Err` has logged why and is tried again.
+/// Runs `count` workers until the token ends them. A turn that returns `Err` has logged why and is tried again; one that
+/// panics is logged here and tried again too: its key must not take the worker away from all others.
 pub async fn run_workers<K, F, R>(queue: WorkQueue<K>, count: usize, stop: CancellationToken, turn: F)
 where
-    K: Clone + Ord + Hash + Send + 'static,
+    K: Clone + Ord + Hash + Debug + Send + 'static,
     F: Fn(K) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Result<(), ()>> + Send,
 {
@@ -160,15 +166,36 @@ where
         let (queue, stop, turn) = (queue.clone(), stop.clone(), turn.clone());
         workers.spawn(async move {
             while let Some(key) = stop.run_until_cancelled(queue.next()).await {
-                match turn(key.clone()).await {
-                    Ok(()) => queue.forget(&key),
-                    Err(()) => queue.retry(key.clone()),
+                let (turn, taken) = (&turn, key.clone());
+                match caught(async move { turn(taken).await }).await {
+                    Ok(Ok(())) => queue.forget(&key),
+                    Ok(Err(())) => queue.retry(key.clone()),
+                    Err(why) => {
+                        error!(?key, why, "turn panicked");
+                        queue.retry(key.clone());
+                    }
                 }
                 queue.done(&key);
             }
         });
     }
     while workers.join_next().await.is_some() {}
+}
+
+/// What the future gives, or the words of its panic; it is not polled again after one.
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let mut work = pin!(work);
+    std::future::poll_fn(move |context| {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => {
+                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+                Poll::Ready(Err(text.unwrap_or_else(|| "a panic without words".to_owned())))
+            }
+        }
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -200,5 +227,31 @@ mod tests {
             queue.done(&key);
         }
         assert_eq!(start.elapsed().as_millis() / 5, 7, "5 + 10 + 20 ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_panics_takes_neither_its_worker_nor_its_key_away() {
+        let (queue, stop) = (WorkQueue::new(), CancellationToken::new());
+        let turns = Arc::new(Mutex::new(Vec::new()));
+        queue.add("bad");
+        queue.add("good");
+        let (seen, end) = (turns.clone(), stop.clone());
+        run_workers(queue, 1, stop, move |key| {
+            let (seen, end) = (seen.clone(), end.clone());
+            async move {
+                let tries = {
+                    let mut seen = seen.lock();
+                    seen.push(key);
+                    seen.iter().filter(|k| **k == key).count()
+                };
+                assert!(key != "bad" || tries > 2, "try {tries}");
+                if key == "bad" {
+                    end.cancel();
+                }
+                Ok(())
+            }
+        })
+        .await;
+        assert_eq!(*turns.lock(), ["bad", "good", "bad", "bad"]);
     }
 }
