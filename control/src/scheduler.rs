@@ -11,6 +11,7 @@ pub mod filter;
 pub mod queue;
 pub mod score;
 pub mod snapshot;
+pub mod topology;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use gantry_env::{Env, chain};
 use gantry_kube::{Object, Ref, resource};
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -43,7 +44,10 @@ struct Scheduler {
     client: Client,
     recorder: Recorder,
     env: Env,
+    pods: Informer<PodInfo>,
     state: Mutex<State>,
+    /// A bind that failed gave room back, and its pod to the queue.
+    bind_failed: Notify,
 }
 
 struct State {
@@ -63,6 +67,8 @@ pub async fn run(client: Client, env: Env, stop: CancellationToken) {
         recorder: Recorder::new(client.clone(), NAME, env.clone()),
         client,
         env,
+        pods: pods.clone(),
+        bind_failed: Notify::new(),
         state: Mutex::new(State { snapshot: Snapshot::default(), queue: Queue::default() }),
     });
     let (mut pod_changes, mut node_changes) = (pods.subscribe(), nodes.subscribe());
@@ -72,10 +78,12 @@ pub async fn run(client: Client, env: Env, stop: CancellationToken) {
         let wake = scheduler.state.lock().queue.next_backoff();
         tokio::select! {
             biased;
-            // Every arm waits on a timer or a mailbox and takes nothing before it returns.
+            // Every arm waits on a timer, a mailbox or a notice and takes nothing before it returns.
             () = stop.cancelled() => return,
             changes = node_changes.changes() => scheduler.nodes_changed(changes),
             changes = pod_changes.changes() => scheduler.pods_changed(changes),
+            // The queue has a new first back-off.
+            () = scheduler.bind_failed.notified() => continue,
             () = sleep_until(wake) => {}
             _ = flush.tick() => scheduler.state.lock().queue.flush_unschedulable(),
         }
@@ -113,10 +121,18 @@ impl Scheduler {
 
     fn pods_changed(&self, changes: Vec<gantry_client::Change<PodInfo>>) {
         let mut state = self.state.lock();
-        let mut freed = false;
+        let (mut freed, mut placed) = (false, false);
         for change in changes {
+            // Deleted and made anew between two looks: the old one's room is free.
+            if let Some(before) = &change.before
+                && change.now.as_ref().is_some_and(|now| now.uid != before.uid)
+            {
+                state.queue.remove(&change.at);
+                freed |= state.snapshot.remove_pod(&before.uid);
+            }
+            placed |= change.now.as_ref().is_some_and(|now| meets_anew(change.before.as_deref(), now));
             match change.now {
-                Some(pod) if pod.node.is_empty() && !pod.finished && !pod.deleting => {
+                Some(pod) if pod.waits() => {
                     if pod.scheduler == NAME && pod.gates == 0 && !state.snapshot.is_assumed(&pod.uid) {
                         state.queue.add(change.at, pod);
                     }
@@ -135,6 +151,8 @@ impl Scheduler {
         }
         if freed {
             state.queue.flush_unschedulable();
+        } else if placed {
+            state.queue.flush_social();
         }
     }
 
@@ -166,13 +184,8 @@ impl Scheduler {
         match decision {
             Decision::Bind { node } => {
                 if let Err(error) = self.bind(&at, &pod, &node).await {
-                    let mut state = self.state.lock();
-                    state.snapshot.forget(&pod.uid);
-                    if error.is_not_found() {
-                        return;
-                    }
                     warn!(pod = %at, node, error = %chain(&error), "bind failed");
-                    state.queue.retry(at, pod);
+                    self.take_back(at, &pod);
                 }
             }
             Decision::Unschedulable { message } => {
@@ -181,6 +194,18 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// The pod, as it is now, tries again after its back-off: unless it is gone, going, or bound after all.
+    fn take_back(&self, at: Ref, pod: &PodInfo) {
+        let mut state = self.state.lock();
+        state.snapshot.forget(&pod.uid);
+        let now = self.pods.get(&at).filter(|now| now.uid == pod.uid && now.waits());
+        match now {
+            Some(now) => state.queue.retry(at, now),
+            None => state.queue.flush_unschedulable(),
+        }
+        self.bind_failed.notify_one();
     }
 
     async fn bind(&self, at: &Ref, pod: &PodInfo, node: &str) -> Result<(), ClientError> {
@@ -207,6 +232,11 @@ impl Scheduler {
         let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
         self.client.patch(&resource::POD, at, "status", Patch::Strategic(patch)).await.map(|_| ())
     }
+}
+
+/// Whether a placed pod may be what another's affinity waits for: it is new there, or has other labels.
+fn meets_anew(before: Option<&PodInfo>, now: &PodInfo) -> bool {
+    !now.node.is_empty() && before.is_none_or(|before| before.node != now.node || before.labels != now.labels)
 }
 
 fn subject(at: &Ref, pod: &PodInfo) -> Subject {

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::snapshot::{NodeInfo, PodInfo, Snapshot};
+use super::topology::Topology;
 use super::{filter, score};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -11,10 +12,14 @@ pub enum Decision {
 
 /// Filter, score, pick. `die` breaks ties, so that equal nodes share the load.
 pub fn decide(snapshot: &Snapshot, pod: &PodInfo, die: u64) -> Decision {
+    if let Some(field) = &pod.wishes.unsupported {
+        return Decision::Unschedulable { message: format!("the pod asks for what is not supported yet: {field}") };
+    }
+    let topology = Topology::of(snapshot, pod);
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut candidates: Vec<&NodeInfo> = Vec::new();
     for node in snapshot.nodes() {
-        match filter::reject(node, pod) {
+        match filter::reject(node, pod).or_else(|| topology.reject(node, pod).map(str::to_owned)) {
             None => candidates.push(node),
             Some(reason) => *reasons.entry(reason).or_default() += 1,
         }
@@ -22,7 +27,7 @@ pub fn decide(snapshot: &Snapshot, pod: &PodInfo, die: u64) -> Decision {
     if candidates.is_empty() {
         return Decision::Unschedulable { message: explain(snapshot.nodes().len(), &reasons) };
     }
-    let scores = score::scores(&candidates, pod);
+    let scores = score::scores(&candidates, pod, &topology);
     let best = scores.iter().copied().max().unwrap_or(0);
     let winners: Vec<&NodeInfo> =
         candidates.iter().zip(&scores).filter(|(_, s)| **s == best).map(|(node, _)| *node).collect();

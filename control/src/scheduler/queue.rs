@@ -85,7 +85,16 @@ impl Queue {
 
     /// Something changed that may make room: every refused pod tries again once its back-off is over.
     pub fn flush_unschedulable(&mut self) {
-        for (at, pod) in std::mem::take(&mut self.parked) {
+        self.flush(|_| true);
+    }
+
+    /// A pod was placed: only those that look at others may fit now.
+    pub fn flush_social(&mut self) {
+        self.flush(|pod| !pod.wishes.is_empty());
+    }
+
+    fn flush(&mut self, concerned: impl Fn(&PodInfo) -> bool) {
+        for (at, pod) in self.parked.extract_if(.., |_, pod| concerned(pod)) {
             let (count, since) = self.attempts.get(&at).copied().unwrap_or((1, Instant::now()));
             let wait = BACKOFF_FIRST.saturating_mul(1 << (count - 1).min(8)).min(BACKOFF_CAP);
             self.backing_off.insert((since + wait, at), pod);

@@ -8,6 +8,7 @@ use gantry_kube::pod::resources;
 use serde_json::{Map, Value};
 
 use super::affinity;
+use super::topology::Wishes;
 
 /// Amounts by resource name: cpu in milli-units, everything else in whole units.
 pub type Amounts = BTreeMap<String, i64>;
@@ -17,6 +18,7 @@ pub type Sums = BTreeMap<String, i128>;
 /// What the scheduler keeps of a pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodInfo {
+    pub namespace: String,
     pub uid: String,
     pub resource_version: String,
     pub created: String,
@@ -30,6 +32,8 @@ pub struct PodInfo {
     pub requests: Amounts,
     /// nodeSelector, affinity.nodeAffinity and tolerations: what the filters read.
     pub spec: Value,
+    /// What it says about other pods.
+    pub wishes: Wishes,
     pub host_ports: Vec<(String, i64, String)>,
     pub images: Vec<String>,
     /// Names that pods of one template share.
@@ -52,6 +56,8 @@ impl PodInfo {
         }
         let containers = object.array_at("/spec/containers");
         PodInfo {
+            namespace: object.namespace().to_owned(),
+            wishes: Wishes::parse(&object),
             uid: object.uid().to_owned(),
             resource_version: object.resource_version().to_owned(),
             created: object.str_at("/metadata/creationTimestamp").to_owned(),
@@ -71,9 +77,19 @@ impl PodInfo {
         }
     }
 
+    /// Nobody has placed it yet, and it still wants to be.
+    pub fn waits(&self) -> bool {
+        self.node.is_empty() && !self.finished && !self.deleting
+    }
+
     /// The same answer as before is due unless a node changed.
     pub fn same_wishes(&self, other: &PodInfo) -> bool {
-        self.uid == other.uid && self.spec == other.spec && self.requests == other.requests && self.gates == other.gates
+        self.uid == other.uid
+            && self.spec == other.spec
+            && self.wishes == other.wishes
+            && self.labels == other.labels
+            && self.requests == other.requests
+            && self.gates == other.gates
     }
 
     pub fn tolerations(&self) -> &[Value] {

@@ -96,7 +96,8 @@ fn the_largest_requests_leave_no_room() {
         world.assume(&pod(uid, "9223372036854775807", json!({})), "x");
     }
     assert!(refused(decide(&world, &pod("p", "1m", json!({})), 0)).contains("Insufficient cpu"));
-    score::scores(&[&world.nodes()[0]], &pod("p", "9223372036854775807", json!({})));
+    let greedy = pod("p", "9223372036854775807", json!({}));
+    score::scores(&[&world.nodes()[0]], &greedy, &Topology::of(&world, &greedy));
     for uid in ["a", "b", "c"] {
         world.remove_pod(uid);
     }
