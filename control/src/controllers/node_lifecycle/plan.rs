@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -5,9 +6,9 @@ use gantry_env::format_seconds;
 use gantry_kube::{Object, Ref};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::controllers::informers::Pod;
-use crate::controllers::time::{parse, seconds_since};
 use crate::scheduler::affinity::tolerates;
 
 /// A node that is silent for so long is not known to be ready (upstream's node-monitor-grace-period).
@@ -44,11 +45,52 @@ pub fn evicting(node: &Object) -> bool {
     node.array_at("/spec/taints").iter().any(|t| t["effect"] == "NoExecute")
 }
 
-pub fn plan(node: &Object, pods: &[Arc<Pod>], silence: Duration, now: Timestamp) -> Vec<Action> {
+/// Since when a pod (by uid) has stood beside NoExecute taints. Counted here and not from the taint's timeAdded, which
+/// only those write that mean to, and which goes on while we are away.
+pub type Patience = BTreeMap<String, Instant>;
+
+/// Starts the patience of pods that came beside a NoExecute taint, ends that of all others.
+pub fn keep_patience(
+    patience: &mut Patience,
+    nodes: &[Arc<Object>],
+    by_node: &BTreeMap<String, Vec<Arc<Pod>>>,
+    now: Instant,
+) {
+    let beside = nodes.iter().filter(|node| evicting(node)).filter_map(|node| by_node.get(node.name())).flatten();
+    *patience = beside.map(|pod| (pod.uid.clone(), patience.get(&pod.uid).copied().unwrap_or(now))).collect();
+}
+
+/// A node as one look finds it.
+pub struct View<'a> {
+    pub node: &'a Object,
+    pub pods: &'a [Arc<Pod>],
+    pub silence: Duration,
+    /// Whether the node, being not ready, may have a NoExecute taint.
+    pub may_evict: bool,
+    pub patience: &'a Patience,
+}
+
+pub fn is_ready(node: &Object, silence: Duration) -> bool {
+    silence < GRACE && condition(node, "Ready") == "True"
+}
+
+/// When the agent last wrote that the node is ready, or that it is not.
+pub fn last_heartbeat(node: &Object) -> &str {
+    let ready = node.array_at("/status/conditions").iter().find(|c| c["type"] == "Ready");
+    ready.and_then(|c| c["lastHeartbeatTime"].as_str()).unwrap_or("")
+}
+
+pub fn tainted_not_ready(node: &Object) -> bool {
+    let own = |t: &Value| t["effect"] == "NoExecute" && (t["key"] == NOT_READY || t["key"] == UNREACHABLE);
+    node.array_at("/spec/taints").iter().any(own)
+}
+
+pub fn plan(view: &View<'_>, now: Instant, wall: Timestamp) -> Vec<Action> {
+    let (node, pods) = (view.node, view.pods);
     let mut actions = Vec::new();
     let ready = condition(node, "Ready");
-    let silent = silence >= GRACE;
-    let stamp = format_seconds(now);
+    let silent = view.silence >= GRACE;
+    let stamp = format_seconds(wall);
     if silent && ready != "Unknown" {
         let unknown = |kind: &str| {
             json!({"type": kind, "status": "Unknown", "reason": "NodeStatusUnknown",
@@ -58,18 +100,20 @@ pub fn plan(node: &Object, pods: &[Arc<Pod>], silence: Duration, now: Timestamp)
         actions.push(Action::Unknown(json!({"status": {"conditions": all}})));
     }
     let ready = if silent { "Unknown" } else { ready };
-    let taints = taints(node, ready, &stamp);
+    let taints = taints(node, ready, view.may_evict, &stamp);
     if taints != node.array_at("/spec/taints") {
         actions.push(Action::Taints(taints.clone()));
     }
-    if ready != "True" {
+    // An agent that speaks says itself which pods are ready; two writers would never end.
+    if silent {
         for pod in pods.iter().filter(|p| p.ready && !p.finished()) {
             let patch = json!({"conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": stamp}]});
             actions.push(Action::NotReady { pod: pod.reference(), uid: pod.uid.clone(), patch });
         }
     }
     for pod in pods.iter().filter(|p| !p.deleting && !p.finished()) {
-        if taints.iter().filter(|t| t["effect"] == "NoExecute").any(|taint| due(taint, pod, now)) {
+        let waited = view.patience.get(&pod.uid).map_or(Duration::ZERO, |since| now - *since);
+        if due(&taints, pod, waited) {
             actions.push(Action::Evict { pod: pod.reference(), uid: pod.uid.clone() });
         }
     }
@@ -82,12 +126,14 @@ fn condition<'a>(node: &'a Object, kind: &str) -> &'a str {
 }
 
 /// The node's own taints, with those that its conditions call for and without those that they no longer do.
-fn taints(node: &Object, ready: &str, stamp: &str) -> Vec<Value> {
+fn taints(node: &Object, ready: &str, may_evict: bool, stamp: &str) -> Vec<Value> {
     let mut wanted: Vec<(&str, &str)> = Vec::new();
-    match ready {
-        "True" => {}
-        "Unknown" => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
-        _ => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
+    if ready != "True" {
+        let key = if ready == "Unknown" { UNREACHABLE } else { NOT_READY };
+        wanted.push((key, "NoSchedule"));
+        if may_evict {
+            wanted.push((key, "NoExecute"));
+        }
     }
     if node.bool_at("/spec/unschedulable").unwrap_or(false) {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
@@ -118,60 +164,16 @@ fn taints(node: &Object, ready: &str, stamp: &str) -> Vec<Value> {
     out
 }
 
-/// Whether the pod's patience with a NoExecute taint is over.
-fn due(taint: &Value, pod: &Pod, now: Timestamp) -> bool {
-    let tolerations: Vec<&Value> = pod.tolerations.iter().filter(|t| tolerates(t, taint)).collect();
-    if tolerations.is_empty() {
-        return true;
-    }
-    let Some(patience) = tolerations.iter().filter_map(|t| t["tolerationSeconds"].as_i64()).min() else { return false };
-    let since = taint["timeAdded"].as_str().and_then(parse).unwrap_or(now);
-    seconds_since(since, now) >= patience
+/// Whether the pod's patience with the NoExecute taints is over.
+fn due(taints: &[Value], pod: &Pod, waited: Duration) -> bool {
+    taints.iter().filter(|t| t["effect"] == "NoExecute").any(|taint| {
+        let tolerations: Vec<&Value> = pod.tolerations.iter().filter(|t| tolerates(t, taint)).collect();
+        let patience = tolerations.iter().filter_map(|t| t["tolerationSeconds"].as_i64()).min();
+        let over = |seconds: i64| waited >= Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        tolerations.is_empty() || patience.is_some_and(over)
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(ready: &str, taints: Value) -> Object {
-        Object::from_value(json!({"metadata": {"name": "n"}, "spec": {"taints": taints},
-            "status": {"conditions": [{"type": "Ready", "status": ready}]}}))
-        .unwrap()
-    }
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_second(seconds).unwrap()
-    }
-
-    #[test]
-    fn a_ready_node_is_left_alone() {
-        assert_eq!(plan(&node("True", json!([])), &[], Duration::ZERO, at(0)), []);
-    }
-
-    #[test]
-    fn a_silent_node_is_unknown_and_tainted_and_its_pods_serve_nobody() {
-        let tolerant =
-            json!([{"key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]);
-        let pod =
-            Pod { uid: "u".into(), ready: true, tolerations: tolerant.as_array().cloned().unwrap(), ..Pod::default() };
-        let actions = plan(&node("True", json!([])), &[Arc::new(pod.clone())], GRACE, at(0));
-        assert!(
-            matches!(&actions[..], [Action::Unknown(_), Action::Taints(_), Action::NotReady { .. }]),
-            "{actions:?}"
-        );
-        let Action::Taints(taints) = &actions[1] else { panic!() };
-        let tainted = node("Unknown", json!(taints));
-        let mut quiet = pod;
-        quiet.ready = false;
-        let pods = [Arc::new(quiet)];
-        assert_eq!(plan(&tainted, &pods, GRACE, at(299)), [], "the toleration lasts 300 s");
-        assert!(matches!(&plan(&tainted, &pods, GRACE, at(300))[..], [Action::Evict { .. }]));
-    }
-
-    #[test]
-    fn taints_of_others_stay() {
-        let own = json!([{"key": "mine", "effect": "NoSchedule"}, {"key": NOT_READY, "effect": "NoSchedule"}]);
-        let actions = plan(&node("True", own), &[], Duration::ZERO, at(0));
-        assert_eq!(actions, [Action::Taints(vec![json!({"key": "mine", "effect": "NoSchedule"})])]);
-    }
-}
+#[path = "tests.rs"]
+mod tests;
