@@ -7,10 +7,11 @@ mod status;
 
 use std::sync::Arc;
 
-use gantry_client::{ClientError, DeleteOptions, Patch, WorkQueue, run_workers};
+use gantry_client::{Client, ClientError, DeleteOptions, Patch, WorkQueue, run_workers};
 use gantry_env::chain;
 use gantry_kube::{Object, Ref, resource};
-use tracing::{info, warn};
+use serde_json::json;
+use tracing::{debug, info, warn};
 
 use super::events::Subject;
 use super::informers::Pod;
@@ -85,10 +86,10 @@ impl Deployments {
         }
         match self.apply(&deployment, plan).await {
             Ok(()) => Ok(()),
-            // The informers are behind; what they bring will queue the key again, and so do we.
-            Err(error) if error.is_conflict() || error.is_not_found() || error.is_already_exists() => {
-                queue.add_after(at, std::time::Duration::from_millis(20));
-                Ok(())
+            // The informers are behind; what they bring will queue the key again, and so does the back-off.
+            Err(error) if error.is_conflict() || error.is_not_found() => {
+                debug!(deployment = %at, error = %chain(&error), "turn overtaken");
+                Err(())
             }
             Err(error) => {
                 warn!(deployment = %at, error = %chain(&error), "turn failed");
@@ -104,7 +105,13 @@ impl Deployments {
         for action in plan.actions {
             match action {
                 Action::Create(set) => {
-                    let made = client.create(&resource::REPLICA_SET, &set).await?;
+                    let made = match client.create(&resource::REPLICA_SET, &set).await {
+                        // What follows in the plan counts on the set.
+                        Err(error) if error.is_already_exists() => {
+                            return self.collide(&client, deployment, &set).await;
+                        }
+                        made => made?,
+                    };
                     info!(deployment = %deployment.reference(), replica_set = made.name(), "replica set created");
                     self.tell_scaled(&subject, made.name(), 0, made.i64_at("/spec/replicas").unwrap_or(0));
                 }
@@ -130,6 +137,20 @@ impl Deployments {
             }
         }
         Ok(())
+    }
+
+    /// The name is taken. By the set that we want, and the informer will show it; or by another, and the next turn takes
+    /// another name.
+    async fn collide(&self, client: &Client, deployment: &Object, set: &Object) -> Result<(), ClientError> {
+        let Some(taken) = client.find(&resource::REPLICA_SET, &set.reference()).await? else { return Ok(()) };
+        if history::is_set_of(&taken, deployment) {
+            return Ok(());
+        }
+        warn!(deployment = %deployment.reference(), replica_set = set.name(), "name is taken, taking another");
+        let mut wanted = deployment.clone();
+        let count = deployment.i64_at("/status/collisionCount").unwrap_or(0) + 1;
+        wanted.map_mut("status").insert("collisionCount".to_owned(), json!(count));
+        client.update_status(&resource::DEPLOYMENT, &wanted).await.map(|_| ())
     }
 
     fn tell_scaled(&self, subject: &Subject, set: &str, from: i64, to: i64) {

@@ -82,6 +82,12 @@ async fn feed(this: Arc<Garbage>, kind: &'static str, informer: Informer<Meta>, 
                     queue.add(key.clone());
                 }
             }
+            // Deleted and made anew between two looks: the old one's dependents have no owner.
+            if let (Some(before), Some(now)) = (&change.before, &change.now)
+                && before.uid != now.uid
+            {
+                graph.of(&before.uid).for_each(|dependent| queue.add(dependent));
+            }
             // An owner that went, or began to wait, concerns its dependents; a dependent that went concerns its owners.
             if let Some(meta) = change.now.as_ref().or(change.before.as_ref()) {
                 if change.now.is_none() || meta.waits() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gantry_client::{ClientError, DeleteOptions, Query, WorkQueue, run_workers};
+use gantry_client::{Client, ClientError, DeleteOptions, Query, WorkQueue, run_workers};
 use gantry_env::chain;
 use gantry_kube::{Object, Ref, Resource, resource};
 use serde_json::{Value, json};
@@ -11,8 +11,10 @@ use tracing::{info, warn};
 use super::Context;
 
 const WORKERS: usize = 4;
-/// Pods take their grace period; what is left is looked at again after this.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// What is left is looked at again after this, and when one of the pods, which take their grace period, has gone.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Requests that came in before the namespace began to go may still be writing: it is empty once it is so twice.
+const SETTLE: Duration = Duration::from_millis(200);
 const FINALIZER: &str = "kubernetes";
 
 /// Kinds in the order in which they are emptied: what makes objects goes before what it makes.
@@ -25,14 +27,8 @@ fn kinds() -> impl Iterator<Item = &'static Resource> {
 pub async fn run(context: Context) {
     let queue = WorkQueue::new();
     context.informers.namespaces.synced().await;
-    let (mut namespaces, feed, stop) = (context.informers.namespaces.subscribe(), queue.clone(), context.stop.clone());
-    let feed_stop = stop.clone();
-    tokio::spawn(async move {
-        while let Some(changes) = feed_stop.run_until_cancelled(namespaces.changes()).await {
-            let terminating = |o: &Object| o.deletion_timestamp().is_some();
-            changes.into_iter().filter(|c| c.now.as_deref().is_some_and(terminating)).for_each(|c| feed.add(c.at));
-        }
-    });
+    let stop = context.stop.clone();
+    tokio::spawn(feed(context.clone(), queue.clone()));
     let requeue = queue.clone();
     run_workers(queue, WORKERS, stop, move |at: Ref| {
         let (context, queue) = (context.clone(), requeue.clone());
@@ -57,6 +53,26 @@ pub async fn run(context: Context) {
     .await;
 }
 
+async fn feed(context: Context, queue: WorkQueue<Ref>) {
+    let informers = &context.informers;
+    let (mut namespaces, mut pods) = (informers.namespaces.subscribe(), informers.pods.subscribe());
+    let goes = |at: &Ref| informers.namespaces.get(at).is_some_and(|o| o.deletion_timestamp().is_some());
+    loop {
+        tokio::select! {
+            biased;
+            // Every arm waits on a mailbox and takes nothing before it returns.
+            () = context.stop.cancelled() => return,
+            changes = namespaces.changes() => {
+                changes.into_iter().map(|c| c.at).filter(goes).for_each(|at| queue.add(at));
+            }
+            changes = pods.changes() => {
+                let gone = changes.into_iter().filter(|c| c.now.is_none()).map(|c| Ref::cluster(c.at.namespace));
+                gone.filter(goes).for_each(|at| queue.add(at));
+            }
+        }
+    }
+}
+
 /// One pass over every kind; true when the namespace is empty and finalized, or gone.
 async fn empty(context: &Context, at: &Ref) -> Result<bool, ClientError> {
     let client = context.client.named("namespace-controller");
@@ -66,17 +82,10 @@ async fn empty(context: &Context, at: &Ref) -> Result<bool, ClientError> {
     {
         return Ok(true);
     }
-    let mut left: Vec<(&Resource, usize)> = Vec::new();
-    for kind in kinds() {
-        let found = client.list(kind, Some(&at.name), &Query { limit: 1, ..Query::default() }).await?;
-        if found.items.is_empty() {
-            continue;
-        }
-        client.delete_collection(kind, &at.name, &Query::default(), &DeleteOptions::default()).await?;
-        let remains = client.list(kind, Some(&at.name), &Query::default()).await?.items.len();
-        if remains > 0 {
-            left.push((kind, remains));
-        }
+    let mut left = clear(&client, &at.name).await?;
+    if left.is_empty() {
+        tokio::time::sleep(SETTLE).await;
+        left = clear(&client, &at.name).await?;
     }
     if left.is_empty() {
         let mut done = namespace;
@@ -88,6 +97,23 @@ async fn empty(context: &Context, at: &Ref) -> Result<bool, ClientError> {
     }
     tell(context, &namespace, &left).await?;
     Ok(false)
+}
+
+/// Deletes what is there; what remains of it, by kind.
+async fn clear(client: &Client, namespace: &str) -> Result<Vec<(&'static Resource, usize)>, ClientError> {
+    let mut left = Vec::new();
+    for kind in kinds() {
+        let found = client.list(kind, Some(namespace), &Query { limit: 1, ..Query::default() }).await?;
+        if found.items.is_empty() {
+            continue;
+        }
+        client.delete_collection(kind, namespace, &Query::default(), &DeleteOptions::default()).await?;
+        let remains = client.list(kind, Some(namespace), &Query::default()).await?.items.len();
+        if remains > 0 {
+            left.push((kind, remains));
+        }
+    }
+    Ok(left)
 }
 
 /// Says in the conditions what is waited for.

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use gantry_client::{ClientError, DeleteOptions, Patch, WorkQueue, run_workers};
+use gantry_client::{Client, ClientError, DeleteOptions, Patch, WorkQueue, run_workers};
 use gantry_env::chain;
 use gantry_kube::{Object, Ref, resource};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::events::Subject;
 use super::informers::Pod;
@@ -35,7 +35,15 @@ struct ReplicaSets {
     recorder: Recorder,
     queue: WorkQueue<Ref>,
     /// By ReplicaSet uid.
-    outstanding: Mutex<BTreeMap<String, (Outstanding, Instant)>>,
+    outstanding: Mutex<BTreeMap<String, Expected>>,
+}
+
+struct Expected {
+    set: Ref,
+    what: Outstanding,
+    since: Instant,
+    /// A turn is due when it is over.
+    queued: bool,
 }
 
 pub async fn run(context: Context) {
@@ -65,8 +73,15 @@ async fn feed(this: Arc<ReplicaSets>) {
             biased;
             // Every arm waits on a mailbox and takes nothing before it returns.
             () = this.context.stop.cancelled() => return,
-            changes = sets.changes() => changes.into_iter().for_each(|change| this.queue.add(change.at)),
+            changes = sets.changes() => for change in changes {
+                let went = change.before.filter(|before| change.now.as_ref().is_none_or(|n| n.uid() != before.uid()));
+                if let Some(before) = went {
+                    this.outstanding.lock().remove(before.uid());
+                }
+                this.queue.add(change.at);
+            },
             changes = pods.changes() => {
+                changes.iter().filter(|c| c.now.is_none()).for_each(|c| this.never_seen(&c.at));
                 for pod in changes.iter().flat_map(|c| [&c.before, &c.now]).flatten() {
                     this.queue_owners(pod);
                 }
@@ -86,6 +101,15 @@ impl ReplicaSets {
         }
     }
 
+    /// A pod that came and went between two looks of ours: its create is not to be waited for.
+    fn never_seen(&self, pod: &Ref) {
+        for expected in self.outstanding.lock().values_mut().filter(|e| e.set.namespace == pod.namespace) {
+            if expected.what.created.remove(&pod.name) {
+                self.queue.add(expected.set.clone());
+            }
+        }
+    }
+
     async fn reconcile(&self, at: Ref) -> Result<(), ()> {
         let Some(set) = self.context.informers.replica_sets.get(&at) else { return Ok(()) };
         let pods = self.context.informers.pods.list_namespace(&at.namespace);
@@ -99,8 +123,8 @@ impl ReplicaSets {
         match failed {
             None => Ok(()),
             Some(error) if error.is_not_found() || error.is_conflict() => {
-                self.queue.add_after(at, Duration::from_millis(20));
-                Ok(())
+                debug!(replica_set = %at, error = %chain(&error), "turn overtaken");
+                Err(())
             }
             Some(error) => {
                 warn!(replica_set = %at, error = %chain(&error), "turn failed");
@@ -112,41 +136,48 @@ impl ReplicaSets {
     /// What of our own writes the informer has not shown yet.
     fn settle(&self, uid: &str, pods: &[Arc<Pod>]) -> Outstanding {
         let mut all = self.outstanding.lock();
-        let Some((outstanding, since)) = all.get_mut(uid) else { return Outstanding::default() };
-        outstanding.settle(pods);
-        if outstanding.is_empty() || since.elapsed() > OUTSTANDING_FOR {
+        let Some(expected) = all.get_mut(uid) else { return Outstanding::default() };
+        expected.what.settle(pods);
+        if expected.what.is_empty() || expected.since.elapsed() > OUTSTANDING_FOR {
             all.remove(uid);
             return Outstanding::default();
         }
-        outstanding.clone()
+        // Nothing else may come to tell us that it is over.
+        if !std::mem::replace(&mut expected.queued, true) {
+            self.queue.add_after(expected.set.clone(), OUTSTANDING_FOR + Duration::from_secs(1));
+        }
+        expected.what.clone()
     }
 
-    fn expect(&self, uid: &str, note: impl FnOnce(&mut Outstanding)) {
+    fn expect(&self, set: &Object, note: impl FnOnce(&mut Outstanding)) {
         let mut all = self.outstanding.lock();
-        let entry = all.entry(uid.to_owned()).or_insert_with(|| (Outstanding::default(), Instant::now()));
-        entry.1 = Instant::now();
-        note(&mut entry.0);
+        let now = Instant::now();
+        let fresh = || Expected { set: set.reference(), what: Outstanding::default(), since: now, queued: false };
+        let expected = all.entry(set.uid().to_owned()).or_insert_with(fresh);
+        (expected.since, expected.queued) = (now, false);
+        note(&mut expected.what);
     }
 
     /// Adoption before creation, so that a pod that fits is never duplicated; status last, so that it tells what was done.
     async fn apply(&self, set: &Object, plan: &Plan) -> Option<ClientError> {
         let (client, subject) = (self.context.client.named("replicaset-controller"), Subject::of(set));
+        match self.may_adopt(&client, set, plan).await {
+            Ok(true) => {}
+            // Whoever the informer still shows us is another by now; what it brings queues the key.
+            Ok(false) => return None,
+            Err(error) => return Some(error),
+        }
         for (at, patch) in &plan.ownership {
             if let Err(error) = client.patch(&resource::POD, at, "", Patch::Strategic(patch.clone())).await {
                 return Some(error);
             }
         }
-        // Noted before the call: the informer may show the pod before the answer arrives.
-        self.expect(set.uid(), |o| o.created.extend(plan.create.iter().map(|pod| pod.name().to_owned())));
-        let creates: Vec<BoxFuture<'_, _>> =
-            plan.create.iter().map(|pod| self.create(&client, set, &subject, pod).boxed()).collect();
-        let made: Vec<Result<(), ClientError>> =
-            futures::stream::iter(creates).buffer_unordered(PARALLEL_MAX).collect().await;
+        let made = self.create_slowly(&client, set, &subject, &plan.create).await;
         let deletes: Vec<BoxFuture<'_, _>> =
             plan.delete.iter().map(|(at, uid)| self.delete(&client, set, &subject, at, uid).boxed()).collect();
         let gone: Vec<Result<(), ClientError>> =
             futures::stream::iter(deletes).buffer_unordered(PARALLEL_MAX).collect().await;
-        let failed = made.into_iter().chain(gone).find_map(Result::err);
+        let failed = made.err().or_else(|| gone.into_iter().find_map(Result::err));
         if let Some(status) = plan.status(set, failed.as_ref().map(chain_text)) {
             let mut wanted = set.clone();
             wanted.0.insert("status".to_owned(), status);
@@ -157,13 +188,37 @@ impl ReplicaSets {
         failed
     }
 
-    async fn create(
+    /// A set that was deleted, or replaced under its name, adopts nothing: the informer may not know yet.
+    async fn may_adopt(&self, client: &Client, set: &Object, plan: &Plan) -> Result<bool, ClientError> {
+        if plan.ownership.is_empty() {
+            return Ok(true);
+        }
+        let live = client.find(&resource::REPLICA_SET, &set.reference()).await?;
+        Ok(live.is_some_and(|live| live.uid() == set.uid() && live.deletion_timestamp().is_none()))
+    }
+
+    /// One, then two, then four at a time, up to the first failure: what one pod is refused for, all are (a quota, a
+    /// missing account), and the server is spared the rest.
+    async fn create_slowly(
         &self,
-        client: &gantry_client::Client,
+        client: &Client,
         set: &Object,
         subject: &Subject,
-        pod: &Object,
+        pods: &[Object],
     ) -> Result<(), ClientError> {
+        for batch in plan::slow_start(pods) {
+            // Noted before the call: the informer may show the pod before the answer arrives.
+            self.expect(set, |o| o.created.extend(batch.iter().map(|pod| pod.name().to_owned())));
+            let creates: Vec<BoxFuture<'_, _>> =
+                batch.iter().map(|pod| self.create(client, set, subject, pod).boxed()).collect();
+            let made: Vec<Result<(), ClientError>> =
+                futures::stream::iter(creates).buffer_unordered(PARALLEL_MAX).collect().await;
+            made.into_iter().collect::<Result<(), ClientError>>()?;
+        }
+        Ok(())
+    }
+
+    async fn create(&self, client: &Client, set: &Object, subject: &Subject, pod: &Object) -> Result<(), ClientError> {
         match client.create(&resource::POD, pod).await {
             Ok(_) => {
                 self.recorder.record(subject, "Normal", "SuccessfulCreate", format!("Created pod: {}", pod.name()));
@@ -171,7 +226,7 @@ impl ReplicaSets {
                 Ok(())
             }
             Err(error) => {
-                self.expect(set.uid(), |o| {
+                self.expect(set, |o| {
                     o.created.remove(pod.name());
                 });
                 let why = format!("Error creating: {}", chain_text(&error));
@@ -183,19 +238,19 @@ impl ReplicaSets {
 
     async fn delete(
         &self,
-        client: &gantry_client::Client,
+        client: &Client,
         set: &Object,
         subject: &Subject,
         at: &Ref,
         uid: &str,
     ) -> Result<(), ClientError> {
-        self.expect(set.uid(), |o| {
+        self.expect(set, |o| {
             o.deleted.insert(uid.to_owned());
         });
         let options = DeleteOptions { uid: Some(uid.to_owned()), ..DeleteOptions::default() };
         match client.delete(&resource::POD, at, &options).await {
             Err(error) if !error.is_not_found() => {
-                self.expect(set.uid(), |o| {
+                self.expect(set, |o| {
                     o.deleted.remove(uid);
                 });
                 self.recorder.record(

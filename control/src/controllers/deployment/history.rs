@@ -17,8 +17,16 @@ const NOT_HANDED_ON: [&str; 5] = [
 
 /// The set whose template is the deployment's; the oldest where there are several.
 pub fn current<'a>(deployment: &Object, owned: &[&'a Object]) -> Option<&'a Object> {
-    let wanted = deployment.get("/spec/template");
-    owned.iter().copied().find(|set| set.get("/spec/template").map(without_hash).as_ref() == wanted)
+    owned.iter().copied().find(|set| same_template(set, deployment))
+}
+
+fn same_template(set: &Object, deployment: &Object) -> bool {
+    set.get("/spec/template").map(without_hash).as_ref() == deployment.get("/spec/template")
+}
+
+/// Whether the set is the one that the deployment would make now.
+pub fn is_set_of(set: &Object, deployment: &Object) -> bool {
+    set.controller().is_some_and(|owner| owner["uid"] == deployment.uid()) && same_template(set, deployment)
 }
 
 fn without_hash(template: &Value) -> Value {

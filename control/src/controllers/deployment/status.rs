@@ -112,10 +112,14 @@ fn progressing(
     let moved = ["updatedReplicas", "readyReplicas", "availableReplicas"].iter().any(|field| {
         status[*field].as_i64().unwrap_or(0) > view.object.i64_at(&format!("/status/{field}")).unwrap_or(0)
     });
-    let fresh = before.is_none()
-        || before.is_some_and(|b| b["reason"] == "NewReplicaSetAvailable" || b["reason"] == "DeploymentPaused");
+    let message = format!("ReplicaSet {name:?} is progressing.");
+    // The deadline of another set's rollout is not this one's.
+    let fresh = before.is_none_or(|b| match b["reason"].as_str().unwrap_or("") {
+        "NewReplicaSetAvailable" | "DeploymentPaused" => true,
+        "ProgressDeadlineExceeded" => !b["message"].as_str().is_some_and(|text| text.contains(&format!("{name:?}"))),
+        _ => b["message"] != message.as_str(),
+    });
     if moved || fresh {
-        let message = format!("ReplicaSet {name:?} is progressing.");
         let mut made = make("True", "ReplicaSetUpdated", message);
         made["lastUpdateTime"] = json!(format_seconds(now));
         return (Some(made), Some(seconds(deadline)));

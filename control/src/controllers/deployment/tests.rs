@@ -186,3 +186,45 @@ proptest! {
         prop_assert!(world.plan().actions.is_empty());
     }
 }
+
+#[test]
+fn a_new_rollout_has_a_deadline_of_its_own() {
+    let mut world = World::new(2);
+    world.healthy = false;
+    world.deployment.map_mut("spec").insert("progressDeadlineSeconds".into(), json!(5));
+    let condition = |world: &World, second| {
+        let sets: Vec<Arc<Object>> = world.sets.iter().cloned().map(Arc::new).collect();
+        let plan = plan(&world.deployment, &sets, &[], Timestamp::from_second(second).unwrap());
+        let status =
+            plan.actions.into_iter().find_map(|a| if let Action::Status(status) = a { Some(status) } else { None });
+        let all = status.unwrap()["conditions"].as_array().cloned().unwrap();
+        all.into_iter().find(|c| c["type"] == "Progressing").unwrap()
+    };
+    world.step();
+    world.step();
+    let late = condition(&world, 10);
+    assert_eq!(late["reason"], "ProgressDeadlineExceeded");
+    world.deployment.map_mut("status").insert("conditions".into(), json!([late]));
+    world
+        .deployment
+        .map_mut("spec")
+        .insert("template".into(), deployment(2, "v2").get("/spec/template").unwrap().clone());
+    world.step();
+    let fresh = condition(&world, 11);
+    assert_eq!((&fresh["status"], &fresh["reason"]), (&json!("True"), &json!("ReplicaSetUpdated")));
+    assert_eq!(fresh["lastUpdateTime"], "1970-01-01T00:00:11Z");
+}
+
+/// A name that another object has taken is not asked for again.
+#[test]
+fn a_collision_changes_the_name_and_only_the_own_set_is_none() {
+    let (one, mut other) = (deployment(1, "v1"), deployment(1, "v1"));
+    other.map_mut("status").insert("collisionCount".into(), json!(1));
+    let set = |d: &Object| history::new_set(&View::new(d), &[], 1);
+    assert_ne!(set(&one).name(), set(&other).name());
+    assert!(history::is_set_of(&set(&one), &one));
+    assert!(!history::is_set_of(&set(&one), &deployment(1, "v2")));
+    let mut foreign = set(&one);
+    foreign.metadata_mut().remove("ownerReferences");
+    assert!(!history::is_set_of(&foreign, &one));
+}

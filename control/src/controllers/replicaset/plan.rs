@@ -63,6 +63,16 @@ pub fn selects(set: &Object, pod: &Pod) -> bool {
     matches!(selector, Some(Ok(selector)) if !selector.is_empty() && selector.matches(Some(&pod.labels)))
 }
 
+/// Batches of one, two, four and so on.
+pub fn slow_start<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut size = 1;
+    std::iter::from_fn(move || {
+        let (batch, rest) = all.split_at(all.len().min(size));
+        (all, size) = (rest, size * 2);
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
 /// `suffix` gives the random part of a name.
 pub fn plan(
     set: &Object,
@@ -261,6 +271,13 @@ mod tests {
             ..Outstanding::default()
         };
         assert!(plan(&set(3), &[], &outstanding, at(), suffixes()).create.is_empty());
+    }
+
+    #[test]
+    fn creations_start_slowly() {
+        let sizes: Vec<usize> = slow_start(&[(); 12]).map(<[()]>::len).collect();
+        assert_eq!(sizes, [1, 2, 4, 5]);
+        assert_eq!(slow_start::<()>(&[]).count(), 0);
     }
 
     #[test]
