@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use gantry_tests::vm::{KERNELS, Vm};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
 
 /// The test files that look at cgroups, mounts, namespaces and packets of their host.
 const OF_THE_HOST: &[&str] =
-    &["lifecycle", "confinement", "survival", "network", "agent", "cluster", "limits", "cgroups", "faults", "chaos"];
+    &["cluster", "chaos", "agent", "lifecycle", "limits", "cgroups", "faults", "confinement", "survival", "network"];
 type Failure = Box<dyn std::error::Error>;
 
 #[derive(Parser)]
@@ -93,23 +95,7 @@ fn main() -> Result<ExitCode, Failure> {
             print!("{}", std::fs::read_to_string(vm.console())?);
             Ok(code)
         }
-        What::All { machine } => {
-            let (mut passed, mut failed) = (0, 0);
-            for scenario in scenarios()?.into_iter().filter(|s| OF_THE_HOST.contains(&&*s.name)) {
-                let vm = machine.of(&scenario.name, false)?;
-                print!("{:<14} ", scenario.name);
-                match boot(&vm, &scenario.folder, &scenario.program, &[]) {
-                    Ok(code) if code == ExitCode::SUCCESS => passed += 1,
-                    other => {
-                        failed += 1;
-                        println!("{}", other.err().map(|error| error.to_string()).unwrap_or_default());
-                        println!("{}", std::fs::read_to_string(vm.console()).unwrap_or_default());
-                    }
-                }
-            }
-            println!("machines: {passed} passed, {failed} failed");
-            Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
+        What::All { machine } => all(&machine),
         What::Shell { machine, command } => {
             let vm = machine.of("shell", true)?;
             boot(&vm, &std::env::current_dir()?, Path::new(&command[0]), &command[1..])
@@ -117,12 +103,47 @@ fn main() -> Result<ExitCode, Failure> {
     }
 }
 
+/// As many machines at once as there are processors: each has one.
+fn all(machine: &Machine) -> Result<ExitCode, Failure> {
+    let found = scenarios()?;
+    // In the order of the list: the longest come first, so that none of them is waited for alone at the end.
+    let wanted: Vec<&Scenario> =
+        OF_THE_HOST.iter().flat_map(|name| found.iter().filter(move |s| s.name == *name)).collect();
+    let waiting = Mutex::new(wanted.iter());
+    let failed = AtomicUsize::new(0);
+    let work = || {
+        while let Some(scenario) = { waiting.lock().next() } {
+            let passed = machine.of(&scenario.name, false).map_err(Failure::from).and_then(|vm| {
+                let code = boot(&vm, &scenario.folder, &scenario.program, &[])?;
+                if code != ExitCode::SUCCESS {
+                    println!("{}", std::fs::read_to_string(vm.console())?);
+                }
+                Ok(code == ExitCode::SUCCESS)
+            });
+            if let Err(error) = &passed {
+                println!("{}: {error}", scenario.name);
+            }
+            if !passed.unwrap_or(false) {
+                failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let failed = failed.into_inner();
+    println!("machines: {} passed, {failed} failed", wanted.len() - failed);
+    Ok(if failed == 0 && !wanted.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn boot(vm: &Vm, folder: &Path, program: &Path, arguments: &[String]) -> Result<ExitCode, Failure> {
     let start = Instant::now();
     let answer = vm.run(folder, program, arguments)?;
     println!(
-        "{} (Linux {}; {}): code {} after {:.0} s, {:.1} s of them to boot",
-        vm.kernel,
+        "{:<28} Linux {}; {}: code {} after {:.0} s, {:.1} s of them to boot",
+        vm.out.file_name().unwrap_or_default().to_string_lossy(),
         answer.kernel,
         answer.controllers,
         answer.code,
