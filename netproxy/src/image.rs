@@ -153,6 +153,10 @@ impl Image {
     pub fn remove(&mut self, set: SetId, key: &[u8]) {
         if let Some(elements) = self.sets.get_mut(&set) {
             elements.remove(key);
+            // As the kernel tells it: a set without elements has none to list.
+            if elements.is_empty() {
+                self.sets.remove(&set);
+            }
         }
     }
 
@@ -193,6 +197,15 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_put_in_and_taken_out_was_never_there() {
+        let (set, key) = (SetId::ServicesDropped, vec![1]);
+        let mut image = Image::default();
+        image.insert(set, key.clone(), Vec::new());
+        image.remove(set, &key);
+        assert_eq!(image, Image::default());
+    }
 
     #[test]
     fn names_lead_back_to_sets() {

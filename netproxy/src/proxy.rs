@@ -228,11 +228,11 @@ impl State {
         self.reconcile()
     }
 
-    /// Whether the elements are what they should be.
+    /// Whether the elements are what they should be. The routes are made again without being asked for.
     fn audit(&mut self) -> Result<(), ApplyError> {
         let now = self.kernel.read()?;
         if now.is_some() && now == self.image {
-            return Ok(());
+            return self.kernel.ensure_routes();
         }
         warn!("table gantry does not hold what it should, healing it");
         self.image = None;

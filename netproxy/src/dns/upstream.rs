@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use gantry_env::Env;
-use hickory_proto::op::{Message, MessageType};
+use hickory_proto::op::{Message, MessageType, ResponseCode};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -89,9 +89,10 @@ impl Upstream {
         listed.into_iter().filter(|server| !self.own.contains(&server.ip())).take(SERVERS_MAX).collect()
     }
 
-    /// The first server's answer that comes in time.
+    /// The first server's answer that comes in time and says more than that the server has failed or will not.
     pub async fn ask(&self, query: &Message, transport: Transport) -> Result<Message, UpstreamError> {
         let mut last = UpstreamError::NoServer;
+        let mut no_help = None;
         for server in self.servers() {
             let mut query = query.clone();
             // Not the client's id: whoever could guess that one could answer in the server's place.
@@ -105,13 +106,20 @@ impl Upstream {
                 }
             };
             match tokio::time::timeout(TRY_MAX, exchange).await {
-                Ok(Ok(message)) => return Ok(message),
+                Ok(Ok(message)) if helps(&message) => return Ok(message),
+                Ok(Ok(message)) => no_help = Some(message),
                 Ok(Err(source)) => last = UpstreamError::Io { server, source },
                 Err(_) => last = UpstreamError::Silent { server },
             }
         }
-        Err(last)
+        no_help.ok_or(last)
     }
+}
+
+/// Another server may know better than one that fails, refuses, or does not understand.
+fn helps(answer: &Message) -> bool {
+    let no = [ResponseCode::ServFail, ResponseCode::Refused, ResponseCode::NotImp, ResponseCode::FormErr];
+    !no.contains(&answer.metadata.response_code)
 }
 
 fn is_answer(query: &Message, answer: &Message) -> bool {
@@ -152,6 +160,40 @@ async fn over_tcp(server: SocketAddr, query: &Message, bytes: &[u8]) -> io::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A server that answers one question with `code`.
+    async fn server(code: ResponseCode) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            let (length, peer) = socket.recv_from(&mut buffer).await.unwrap();
+            let mut answer = Message::from_vec(&buffer[..length]).unwrap();
+            answer.metadata.message_type = MessageType::Response;
+            answer.metadata.response_code = code;
+            socket.send_to(&answer.to_vec().unwrap(), peer).await.unwrap();
+        });
+        address
+    }
+
+    async fn asked(codes: &[ResponseCode]) -> ResponseCode {
+        let mut servers = Vec::new();
+        for code in codes {
+            servers.push(server(*code).await);
+        }
+        let upstream =
+            Upstream::new(UpstreamConfig::Servers(servers), ["192.0.2.1".parse().unwrap(); 2], Env::system());
+        let query = Message::query();
+        upstream.ask(&query, Transport::Udp).await.unwrap().metadata.response_code
+    }
+
+    #[tokio::test]
+    async fn a_server_that_fails_is_not_the_last_word() {
+        use ResponseCode::{NXDomain, NoError, Refused, ServFail};
+        assert_eq!(asked(&[ServFail, NoError]).await, NoError);
+        assert_eq!(asked(&[Refused, ServFail, NXDomain]).await, NXDomain);
+        assert_eq!(asked(&[ServFail, Refused]).await, Refused);
+    }
 
     #[test]
     fn only_name_servers_are_read_and_never_ourselves() {
