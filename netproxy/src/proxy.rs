@@ -230,8 +230,8 @@ impl State {
 
     /// Whether the elements are what they should be. The routes are made again without being asked for.
     fn audit(&mut self) -> Result<(), ApplyError> {
-        let now = self.kernel.read()?;
-        if now.is_some() && now == self.image {
+        let Some(image) = &self.image else { return self.reconcile() };
+        if self.kernel.read()?.as_ref() == Some(image) {
             return self.kernel.ensure_routes();
         }
         warn!("table gantry does not hold what it should, healing it");

@@ -21,6 +21,8 @@ mod packet;
 /// A create mounts and unpacks nothing, but may wait for a slow disk or network share behind a volume.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
 
+const SEAL_TRIES: u32 = 20;
+
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
     #[error("read the supervisor program {path:?}")]
@@ -44,6 +46,20 @@ pub enum SupervisorError {
     Confused,
 }
 
+/// Nothing can be written to the file from here on. The kernel refuses that with EBUSY while anything else holds one of its
+/// pages, be it itself, that moves or reclaims memory: it has waited 150 ms for them by then, and is asked again.
+fn seal(file: &std::fs::File) -> io::Result<()> {
+    use rustix::fs::SealFlags;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    for _ in 1..SEAL_TRIES {
+        match rustix::fs::fcntl_add_seals(file, seals) {
+            Err(rustix::io::Errno::BUSY) => {}
+            done => return Ok(done?),
+        }
+    }
+    Ok(rustix::fs::fcntl_add_seals(file, seals)?)
+}
+
 /// The program, in a sealed memfd: what enters containers is executed from there, and no path leads to a file on the
 /// host that could be overwritten (CVE-2019-5736). All supervisors share its pages.
 #[derive(Debug)]
@@ -60,11 +76,7 @@ impl Program {
         let mut copy = std::fs::File::from(memfd);
         io::copy(&mut file, &mut copy).map_err(failed)?;
         rustix::fs::fchmod(&copy, rustix::fs::Mode::from_raw_mode(0o500)).map_err(|e| failed(e.into()))?;
-        let seals = rustix::fs::SealFlags::SEAL
-            | rustix::fs::SealFlags::SHRINK
-            | rustix::fs::SealFlags::GROW
-            | rustix::fs::SealFlags::WRITE;
-        rustix::fs::fcntl_add_seals(&copy, seals).map_err(|e| failed(e.into()))?;
+        seal(&copy).map_err(failed)?;
         Ok(Program { memfd: copy.into() })
     }
 

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use proptest::prelude::*;
 
@@ -24,18 +26,10 @@ fn pod(n: usize, ready: bool, port: i64) -> Pod {
 }
 
 fn run(service: Option<&Object>, pods: &[Arc<Pod>], slices: &[Arc<Object>]) -> Plan {
-    let next = std::cell::Cell::new(slices.len());
-    plan(
-        service,
-        &Ref::new("a", "web"),
-        pods,
-        slices,
-        |_| None,
-        |_| {
-            next.set(next.get() + 1);
-            format!("s{}", next.get())
-        },
-    )
+    // No name comes twice, as no random one does.
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let suffix = |_| format!("s{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    plan(service, &Ref::new("a", "web"), pods, slices, |_| None, suffix)
 }
 
 fn apply(slices: &mut Vec<Arc<Object>>, plan: &Plan) {
