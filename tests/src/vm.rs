@@ -72,6 +72,8 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct Vm {
     pub kernel: String,
+    /// The program that is process 1, told so by `init` as its first argument.
+    pub init: PathBuf,
     /// Where the answer, the console and core files are left.
     pub out: PathBuf,
     pub timeout: Duration,
@@ -125,14 +127,13 @@ impl Vm {
         let folder =
             tempfile::Builder::new().prefix("gantry-vm-").tempdir_in("/dev/shm").map_err(failed("/dev/shm"))?;
         let file = File::create(console).map_err(failed(console.display().to_string()))?;
-        let own = std::env::current_exe().map_err(failed("this program"))?;
         let mut command = Command::new(kernel);
         command
             .arg(format!("mem={MEMORY_MIB}M"))
             .arg(format!("uml_dir={}", folder.path().display()))
             .args(["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "panic=-1"])
             .args(["con=null", if self.interactive { "con0=fd:0,fd:1" } else { "con0=null,fd:1" }])
-            .arg(format!("init={}", own.display()))
+            .arg(format!("init={}", self.init.display()))
             .args(["--", "init"])
             .arg(&self.out)
             .env("TMPDIR", folder.path())

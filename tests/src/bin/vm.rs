@@ -34,9 +34,10 @@ struct Machine {
 }
 
 impl Machine {
-    fn of(&self, scenario: &str, interactive: bool) -> std::io::Result<Vm> {
+    fn of(&self, init: &Path, scenario: &str, interactive: bool) -> std::io::Result<Vm> {
         Ok(Vm {
             kernel: self.on.clone(),
+            init: init.to_owned(),
             out: std::path::absolute(&self.out)?.join(format!("{scenario}-{}", self.on)),
             timeout: Duration::from_secs(self.timeout_seconds),
             interactive,
@@ -78,6 +79,8 @@ enum What {
 }
 
 fn main() -> Result<ExitCode, Failure> {
+    // Asked for before anything is built: a build may put another program in the place of this one.
+    let init = std::env::current_exe()?;
     match Cli::parse().what {
         What::Init { shared, .. } => gantry_tests::vm::init(&shared),
         What::List => {
@@ -90,21 +93,21 @@ fn main() -> Result<ExitCode, Failure> {
         What::Run { scenario, machine, arguments } => {
             let found = scenarios()?.into_iter().find(|s| s.name == scenario);
             let found = found.ok_or_else(|| format!("no test file is named {scenario}"))?;
-            let vm = machine.of(&scenario, false)?;
+            let vm = machine.of(&init, &scenario, false)?;
             let code = boot(&vm, &found.folder, &found.program, &arguments)?;
             print!("{}", std::fs::read_to_string(vm.console())?);
             Ok(code)
         }
-        What::All { machine } => all(&machine),
+        What::All { machine } => all(&init, &machine),
         What::Shell { machine, command } => {
-            let vm = machine.of("shell", true)?;
+            let vm = machine.of(&init, "shell", true)?;
             boot(&vm, &std::env::current_dir()?, Path::new(&command[0]), &command[1..])
         }
     }
 }
 
 /// As many machines at once as there are processors: each has one.
-fn all(machine: &Machine) -> Result<ExitCode, Failure> {
+fn all(init: &Path, machine: &Machine) -> Result<ExitCode, Failure> {
     let found = scenarios()?;
     // In the order of the list: the longest come first, so that none of them is waited for alone at the end.
     let wanted: Vec<&Scenario> =
@@ -113,7 +116,7 @@ fn all(machine: &Machine) -> Result<ExitCode, Failure> {
     let failed = AtomicUsize::new(0);
     let work = || {
         while let Some(scenario) = { waiting.lock().next() } {
-            let passed = machine.of(&scenario.name, false).map_err(Failure::from).and_then(|vm| {
+            let passed = machine.of(init, &scenario.name, false).map_err(Failure::from).and_then(|vm| {
                 let code = boot(&vm, &scenario.folder, &scenario.program, &[])?;
                 if code != ExitCode::SUCCESS {
                     println!("{}", std::fs::read_to_string(vm.console())?);
