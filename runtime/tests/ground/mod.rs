@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gantry_cri::{ImageServiceClient, RuntimeServiceClient, v1};
-use gantry_runtime::{Config, NetworkConfig, Runtime};
+use gantry_runtime::image::ImageError;
+use gantry_runtime::{Config, NetworkConfig, Runtime, StartError};
 use sha2::Digest;
 use tonic::transport::Channel;
 
@@ -77,8 +78,18 @@ impl Ground {
         Ground { dir, config }
     }
 
+    /// A runtime that was stopped in this process lets go of its images with the last of its blocking calls.
     pub async fn start(&self) -> (Runtime, Client) {
-        let runtime = Runtime::start(self.config.clone(), gantry_env::Env::system()).await.expect("it starts");
+        const TRIES: u32 = 500;
+        let mut tries = 0;
+        let runtime = loop {
+            match Runtime::start(self.config.clone(), gantry_env::Env::system()).await {
+                Ok(runtime) => break runtime,
+                Err(StartError::Images(ImageError::Locked(_))) if tries < TRIES => tries += 1,
+                Err(error) => panic!("it does not start: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
         import(&runtime).await;
         let client = Client::new(runtime.channel());
         (runtime, client)
