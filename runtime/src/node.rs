@@ -10,7 +10,7 @@ use gantry_base::exit::{ExitRecord, START_ERROR_EXIT_CODE, UNKNOWN_EXIT_CODE};
 use gantry_cri::v1::{self, ContainerEventType};
 use gantry_env::{Env, chain};
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{OwnedRwLockReadGuard, broadcast, watch};
 
 use crate::cgroup::Hierarchies;
 use crate::cgroup::programs::Programs;
@@ -46,6 +46,8 @@ pub struct Sandbox {
     /// One change of the sandbox, or of its connection, at a time.
     pub lock: Arc<tokio::sync::Mutex<()>>,
     pub link_lock: Arc<tokio::sync::Mutex<()>>,
+    /// Held by each who makes a container in it, and alone by who removes it.
+    pub making: Arc<tokio::sync::RwLock<()>>,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,14 @@ pub struct Node {
 
 impl Sandbox {
     pub fn new(record: SandboxRecord) -> Sandbox {
-        Sandbox { record, stopping: false, link: None, lock: Arc::default(), link_lock: Arc::default() }
+        Sandbox {
+            record,
+            stopping: false,
+            link: None,
+            lock: Arc::default(),
+            link_lock: Arc::default(),
+            making: Arc::default(),
+        }
     }
 }
 
@@ -154,6 +163,19 @@ impl Node {
             return Err(NodeError::NotReady(sandbox.record.id.clone()));
         }
         Ok(sandbox.record.clone())
+    }
+
+    /// A sandbox in which something may begin, and a hold on it: its folder stays until that is done.
+    pub async fn hold_sandbox(&self, id: &str) -> Result<(SandboxRecord, OwnedRwLockReadGuard<()>), NodeError> {
+        let making = self.making(&self.ready_sandbox(id)?.id)?;
+        let hold = making.read_owned().await;
+        Ok((self.ready_sandbox(id)?, hold))
+    }
+
+    pub fn making(&self, sandbox: &str) -> Result<Arc<tokio::sync::RwLock<()>>, NodeError> {
+        let pods = self.pods.lock();
+        let sandbox = pods.sandboxes.get(sandbox).ok_or_else(|| NodeError::NoSandbox(sandbox.to_owned()))?;
+        Ok(Arc::clone(&sandbox.making))
     }
 
     pub fn container(&self, id: &str) -> Result<ContainerRecord, NodeError> {

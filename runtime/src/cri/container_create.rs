@@ -14,7 +14,7 @@ use crate::records::{ContainerRecord, ContainerState, SandboxRecord, private_dir
 
 /// Prepares a container: its root, its configuration, its pipes. No process is made before it is started.
 pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1::CreateContainerResponse, NodeError> {
-    let sandbox = node.ready_sandbox(&request.pod_sandbox_id)?;
+    let (sandbox, _hold) = node.hold_sandbox(&request.pod_sandbox_id).await?;
     let config = request.config.ok_or(NodeError::Missing("config"))?;
     let metadata = config.metadata.clone().ok_or(NodeError::Missing("metadata"))?;
     let container = format!("attempt {} of container {}", metadata.attempt, metadata.name);

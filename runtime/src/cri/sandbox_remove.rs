@@ -12,6 +12,10 @@ pub async fn run(node: &Node, request: v1::RemovePodSandboxRequest) -> Result<v1
         Err(error) => return Err(error),
     };
     super::sandbox_stop::stop(node, record.clone()).await?;
+    let _nothing_is_made = match node.making(&record.id) {
+        Ok(making) => making.write_owned().await,
+        Err(_) => return Ok(v1::RemovePodSandboxResponse {}),
+    };
     for container in node.containers_of(&record.id) {
         super::container_remove::remove(node, &container.id).await?;
     }
