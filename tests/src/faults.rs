@@ -130,6 +130,8 @@ impl<'a> Site<'a> {
             Fault::ContainerKilled => {
                 let victim = &before[self.dice.random_range(0..before.len())];
                 signal(i32::try_from(victim.3).expect("a pid"), Signal::SIGKILL);
+                let gone = async || !self.cluster.running().await.contains(victim);
+                self.cluster.until("the node knows that it ended", gone).await;
             }
             Fault::DiskFull => self.fill_disk().await,
             Fault::OutOfInodes => self.use_inodes().await,
@@ -193,6 +195,9 @@ impl Site<'_> {
             })
             .await;
         cluster.until("each pod has one supervisor", async || cluster.supervisors().await.len() == pods).await;
+        for table in ["gantry", "gantry-pods"] {
+            cluster.until(&format!("table {table} is there"), async || has_table(table).await).await;
+        }
         cluster.until("each pod has one link", async || links().await == pods).await;
         for address in [self.service_address().await, format!("{NODE_IP}:30080")] {
             cluster.until(&format!("{address} answers"), async || answers(&address).await).await;
@@ -330,6 +335,11 @@ fn signal(pid: i32, signal: Signal) {
 async fn nft(script: &str) {
     let done = Command::new("nft").arg(script).status().await;
     assert!(done.is_ok_and(|status| status.success()), "nft {script}");
+}
+
+async fn has_table(name: &str) -> bool {
+    let listed = Command::new("nft").args(["list", "table", "inet", name]).output().await.expect("nftables");
+    listed.status.success()
 }
 
 /// Links of pods on the node's side.

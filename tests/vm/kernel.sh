@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes a kernel that machines of our own boot, and prints its path: `kernel.sh uml-6.12`. User-mode Linux is built from Debian's
-# kernel source with the configuration beside this script: about ten minutes of one processor each, once per version and
+# kernel source with the configuration beside this script: some seventeen minutes of one processor each, once per version and
 # configuration; the cache outlives the checkout.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -17,7 +17,7 @@ uml() { # uml SERIES
     [ -n "$version" ] && [ "$version" != "(none)" ] || { say "Debian has no package $package here (apt-get update?)"; exit 1; }
     key=$kernel-$version-$(sha256sum uml.config | cut -c1-12)
     [ -x "$cache/$key/linux" ] && { echo "$cache/$key/linux"; return; }
-    say "building $key: about ten minutes of one processor"
+    say "building $key: some seventeen minutes of one processor"
     work=$(mktemp -d)
     (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$package=$version" >&2 && dpkg-deb --fsys-tarfile ./*.deb | tar -x --wildcards './usr/src/*.tar.xz' -O | tar -xJ)
     cd "$work/$package"

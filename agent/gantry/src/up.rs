@@ -1,6 +1,6 @@
 //! The role `up`: a whole cluster in one process, its wires without sockets.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -29,6 +29,7 @@ const READY: &str = "ready";
 const READY_WITHIN: Duration = Duration::from_secs(180);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LINE_MAX_BYTES: u64 = 4096;
+const TAIL_MAX_BYTES: u64 = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum UpError {
@@ -178,8 +179,14 @@ fn wait_for_ready(child: &mut Child, within: Duration) -> std::io::Result<Start>
 
 /// The last lines that this start wrote.
 fn tail(paths: &Paths, start: u64) -> String {
-    let text = std::fs::read(paths.log()).unwrap_or_default();
-    let fresh = String::from_utf8_lossy(&text[usize::try_from(start).unwrap_or(0).min(text.len())..]).into_owned();
+    let mut fresh = Vec::new();
+    let read = |mut log: std::fs::File| {
+        let length = log.metadata()?.len();
+        log.seek(SeekFrom::Start(start.max(length.saturating_sub(TAIL_MAX_BYTES))))?;
+        log.take(TAIL_MAX_BYTES).read_to_end(&mut fresh)
+    };
+    let _ = std::fs::File::open(paths.log()).and_then(read);
+    let fresh = String::from_utf8_lossy(&fresh).into_owned();
     let lines: Vec<&str> = fresh.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
