@@ -70,7 +70,14 @@ pub struct Network {
     state: Mutex<State>,
     /// Held from what is known to what is committed, so that a table made anew lacks no pod and has none too many. Taken
     /// before `state`.
-    rules: Mutex<()>,
+    rules: Mutex<Rules>,
+}
+
+/// Whether the node has the table, or gave it up for good.
+#[derive(Debug, PartialEq)]
+enum Rules {
+    Kept,
+    GivenUp,
 }
 
 #[derive(Debug)]
@@ -90,8 +97,8 @@ impl Network {
         }
         let records = Records::open(&config.run_dir)?;
         sysctl::enable_forwarding(&config.run_dir)?;
-        let network =
-            Network { config, state: Mutex::new(State { records, pod_cidr: None, last: None }), rules: Mutex::new(()) };
+        let state = State { records, pod_cidr: None, last: None };
+        let network = Network { config, state: Mutex::new(state), rules: Mutex::new(Rules::Kept) };
         let mut nft = open_nft()?;
         nft.commit(network.table()).map_err(NetworkError::Rules)?;
         Ok(network)
@@ -104,10 +111,14 @@ impl Network {
     }
 
     /// Makes the rules anew where someone took them away (`nft flush ruleset`); true where that was so. To be called now
-    /// and then; what asks the kernel nothing but its tables and rules takes some tens of microseconds.
+    /// and then; what asks the kernel nothing but its tables and rules takes some tens of microseconds. After `cleanup`
+    /// there is nothing to heal.
     pub fn heal(&self) -> Result<bool, NetworkError> {
         let mut nft = open_nft()?;
-        let _held = self.rules.lock();
+        let rules = self.rules.lock();
+        if *rules == Rules::GivenUp {
+            return Ok(false);
+        }
         let table = self.table();
         if nft.rules(rules::TABLE).map_err(NetworkError::Rules)?.len() == table.rules() {
             return Ok(false);
@@ -176,19 +187,18 @@ impl Network {
 
     /// Removes every link, rule, route and file of ours, and restores what we changed.
     pub fn cleanup(&self) -> Result<(), NetworkError> {
-        Network::cleanup_at(&self.config)
-    }
-
-    /// The same, without taking anything up first: for an uninstall.
-    pub fn cleanup_at(config: &Config) -> Result<(), NetworkError> {
         let mut routes = open_routes()?;
-        let records = Records::open(&config.run_dir)?;
-        for record in records.all().values() {
+        let mut nft = open_nft()?;
+        // `heal` may be about to look.
+        let mut held = self.rules.lock();
+        *held = Rules::GivenUp;
+        let mut state = self.state.lock();
+        for record in state.records.all().values() {
             routes.delete_link(&record.interface).map_err(NetworkError::Netlink)?;
         }
-        open_nft()?.delete_table(rules::TABLE).map_err(NetworkError::Rules)?;
-        sysctl::restore_forwarding(&config.run_dir)?;
-        records.destroy()
+        nft.delete_table(rules::TABLE).map_err(NetworkError::Rules)?;
+        sysctl::restore_forwarding(&self.config.run_dir)?;
+        state.records.destroy()
     }
 
     /// Writes down what the sandbox will have, before anything is made.

@@ -123,12 +123,15 @@ impl Records {
     }
 
     /// Removes every file, and the folder.
-    pub fn destroy(self) -> Result<(), NetworkError> {
+    pub fn destroy(&mut self) -> Result<(), NetworkError> {
         match fs::remove_dir_all(&self.run_dir) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(NetworkError::State { path: self.run_dir, source })
+                Err(NetworkError::State { path: self.run_dir.clone(), source })
             }
-            _ => Ok(()),
+            _ => {
+                self.by_id.clear();
+                Ok(())
+            }
         }
     }
 }

@@ -31,6 +31,7 @@ fn as_host(test: impl FnOnce(&Path, &Network) + Send) {
             network.set_pod_cidr("10.244.7.0/24".parse().unwrap()).unwrap();
             test(folder.path(), &network);
             network.cleanup().unwrap();
+            assert!(!network.heal().unwrap(), "what was given up came back");
             let left = Routes::open().unwrap().links().unwrap();
             assert!(left.iter().all(|link| !link.name.starts_with("gty")), "left behind: {left:?}");
             assert_eq!(Nft::open().unwrap().table_comment(rules::TABLE).unwrap(), None);
