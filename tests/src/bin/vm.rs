@@ -11,10 +11,19 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
 
-/// The test files that look at cgroups, mounts, namespaces and packets of their host. Two more are run by hand:
-/// `chaos`, which takes seven minutes in a machine, and `faults`, whose killer is not always quick enough on one processor.
-const OF_THE_HOST: &[&str] =
-    &["cluster", "agent", "lifecycle", "limits", "cgroups", "confinement", "survival", "network"];
+/// The test files that look at cgroups, mounts, namespaces and packets of their host, and how many machines share the tests of
+/// each; the longest come first, so that none of them is waited for alone at the end. Two more are run by hand: `chaos`,
+/// which takes seven minutes in a machine, and `faults`, whose killer is not always quick enough on one processor.
+const OF_THE_HOST: &[(&str, usize)] = &[
+    ("cluster", 4),
+    ("agent", 1),
+    ("lifecycle", 1),
+    ("limits", 1),
+    ("cgroups", 1),
+    ("confinement", 1),
+    ("survival", 1),
+    ("network", 1),
+];
 type Failure = Box<dyn std::error::Error>;
 
 #[derive(Parser)]
@@ -110,22 +119,24 @@ fn main() -> Result<ExitCode, Failure> {
 /// As many machines at once as there are processors: each has one.
 fn all(init: &Path, machine: &Machine) -> Result<ExitCode, Failure> {
     let found = scenarios()?;
-    // In the order of the list: the longest come first, so that none of them is waited for alone at the end.
-    let wanted: Vec<&Scenario> =
-        OF_THE_HOST.iter().flat_map(|name| found.iter().filter(move |s| s.name == *name)).collect();
+    let mut wanted = Vec::new();
+    for (name, machines) in OF_THE_HOST {
+        let scenario = found.iter().find(|s| s.name == *name).ok_or_else(|| format!("no test file is named {name}"))?;
+        wanted.extend(scenario.parts(*machines)?);
+    }
     let waiting = Mutex::new(wanted.iter());
     let failed = AtomicUsize::new(0);
     let work = || {
-        while let Some(scenario) = { waiting.lock().next() } {
-            let passed = machine.of(init, &scenario.name, false).map_err(Failure::from).and_then(|vm| {
-                let code = boot(&vm, &scenario.folder, &scenario.program, &[])?;
+        while let Some(part) = { waiting.lock().next() } {
+            let passed = machine.of(init, &part.name, false).map_err(Failure::from).and_then(|vm| {
+                let code = boot(&vm, &part.scenario.folder, &part.scenario.program, &part.arguments)?;
                 if code != ExitCode::SUCCESS {
                     println!("{}", std::fs::read_to_string(vm.console())?);
                 }
                 Ok(code == ExitCode::SUCCESS)
             });
             if let Err(error) = &passed {
-                println!("{}: {error}", scenario.name);
+                println!("{}: {error}", part.name);
             }
             if !passed.unwrap_or(false) {
                 failed.fetch_add(1, Ordering::Relaxed);
@@ -162,6 +173,32 @@ struct Scenario {
     name: String,
     program: PathBuf,
     folder: PathBuf,
+}
+
+/// What one machine runs of a scenario.
+struct Part<'a> {
+    name: String,
+    scenario: &'a Scenario,
+    arguments: Vec<String>,
+}
+
+impl Scenario {
+    /// Deals the tests out to so many machines.
+    fn parts(&self, machines: usize) -> Result<Vec<Part<'_>>, Failure> {
+        if machines == 1 {
+            return Ok(vec![Part { name: self.name.clone(), scenario: self, arguments: Vec::new() }]);
+        }
+        let listed = Command::new(&self.program).args(["--list", "--format", "terse"]).output()?;
+        let mut parts: Vec<Part<'_>> = (1..=machines)
+            .map(|n| Part { name: format!("{}-{n}", self.name), scenario: self, arguments: vec!["--exact".to_owned()] })
+            .collect();
+        let tests = String::from_utf8(listed.stdout)?;
+        for (at, test) in tests.lines().filter_map(|line| line.strip_suffix(": test")).enumerate() {
+            parts[at % machines].arguments.push(test.to_owned());
+        }
+        parts.retain(|part| part.arguments.len() > 1);
+        if parts.is_empty() { Err(format!("{} lists no tests", self.program.display()).into()) } else { Ok(parts) }
+    }
 }
 
 /// Every test program of the workspace, built where it is not.
