@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod disk;
 pub mod fake_cri;
 pub mod faults;
 pub mod faulty_disk;
