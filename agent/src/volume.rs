@@ -307,11 +307,13 @@ pub fn unmount(path: &Path) -> Result<(), VolumeError> {
 /// Removes a folder with everything in it; one that is not there is fine. What is mounted below it is somebody's data:
 /// then nothing is removed.
 pub fn remove(path: &Path) -> Result<(), VolumeError> {
-    // The kernel names mount points by their real paths; a link in the last place is removed, not followed.
-    let path = match fs::canonicalize(path.parent().unwrap_or(path)) {
+    match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        parent => parent.map_err(file_error("remove", path))?.join(path.file_name().unwrap_or_default()),
+        there => there.map_err(file_error("remove", path))?,
     };
+    // The kernel names mount points by their real paths; a link in the last place is removed, not followed.
+    let parent = fs::canonicalize(path.parent().unwrap_or(path)).map_err(file_error("remove", path))?;
+    let path = parent.join(path.file_name().unwrap_or_default());
     // Of the thread, which may be in another mount namespace than its process.
     let mounts = fs::read("/proc/thread-self/mountinfo").map_err(file_error("read the mounts below", &path))?;
     if let Some(mounted) = mount_below(&mounts, &path) {

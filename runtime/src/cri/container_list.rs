@@ -1,14 +1,17 @@
 use gantry_cri::v1;
 
 use super::sandbox_list::labels_match;
-use crate::node::{Node, view};
+use crate::node::{Node, Pods, view};
 use crate::records::ContainerRecord;
 
 pub fn run(node: &Node, request: &v1::ListContainersRequest) -> v1::ListContainersResponse {
     let filter = request.filter.clone().unwrap_or_default();
-    let records: Vec<ContainerRecord> = node.pods.lock().containers.values().map(|c| c.record.clone()).collect();
-    let matching = records.iter().filter(|r| matches(r, &filter));
-    v1::ListContainersResponse { containers: matching.map(|r| node.list_container(r)).collect() }
+    // An agent asks for one pod's at a time: what it did not ask for is not copied.
+    let matching = |pods: &Pods| -> Vec<ContainerRecord> {
+        pods.containers.values().map(|c| &c.record).filter(|r| matches(r, &filter)).cloned().collect()
+    };
+    let records = matching(&node.pods.lock());
+    v1::ListContainersResponse { containers: records.iter().map(|r| node.list_container(r)).collect() }
 }
 
 fn matches(record: &ContainerRecord, filter: &v1::ContainerFilter) -> bool {

@@ -2,13 +2,16 @@ use std::collections::HashMap;
 
 use gantry_cri::v1;
 
-use crate::node::{Node, view};
+use crate::node::{Node, Pods, view};
 use crate::records::SandboxRecord;
 
 pub fn run(node: &Node, request: &v1::ListPodSandboxRequest) -> v1::ListPodSandboxResponse {
     let filter = request.filter.clone().unwrap_or_default();
-    let records: Vec<SandboxRecord> = node.pods.lock().sandboxes.values().map(|s| s.record.clone()).collect();
-    let items = records.into_iter().filter(|r| matches(r, &filter)).map(|record| {
+    let matching = |pods: &Pods| -> Vec<SandboxRecord> {
+        pods.sandboxes.values().map(|s| &s.record).filter(|r| matches(r, &filter)).cloned().collect()
+    };
+    let records = matching(&node.pods.lock());
+    let items = records.into_iter().map(|record| {
         let state = view::sandbox_state(&record) as i32;
         let config = record.config.unwrap_or_default();
         v1::PodSandbox {
