@@ -5,28 +5,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_client::{ClientError, DeleteOptions, Patch};
 use gantry_env::chain;
-use gantry_kube::{Object, Ref, resource};
+use gantry_kube::{Object, Ref};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::env::PodFacts;
+use super::last_words;
 use super::memory::{ImageKey, Memory, Volumes};
 use super::past::{self, Past};
 use super::plan::{Plan, plan};
+use super::probes::Probes;
 use super::pull::PullError;
+use super::report::{Report, Written};
 use super::seen::{Container, Seen, State};
 use super::status;
 use super::storage::{self, Limits};
 use super::want::{Goal, Wanted};
 use crate::events::Kind as EventKind;
-use crate::probe::state::Verdicts;
-use crate::probe::{Kind as ProbeKind, Probe};
 use crate::shared::Shared;
 use crate::source::checkpoint;
 
@@ -41,8 +41,6 @@ const MEASURE_PAUSES: u32 = 10;
 const EVICTED_GRACE_SECONDS: i64 = 1;
 /// Rounds of acting without a pause; a plan that is never empty is a fault of ours, and must not spin.
 const ROUNDS_MAX: u32 = 32;
-/// What a container may leave as its last words.
-const TERMINATION_MESSAGE_MAX_BYTES: u64 = 4096;
 
 /// Where the agent heard of the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +86,6 @@ impl Target {
     }
 }
 
-/// What the API was last told: it holds until the API shows something newer, whoever wrote that.
-pub(super) struct Reported {
-    uid: String,
-    version: u64,
-    status: Value,
-}
-
 /// What came of an effect that ran beside the worker.
 pub(super) enum Effect {
     Pulled {
@@ -104,12 +95,7 @@ pub(super) enum Effect {
     Killed {
         id: String,
     },
-    /// `told` is what the API has if all went well; its version is that before the write where it did not.
-    Reported {
-        told: Box<Reported>,
-        result: Result<u64, ClientError>,
-    },
-    Deleted(Result<(), ClientError>),
+    Written(Written),
     /// Why the pod is to be evicted, if it is.
     Measured {
         exceeded: Option<String>,
@@ -124,15 +110,9 @@ pub struct Worker {
     wake: Arc<Notify>,
     pub(super) memory: Memory,
     pub(super) effects: JoinSet<Effect>,
-    verdicts: Arc<Verdicts>,
-    probes: BTreeMap<(String, ProbeKind), AbortHandle>,
-    reported: Option<Reported>,
-    reporting: bool,
-    deleting: bool,
-    deleted: bool,
+    probes: Probes,
+    report: Report,
     retry_at: Option<tokio::time::Instant>,
-    /// The API refused a write: the next is not tried before this.
-    write_after: Option<tokio::time::Instant>,
     shown_waiting: BTreeMap<String, String>,
     /// The status that the checkpoint had when this worker began.
     saved: Value,
@@ -161,6 +141,8 @@ enum Next {
 
 impl Worker {
     pub fn new(shared: Arc<Shared>, uid: String, desired: watch::Receiver<Desired>, wake: Arc<Notify>) -> Worker {
+        let probes = Probes::new(shared.clone(), wake.clone());
+        let report = Report::new(shared.clone(), uid.clone());
         Worker {
             shared,
             uid,
@@ -168,14 +150,9 @@ impl Worker {
             wake,
             memory: Memory::default(),
             effects: JoinSet::new(),
-            verdicts: Arc::default(),
-            probes: BTreeMap::new(),
-            reported: None,
-            reporting: false,
-            deleting: false,
-            deleted: false,
+            probes,
+            report,
             retry_at: None,
-            write_after: None,
             shown_waiting: BTreeMap::new(),
             saved: Value::Null,
             kept: None,
@@ -204,7 +181,7 @@ impl Worker {
             };
             rounds = 0;
             let measure_at = self.measure_at.filter(|_| self.is_measured());
-            let wake_at = [wake_at, self.retry_at, self.write_after, measure_at].into_iter().flatten().min();
+            let wake_at = [wake_at, self.retry_at, self.report.write_after(), measure_at].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 // Nothing is lost with the worker: all it knows is in the API and the runtime.
@@ -253,9 +230,9 @@ impl Worker {
                 continue;
             };
             if entry["started"] == true {
-                self.verdicts.set_started(id);
+                self.probes.verdicts.set_started(id);
             }
-            self.verdicts.set_ready(id, entry["ready"] == true);
+            self.probes.verdicts.set_ready(id, entry["ready"] == true);
         }
     }
 
@@ -309,37 +286,8 @@ impl Worker {
                     self.evict(message);
                 }
             }
-            Effect::Reported { told, result } => {
-                self.reporting = false;
-                match result {
-                    Ok(version) => {
-                        if told.status["phase"] == "Running" {
-                            self.shared.trace.mark(&self.uid, 9, "status Running is in the API");
-                        }
-                        self.write_after = None;
-                        self.reported = Some(Reported { version, ..*told });
-                    }
-                    Err(error) if error.is_not_found() || error.is_conflict() => {
-                        debug!(pod = %self.uid, error = %chain(&error), "the API has another pod by now");
-                        self.reported = Some(*told);
-                    }
-                    Err(error) => self.retry("status not written", &error),
-                }
-            }
-            Effect::Deleted(result) => {
-                self.deleting = false;
-                match result {
-                    Ok(()) => self.deleted = true,
-                    Err(error) if error.is_not_found() || error.is_conflict() => self.deleted = true,
-                    Err(error) => self.retry("pod not deleted", &error),
-                }
-            }
+            Effect::Written(written) => self.report.note(written),
         }
-    }
-
-    fn retry(&mut self, what: &'static str, error: &ClientError) {
-        warn!(pod = %self.uid, error = %chain(error), "{what}");
-        self.write_after = Some(tokio::time::Instant::now() + RETRY);
     }
 
     pub(super) fn retry_soon(&mut self) {
@@ -362,7 +310,7 @@ impl Worker {
                 return Next::Wait(None);
             }
         };
-        add_last_words(&mut seen, &self.shared.config.log_dir, &desired.pod);
+        last_words::add(&mut seen, &self.shared.config.log_dir, &desired.pod);
         self.take_verdicts(&seen);
         let want = Wanted::from_object(&desired.pod, desired.goal);
         let now = self.shared.env.clock.now();
@@ -373,12 +321,14 @@ impl Worker {
         let status = self.status(&desired, &seen, &plan);
         self.memory.past = past::of_status(&status);
         self.keep_checkpoint(&desired, &status, plan.settled);
-        self.run_probes(&desired, &seen);
+        self.probe(&desired, &seen);
         self.measure(&desired);
         let actions = std::mem::take(&mut plan.actions);
         let mut acted = false;
         // What users see first is that the agent has taken the pod on; then it acts.
-        self.report(&desired, &status);
+        if let Some(target) = &desired.report_to {
+            self.report.tell(target, &status, &mut self.effects);
+        }
         for action in actions {
             debug!(pod = %self.uid, ?action, "act");
             acted |= self.apply(&desired, &want, &seen, action).await;
@@ -406,7 +356,7 @@ impl Worker {
             seen,
             plan,
             memory: &self.memory,
-            ready: &self.verdicts.ready(),
+            ready: &self.probes.verdicts.ready(),
             host_ip: &self.shared.host_ip(),
             previous: &previous,
             now: self.shared.env.clock.now(),
@@ -415,41 +365,8 @@ impl Worker {
 
     /// What was last said of the pod.
     fn previous(&self, desired: &Desired) -> Value {
-        let told = desired.report_to.as_ref().map_or(&Value::Null, |target| self.told(target));
+        let told = desired.report_to.as_ref().map_or(&Value::Null, |target| self.report.told(target));
         past::newer(told, &self.saved)
-    }
-
-    /// What the API says of the pod, as far as is known here.
-    fn told<'a>(&'a self, target: &'a Target) -> &'a Value {
-        match &self.reported {
-            Some(told) if told.uid == target.uid && told.version >= target.version => &told.status,
-            _ => &target.status,
-        }
-    }
-
-    fn may_write(&mut self) -> bool {
-        if self.write_after.is_some_and(|after| after <= tokio::time::Instant::now()) {
-            self.write_after = None;
-        }
-        self.write_after.is_none()
-    }
-
-    /// Sends the status if it differs from what the API has and no other is on its way.
-    fn report(&mut self, desired: &Desired, status: &Value) {
-        let Some(target) = &desired.report_to else { return };
-        if self.reporting || self.told(target) == status || !self.may_write() {
-            return;
-        }
-        self.reporting = true;
-        let known = self.told(target);
-        let patch = Patch::Strategic(status::patch(&target.uid, known, status));
-        let told = Reported { uid: target.uid.clone(), version: target.version, status: status.clone() };
-        let (shared, at, told) = (self.shared.clone(), target.at.clone(), Box::new(told));
-        self.effects.spawn(async move {
-            let written = shared.client.patch(&resource::POD, &at, "status", patch).await;
-            let result = written.map(|pod| pod.resource_version().parse().unwrap_or(0));
-            Effect::Reported { told, result }
-        });
     }
 
     /// Nothing runs any more: a pod that is being deleted goes once its last status is told.
@@ -470,18 +387,7 @@ impl Worker {
             Goal::Run | Goal::Fail { .. } => return Next::Wait(wake_at),
         }
         let Some(target) = &desired.report_to else { return Next::Wait(wake_at) };
-        let told = self.told(target) == status;
-        if told && !self.reporting && !self.deleting && !self.deleted && self.may_write() {
-            self.deleting = true;
-            let options = DeleteOptions {
-                grace_period_seconds: Some(0),
-                uid: Some(target.uid.clone()),
-                ..DeleteOptions::default()
-            };
-            let (shared, at) = (self.shared.clone(), target.at.clone());
-            self.effects
-                .spawn(async move { Effect::Deleted(shared.client.delete(&resource::POD, &at, &options).await) });
-        }
+        self.report.delete(target, status, &mut self.effects);
         Next::Wait(wake_at)
     }
 
@@ -489,9 +395,9 @@ impl Worker {
         let is_there = |id: &str| seen.container(id).is_some();
         self.memory.retain(is_there);
         let lives = |id: &str| seen.container(id).is_some_and(Container::is_alive);
-        self.verdicts.retain(lives, is_there);
-        self.memory.started = self.verdicts.started();
-        self.memory.unhealthy = self.verdicts.unhealthy();
+        self.probes.verdicts.retain(lives, is_there);
+        self.memory.started = self.probes.verdicts.started();
+        self.memory.unhealthy = self.probes.verdicts.unhealthy();
     }
 
     /// Events of waits that have just begun.
@@ -549,45 +455,11 @@ impl Worker {
     }
 
     /// Starts the probes of what runs, and ends those of what does not.
-    fn run_probes(&mut self, desired: &Desired, seen: &Seen) {
-        let running: Vec<&Container> = match desired.goal {
-            Goal::Run => seen.containers.iter().filter(|c| c.state == State::Running).collect(),
-            Goal::Fail { .. } | Goal::Stop { .. } | Goal::Forget { .. } => Vec::new(),
-        };
-        self.probes.retain(|(id, _), handle| {
-            let stays = running.iter().any(|c| c.id == *id);
-            if !stays {
-                handle.abort();
-            }
-            stays
-        });
-        let now = self.shared.env.clock.now();
-        for container in running {
-            let Some(spec) = spec_of(&desired.pod, &container.name) else { continue };
-            for kind in ProbeKind::ALL {
-                let key = (container.id.clone(), kind);
-                if !spec[kind.field()].is_object() || self.probes.contains_key(&key) {
-                    continue;
-                }
-                if kind == ProbeKind::Startup && self.verdicts.has_started(&container.id) {
-                    continue;
-                }
-                let age = now.duration_since(container.started_at.unwrap_or(now));
-                let probe = Probe {
-                    kind,
-                    pod: desired.pod.clone(),
-                    container: spec.clone(),
-                    container_id: container.id.clone(),
-                    pod_ip: self.pod_facts(&desired.pod, seen).pod_ips.first().cloned().unwrap_or_default(),
-                    age: Duration::try_from(age).unwrap_or(Duration::ZERO),
-                    verdicts: self.verdicts.clone(),
-                    wake: self.wake.clone(),
-                    events: self.shared.events.clone(),
-                    runtime: self.shared.runtime.clone(),
-                };
-                self.probes.insert(key, tokio::spawn(probe.run()).abort_handle());
-            }
-        }
+    fn probe(&mut self, desired: &Desired, seen: &Seen) {
+        let running =
+            seen.containers.iter().filter(|c| desired.goal == Goal::Run && c.state == State::Running).collect();
+        let pod_ip = self.pod_facts(&desired.pod, seen).pod_ips.into_iter().next().unwrap_or_default();
+        self.probes.keep(&desired.pod, running, &pod_ip);
     }
 
     pub(super) fn pod_facts(&self, pod: &Object, seen: &Seen) -> PodFacts {
@@ -611,14 +483,6 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
-    fn drop(&mut self) {
-        for handle in self.probes.values() {
-            handle.abort();
-        }
-    }
-}
-
 async fn sleep_until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -630,31 +494,4 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
 pub fn spec_of<'a>(pod: &'a Object, name: &str) -> Option<&'a Value> {
     let mut all = gantry_kube::pod::containers(pod).iter().chain(gantry_kube::pod::init_containers(pod));
     all.find(|c| c["name"] == name)
-}
-
-/// Reads what ended containers left in their termination files; for failed ones, where the spec says so, the log's end.
-fn add_last_words(seen: &mut Seen, log_dir: &std::path::Path, pod: &Object) {
-    use std::io::{Read, Seek, SeekFrom};
-    for container in seen.containers.iter_mut().filter(|c| c.state == State::Exited && c.message.is_empty()) {
-        let mut text = Vec::new();
-        if !container.termination_log.is_empty()
-            && let Ok(file) = crate::files::open_regular(std::path::Path::new(&container.termination_log))
-        {
-            let _ = file.take(TERMINATION_MESSAGE_MAX_BYTES).read_to_end(&mut text);
-        }
-        if text.is_empty() && container.termination_from_log && container.exit_code != 0 {
-            let path = log_dir
-                .join(super::cri::log_folder(pod))
-                .join(&container.name)
-                .join(format!("{}.log", container.attempt));
-            if let Ok(mut file) = crate::files::open_regular(&path) {
-                let length = file.metadata().map(|m| m.len()).unwrap_or(0);
-                let _ = file.seek(SeekFrom::Start(length.saturating_sub(TERMINATION_MESSAGE_MAX_BYTES)));
-                let mut raw = Vec::new();
-                let _ = file.take(TERMINATION_MESSAGE_MAX_BYTES).read_to_end(&mut raw);
-                text = crate::log::plain_text(&raw);
-            }
-        }
-        container.message = String::from_utf8_lossy(&text).into_owned();
-    }
 }
