@@ -1,0 +1,68 @@
+//! What a test in a machine knows of it, and its power switch: the test asks for the cut by a file in the shared folder, and is
+//! begun again in a machine that has nothing left but what is in that folder.
+
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+
+use super::guest::SHARED;
+
+/// The file that asks for a cut.
+const CUT: &str = "cut";
+/// What the host tells the test by its environment.
+pub(super) const BOOT: &str = "GANTRY_VM_BOOT";
+pub(super) const NODE: &str = "GANTRY_VM_NODE";
+pub(super) const NODES: &str = "GANTRY_VM_NODES";
+pub(super) const MEETING: &str = "GANTRY_VM_MEETING";
+/// Where the folder is mounted that every machine of a segment sees: again a place that no test looks at.
+const MEETING_AT: &str = "/srv";
+
+/// The machine of ours that a test runs in.
+#[derive(Clone, Debug)]
+pub struct Here {
+    /// What the host shares: it outlives the machine.
+    pub shared: PathBuf,
+    /// How often the power was cut before.
+    pub boot: u32,
+}
+
+/// None on an ordinary host.
+pub fn here() -> Option<Here> {
+    Some(Here { shared: PathBuf::from(SHARED), boot: number(BOOT)? })
+}
+
+fn number(name: &str) -> Option<u32> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Which of several machines on one segment this is.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// From one.
+    pub node: u32,
+    pub nodes: u32,
+    /// A folder that all of them see.
+    pub meeting: PathBuf,
+}
+
+impl Here {
+    /// None where the machine is alone.
+    pub fn seat(&self) -> Option<Seat> {
+        let host_path = std::env::var(MEETING).ok()?;
+        mount(Some("none"), MEETING_AT, Some("hostfs"), MsFlags::empty(), Some(host_path.as_str())).ok()?;
+        Some(Seat { node: number(NODE)?, nodes: number(NODES)?, meeting: PathBuf::from(MEETING_AT) })
+    }
+
+    /// Everything ends here, in whatever it was doing.
+    pub fn cut_power(&self) -> ! {
+        std::fs::File::create(self.shared.join(CUT)).expect("the shared folder can be written to");
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// On the host: true once for each cut that was asked for.
+pub(super) fn asks_for_cut(out: &Path) -> bool {
+    std::fs::remove_file(out.join(CUT)).is_ok()
+}
