@@ -83,11 +83,12 @@ impl Program {
     /// Starts a supervisor for the sandbox in `dir`; comes back once its socket listens. Blocks for some milliseconds.
     pub fn spawn(&self, dir: &Path, cgroups: &[PathBuf]) -> Result<(), SupervisorError> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.memfd.as_raw_fd()));
+        // No folder to start in, which the supervisor chooses itself: the standard library of a static program would fork for
+        // that, and copy the tables of all our pages, where it spawns without.
         let output = std::process::Command::new(&path)
             .arg(dir)
             .args(cgroups)
             .env_clear()
-            .current_dir("/")
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::piped())
