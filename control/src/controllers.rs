@@ -4,6 +4,8 @@
 //! They run in the order in which a change travels: Deployment → ReplicaSet → pods → EndpointSlices; the rest (namespaces,
 //! service accounts, nodes, garbage) keeps the house. A stock kube-controller-manager could take the place of any.
 
+pub mod daemonset;
+pub(crate) mod dependents;
 pub mod deployment;
 pub mod endpointslice;
 pub mod event_expiry;
@@ -15,7 +17,9 @@ pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod pod_gc;
 pub mod replicaset;
+mod revisions;
 pub mod service_account;
+pub mod statefulset;
 mod time;
 
 use gantry_client::Client;
@@ -61,6 +65,9 @@ pub async fn run(client: Client, config: Config, env: Env, stop: CancellationTok
     let mut tasks = JoinSet::new();
     tasks.spawn(deployment::run(context.clone()));
     tasks.spawn(replicaset::run(context.clone()));
+    tasks.spawn(replicaset::run_replication_controllers(context.clone()));
+    tasks.spawn(daemonset::run(context.clone()));
+    tasks.spawn(statefulset::run(context.clone()));
     tasks.spawn(endpointslice::run(context.clone()));
     tasks.spawn(namespace::run(context.clone()));
     tasks.spawn(service_account::run(context.clone(), config.ca_pem));

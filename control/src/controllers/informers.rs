@@ -1,8 +1,11 @@
 use gantry_client::{Client, Informer, Scope};
 use gantry_env::Env;
 use gantry_kube::{Object, Ref, Resource, resource};
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
+
+use super::time::{parse, seconds_since};
 
 /// One informer a kind, shared by every controller.
 #[derive(Clone)]
@@ -10,6 +13,10 @@ pub struct Informers {
     pub pods: Informer<Pod>,
     pub replica_sets: Informer<Object>,
     pub deployments: Informer<Object>,
+    pub replication_controllers: Informer<Object>,
+    pub daemon_sets: Informer<Object>,
+    pub stateful_sets: Informer<Object>,
+    pub controller_revisions: Informer<Object>,
     pub services: Informer<Object>,
     pub endpoint_slices: Informer<Object>,
     pub endpoints: Informer<Object>,
@@ -33,6 +40,8 @@ pub struct Pod {
     pub deleting: bool,
     pub finalizers: bool,
     pub node: String,
+    /// The one node that its affinity names by its name: a DaemonSet's pod is made for one.
+    pub pinned_to: String,
     pub phase: String,
     pub ready: bool,
     pub ready_since: String,
@@ -64,6 +73,7 @@ impl Pod {
             deleting: object.deletion_timestamp().is_some(),
             finalizers: object.finalizers().next().is_some(),
             node: object.str_at("/spec/nodeName").to_owned(),
+            pinned_to: pinned_to(&object),
             phase: object.str_at("/status/phase").to_owned(),
             ready: ready.is_some_and(|c| c["status"] == "True"),
             ready_since: text(ready.map(|c| &c["lastTransitionTime"])),
@@ -89,6 +99,17 @@ impl Pod {
         self.at.clone().unwrap_or_else(|| Ref::cluster(""))
     }
 
+    /// The seconds until it counts as available, which is that long after it became ready; `None` while it is not.
+    pub fn available_in(&self, min_ready_seconds: i64, now: Timestamp) -> Option<i64> {
+        let since = || parse(&self.ready_since).map_or(0, |since| min_ready_seconds - seconds_since(since, now));
+        self.ready.then(|| if min_ready_seconds == 0 { 0 } else { since().max(0) })
+    }
+
+    /// The node that it is on, or that it may go to alone.
+    pub fn seat(&self) -> &str {
+        if self.node.is_empty() { &self.pinned_to } else { &self.node }
+    }
+
     pub fn finished(&self) -> bool {
         self.phase == "Succeeded" || self.phase == "Failed"
     }
@@ -97,6 +118,13 @@ impl Pod {
     pub fn active(&self) -> bool {
         !self.finished() && !self.deleting
     }
+}
+
+fn pinned_to(object: &Object) -> String {
+    const TERMS: &str = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    let fields = object.array_at(TERMS).iter().filter_map(|term| term["matchFields"].as_array()).flatten();
+    let mut names = fields.filter(|f| f["key"] == "metadata.name" && f["operator"] == "In");
+    names.find_map(|f| f["values"][0].as_str()).unwrap_or("").to_owned()
 }
 
 fn ips(object: &Object) -> Vec<String> {
@@ -137,6 +165,10 @@ impl Informers {
             pods: Informer::spawn(client.clone(), &resource::POD, all(), env.clone(), stop.clone(), Pod::project),
             replica_sets: whole(&resource::REPLICA_SET, all()),
             deployments: whole(&resource::DEPLOYMENT, all()),
+            replication_controllers: whole(&resource::REPLICATION_CONTROLLER, all()),
+            stateful_sets: whole(&resource::STATEFUL_SET, all()),
+            daemon_sets: whole(&resource::DAEMON_SET, all()),
+            controller_revisions: whole(&resource::CONTROLLER_REVISION, all()),
             services: whole(&resource::SERVICE, all()),
             endpoint_slices: whole(&resource::ENDPOINT_SLICE, all()),
             endpoints: whole(&resource::ENDPOINTS, all()),

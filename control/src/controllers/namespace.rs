@@ -19,7 +19,14 @@ const FINALIZER: &str = "kubernetes";
 
 /// Kinds in the order in which they are emptied: what makes objects goes before what it makes.
 fn kinds() -> impl Iterator<Item = &'static Resource> {
-    let first = [&resource::DEPLOYMENT, &resource::REPLICA_SET, &resource::SERVICE];
+    let first = [
+        &resource::DEPLOYMENT,
+        &resource::REPLICA_SET,
+        &resource::REPLICATION_CONTROLLER,
+        &resource::DAEMON_SET,
+        &resource::STATEFUL_SET,
+        &resource::SERVICE,
+    ];
     let rest = resource::ALL.iter().copied().filter(move |r| r.namespaced && !r.virtual_only && !first.contains(r));
     first.into_iter().chain(rest)
 }

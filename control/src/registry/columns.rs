@@ -70,7 +70,11 @@ pub fn of(resource: &Resource) -> &'static Columns {
             ],
             workload::deployment
         ),
-        ("apps", "ReplicaSet") => columns!(
+        ("apps", "StatefulSet") => columns!(
+            [text("Name"), text("Ready"), text("Age"), wide("Containers"), wide("Images")],
+            workload::stateful_set
+        ),
+        ("apps", "ReplicaSet") | ("", "ReplicationController") => columns!(
             [
                 text("Name"),
                 integer("Desired"),
@@ -83,6 +87,25 @@ pub fn of(resource: &Resource) -> &'static Columns {
             ],
             workload::replica_set
         ),
+        ("apps", "DaemonSet") => columns!(
+            [
+                text("Name"),
+                integer("Desired"),
+                integer("Current"),
+                integer("Ready"),
+                integer("Up-to-date"),
+                integer("Available"),
+                text("Node Selector"),
+                text("Age"),
+                wide("Containers"),
+                wide("Images"),
+                wide("Selector")
+            ],
+            workload::daemon_set
+        ),
+        ("apps", "ControllerRevision") => {
+            columns!([text("Name"), text("Controller"), integer("Revision"), text("Age")], workload::revision)
+        }
         ("", "Service") => columns!(
             [
                 text("Name"),

@@ -83,6 +83,10 @@ static REPLICA_SET: Strategy = Strategy {
     fields: &["status.replicas"],
     ..PLAIN
 };
+static STATEFUL_SET: Strategy =
+    Strategy { status: true, generation: true, prepare_create: workload::stateful_set_create, ..PLAIN };
+static DAEMON_SET: Strategy =
+    Strategy { status: true, generation: true, prepare_create: workload::daemon_set_create, ..PLAIN };
 static COUNTED: Strategy = Strategy { generation: true, ..PLAIN };
 static SECRET: Strategy = Strategy { fields: &["type"], ..PLAIN };
 static EVENT: Strategy = Strategy {
@@ -110,8 +114,10 @@ pub fn of(resource: &Resource) -> &'static Strategy {
         ("", "Service") => &SERVICE,
         ("", "Secret") => &SECRET,
         ("", "Event") => &EVENT,
+        ("apps", "DaemonSet") => &DAEMON_SET,
         ("apps", "Deployment") => &DEPLOYMENT,
-        ("apps", "ReplicaSet") => &REPLICA_SET,
+        ("apps", "ReplicaSet") | ("", "ReplicationController") => &REPLICA_SET,
+        ("apps", "StatefulSet") => &STATEFUL_SET,
         ("discovery.k8s.io", _) | ("scheduling.k8s.io", _) => &COUNTED,
         ("networking.k8s.io", "IPAddress") => &IP_ADDRESS,
         _ => &DEFAULT,

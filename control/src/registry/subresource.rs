@@ -10,7 +10,7 @@ use crate::admission::Operation;
 use crate::registry::admit::Target;
 use crate::trace::Step;
 
-/// The Scale of a Deployment or ReplicaSet.
+/// The Scale of whatever has replicas.
 pub fn scale_of(object: &Object) -> Object {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -19,8 +19,7 @@ pub fn scale_of(object: &Object) -> Object {
         }
     }
     let mut status = json!({"replicas": object.i64_at("/status/replicas").unwrap_or(0)});
-    let selector = object.get("/spec/selector").map(LabelSelector::from_value);
-    if let Some(Ok(selector)) = selector {
+    if let Some(selector) = crate::controllers::dependents::plan::selector(object) {
         status["selector"] = json!(selector_text(&selector));
     }
     let mut spec = json!({});

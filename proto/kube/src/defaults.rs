@@ -31,6 +31,9 @@ pub fn apply(resource: &Resource, object: &mut Object) {
         ("", "Namespace") => namespace(map),
         ("", "Node") => with(map, "status", node_status),
         ("", "Endpoints") => each(map, "subsets", |subset| each(subset, "ports", |port| zero(port, "protocol", "TCP"))),
+        ("", "ReplicationController") => replication_controller(map),
+        ("apps", "StatefulSet") => with(map, "spec", stateful_set),
+        ("apps", "DaemonSet") => with(map, "spec", daemon_set),
         ("apps", "Deployment") => with(map, "spec", deployment),
         ("apps", "ReplicaSet") => with(map, "spec", |spec| {
             absent(spec, "replicas", 1);
@@ -81,6 +84,67 @@ fn node_status(status: &mut Fields) {
     if let Some(capacity) = status.get("capacity").cloned() {
         absent(status, "allocatable", capacity);
     }
+}
+
+fn daemon_set(spec: &mut Fields) {
+    absent(spec, "revisionHistoryLimit", 10);
+    absent(spec, "updateStrategy", json!({}));
+    with(spec, "updateStrategy", |strategy| {
+        zero(strategy, "type", "RollingUpdate");
+        if text(strategy, "type") == "RollingUpdate" {
+            absent(strategy, "rollingUpdate", json!({}));
+            with(strategy, "rollingUpdate", |rolling| {
+                absent(rolling, "maxUnavailable", 1);
+                absent(rolling, "maxSurge", 0);
+            });
+        }
+    });
+    template(spec);
+}
+
+/// It is known by, and selects, the labels of its template where it says nothing else.
+fn replication_controller(map: &mut Fields) {
+    let labels = map.get("spec").map(|spec| spec["template"]["metadata"]["labels"].clone());
+    let labels = labels.filter(|labels| labels.as_object().is_some_and(|labels| !labels.is_empty()));
+    let lacks = |map: &Fields, key: &str| map.get(key).and_then(Value::as_object).is_none_or(|map| map.is_empty());
+    if let Some(labels) = &labels {
+        absent(map, "metadata", json!({}));
+        with(map, "metadata", |metadata| {
+            if lacks(metadata, "labels") {
+                metadata.insert("labels".into(), labels.clone());
+            }
+        });
+    }
+    with(map, "spec", |spec| {
+        if let Some(labels) = labels.clone().filter(|_| lacks(spec, "selector")) {
+            spec.insert("selector".into(), labels);
+        }
+        absent(spec, "replicas", 1);
+        template(spec);
+    });
+}
+
+fn stateful_set(spec: &mut Fields) {
+    absent(spec, "replicas", 1);
+    absent(spec, "revisionHistoryLimit", 10);
+    zero(spec, "podManagementPolicy", "OrderedReady");
+    absent(spec, "updateStrategy", json!({}));
+    with(spec, "updateStrategy", |strategy| {
+        zero(strategy, "type", "RollingUpdate");
+        if text(strategy, "type") == "RollingUpdate" {
+            absent(strategy, "rollingUpdate", json!({}));
+            with(strategy, "rollingUpdate", |rolling| {
+                absent(rolling, "partition", 0);
+                absent(rolling, "maxUnavailable", 1);
+            });
+        }
+    });
+    absent(spec, "persistentVolumeClaimRetentionPolicy", json!({}));
+    with(spec, "persistentVolumeClaimRetentionPolicy", |policy| {
+        zero(policy, "whenDeleted", "Retain");
+        zero(policy, "whenScaled", "Retain");
+    });
+    template(spec);
 }
 
 fn deployment(spec: &mut Fields) {

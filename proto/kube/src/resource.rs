@@ -70,12 +70,16 @@ resources! {
     POD = "" "v1" "Pod" "pods" "pod" true ["po"], ["all"], false;
     CONFIG_MAP = "" "v1" "ConfigMap" "configmaps" "configmap" true ["cm"], [], false;
     SECRET = "" "v1" "Secret" "secrets" "secret" true [], [], false;
+    REPLICATION_CONTROLLER = "" "v1" "ReplicationController" "replicationcontrollers" "replicationcontroller" true ["rc"], ["all"], false;
     SERVICE = "" "v1" "Service" "services" "service" true ["svc"], ["all"], false;
     SERVICE_ACCOUNT = "" "v1" "ServiceAccount" "serviceaccounts" "serviceaccount" true ["sa"], [], false;
     ENDPOINTS = "" "v1" "Endpoints" "endpoints" "endpoints" true ["ep"], [], false;
     EVENT = "" "v1" "Event" "events" "event" true ["ev"], [], false;
+    CONTROLLER_REVISION = "apps" "v1" "ControllerRevision" "controllerrevisions" "controllerrevision" true [], [], false;
+    DAEMON_SET = "apps" "v1" "DaemonSet" "daemonsets" "daemonset" true ["ds"], ["all"], false;
     DEPLOYMENT = "apps" "v1" "Deployment" "deployments" "deployment" true ["deploy"], ["all"], false;
     REPLICA_SET = "apps" "v1" "ReplicaSet" "replicasets" "replicaset" true ["rs"], ["all"], false;
+    STATEFUL_SET = "apps" "v1" "StatefulSet" "statefulsets" "statefulset" true ["sts"], ["all"], false;
     ENDPOINT_SLICE = "discovery.k8s.io" "v1" "EndpointSlice" "endpointslices" "endpointslice" true [], [], false;
     LEASE = "coordination.k8s.io" "v1" "Lease" "leases" "lease" true [], [], false;
     IP_ADDRESS = "networking.k8s.io" "v1" "IPAddress" "ipaddresses" "ipaddress" false ["ip"], [], false;

@@ -4,7 +4,8 @@ use gantry_kube::Object;
 use serde_json::{Map, Value, json};
 
 use super::plan::{Action, DESIRED, HASH_LABEL, MAXIMUM, REVISION, View, size};
-use crate::controllers::replicaset::owner_reference;
+use crate::controllers::dependents::plan::owner_reference;
+use crate::controllers::revisions::short_hash;
 
 /// Annotations that describe the deployment itself and are not handed on to its sets.
 const NOT_HANDED_ON: [&str; 5] = [
@@ -51,7 +52,7 @@ pub fn is_scaling(view: &View<'_>, owned: &[&Object]) -> bool {
 pub fn new_set(view: &View<'_>, old: &[&Object], replicas: i64) -> Object {
     let deployment = view.object;
     let mut template = deployment.get("/spec/template").cloned().unwrap_or_default();
-    let hash = template_hash(&template, deployment.i64_at("/status/collisionCount").unwrap_or(0));
+    let hash = short_hash(&template, deployment.i64_at("/status/collisionCount").unwrap_or(0));
     let mut labels = template["metadata"]["labels"].as_object().cloned().unwrap_or_default();
     labels.insert(HASH_LABEL.to_owned(), json!(hash));
     template["metadata"]["labels"] = json!(labels);
@@ -125,12 +126,4 @@ pub fn clean_up(view: &View<'_>, old: &[&Object]) -> Vec<Action> {
     spent.sort_by_key(|set| revision(set));
     let surplus = old.len().saturating_sub(limit).min(spent.len());
     spent[..surplus].iter().map(|set| Action::Delete { at: set.reference(), uid: set.uid().to_owned() }).collect()
-}
-
-/// A short name for a template: 32-bit FNV-1a of its canonical JSON, in the alphabet of generated names.
-fn template_hash(template: &Value, collisions: i64) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let text = format!("{template}{collisions}");
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash.to_string().bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
 }

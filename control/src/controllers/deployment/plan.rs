@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{history, rolling, status};
+use crate::controllers::dependents::plan::owner_reference;
 use crate::controllers::informers::Pod;
-use crate::controllers::replicaset::owner_reference;
+use crate::controllers::time::share;
 
 pub const HASH_LABEL: &str = "pod-template-hash";
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -60,12 +61,12 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     pub fn new(object: &'a Object) -> View<'a> {
         let replicas = object.i64_at("/spec/replicas").unwrap_or(1);
-        let share = |field: &str, round_up| {
+        let bound = |field: &str, round_up| {
             let pointer = format!("/spec/strategy/rollingUpdate/{field}");
             resolve(object.get(&pointer), replicas, round_up)
         };
         let recreate = object.str_at("/spec/strategy/type") == "Recreate";
-        let (max_surge, mut max_unavailable) = (share("maxSurge", true), share("maxUnavailable", false));
+        let (max_surge, mut max_unavailable) = (bound("maxSurge", true), bound("maxUnavailable", false));
         // Neither more nor fewer pods would never move.
         if max_surge == 0 && max_unavailable == 0 {
             max_unavailable = 1;
@@ -81,17 +82,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// A number, or a percentage of `total`.
 fn resolve(value: Option<&Value>, total: i64, round_up: bool) -> i64 {
-    match value {
-        Some(Value::Number(n)) => n.as_i64().unwrap_or(0),
-        Some(Value::String(text)) => {
-            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
-            let scaled = percent * total;
-            if round_up { (scaled + 99).div_euclid(100) } else { scaled.div_euclid(100) }
-        }
-        _ => resolve(Some(&json!("25%")), total, round_up),
-    }
+    share(value.unwrap_or(&json!("25%")), total, round_up)
 }
 
 pub fn plan(deployment: &Object, sets: &[Arc<Object>], pods: &[Arc<Pod>], now: Timestamp) -> Plan {

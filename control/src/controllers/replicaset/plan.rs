@@ -6,36 +6,11 @@ use gantry_kube::{Object, Ref};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Names, owner_reference};
+use crate::controllers::dependents::plan::{Outstanding, claim, pod_from};
 use crate::controllers::informers::Pod;
-use crate::controllers::time::{parse, seconds_since};
 
 /// At most so many pods are made in one turn.
 const BURST_MAX: usize = 500;
-/// A pod's name is at most 63 characters, five of them the suffix and one the dash.
-const NAME_PREFIX_MAX: usize = 57;
-
-/// Our own writes that the informer has not shown yet.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outstanding {
-    /// Names of pods that were created.
-    pub created: Names,
-    /// Uids of pods that were deleted.
-    pub deleted: Names,
-}
-
-impl Outstanding {
-    pub fn is_empty(&self) -> bool {
-        self.created.is_empty() && self.deleted.is_empty()
-    }
-
-    /// Drops what the informer shows by now.
-    pub fn settle(&mut self, pods: &[Arc<Pod>]) {
-        let present: BTreeMap<&str, &Pod> = pods.iter().map(|pod| (pod.uid.as_str(), pod.as_ref())).collect();
-        self.created.retain(|name| !pods.iter().any(|pod| &pod.reference().name == name));
-        self.deleted.retain(|uid| present.get(uid.as_str()).is_some_and(|pod| !pod.deleting));
-    }
-}
 
 /// What one turn does.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,21 +33,6 @@ pub struct Counts {
     pub terminating: i64,
 }
 
-pub fn selects(set: &Object, pod: &Pod) -> bool {
-    let selector = set.get("/spec/selector").map(LabelSelector::from_value);
-    matches!(selector, Some(Ok(selector)) if !selector.is_empty() && selector.matches(Some(&pod.labels)))
-}
-
-/// Batches of one, two, four and so on.
-pub fn slow_start<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
-    let mut size = 1;
-    std::iter::from_fn(move || {
-        let (batch, rest) = all.split_at(all.len().min(size));
-        (all, size) = (rest, size * 2);
-        (!batch.is_empty()).then_some(batch)
-    })
-}
-
 /// `suffix` gives the random part of a name.
 pub fn plan(
     set: &Object,
@@ -81,19 +41,8 @@ pub fn plan(
     now: Timestamp,
     suffix: impl Fn(usize) -> String,
 ) -> Plan {
-    let mut plan = Plan::default();
-    let mut mine: Vec<&Pod> = Vec::new();
-    for pod in pods {
-        let (owned, fits) = (pod.controller_uid == set.uid(), selects(set, pod));
-        if owned && fits {
-            mine.push(pod);
-        } else if owned && !pod.deleting && set.deletion_timestamp().is_none() {
-            plan.ownership.push((pod.reference(), release(set, pod)));
-        } else if fits && pod.controller_uid.is_empty() && pod.active() && set.deletion_timestamp().is_none() {
-            plan.ownership.push((pod.reference(), adopt(set, pod)));
-            mine.push(pod);
-        }
-    }
+    let (mine, ownership) = claim(set, pods);
+    let mut plan = Plan { ownership, ..Plan::default() };
     let active: Vec<&Pod> =
         mine.iter().copied().filter(|p| p.active() && !outstanding.deleted.contains(&p.uid)).collect();
     (plan.counts, plan.check_again_seconds) = count(set, &mine, &active, now);
@@ -119,16 +68,12 @@ fn count(set: &Object, mine: &[&Pod], active: &[&Pod], now: Timestamp) -> (Count
     for pod in active {
         counts.replicas += 1;
         counts.fully_labeled += i64::from(template.matches(Some(&pod.labels)));
-        if !pod.ready {
-            continue;
+        match pod.available_in(min_ready, now) {
+            None => continue,
+            Some(0) => counts.available += 1,
+            Some(wait) => again = Some(again.map_or(wait, |a| a.min(wait))),
         }
         counts.ready += 1;
-        let wait = parse(&pod.ready_since).map_or(0, |since| min_ready - seconds_since(since, now));
-        if min_ready == 0 || wait <= 0 {
-            counts.available += 1;
-        } else {
-            again = Some(again.map_or(wait, |a| a.min(wait)));
-        }
     }
     (counts, again.and_then(|s| u64::try_from(s).ok()))
 }
@@ -163,33 +108,6 @@ fn victims(active: Vec<&Pod>, keep: usize) -> Vec<(Ref, String)> {
     ranked[..surplus].iter().map(|pod| (pod.reference(), pod.uid.clone())).collect()
 }
 
-fn adopt(set: &Object, pod: &Pod) -> Value {
-    json!({"metadata": {"uid": pod.uid, "ownerReferences": [owner_reference(set)]}})
-}
-
-fn release(set: &Object, pod: &Pod) -> Value {
-    json!({"metadata": {"uid": pod.uid, "ownerReferences": [{"$patch": "delete", "uid": set.uid()}]}})
-}
-
-/// A pod of the set's template, named.
-fn pod_from(set: &Object, suffix: &str) -> Object {
-    let prefix = &set.name()[..set.name().len().min(NAME_PREFIX_MAX)];
-    let mut pod = Object::from_value(json!({"apiVersion": "v1", "kind": "Pod"})).unwrap_or_default();
-    let template = set.get("/spec/template").cloned().unwrap_or_default();
-    let metadata = pod.metadata_mut();
-    for key in ["labels", "annotations", "finalizers"] {
-        if let Some(value) = template["metadata"].get(key).filter(|v| !v.is_null()) {
-            metadata.insert(key.to_owned(), value.clone());
-        }
-    }
-    metadata.insert("name".to_owned(), json!(format!("{prefix}-{suffix}")));
-    metadata.insert("generateName".to_owned(), json!(format!("{prefix}-")));
-    metadata.insert("namespace".to_owned(), json!(set.namespace()));
-    metadata.insert("ownerReferences".to_owned(), json!([owner_reference(set)]));
-    pod.0.insert("spec".to_owned(), template["spec"].clone());
-    pod
-}
-
 impl Plan {
     /// The status to write, or `None` where the set's own says the same.
     pub fn status(&self, set: &Object, failure: Option<String>) -> Option<Value> {
@@ -201,7 +119,8 @@ impl Plan {
             ("availableReplicas", self.counts.available),
             ("terminatingReplicas", self.counts.terminating),
         ] {
-            if value > 0 {
+            let has = key != "terminatingReplicas" || set.kind() != "ReplicationController";
+            if value > 0 && has {
                 status[key] = json!(value);
             }
         }
@@ -271,13 +190,6 @@ mod tests {
             ..Outstanding::default()
         };
         assert!(plan(&set(3), &[], &outstanding, at(), suffixes()).create.is_empty());
-    }
-
-    #[test]
-    fn creations_start_slowly() {
-        let sizes: Vec<usize> = slow_start(&[(); 12]).map(<[()]>::len).collect();
-        assert_eq!(sizes, [1, 2, 4, 5]);
-        assert_eq!(slow_start::<()>(&[]).count(), 0);
     }
 
     #[test]

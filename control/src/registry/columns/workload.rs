@@ -52,6 +52,16 @@ pub(super) fn deployment(object: &Object, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+pub(super) fn stateful_set(object: &Object, now: Timestamp) -> Vec<Value> {
+    vec![
+        name(object),
+        json!(format!("{}/{}", number(object, "/status/readyReplicas"), number(object, "/spec/replicas"))),
+        age(object, now),
+        template(object, "name"),
+        template(object, "image"),
+    ]
+}
+
 pub(super) fn replica_set(object: &Object, now: Timestamp) -> Vec<Value> {
     vec![
         name(object),
@@ -61,8 +71,49 @@ pub(super) fn replica_set(object: &Object, now: Timestamp) -> Vec<Value> {
         age(object, now),
         template(object, "name"),
         template(object, "image"),
-        selector(object.get("/spec/selector")),
+        // A ReplicationController names labels alone.
+        if object.kind() == "ReplicationController" {
+            pairs(object, "/spec/selector")
+        } else {
+            selector(object.get("/spec/selector"))
+        },
     ]
+}
+
+pub(super) fn daemon_set(object: &Object, now: Timestamp) -> Vec<Value> {
+    let counts = ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled"];
+    let mut cells = vec![name(object)];
+    cells.extend(counts.iter().map(|count| json!(number(object, &format!("/status/{count}")))));
+    cells.extend([
+        json!(number(object, "/status/numberAvailable")),
+        pairs(object, "/spec/template/spec/nodeSelector"),
+        age(object, now),
+        template(object, "name"),
+        template(object, "image"),
+        selector(object.get("/spec/selector")),
+    ]);
+    cells
+}
+
+/// Whose template it keeps, as `kind.group/name`.
+pub(super) fn revision(object: &Object, now: Timestamp) -> Vec<Value> {
+    let controller = object.controller().map(|owner| {
+        let text = |key: &str| owner[key].as_str().unwrap_or("").to_owned();
+        let group = text("apiVersion").split_once('/').map_or(String::new(), |(group, _)| format!(".{group}"));
+        format!("{}{group}/{}", text("kind").to_lowercase(), text("name"))
+    });
+    vec![
+        name(object),
+        or_none(controller.unwrap_or_default()),
+        json!(object.i64_at("/revision").unwrap_or(0)),
+        age(object, now),
+    ]
+}
+
+/// A map of strings as kubectl prints it.
+fn pairs(object: &Object, pointer: &str) -> Value {
+    let map = object.get(pointer).and_then(Value::as_object).into_iter().flatten();
+    or_none(map.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or(""))).collect::<Vec<_>>().join(","))
 }
 
 pub(super) fn service(object: &Object, now: Timestamp) -> Vec<Value> {
@@ -77,13 +128,6 @@ pub(super) fn service(object: &Object, now: Timestamp) -> Vec<Value> {
             }
         })
         .collect();
-    let labels: Vec<String> = object
-        .get("/spec/selector")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("")))
-        .collect();
     vec![
         name(object),
         json!(object.str_at("/spec/type")),
@@ -91,7 +135,7 @@ pub(super) fn service(object: &Object, now: Timestamp) -> Vec<Value> {
         json!(external_ip(object)),
         or_none(ports.join(",")),
         age(object, now),
-        or_none(labels.join(",")),
+        pairs(object, "/spec/selector"),
     ]
 }
 

@@ -94,7 +94,17 @@ const PATCHES: [&str; 3] =
 const JSON: &str = "application/json";
 
 /// Kinds whose status is written through a path of its own.
-const WITH_STATUS: [&str; 6] = ["Namespace", "Node", "Pod", "Service", "Deployment", "ReplicaSet"];
+const WITH_STATUS: [&str; 9] = [
+    "Namespace",
+    "Node",
+    "Pod",
+    "ReplicationController",
+    "Service",
+    "DaemonSet",
+    "Deployment",
+    "ReplicaSet",
+    "StatefulSet",
+];
 const BINDING: GroupVersionKind = GroupVersionKind { group: "", version: "v1", kind: "Binding" };
 const SCALE: GroupVersionKind = GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" };
 const EVICTION: GroupVersionKind = GroupVersionKind { group: "policy", version: "v1", kind: "Eviction" };
@@ -174,7 +184,9 @@ fn subresources(resource: &Resource, kind: GroupVersionKind, one: &str) -> Vec<S
     match resource.kind {
         "Namespace" => add("finalize", "Finalize", kind, &["put"]),
         "ServiceAccount" => add("token", "Token", TOKEN_REQUEST, &["post"]),
-        "Deployment" | "ReplicaSet" => add("scale", "Scale", SCALE, &["get", "put", "patch"]),
+        "Deployment" | "ReplicaSet" | "ReplicationController" | "StatefulSet" => {
+            add("scale", "Scale", SCALE, &["get", "put", "patch"])
+        }
         "Pod" => {
             add("binding", "Binding", BINDING, &["post"]);
             add("eviction", "Eviction", EVICTION, &["post"]);

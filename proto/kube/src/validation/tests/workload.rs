@@ -180,3 +180,223 @@ fn replica_sets() {
         ],
     );
 }
+
+fn daemon_set() -> Value {
+    deployment()
+}
+
+#[test]
+fn daemon_sets() {
+    let not_whole = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', \
+                     regex used for validation is '[0-9]+%')";
+    refuses(
+        &DAEMON_SET,
+        &daemon_set(),
+        &[
+            ("/spec/selector", Value::Null, &["spec.selector: Required value"]),
+            (
+                "/spec/selector",
+                json!({}),
+                &["spec.selector: Invalid value: {}: empty selector is invalid for daemonset"],
+            ),
+            (
+                "/spec/template/spec/restartPolicy",
+                json!("OnFailure"),
+                &["spec.template.spec.restartPolicy: Unsupported value: \"OnFailure\": supported values: \"Always\""],
+            ),
+            (
+                "/spec/template/spec/activeDeadlineSeconds",
+                json!(5),
+                &[
+                    "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in DaemonSet is not Supported",
+                ],
+            ),
+            (
+                "/spec/updateStrategy/type",
+                json!("Recreate"),
+                &[
+                    "spec.updateStrategy.type: Unsupported value: \"Recreate\": supported values: \"OnDelete\", \"RollingUpdate\"",
+                ],
+            ),
+            (
+                "/spec/updateStrategy/rollingUpdate",
+                json!({"maxUnavailable": 1, "maxSurge": "10%"}),
+                &[
+                    "spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: \"10%\": may not be set when maxUnavailable is non-zero",
+                ],
+            ),
+            (
+                "/spec/updateStrategy/rollingUpdate",
+                json!({"maxUnavailable": 0}),
+                &["spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0"],
+            ),
+            (
+                "/spec/updateStrategy/rollingUpdate",
+                json!({"maxUnavailable": "101%"}),
+                &[
+                    "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%",
+                ],
+            ),
+            (
+                "/spec/updateStrategy/rollingUpdate",
+                json!({"maxUnavailable": "few"}),
+                &[&format!("spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: \"few\": {not_whole}")],
+            ),
+            (
+                "/spec/minReadySeconds",
+                json!(-1),
+                &["spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            (
+                "/spec/revisionHistoryLimit",
+                json!(-1),
+                &["spec.revisionHistoryLimit: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+        ],
+    );
+    accepts(
+        &DAEMON_SET,
+        &daemon_set(),
+        &[
+            ("/spec/updateStrategy", json!({"type": "OnDelete"})),
+            ("/spec/updateStrategy/rollingUpdate", json!({"maxUnavailable": 0, "maxSurge": "100%"})),
+        ],
+    );
+    changes(
+        &DAEMON_SET,
+        &daemon_set(),
+        &[(
+            "/spec/selector/matchLabels/app2",
+            json!("b"),
+            &[
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`",
+                "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"a\",\"app2\":\"b\"}}: field is immutable",
+            ],
+        )],
+    );
+}
+
+#[test]
+fn controller_revisions() {
+    let revision = json!({"metadata": {"name": "r", "namespace": "n"}, "data": {"spec": {}}, "revision": 1});
+    refuses(
+        &CONTROLLER_REVISION,
+        &revision,
+        &[
+            ("/data", Value::Null, &["data: Required value: data is mandatory"]),
+            ("/revision", json!(-1), &["revision: Invalid value: -1: must be greater than or equal to 0"]),
+        ],
+    );
+    changes(
+        &CONTROLLER_REVISION,
+        &revision,
+        &[
+            ("/revision", json!(2), &[]),
+            ("/data", json!({"spec": 1}), &["data: Invalid value: {\"spec\":1}: field is immutable"]),
+        ],
+    );
+}
+
+#[test]
+fn stateful_sets() {
+    refuses(
+        &STATEFUL_SET,
+        &deployment(),
+        &[
+            ("/spec/selector", Value::Null, &["spec.selector: Required value"]),
+            (
+                "/spec/podManagementPolicy",
+                json!("Random"),
+                &["spec.podManagementPolicy: Invalid value: \"Random\": must be 'OrderedReady' or 'Parallel'"],
+            ),
+            (
+                "/spec/updateStrategy",
+                json!({"type": "Blue"}),
+                &["spec.updateStrategy: Invalid value: {\"type\":\"Blue\"}: must be 'RollingUpdate' or 'OnDelete'"],
+            ),
+            (
+                "/spec/updateStrategy",
+                json!({"type": "OnDelete", "rollingUpdate": {"partition": 1}}),
+                &[
+                    "spec.updateStrategy.rollingUpdate: Invalid value: {\"partition\":1}: only allowed for updateStrategy 'RollingUpdate'",
+                ],
+            ),
+            (
+                "/spec/updateStrategy/rollingUpdate",
+                json!({"partition": -1}),
+                &["spec.updateStrategy.rollingUpdate.partition: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            (
+                "/spec/updateStrategy/rollingUpdate",
+                json!({"maxUnavailable": 0}),
+                &["spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0"],
+            ),
+            (
+                "/spec/persistentVolumeClaimRetentionPolicy",
+                json!({"whenScaled": "Keep"}),
+                &[
+                    "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \"Keep\": supported values: \"Delete\", \"Retain\"",
+                ],
+            ),
+            (
+                "/spec/volumeClaimTemplates",
+                json!([{"metadata": {"name": "a"}}]),
+                &["spec.volumeClaimTemplates: Forbidden: PersistentVolumeClaims are not served by this version"],
+            ),
+            (
+                "/spec/ordinals",
+                json!({"start": -1}),
+                &["spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            (
+                "/spec/template/spec/restartPolicy",
+                json!("Never"),
+                &["spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""],
+            ),
+        ],
+    );
+    let fixed = "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
+                 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
+                 'minReadySeconds' are forbidden";
+    changes(
+        &STATEFUL_SET,
+        &deployment(),
+        &[
+            ("/spec/replicas", json!(3), &[]),
+            ("/spec/template/spec/containers/0/image", json!("j"), &[]),
+            ("/spec/minReadySeconds", json!(3), &[]),
+            ("/spec/serviceName", json!("s"), &[fixed]),
+            ("/spec/podManagementPolicy", json!("Parallel"), &[fixed]),
+        ],
+    );
+}
+
+#[test]
+fn replication_controllers() {
+    let controller = json!({"metadata": {"name": "d", "namespace": "n"}, "spec": {
+        "selector": {"app": "a"},
+        "template": {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    refuses(
+        &REPLICATION_CONTROLLER,
+        &controller,
+        &[
+            ("/spec/template", Value::Null, &["spec.template: Required value"]),
+            ("/spec/replicas", json!(-1), &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]),
+            (
+                "/spec/selector/app",
+                json!("b"),
+                &[
+                    "spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`",
+                ],
+            ),
+            (
+                "/spec/template/spec/restartPolicy",
+                json!("Never"),
+                &["spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""],
+            ),
+        ],
+    );
+    // What it does not say is its template's.
+    let bare = prepared(&REPLICATION_CONTROLLER, &with(&controller, "/spec/selector", Value::Null));
+    assert_eq!((bare.str_at("/spec/selector/app"), bare.label("app")), ("a", Some("a")));
+}

@@ -1,0 +1,200 @@
+//! The kinds that run pods besides Deployments, as the stock kubectl meets them: one cluster, one namespace a kind.
+
+use gantry_tests::cluster::{Cluster, IMAGE, NODE, with};
+
+/// The kinds of one machine, one after another.
+#[test]
+fn every_kind_of_workload_does_its_work() {
+    with(async |machine| {
+        let cluster = Cluster::up(machine).await;
+        daemon_set(&cluster).await;
+        stateful_set(&cluster).await;
+        replication_controller(&cluster).await;
+        cluster.uninstall().await;
+    });
+}
+
+/// kubectl in a namespace of its own.
+struct Room<'a> {
+    cluster: &'a Cluster<'a>,
+    namespace: &'static str,
+}
+
+impl<'a> Room<'a> {
+    async fn new(cluster: &'a Cluster<'a>, namespace: &'static str) -> Room<'a> {
+        cluster.kubectl().must(&["create", "namespace", namespace]).await;
+        Room { cluster, namespace }
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        self.cluster.kubectl().run(&[&["-n", self.namespace], arguments].concat()).await
+    }
+
+    async fn must(&self, line: &str) -> String {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        self.run(&arguments).await.unwrap_or_else(|error| panic!("kubectl {line}: {error}"))
+    }
+
+    async fn apply(&self, manifest: &str) {
+        let done = self.try_apply(manifest).await;
+        done.unwrap_or_else(|error| panic!("{error}\n{manifest}"));
+    }
+
+    async fn try_apply(&self, manifest: &str) -> Result<String, String> {
+        let arguments = ["-n", self.namespace, "apply", "-f", "-"];
+        self.cluster.kubectl().with_input(&arguments, &format!("---\n{manifest}")).await
+    }
+
+    async fn field(&self, what: &str, path: &str) -> String {
+        self.run(&["get", what, "-o", &format!("jsonpath={{{path}}}")]).await.unwrap_or_default()
+    }
+
+    async fn until(&self, what: &str, path: &str, wanted: &str) {
+        let name = format!("{path} of {what} is {wanted}");
+        self.cluster.until(&name, async || self.field(what, path).await == wanted).await;
+    }
+
+    async fn leave(self) {
+        self.cluster.kubectl().must(&["delete", "namespace", self.namespace, "--timeout=60s"]).await;
+    }
+}
+
+/// The spec of a pod that runs one shell line.
+fn spec(line: &str, more: &str) -> String {
+    format!(
+        "{{terminationGracePeriodSeconds: 1, containers: [{{name: main, image: \"{IMAGE}\", \
+         command: [sh, -c, {line:?}]{more}}}]}}"
+    )
+}
+
+/// A template of that.
+fn template(app: &str, line: &str) -> String {
+    format!("{{metadata: {{labels: {{app: {app}}}}}, spec: {}}}", spec(line, ""))
+}
+
+const STAYS: &str = "trap exit TERM; while :; do sleep 0.1; done";
+
+async fn daemon_set(cluster: &Cluster<'_>) {
+    let room = Room::new(cluster, "daemons").await;
+    let manifest = |strategy: &str| {
+        let template = template("d", STAYS);
+        format!(
+            "{{apiVersion: apps/v1, kind: DaemonSet, metadata: {{name: d}}, spec: {{updateStrategy: {strategy}, \
+             selector: {{matchLabels: {{app: d}}}}, template: {template}}}}}"
+        )
+    };
+    let refused = room.try_apply(&manifest("{type: Recreate}")).await.unwrap_err();
+    assert!(refused.contains("spec.updateStrategy.type: Unsupported value"), "{refused}");
+    room.apply(&manifest("{rollingUpdate: {maxUnavailable: 1}}")).await;
+    room.must("rollout status ds/d --timeout=60s").await;
+    let row = room.must("get ds d --no-headers").await;
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells[..7], ["d", "1", "1", "1", "1", "1", "<none>"], "{row}");
+    assert_eq!(room.field("pods", ".items[*].spec.nodeName").await, NODE);
+    room.must("annotate ds/d kubernetes.io/change-cause=first").await;
+    room.must("set env ds/d SECOND=yes").await;
+    room.must("rollout status ds/d --timeout=60s").await;
+    let history = room.must("rollout history ds/d").await;
+    assert!(history.lines().any(|line| line.starts_with('2')), "{history}");
+    assert!(room.must("rollout history ds/d --revision=2").await.contains("SECOND"));
+    room.must("rollout undo ds/d").await;
+    room.must("rollout status ds/d --timeout=60s").await;
+    assert!(!room.must("get ds d -o yaml").await.contains("SECOND"));
+    let revisions = room.field("controllerrevisions", ".items[*].revision").await;
+    assert_eq!(revisions.split(' ').max(), Some("3"), "{revisions}");
+    // A rollout with surge, and a restart.
+    room.apply(&manifest("{rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}")).await;
+    room.must("rollout restart ds/d").await;
+    room.must("rollout status ds/d --timeout=60s").await;
+    let restarted = ".spec.template.metadata.annotations.kubectl\\.kubernetes\\.io/restartedAt";
+    assert!(!room.field("ds/d", restarted).await.is_empty());
+    let described = room.must("describe ds d").await;
+    assert!(described.contains("SuccessfulCreate") && described.contains("Created pod: d-"), "{described}");
+    // Where nobody may run, nobody runs; and back.
+    let away = r#"{"spec":{"template":{"spec":{"nodeSelector":{"here":"yes"}}}}}"#;
+    room.run(&["patch", "ds", "d", "-p", away]).await.unwrap();
+    room.until("ds/d", ".status.desiredNumberScheduled", "0").await;
+    room.until("pods", ".items[*].metadata.name", "").await;
+    cluster.kubectl().must(&["label", "node", NODE, "here=yes"]).await;
+    room.must("rollout status ds/d --timeout=60s").await;
+    room.until("ds/d", ".status.numberAvailable", "1").await;
+    cluster.kubectl().must(&["label", "node", NODE, "here-"]).await;
+    assert!(cluster.kubectl().must(&["explain", "ds.spec.updateStrategy"]).await.contains("rollingUpdate"));
+    room.must("delete ds d --cascade=foreground").await;
+    room.until("pods", ".items[*].metadata.name", "").await;
+    room.leave().await;
+}
+
+async fn stateful_set(cluster: &Cluster<'_>) {
+    let room = Room::new(cluster, "ordered").await;
+    let manifest = |more: &str| {
+        let template = template("db", STAYS);
+        format!(
+            "{{apiVersion: apps/v1, kind: StatefulSet, metadata: {{name: db}}, spec: {{replicas: 2, serviceName: dbs, \
+             selector: {{matchLabels: {{app: db}}}}, template: {template}{more}}}}}"
+        )
+    };
+    let refused = room.try_apply(&manifest(", volumeClaimTemplates: [{metadata: {name: data}}]")).await.unwrap_err();
+    assert!(refused.contains("spec.volumeClaimTemplates: Forbidden"), "{refused}");
+    room.apply("{apiVersion: v1, kind: Service, metadata: {name: dbs}, spec: {clusterIP: None, selector: {app: db}}}")
+        .await;
+    room.apply(&manifest("")).await;
+    room.must("rollout status sts/db --timeout=60s").await;
+    assert_eq!(room.field("pods", ".items[*].metadata.name").await, "db-0 db-1");
+    assert_eq!(room.must("get sts db --no-headers").await.split_whitespace().nth(1), Some("2/2"));
+    assert_eq!(room.field("pod/db-1", ".spec.hostname").await, "db-1");
+    let asks = "until nslookup db-1.dbs.ordered.svc.cluster.local; do sleep 0.2; done";
+    let asker = spec(asks, "").replacen('{', "{restartPolicy: Never, ", 1);
+    room.apply(&format!("{{apiVersion: v1, kind: Pod, metadata: {{name: asks}}, spec: {asker}}}")).await;
+    room.until("pod/asks", ".status.phase", "Succeeded").await;
+    assert!(room.must("logs asks").await.contains(&room.field("pod/db-1", ".status.podIP").await));
+    room.must("delete pod asks").await;
+    room.must("scale sts/db --replicas=3").await;
+    room.must("rollout status sts/db --timeout=60s").await;
+    room.must("scale sts/db --replicas=1").await;
+    room.until("pods", ".items[*].metadata.name", "db-0").await;
+    room.must("scale sts/db --replicas=2").await;
+    room.must("rollout status sts/db --timeout=60s").await;
+    // A canary: the last member alone, then all, then back.
+    let partition = r#"{"spec":{"updateStrategy":{"rollingUpdate":{"partition":1}}}}"#;
+    room.run(&["patch", "sts", "db", "-p", partition]).await.unwrap();
+    room.must("set env sts/db SECOND=yes").await;
+    room.must("rollout status sts/db --timeout=60s").await;
+    let with_it = ".items[?(@.spec.containers[0].env)].metadata.name";
+    assert_eq!(room.field("pods", with_it).await, "db-1");
+    room.run(&["patch", "sts", "db", "-p", &partition.replace('1', "0")]).await.unwrap();
+    room.must("rollout status sts/db --timeout=60s").await;
+    assert_eq!(room.field("pods", with_it).await, "db-0 db-1");
+    room.must("rollout undo sts/db").await;
+    room.must("rollout status sts/db --timeout=60s").await;
+    assert_eq!(room.field("pods", with_it).await, "");
+    assert!(room.must("rollout history sts/db").await.lines().any(|line| line.starts_with('3')));
+    let immutable = room.run(&["patch", "sts", "db", "-p", r#"{"spec":{"serviceName":"x"}}"#]).await.unwrap_err();
+    assert!(immutable.contains("spec: Forbidden: updates to statefulset spec for fields other than"), "{immutable}");
+    assert!(room.must("describe sts db").await.contains("create Pod db-0 in StatefulSet db successful"));
+    // Whoever is left alone is taken in again.
+    room.must("delete sts db --cascade=orphan").await;
+    let uid = room.field("pod/db-0", ".metadata.uid").await;
+    room.apply(&manifest(", podManagementPolicy: Parallel")).await;
+    room.must("rollout status sts/db --timeout=60s").await;
+    room.until("pods", ".items[*].metadata.ownerReferences[0].kind", "StatefulSet StatefulSet").await;
+    assert_eq!(room.field("pod/db-0", ".metadata.uid").await, uid);
+    room.leave().await;
+}
+
+async fn replication_controller(cluster: &Cluster<'_>) {
+    let room = Room::new(cluster, "old").await;
+    let template = template("rc", STAYS);
+    room.apply(&format!(
+        "{{apiVersion: v1, kind: ReplicationController, metadata: {{name: rc}}, spec: {{replicas: 1, template: {template}}}}}"
+    ))
+    .await;
+    room.until("rc/rc", ".status.readyReplicas", "1").await;
+    room.must("scale rc rc --replicas=2").await;
+    room.until("rc/rc", ".status.readyReplicas", "2").await;
+    assert!(room.must("get rc rc -o wide --no-headers").await.contains("app=rc"));
+    assert!(room.must("describe rc rc").await.contains("SuccessfulCreate"));
+    room.must("delete rc rc").await;
+    room.until("pods", ".items[*].metadata.name", "").await;
+    room.leave().await;
+}
