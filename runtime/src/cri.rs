@@ -33,6 +33,7 @@ mod image_pull;
 mod image_remove;
 mod image_status;
 mod log_reopen;
+mod port_forward;
 mod runtime_status;
 mod sandbox_list;
 pub(crate) mod sandbox_remove;
@@ -208,9 +209,9 @@ impl RuntimeService for Services {
 
     async fn port_forward(
         &self,
-        _: Request<v1::PortForwardRequest>,
+        request: Request<v1::PortForwardRequest>,
     ) -> Result<Response<v1::PortForwardResponse>, Status> {
-        refused("PortForward")
+        Ok(Response::new(port_forward::run(&self.node, request.get_ref())?))
     }
 
     async fn container_stats(

@@ -4,7 +4,8 @@
 //! A request arrives in [`cri`] (one file an RPC) and acts on the [`node`]: what is known of every sandbox and container,
 //! journalled by [`records`] before anything is done. [`image`] gives roots, [`network`] addresses, [`sandbox`] the
 //! namespaces, [`container`] the OCI configuration and the launch file, [`cgroup`] the limits. A [`supervisor`] a pod
-//! keeps the processes; [`recover`] takes them up again when either side was killed. [`stream`] serves exec and attach.
+//! keeps the processes; [`recover`] takes them up again when either side was killed. [`stream`] serves exec,
+//! attach and port-forward.
 
 pub mod cgroup;
 mod config;
@@ -24,3 +25,4 @@ mod sys;
 pub use config::{Config, NetworkConfig};
 pub use node::NodeError;
 pub use runtime::{Runtime, StartError};
+pub use stream::spdy;

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 mod error;
 mod ipam;
-mod netns;
+pub(crate) mod netns;
 mod records;
 mod rules;
 mod sysctl;

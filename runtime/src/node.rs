@@ -155,6 +155,15 @@ impl Node {
         find(&pods.sandboxes, id).map(|s| s.record.clone()).ok_or_else(|| NodeError::NoSandbox(id.to_owned()))
     }
 
+    /// Where the network of a running sandbox is; None where that is the host's.
+    pub fn network_namespace(&self, sandbox: &str) -> Result<Option<std::path::PathBuf>, NodeError> {
+        let record = self.ready_sandbox(sandbox)?;
+        let linux = record.config.as_ref().and_then(|c| c.linux.as_ref()?.security_context.as_ref());
+        let options = linux.and_then(|c| c.namespace_options.clone()).unwrap_or_default();
+        let own = options.network() != v1::NamespaceMode::Node;
+        Ok(own.then(|| self.pins(&record.id).net()))
+    }
+
     /// A sandbox in which something may begin.
     pub fn ready_sandbox(&self, id: &str) -> Result<SandboxRecord, NodeError> {
         let pods = self.pods.lock();

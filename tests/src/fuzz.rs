@@ -66,6 +66,8 @@ pub const TARGETS: &[Target] = &[
     // What pods say on the network and on their outputs.
     target("dns", wire::dns, wire::dns_seeds, 20_000),
     target("log", wire::log, wire::log_seeds, 10_000),
+    // What clients send to the runtime's streaming server.
+    target("spdy", wire::spdy, wire::spdy_seeds, 5000),
     // What our own processes, our disk and the kernel say.
     target("supervisor_frame", wire::supervisor_frame, wire::supervisor_frame_seeds, 20_000),
     target("launch_file", wire::launch_file, wire::launch_file_seeds, 15_000),

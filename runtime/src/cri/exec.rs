@@ -2,7 +2,7 @@ use gantry_cri::v1;
 
 use crate::node::{Node, NodeError};
 use crate::records::ContainerState;
-use crate::stream::Session;
+use crate::stream::{Process, Session};
 
 /// Answers with a URL; the command runs when a client comes to it.
 pub fn run(node: &Node, request: v1::ExecRequest) -> Result<v1::ExecResponse, NodeError> {
@@ -18,7 +18,7 @@ pub fn run(node: &Node, request: v1::ExecRequest) -> Result<v1::ExecResponse, No
         let (what, value, why) = ("stderr", "true".to_owned(), "a terminal has one output");
         return Err(NodeError::Invalid { what, value, why });
     }
-    let session = Session {
+    let process = Process {
         container: record.id,
         command: Some(request.cmd),
         tty: request.tty,
@@ -26,5 +26,5 @@ pub fn run(node: &Node, request: v1::ExecRequest) -> Result<v1::ExecResponse, No
         stdout: request.stdout,
         stderr: request.stderr,
     };
-    Ok(v1::ExecResponse { url: node.streams.offer(&node.env, session) })
+    Ok(v1::ExecResponse { url: node.streams.offer(&node.env, Session::Process(process)) })
 }

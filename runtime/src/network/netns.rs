@@ -45,7 +45,7 @@ pub(super) fn delete(path: &Path) -> io::Result<()> {
 }
 
 /// Runs `work` on a thread of its own in the given namespace.
-pub(super) fn inside<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+pub(crate) fn inside<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     on_own_thread(|| {
         setns(netns, CloneFlags::CLONE_NEWNET)?;
         Ok(work())

@@ -1,7 +1,7 @@
 //! A further process in a running container.
 
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use gantry_base::codec::Wire;
 use gantry_base::launch::Launch;
@@ -27,9 +27,12 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn kill(&self) {
-        // It may have ended on its own, which is what was wanted.
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+    /// The command and what it has started, unless that left its group. It may have ended on its own, which is what was
+    /// wanted.
+    pub fn kill_all(&self) {
+        if crate::sys::kill_group(self.pidfd.as_fd()).is_err() {
+            let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        }
     }
 
     /// Another descriptor of the same process.

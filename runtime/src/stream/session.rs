@@ -1,123 +1,91 @@
-//! One client: frames of channel and bytes in both directions, until the process and its output have ended, or the client
-//! has gone.
+//! One exec or attach: output to the client and its input to the process, until the process and its output have ended, or
+//! the client has gone.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::SplitStream;
-use futures::{SinkExt, StreamExt};
+use bytes::Bytes;
 use gantry_base::Id;
 use gantry_env::chain;
-use serde::Deserialize;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio::task::{JoinHandle, JoinSet};
 
+use super::client::{Listen, STDERR, STDOUT, Said, Tell};
 use super::input::{self, Input};
-use super::{Session, status};
+use super::{IDLE_TIMEOUT, Process, status};
 use crate::cri::exec_sync::pipe_pair;
-use crate::node::{ExecStreams, Node, NodeError, Process};
-
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-/// v5 only: closes the channel that follows.
-const CLOSE: u8 = 255;
+use crate::node::{self, ExecStreams, Node, NodeError};
 
 const READ_BYTES: usize = 32 << 10;
 /// Frames read and not yet taken by the client; then the process waits.
 const FRAMES_MAX: usize = 16;
-/// How long what a command left running may hold its output after the command has ended.
+/// How long what a command left running may be silent, once the command has ended, before its output is given up.
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
-/// A stream with no output for so long is given up, as the kubelet does.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
-
-type Socket = WebSocketStream<TcpStream>;
+/// How long a client that was told the end may take to go. What it still sends meanwhile is read: to close on that would
+/// take back what it has not read yet.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// What a session is connected to.
 struct Target {
-    process: Option<Process>,
+    process: Option<node::Process>,
     input: Option<Input>,
     pumps: JoinSet<()>,
-    frames: mpsc::Receiver<Vec<u8>>,
+    /// Each begins with the number of its channel.
+    frames: mpsc::Receiver<Bytes>,
     /// The container whose stdin ends with this session's.
     close_stdin: bool,
 }
 
-pub async fn run(node: &Node, session: Session, v5: bool, socket: Socket) -> Result<(), Error> {
-    let (mut sink, source) = socket.split();
-    let target = match &session.command {
-        Some(command) => exec(node, &session, command).await,
-        None => attach(node, &session).await,
+pub async fn run(node: &Arc<Node>, wanted: Process, listen: Listen, mut tell: Tell) -> std::io::Result<()> {
+    let target = match &wanted.command {
+        Some(command) => exec(node, &wanted, command).await,
+        None => attach(node, &wanted).await,
     };
     let mut target = match target {
         Ok(target) => target,
         Err(error) => {
-            send(&mut sink, frame(ERROR, status::failed(&chain(&error)).as_bytes())).await?;
-            return close(&mut sink).await;
+            tell.end(&status::failed(&chain(&error))).await?;
+            linger(tokio::spawn(hear(listen, None))).await;
+            return Ok(());
         }
     };
-    let mut reader = tokio::spawn(read_client(source, target.input.take(), v5));
-    let outcome = relay(&mut target, &mut sink, &mut reader).await;
-    reader.abort();
+    let own = target.close_stdin.then(|| (Arc::clone(node), wanted.container.clone()));
+    let input = target.input.take().map(|to| Stdin { to, wanted: wanted.stdin, own: own.clone() });
+    let mut client = tokio::spawn(hear(listen, input));
+    let outcome = relay(&mut target, &mut tell, &mut client).await;
     target.pumps.abort_all();
-    if target.close_stdin {
-        close_stdin(node, &session.container).await;
+    if let Some((node, container)) = own {
+        close_stdin(&node, &container).await;
     }
     match outcome {
         Ok(Some(text)) => {
-            send(&mut sink, frame(ERROR, text.as_bytes())).await?;
-            close(&mut sink).await
+            tell.end(&text).await?;
+            linger(client).await;
+            Ok(())
         }
         // The client has gone, whether it said so or not: nobody would see what the command still does.
         gone => {
+            client.abort();
             if let Some(process) = &target.process {
-                process.kill();
+                process.kill_all();
             }
             gone.map(drop)
         }
     }
 }
 
-/// A client that takes nothing for as long as an idle stream may last is given up. It may pause for less: its process
-/// waits meanwhile, and so does its output.
-async fn send(sink: &mut Sink, message: Message) -> Result<(), Error> {
-    let gone = |_| Err(Error::Io(std::io::ErrorKind::TimedOut.into()));
-    tokio::time::timeout(IDLE_TIMEOUT, sink.send(message)).await.unwrap_or_else(gone)
+async fn linger(mut client: JoinHandle<()>) {
+    if tokio::time::timeout(LINGER, &mut client).await.is_err() {
+        client.abort();
+    }
 }
-
-/// Ends the session in order. A client reads what is left only if the close says that all is well (RFC 6455, 7.4.1).
-async fn close(sink: &mut Sink) -> Result<(), Error> {
-    send(sink, Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await?;
-    let gone = |_| Err(Error::Io(std::io::ErrorKind::TimedOut.into()));
-    tokio::time::timeout(IDLE_TIMEOUT, sink.close()).await.unwrap_or_else(gone)
-}
-
-fn frame(channel: u8, bytes: &[u8]) -> Message {
-    let mut all = Vec::with_capacity(1 + bytes.len());
-    all.push(channel);
-    all.extend_from_slice(bytes);
-    Message::binary(all)
-}
-
-type Sink = futures::stream::SplitSink<Socket, Message>;
 
 /// Output to the client until there is no more; then how it ended. None: the client has gone, or nothing happens.
-async fn relay(
-    target: &mut Target,
-    sink: &mut Sink,
-    reader: &mut tokio::task::JoinHandle<bool>,
-) -> Result<Option<String>, Error> {
+async fn relay(target: &mut Target, tell: &mut Tell, client: &mut JoinHandle<()>) -> std::io::Result<Option<String>> {
     let mut code = None;
-    let mut reading = true;
     let mut deadline = tokio::time::Instant::now() + IDLE_TIMEOUT;
     loop {
         tokio::select! {
@@ -125,10 +93,9 @@ async fn relay(
             // Cancel-safe: a frame is taken only when this arm is chosen.
             next = target.frames.recv() => match next {
                 Some(bytes) => {
-                    send(sink, Message::binary(bytes)).await?;
-                    if code.is_none() {
-                        deadline = tokio::time::Instant::now() + IDLE_TIMEOUT;
-                    }
+                    tell.output(bytes).await?;
+                    let quiet = if code.is_none() { IDLE_TIMEOUT } else { DRAIN_WAIT };
+                    deadline = tokio::time::Instant::now() + quiet;
                 }
                 None => break,
             },
@@ -138,12 +105,7 @@ async fn relay(
                 deadline = tokio::time::Instant::now() + DRAIN_WAIT;
             }
             // Cancel-safe: joining does not consume the handle before it is ready.
-            left = &mut *reader, if reading => {
-                reading = false;
-                if left.unwrap_or(true) {
-                    return Ok(None);
-                }
-            }
+            _ = &mut *client => return Ok(None),
             // Cancel-safe: a sleep has no state to lose.
             () = tokio::time::sleep_until(deadline) => {
                 if code.is_none() {
@@ -153,79 +115,73 @@ async fn relay(
             }
         }
     }
+    // Output may end long before its process, which the client can still leave.
     let code = match code {
         Some(code) => code,
-        None if target.process.is_some() => exit(&mut target.process).await,
-        None => 0,
+        None if target.process.is_none() => 0,
+        None => tokio::select! {
+            biased;
+            // Cancel-safe, both, as above.
+            code = exit(&mut target.process) => code,
+            _ = &mut *client => return Ok(None),
+        },
     };
     Ok(Some(status::exited(code)))
 }
 
-async fn exit(process: &mut Option<Process>) -> i32 {
+async fn exit(process: &mut Option<node::Process>) -> i32 {
     match process {
         Some(process) => (&mut process.exit).await.unwrap_or(gantry_base::exit::UNKNOWN_EXIT_CODE),
         None => std::future::pending().await,
     }
 }
 
-#[derive(Deserialize)]
-struct Size {
-    #[serde(rename = "Width")]
-    width: u16,
-    #[serde(rename = "Height")]
-    height: u16,
+/// Where a client's input goes.
+struct Stdin {
+    to: Input,
+    /// A terminal has its size without any input, too.
+    wanted: bool,
+    /// The container that has no other stdin than this client's.
+    own: Option<(Arc<Node>, String)>,
 }
 
-/// Input from the client, in order. True: the client has gone; false: only its stdin has ended.
-async fn read_client(mut source: SplitStream<Socket>, mut input: Option<Input>, v5: bool) -> bool {
-    while let Some(message) = source.next().await {
-        let bytes = match message {
-            Ok(Message::Binary(bytes)) => bytes,
-            Ok(Message::Text(text)) => tokio_tungstenite::tungstenite::Bytes::from(text.as_bytes().to_vec()),
-            Ok(Message::Close(_)) | Err(_) => return true,
-            Ok(_) => continue,
-        };
-        match (bytes.first(), bytes.get(1..)) {
-            (Some(&STDIN), Some(data)) if !data.is_empty() => {
-                if let Some(to) = &mut input
-                    && to.write(data).await.is_err()
-                {
+/// What the client says, in order, until it has gone.
+async fn hear(mut listen: Listen, mut stdin: Option<Stdin>) {
+    while let Some(said) = listen.next().await {
+        match (said, &mut stdin) {
+            (Said::Input(bytes), Some(open)) if open.wanted => {
+                if open.to.write(&bytes).await.is_err() {
                     // Nobody reads it any more; output goes on.
-                    input = None;
+                    stdin = None;
                 }
             }
-            (Some(&RESIZE), Some(data)) => {
-                if let (Some(to), Ok(size)) = (&input, serde_json::from_slice::<Size>(data)) {
-                    to.resize(size.width, size.height);
+            // A terminal has no end that its reader would see, and keeps its size.
+            (Said::InputEnd, Some(Stdin { to: Input::Pipe(_), .. })) => {
+                let own = stdin.take().and_then(|open| open.own);
+                if let Some((node, container)) = own {
+                    close_stdin(&node, &container).await;
                 }
             }
-            (Some(&CLOSE), Some(&[STDIN])) if v5 => input = None,
+            (Said::Size { columns, rows }, Some(open)) => open.to.resize(columns, rows),
             _ => {}
         }
     }
-    true
 }
 
-/// Reads a pipe into frames of a channel.
-async fn pump(mut from: pipe::Receiver, channel: u8, frames: mpsc::Sender<Vec<u8>>) {
-    let mut buffer = vec![0; READ_BYTES];
-    while let Ok(n @ 1..) = from.read(&mut buffer).await {
-        let mut bytes = Vec::with_capacity(1 + n);
-        bytes.push(channel);
-        bytes.extend_from_slice(&buffer[..n]);
-        if frames.send(bytes).await.is_err() {
+/// Reads a pipe into frames of a channel, whether the client wants them or not: a full pipe would stop the process.
+async fn pump(mut from: pipe::Receiver, channel: u8, wanted: bool, frames: mpsc::Sender<Bytes>) {
+    let mut buffer = vec![channel; 1 + READ_BYTES];
+    while let Ok(n @ 1..) = from.read(&mut buffer[1..]).await {
+        if wanted && frames.send(Bytes::copy_from_slice(&buffer[..=n])).await.is_err() {
             return;
         }
     }
 }
 
-async fn pump_terminal(master: std::sync::Arc<tokio::io::unix::AsyncFd<OwnedFd>>, frames: mpsc::Sender<Vec<u8>>) {
-    let mut buffer = vec![0; READ_BYTES];
-    while let Ok(n @ 1..) = input::read_terminal(&master, &mut buffer).await {
-        let mut bytes = Vec::with_capacity(1 + n);
-        bytes.push(STDOUT);
-        bytes.extend_from_slice(&buffer[..n]);
-        if frames.send(bytes).await.is_err() {
+async fn pump_terminal(master: Arc<tokio::io::unix::AsyncFd<OwnedFd>>, frames: mpsc::Sender<Bytes>) {
+    let mut buffer = vec![STDOUT; 1 + READ_BYTES];
+    while let Ok(n @ 1..) = input::read_terminal(&master, &mut buffer[1..]).await {
+        if frames.send(Bytes::copy_from_slice(&buffer[..=n])).await.is_err() {
             return;
         }
     }
@@ -235,63 +191,48 @@ fn io(source: std::io::Error) -> NodeError {
     NodeError::Io { what: "prepare", path: "streams".into(), source }
 }
 
-async fn exec(node: &Node, session: &Session, command: &[String]) -> Result<Target, NodeError> {
-    let record = node.container(&session.container)?;
+async fn exec(node: &Node, wanted: &Process, command: &[String]) -> Result<Target, NodeError> {
+    let record = node.container(&wanted.container)?;
     let (tx, frames) = mpsc::channel(FRAMES_MAX);
     let mut pumps = JoinSet::new();
-    if session.tty {
+    if wanted.tty {
         let mut process = node.exec(&record, command, ExecStreams::Terminal).await?;
         let master = process.terminal.take().ok_or(NodeError::NoSupervisor)?;
         let master = input::terminal(master).map_err(io)?;
-        pumps.spawn(pump_terminal(std::sync::Arc::clone(&master), tx));
+        pumps.spawn(pump_terminal(Arc::clone(&master), tx));
         let input = Some(Input::Terminal(master));
         return Ok(Target { process: Some(process), input, pumps, frames, close_stdin: false });
     }
     let (out, stdout) = pipe_pair().map_err(io)?;
     let (err, stderr) = pipe_pair().map_err(io)?;
-    let (stdin, input) = if session.stdin {
+    let (stdin, input) = if wanted.stdin {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| io(e.into()))?;
         (read, Some(Input::Pipe(pipe::Sender::from_owned_fd(write).map_err(io)?)))
     } else {
         (OwnedFd::from(std::fs::File::open("/dev/null").map_err(io)?), None)
     };
     let process = node.exec(&record, command, ExecStreams::Pipes { stdin, stdout, stderr }).await?;
-    // Both are read, whether the client wants them or not: a full pipe would stop the command.
-    for (wanted, from, channel) in [(session.stdout, out, STDOUT), (session.stderr, err, STDERR)] {
-        if wanted {
-            pumps.spawn(pump(from, channel, tx.clone()));
-        } else {
-            pumps.spawn(async move {
-                let (mut from, mut buffer) = (from, vec![0; READ_BYTES]);
-                while let Ok(1..) = from.read(&mut buffer).await {}
-            });
-        }
-    }
-    // Without any output to wait for, the exit alone ends the session.
-    if !session.stdout && !session.stderr {
-        pumps.spawn(async move {
-            let _held = tx;
-            std::future::pending::<()>().await;
-        });
-    }
+    pumps.spawn(pump(out, STDOUT, wanted.stdout, tx.clone()));
+    pumps.spawn(pump(err, STDERR, wanted.stderr, tx));
     Ok(Target { process: Some(process), input, pumps, frames, close_stdin: false })
 }
 
-async fn attach(node: &Node, session: &Session) -> Result<Target, NodeError> {
-    let record = node.container(&session.container)?;
+async fn attach(node: &Node, wanted: &Process) -> Result<Target, NodeError> {
+    let record = node.container(&wanted.container)?;
     let link = node.link(&record.sandbox).await?;
     let (out, stdout) = pipe_pair().map_err(io)?;
     let (err, stderr) = pipe_pair().map_err(io)?;
+    let config = record.config.clone().unwrap_or_default();
     let mut fds = vec![stdout];
-    if !session.tty {
+    if !config.tty {
         fds.push(stderr);
     }
     link.attach(Id::parse(&record.id)?, fds).await?;
     let (tx, frames) = mpsc::channel(FRAMES_MAX);
     let mut pumps = JoinSet::new();
-    pumps.spawn(pump(out, STDOUT, tx.clone()));
-    if !session.tty {
-        pumps.spawn(pump(err, STDERR, tx));
+    pumps.spawn(pump(out, STDOUT, wanted.stdout, tx.clone()));
+    if !config.tty {
+        pumps.spawn(pump(err, STDERR, wanted.stderr, tx));
     }
     let held = {
         let pods = node.pods.lock();
@@ -299,12 +240,12 @@ async fn attach(node: &Node, session: &Session) -> Result<Target, NodeError> {
         held.and_then(|h| h.input.as_ref()?.try_clone().ok())
     };
     let input = match held {
-        Some(fd) if session.tty => Some(Input::Terminal(input::terminal(fd).map_err(io)?)),
-        Some(fd) if session.stdin => Some(Input::Pipe(pipe::Sender::from_owned_fd(fd).map_err(io)?)),
+        Some(fd) if config.tty => Some(Input::Terminal(input::terminal(fd).map_err(io)?)),
+        Some(fd) if wanted.stdin => Some(Input::Pipe(pipe::Sender::from_owned_fd(fd).map_err(io)?)),
         _ => None,
     };
-    let once = record.config.as_ref().is_some_and(|c| c.stdin_once && !c.tty) && session.stdin;
-    Ok(Target { process: None, input, pumps, frames, close_stdin: once })
+    let close_stdin = config.stdin_once && !config.tty && wanted.stdin;
+    Ok(Target { process: None, input, pumps, frames, close_stdin })
 }
 
 /// The first client's stdin was the container's only one.

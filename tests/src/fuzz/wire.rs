@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use gantry_agent::log as log_record;
 use gantry_agent::server::log_file::{Render, Wanted, tail_start};
 use gantry_base::codec::Wire;
@@ -18,6 +18,7 @@ use gantry_netlink::{conntrack, message, nft};
 use gantry_netproxy::directory::Directory;
 use gantry_netproxy::dns::{Zone, answer_datagram};
 use gantry_netproxy::model::{Service, Slice};
+use gantry_runtime::spdy;
 use serde_json::json;
 
 use super::input::{Input, hex, texts};
@@ -70,6 +71,72 @@ pub(super) fn store_record(data: &[u8]) {
             assert!(record::decode(other, bytes).is_err(), "a record is taken in another's place");
         }
     }
+}
+
+/// Frames as they come, and what they are when written: the same, but for pieces of one frame's data.
+pub(super) fn spdy(data: &[u8]) {
+    let read = |bytes: &[u8]| {
+        let (mut decoder, mut frames) = (spdy::Decoder::default(), Vec::new());
+        // Cut in two, wherever that falls.
+        let (head, tail) = bytes.split_at(bytes.len() / 2);
+        for part in [head, tail] {
+            decoder.feed(part);
+            while let Ok(Some(frame)) = decoder.next_frame() {
+                frames.push(frame);
+            }
+        }
+        frames
+    };
+    let frames = read(data);
+    let (mut encoder, mut written) = (spdy::Encoder::default(), BytesMut::new());
+    for frame in &frames {
+        if let spdy::Frame::SynStream { headers, .. } | spdy::Frame::SynReply { headers, .. } = frame {
+            assert!(headers.0.iter().all(|(name, _)| !name.bytes().any(|b| b.is_ascii_uppercase())), "{headers:?}");
+        }
+        encoder.encode(frame, &mut written).expect("what was read can be written");
+    }
+    let payload = |frames: &[spdy::Frame]| {
+        let of = |frame: &spdy::Frame| match frame {
+            spdy::Frame::Data { bytes, .. } => bytes.to_vec(),
+            _ => Vec::new(),
+        };
+        frames.iter().flat_map(of).collect::<Vec<u8>>()
+    };
+    let others = |frames: Vec<spdy::Frame>| {
+        let kept = frames.into_iter().filter(|f| !matches!(f, spdy::Frame::Data { .. }));
+        kept.collect::<Vec<_>>()
+    };
+    let again = read(&written);
+    assert_eq!(payload(&again), payload(&frames));
+    assert_eq!(others(again), others(frames));
+}
+
+pub(super) fn spdy_seeds() -> Vec<Vec<u8>> {
+    let streams = [("error", 1), ("stdin", 3), ("stdout", 5), ("resize", 7)].map(|(kind, stream)| {
+        let headers = [("streamtype", kind), ("port", "80"), ("requestid", "0")].into();
+        spdy::Frame::SynStream { stream, fin: false, unidirectional: false, headers }
+    });
+    let more = [
+        spdy::Frame::Ping(1),
+        spdy::Frame::Settings(vec![spdy::Setting { flags: 0, id: 7, value: 65_536 }]),
+        spdy::Frame::SynReply { stream: 2, fin: false, headers: spdy::Headers::default() },
+        spdy::Frame::Data { stream: 3, fin: false, bytes: Bytes::from_static(b"echo hello\n") },
+        spdy::Frame::Data { stream: 3, fin: true, bytes: Bytes::new() },
+        spdy::Frame::WindowUpdate { stream: 5, delta: 1 << 20 },
+        spdy::Frame::Headers { stream: 5, fin: false, headers: [("a", "b")].into() },
+        spdy::Frame::RstStream { stream: 3, status: 5 },
+        spdy::Frame::GoAway { last: 7, status: 0 },
+    ];
+    let written = |frames: &[spdy::Frame]| {
+        let (mut encoder, mut bytes) = (spdy::Encoder::default(), BytesMut::new());
+        for frame in frames {
+            encoder.encode(frame, &mut bytes).expect("it can be written");
+        }
+        bytes.to_vec()
+    };
+    let mut seeds = vec![written(&streams), written(&[&streams[..], &more].concat())];
+    seeds.extend(more.iter().map(|frame| written(std::slice::from_ref(frame))));
+    seeds
 }
 
 /// A choice of options, and a log.
