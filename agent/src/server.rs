@@ -1,8 +1,8 @@
-//! The kubelet API: logs, exec and a look at the pods, for the API server and for whoever may.
+//! The kubelet API: logs, streams and a look at the pods, for the API server and for whoever may.
 //!
 //! Every request is authenticated first and authorised by the API server's own rules ([`access`]); there is no read-only
-//! port. Logs are read from files that are opened beneath the log folder and never through a link ([`logs`]); exec is
-//! relayed to the runtime's streaming server once that has switched protocols ([`relay`]).
+//! port. Logs are read from files that are opened beneath the log folder and never through a link ([`logs`]); exec,
+//! attach and port-forward are relayed to the runtime's streaming server once that has switched protocols ([`relay`]).
 
 pub mod access;
 pub mod log_file;
@@ -61,6 +61,9 @@ pub trait PodLookup: Send + Sync + 'static {
     fn container(&self, namespace: &str, pod: &str, container: &str, previous: bool) -> Result<ContainerRef, Status>;
 
     fn is_running(&self, container_id: &str) -> bool;
+
+    /// The id of the sandbox in which a pod runs.
+    fn sandbox(&self, namespace: &str, pod: &str) -> Result<String, Status>;
 }
 
 pub struct Config {
@@ -176,7 +179,15 @@ impl Server {
                 let found = self.config.pods.container(namespace, pod, container, false)?;
                 relay::exec(&self.config, found, request).await
             }
-            ["attach" | "portForward" | "run" | "checkpoint", ..] => {
+            ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container] => {
+                let found = self.config.pods.container(namespace, pod, container, false)?;
+                relay::attach(&self.config, found, request).await
+            }
+            ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
+                let sandbox = self.config.pods.sandbox(namespace, pod)?;
+                relay::port_forward(&self.config, sandbox, request).await
+            }
+            ["run" | "checkpoint", ..] => {
                 Err(Status::new(501, "NotImplemented", format!("/{} is not served by this node yet", parts[0])))
             }
             ["debug", "gantry", "trace", uid] => Ok(json_body(&self.config.trace.get(uid))),

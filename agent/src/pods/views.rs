@@ -38,6 +38,13 @@ impl Views {
     }
 }
 
+/// A pod of that name that is on its way out may still be there beside its successor.
+fn find<'a>(pods: &'a BTreeMap<String, View>, namespace: &str, pod: &str) -> Result<&'a View, Status> {
+    let mut named = pods.values().filter(|v| v.pod.namespace() == namespace && v.pod.name() == pod);
+    let view = named.clone().find(|v| v.pod.deletion_timestamp().is_none()).or_else(|| named.next());
+    view.ok_or_else(|| Status::new(404, "NotFound", format!("pods {pod:?} not found")))
+}
+
 impl PodLookup for Views {
     fn pods(&self) -> Vec<Arc<Object>> {
         self.pods.lock().values().map(|view| view.pod.clone()).collect()
@@ -45,10 +52,7 @@ impl PodLookup for Views {
 
     fn container(&self, namespace: &str, pod: &str, container: &str, previous: bool) -> Result<ContainerRef, Status> {
         let pods = self.pods.lock();
-        let mut named = pods.values().filter(|v| v.pod.namespace() == namespace && v.pod.name() == pod);
-        // A pod of that name that is on its way out may still be there beside its successor.
-        let view = named.clone().find(|v| v.pod.deletion_timestamp().is_none()).or_else(|| named.next());
-        let view = view.ok_or_else(|| Status::new(404, "NotFound", format!("pods {pod:?} not found")))?;
+        let view = find(&pods, namespace, pod)?;
         if spec_of(&view.pod, container).is_none() {
             return Err(Status::bad_request(format!("container {container} is not valid for pod {pod}")));
         }
@@ -73,6 +77,13 @@ impl PodLookup for Views {
             log_path: self.log_dir.join(log_folder(&view.pod)).join(container).join(file),
             running: found.state == State::Running,
         })
+    }
+
+    fn sandbox(&self, namespace: &str, pod: &str) -> Result<String, Status> {
+        let pods = self.pods.lock();
+        let ready = find(&pods, namespace, pod)?.seen.sandboxes.iter().find(|s| s.ready);
+        let none = || Status::bad_request(format!("pod {pod:?} is not running: it has no sandbox that is ready"));
+        ready.map(|sandbox| sandbox.id.clone()).ok_or_else(none)
     }
 
     fn is_running(&self, container_id: &str) -> bool {

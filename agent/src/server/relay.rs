@@ -1,9 +1,10 @@
-//! Exec: asked of the runtime, and then bytes both ways, untouched, once the runtime has switched protocols.
+//! Exec, attach and port-forward: asked of the runtime, and then bytes both ways, untouched, once the runtime has switched
+//! protocols.
 
 use std::time::Duration;
 
 use gantry_cri::RuntimeServiceClient;
-use gantry_cri::v1::ExecRequest;
+use gantry_cri::v1::{AttachRequest, ExecRequest, PortForwardRequest};
 use gantry_env::chain;
 use gantry_kube::Status;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
@@ -56,46 +57,90 @@ pub async fn exec(
     container: ContainerRef,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
-    if !container.running {
-        return Err(Status::bad_request(format!("container {} is not running", container.id)));
+    let container = running(container)?;
+    let Asked { command, stdin, stdout, stderr, tty } = parse(request.uri().query().unwrap_or(""))?;
+    if command.is_empty() || command.len() > COMMAND_MAX_ARGS {
+        return Err(Status::bad_request("you must specify at least 1 command for the container"));
     }
-    let wanted = parse(&container.id, request.uri().query().unwrap_or(""))?;
-    let mut runtime = RuntimeServiceClient::new(config.cri.clone());
-    let answer = runtime.exec(wanted).await.map_err(|status| match status.code() {
+    let wanted = ExecRequest { container_id: container, cmd: command, stdin, stdout, stderr, tty };
+    let answer = RuntimeServiceClient::new(config.cri.clone()).exec(wanted).await.map_err(|s| refused(&s))?;
+    splice(&answer.into_inner().url, request).await
+}
+
+pub async fn attach(
+    config: &Config,
+    container: ContainerRef,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let container_id = running(container)?;
+    let Asked { command, stdin, stdout, stderr, tty } = parse(request.uri().query().unwrap_or(""))?;
+    if !command.is_empty() {
+        return Err(Status::bad_request("attach runs no command: parameter \"command\" is not supported"));
+    }
+    let wanted = AttachRequest { container_id, stdin, tty, stdout, stderr };
+    let answer = RuntimeServiceClient::new(config.cri.clone()).attach(wanted).await.map_err(|s| refused(&s))?;
+    splice(&answer.into_inner().url, request).await
+}
+
+/// The ports are named within the stream.
+pub async fn port_forward(
+    config: &Config,
+    pod_sandbox_id: String,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let wanted = PortForwardRequest { pod_sandbox_id, port: Vec::new() };
+    let answer = RuntimeServiceClient::new(config.cri.clone()).port_forward(wanted).await.map_err(|s| refused(&s))?;
+    splice(&answer.into_inner().url, request).await
+}
+
+fn running(container: ContainerRef) -> Result<String, Status> {
+    if container.running {
+        return Ok(container.id);
+    }
+    Err(Status::bad_request(format!("container {} is not running", container.id)))
+}
+
+fn refused(status: &tonic::Status) -> Status {
+    match status.code() {
         tonic::Code::NotFound => Status::new(404, "NotFound", status.message().to_owned()),
         tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition => {
             Status::bad_request(status.message().to_owned())
         }
         _ => Status::internal(status.message()),
-    })?;
-    splice(&answer.into_inner().url, request).await
+    }
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    command: Vec<String>,
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+    tty: bool,
 }
 
 /// The kubelet's names for the streams are `input`, `output`, `error`; the API's own are taken too.
-fn parse(container_id: &str, query: &str) -> Result<ExecRequest, Status> {
-    let mut exec = ExecRequest { container_id: container_id.to_owned(), ..ExecRequest::default() };
+fn parse(query: &str) -> Result<Asked, Status> {
+    let mut asked = Asked::default();
     for (key, value) in query_pairs(query) {
         let on = matches!(value.as_str(), "1" | "true");
         match key.as_str() {
-            "command" => exec.cmd.push(value),
-            "input" | "stdin" => exec.stdin = on,
-            "output" | "stdout" => exec.stdout = on,
-            "error" | "stderr" => exec.stderr = on,
-            "tty" => exec.tty = on,
+            "command" => asked.command.push(value),
+            "input" | "stdin" => asked.stdin = on,
+            "output" | "stdout" => asked.stdout = on,
+            "error" | "stderr" => asked.stderr = on,
+            "tty" => asked.tty = on,
             "container" => {}
-            _ => return Err(Status::bad_request(format!("exec parameter {key:?} is not supported"))),
+            _ => return Err(Status::bad_request(format!("stream parameter {key:?} is not supported"))),
         }
     }
-    if exec.cmd.is_empty() || exec.cmd.len() > COMMAND_MAX_ARGS {
-        return Err(Status::bad_request("you must specify at least 1 command for the container"));
+    if asked.tty {
+        asked.stderr = false;
     }
-    if exec.tty {
-        exec.stderr = false;
-    }
-    if !(exec.stdin || exec.stdout || exec.stderr) {
+    if !(asked.stdin || asked.stdout || asked.stderr) {
         return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
     }
-    Ok(exec)
+    Ok(asked)
 }
 
 /// Opens the runtime's stream with the caller's own upgrade headers and, if it switches, joins the two.
@@ -199,13 +244,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_streams_of_an_exec() {
-        let exec = parse("c", "command=sh&command=-c&command=echo%20%2Bhi&input=1&output=1&error=1&tty=1").unwrap();
-        assert_eq!(exec.cmd, ["sh", "-c", "echo +hi"]);
-        assert!(exec.stdin && exec.stdout && exec.tty && !exec.stderr);
-        assert!(parse("c", "output=1").unwrap_err().message.contains("command"));
-        assert!(parse("c", "command=a").unwrap_err().message.contains("stdin"));
-        assert!(parse("c", "command=a&output=1&shell=bash").unwrap_err().message.contains("shell"));
+    fn the_streams_that_are_asked_for() {
+        let asked = parse("command=sh&command=-c&command=echo%20%2Bhi&input=1&output=1&error=1&tty=1").unwrap();
+        assert_eq!(asked.command, ["sh", "-c", "echo +hi"]);
+        assert!(asked.stdin && asked.stdout && asked.tty && !asked.stderr);
+        assert!(parse("command=a").unwrap_err().message.contains("stdin"));
+        assert!(parse("command=a&output=1&shell=bash").unwrap_err().message.contains("shell"));
     }
 
     #[test]

@@ -98,7 +98,7 @@ enum Kind {
 fn kind(info: &RequestInfo) -> Kind {
     match (info.verb, info.subresource.as_str()) {
         ("watch", _) => Kind::Watch,
-        (_, "exec" | "log" | "proxy") => Kind::Stream,
+        (_, "attach" | "exec" | "log" | "portforward" | "proxy") => Kind::Stream,
         ("get" | "list" | "head" | "options", _) if info.is_resource => Kind::Read,
         _ if info.is_resource => Kind::Write,
         _ if ["/livez", "/readyz", "/healthz"].iter().any(|path| info.path.starts_with(path)) => Kind::Health,

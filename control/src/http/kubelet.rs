@@ -1,4 +1,4 @@
-//! The way to a node's kubelet API: logs and exec are relayed, never interpreted.
+//! The way to a node's kubelet API: logs and streams are relayed, never interpreted.
 //!
 //! The address is the one that the Node object names, and the peer must prove by certificate to be the node of that
 //! name. Redirects are not followed; raw bytes flow only after the node has answered 101.
@@ -126,18 +126,30 @@ fn container(pod: &Object, asked: Option<&str>) -> Result<String, Status> {
     }
 }
 
-/// The node of a pod, and what is asked of its kubelet about the container, below `root`.
-fn target(server: &Server, call: &Call, root: &str) -> Result<(Endpoint, String), Status> {
+/// Where a pod's subresource is at its node's kubelet.
+#[derive(Clone, Copy)]
+enum Root {
+    OfContainer(&'static str),
+    OfPod(&'static str),
+}
+
+/// The node of a pod, and what is asked of its kubelet about the pod, or about one container of it.
+fn target(server: &Server, call: &Call, root: Root) -> Result<(Endpoint, String), Status> {
     let at = super::resources::place(&resource::POD, call);
     let pod = server.registry.get(&resource::POD, &at)?.object();
-    let container = container(&pod, call.query.get("container"))?;
+    let path = match root {
+        Root::OfContainer(root) => {
+            let container = container(&pod, call.query.get("container"))?;
+            format!("/{root}/{}/{}/{container}", at.namespace, at.name)
+        }
+        Root::OfPod(root) => format!("/{root}/{}/{}", at.namespace, at.name),
+    };
     let node = pod.str_at("/spec/nodeName");
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", at.name)));
     }
     let node = server.registry.get(&resource::NODE, &Ref::cluster(node))?.object();
-    let path = format!("/{root}/{}/{}/{container}?{}", at.namespace, at.name, kubelet_query(call));
-    Ok((endpoint(&node)?, path))
+    Ok((endpoint(&node)?, format!("{path}?{}", kubelet_query(call))))
 }
 
 /// Everything but the unreserved characters of RFC 3986.
@@ -225,7 +237,7 @@ pub async fn log(server: &Server, call: Call) -> Result<Response<Body>, Status> 
     if let Some(stream) = call.query.get("stream").filter(|s| *s != "All") {
         return Err(Status::bad_request(format!("stream {stream:?} of a log is not served, All is")));
     }
-    let (node, path) = target(server, &call, "containerLogs")?;
+    let (node, path) = target(server, &call, Root::OfContainer("containerLogs"))?;
     let response = send(server, &node, request(&call, &node, &path, HeaderMap::new())?).await?;
     if response.status() != StatusCode::OK {
         return Err(refusal(&node, response).await);
@@ -262,23 +274,31 @@ pub async fn proxy(server: &Server, call: Call) -> Result<Response<Body>, Status
     Ok(answer)
 }
 
-pub async fn exec(server: Arc<Server>, mut call: Call) -> Result<Response<Body>, Status> {
+pub async fn exec(server: Arc<Server>, call: Call) -> Result<Response<Body>, Status> {
+    stream(server, call, Root::OfContainer("exec")).await
+}
+
+pub async fn attach(server: Arc<Server>, call: Call) -> Result<Response<Body>, Status> {
+    stream(server, call, Root::OfContainer("attach")).await
+}
+
+/// Which ports are meant is said within the stream.
+pub async fn port_forward(server: Arc<Server>, call: Call) -> Result<Response<Body>, Status> {
+    stream(server, call, Root::OfPod("portForward")).await
+}
+
+async fn stream(server: Arc<Server>, mut call: Call, root: Root) -> Result<Response<Body>, Status> {
     // A WebSocket opens with a GET, and who may only look must not be able to run anything.
     let run = RequestInfo { verb: "create", ..call.info.clone() };
     server.authorizer.check(&call.identity, &action(&run))?;
     let Some(client) = call.parts.extensions.remove::<OnUpgrade>() else {
         return Err(Status::bad_request("Upgrade request required"));
     };
-    let Some(protocol) = call.parts.headers.get(header::UPGRADE) else {
-        return Err(Status::bad_request("Upgrade request required"));
-    };
-    let asked = String::from_utf8_lossy(protocol.as_bytes()).into_owned();
-    let (node, path) = target(&server, &call, "exec")?;
+    let (node, path) = target(&server, &call, root)?;
     let request = request(&call, &node, &path, upgrade_headers(&call.parts.headers))?;
     let mut response = send(&server, &node, request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let refused = refusal(&node, response).await;
-        return Err(if asked.eq_ignore_ascii_case("websocket") { refused } else { not_spoken(&asked, refused) });
+        return Err(refusal(&node, response).await);
     }
     let mut answer = Response::new(body::full(Bytes::new()));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -304,18 +324,6 @@ pub async fn exec(server: Arc<Server>, mut call: Call) -> Result<Response<Body>,
     Ok(answer)
 }
 
-/// A client asks over SPDY when its WebSocket was refused, and shows what it then hears: the node's own reason, unless the
-/// node only could not speak it.
-fn not_spoken(protocol: &str, refused: Status) -> Status {
-    if refused.code < 500 {
-        return refused;
-    }
-    let why = refused.message;
-    Status::bad_request(format!(
-        "streams over {protocol} are not served there, those over WebSocket are, as kubectl has them from 1.31 on: {why}"
-    ))
-}
-
 fn upgrade_headers(from: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for name in UPGRADE_HEADERS.into_iter().chain([STREAM_PROTOCOL]) {
@@ -326,7 +334,8 @@ fn upgrade_headers(from: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Copies both ways until both ends are done, or nothing moves for too long in either direction.
+/// Copies both ways until both ends are done, or nothing moves for too long in either direction. One that breaks leaves the
+/// other its last words: a command that has ended reads no more, and still has its exit code to tell.
 async fn relay<A, B>(client: A, upstream: B) -> std::io::Result<()>
 where
     A: AsyncRead + AsyncWrite,
@@ -335,15 +344,14 @@ where
     let (client_read, client_write) = tokio::io::split(client);
     let (upstream_read, upstream_write) = tokio::io::split(upstream);
     let moved = tokio::sync::Notify::new();
-    let both = async {
-        tokio::try_join!(copy(client_read, upstream_write, &moved), copy(upstream_read, client_write, &moved))
-    };
+    let both =
+        async { tokio::join!(copy(client_read, upstream_write, &moved), copy(upstream_read, client_write, &moved)) };
     tokio::pin!(both);
     loop {
         tokio::select! {
             biased;
             // Pinned outside the loop: nothing of a copy is lost when another arm wins.
-            ended = &mut both => return ended.map(|_| ()),
+            (up, down) = &mut both => return up.and(down),
             () = moved.notified() => {}
             () = tokio::time::sleep(STREAM_IDLE_TIMEOUT) => {
                 return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the stream was idle for too long"));
@@ -353,15 +361,24 @@ where
 }
 
 async fn copy(
-    mut from: impl AsyncRead + Unpin,
+    from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
+    moved: &tokio::sync::Notify,
+) -> std::io::Result<()> {
+    let copied = copy_all(from, &mut to, moved).await;
+    copied.and(to.shutdown().await)
+}
+
+async fn copy_all(
+    mut from: impl AsyncRead + Unpin,
+    to: &mut (impl AsyncWrite + Unpin),
     moved: &tokio::sync::Notify,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; RELAY_BUFFER_BYTES];
     loop {
         let count = from.read(&mut buffer).await?;
         if count == 0 {
-            return to.shutdown().await;
+            return Ok(());
         }
         to.write_all(&buffer[..count]).await?;
         to.flush().await?;

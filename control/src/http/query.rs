@@ -44,7 +44,7 @@ const LOG: &[&str] = &[
     "insecureSkipTLSVerifyBackend",
     "stream",
 ];
-const EXEC: &[&str] = &["stdin", "stdout", "stderr", "tty", "container", "command"];
+const ATTACH: &[&str] = &["stdin", "stdout", "stderr", "tty", "container"];
 
 impl Query {
     pub fn parse(text: &str) -> Query {
@@ -99,7 +99,9 @@ impl Query {
     pub fn refuse_unknown(&self, verb: &str, subresource: &str) -> Result<(), Status> {
         let allowed: &[&[&str]] = match (verb, subresource) {
             (_, "log") => &[LOG],
-            (_, "exec") => &[EXEC],
+            (_, "exec") => &[ATTACH, &["command"]],
+            (_, "attach") => &[ATTACH],
+            (_, "portforward") => &[],
             ("get", _) => &[&["resourceVersion", "includeObject"]],
             ("list" | "watch", _) => &[LIST],
             ("create" | "update", _) => &[WRITE],

@@ -1,4 +1,4 @@
-//! Subresources that are more than a part of their object: scale, binding, eviction, token, log and exec.
+//! Subresources that are more than a part of their object: scale, binding, eviction, token, log and the streams.
 
 use std::sync::Arc;
 
@@ -34,6 +34,8 @@ pub async fn serve(
         "log" => super::kubelet::log(&server, call).await,
         "proxy" => super::kubelet::proxy(&server, call).await,
         "exec" => super::kubelet::exec(server, call).await,
+        "attach" => super::kubelet::attach(server, call).await,
+        "portforward" => super::kubelet::port_forward(server, call).await,
         _ => Err(no_such_path()),
     }
 }

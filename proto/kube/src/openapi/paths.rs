@@ -79,6 +79,8 @@ const LOG: &[Query] = &[
     ("tailLines", "integer"),
     ("timestamps", "boolean"),
 ];
+const ATTACH: &[Query] =
+    &[("container", "string"), ("stderr", "boolean"), ("stdin", "boolean"), ("stdout", "boolean"), ("tty", "boolean")];
 const EXEC: &[Query] = &[
     ("command", "string"),
     ("container", "string"),
@@ -192,9 +194,14 @@ fn subresources(resource: &Resource, kind: GroupVersionKind, one: &str) -> Vec<S
             add("eviction", "Eviction", EVICTION, &["post"]);
             let log = operation("get", "get", id("read", "Log"), kind, LOG, Body::None, None);
             served.push(Served { path: format!("{one}/log"), operations: vec![log] });
-            let exec = |method, name| operation(method, "connect", id(name, "Exec"), kind, EXEC, Body::None, None);
-            let operations = vec![exec("get", "connectGet"), exec("post", "connectPost")];
-            served.push(Served { path: format!("{one}/exec"), operations });
+            for (sub, suffix, query) in
+                [("attach", "Attach", ATTACH), ("exec", "Exec", EXEC), ("portforward", "Portforward", &[])]
+            {
+                let connect =
+                    |method, name| operation(method, "connect", id(name, suffix), kind, query, Body::None, None);
+                let operations = vec![connect("get", "connectGet"), connect("post", "connectPost")];
+                served.push(Served { path: format!("{one}/{sub}"), operations });
+            }
         }
         _ => {}
     }
