@@ -36,7 +36,7 @@ wire_enum! {
         4 => Signal { seq: u64, container: Id, signal: i32 },
         /// Opens the log file anew.
         5 => ReopenLog { seq: u64, container: Id },
-        /// Copies output to the pipes that come along (stdout, stderr) until they break; what they cannot take is dropped.
+        /// Copies output to the pipes that come along (stdout, stderr), until they break or take nothing for too long.
         6 => Attach { seq: u64, container: Id },
         /// Drops what is kept of a container that has ended.
         7 => Forget { seq: u64, container: Id },

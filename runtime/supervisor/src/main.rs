@@ -3,6 +3,7 @@
 //! runs nowhere else, because this program has one thread for life), and speaks frames over the socket in its folder.
 //! The first process returns once the socket listens; the one that stays is a child of nobody in particular.
 
+mod attach;
 mod creator;
 mod executor;
 mod inroot;

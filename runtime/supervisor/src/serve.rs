@@ -76,6 +76,7 @@ enum Token {
     Connection(usize),
     Ended(usize),
     Output(usize, usize),
+    Attacher(usize, usize),
     Created(usize),
     Failure(usize),
     ExecEnded(usize),
@@ -102,6 +103,10 @@ impl Supervisor {
             for (token, flags) in ready.into_iter().rev() {
                 self.handle(token, flags);
             }
+            for container in &mut self.containers {
+                container.attachers.lose_patience(sys::uptime());
+            }
+            self.containers.retain(|c| !c.forgotten || c.attachers.are_behind());
             self.finish_creators();
             self.reap_orphans();
         }
@@ -114,10 +119,13 @@ impl Supervisor {
             PollFd::new(&self.listener, PollFlags::IN),
             PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
         ];
+        let mut waited_for = false;
         let mut add = |token: Token, fd: BorrowedFd<'_>| {
             tokens.push(token);
+            let flags = if matches!(token, Token::Attacher(..)) { PollFlags::OUT } else { PollFlags::IN };
+            waited_for |= flags == PollFlags::OUT;
             // The descriptors live in self, which is borrowed for the whole call.
-            fds.push(PollFd::from_borrowed_fd(sys::borrow(std::os::fd::AsRawFd::as_raw_fd(&fd)), PollFlags::IN));
+            fds.push(PollFd::from_borrowed_fd(sys::borrow(std::os::fd::AsRawFd::as_raw_fd(&fd)), flags));
         };
         for (i, connection) in self.connections.iter().enumerate() {
             add(Token::Connection(i), connection.as_fd());
@@ -125,6 +133,12 @@ impl Supervisor {
         for (i, container) in self.containers.iter().enumerate() {
             if !container.ended && container.joining == 0 {
                 add(Token::Ended(i), container.pidfd.as_fd());
+            }
+            for (k, pipe) in container.attachers.behind() {
+                add(Token::Attacher(i, k), pipe);
+            }
+            if container.attachers.are_behind() {
+                continue;
             }
             for (j, stream) in container.streams.iter().enumerate() {
                 add(Token::Output(i, j), stream.fd.as_fd());
@@ -141,7 +155,9 @@ impl Supervisor {
         for (i, exec) in self.execs.iter().enumerate() {
             add(Token::ExecEnded(i), exec.pidfd.as_fd());
         }
-        match rustix::event::poll(&mut fds, None) {
+        // Whom a container waits for, it does not wait for for ever.
+        let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+        match rustix::event::poll(&mut fds, waited_for.then_some(&second)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
@@ -156,6 +172,7 @@ impl Supervisor {
             Token::Connection(i) => self.receive(i),
             Token::Ended(i) => self.container_ended(i, None),
             Token::Output(i, j) => self.containers[i].pump(j),
+            Token::Attacher(i, k) => self.containers[i].attachers.catch_up(k, sys::uptime()),
             Token::Created(i) => self.creator_ended(i),
             Token::Failure(i) => self.read_failure(i),
             Token::ExecEnded(i) => self.exec_ended(i),
@@ -205,10 +222,7 @@ impl Supervisor {
                 self.on_container(seq, &container, |c| c.signal(signal));
             }
             Request::ReopenLog { seq, container } => self.on_container(seq, &container, Container::reopen_log),
-            Request::Attach { seq, container } => self.on_container(seq, &container, |c| {
-                c.attach(fds);
-                Ok(())
-            }),
+            Request::Attach { seq, container } => self.on_container(seq, &container, |c| c.attach(fds)),
             Request::CloseStdin { seq, container } => self.on_container(seq, &container, |c| {
                 if !c.unit.tty {
                     c.input = None;
@@ -216,7 +230,10 @@ impl Supervisor {
                 Ok(())
             }),
             Request::Forget { seq, container } => {
-                self.containers.retain(|c| c.unit.id != container || !c.ended);
+                // It goes at the end of the turn.
+                for known in self.containers.iter_mut().filter(|c| c.unit.id == container && c.ended) {
+                    known.forgotten = true;
+                }
                 self.tell(&Event::Done { seq }, &[]);
             }
             Request::Adopt { seq, unit, pid } => {
@@ -260,7 +277,7 @@ impl Supervisor {
 
     fn describe(&mut self, seq: u64) {
         let mut events = Vec::new();
-        for container in &self.containers {
+        for container in self.containers.iter().filter(|c| !c.forgotten) {
             if container.ended {
                 events.push((Event::Exited { container: container.unit.id.clone() }, Vec::new()));
             } else {

@@ -219,7 +219,15 @@ pub fn execve(path: &CStr, args: &[*const libc::c_char], env: &[*const libc::c_c
     io::Error::last_os_error()
 }
 
-/// Seconds and nanoseconds of the wall clock. The supervisor stamps log lines and exits; it has no other use of time.
+/// Seconds since some point in the past, for measuring.
+pub fn uptime() -> i64 {
+    let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `at` is valid for writing; this clock cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut at) };
+    at.tv_sec
+}
+
+/// Seconds and nanoseconds of the wall clock, with which log lines and exits are stamped.
 pub fn now() -> (i64, u32) {
     let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `at` is valid for writing; this clock cannot fail.

@@ -17,6 +17,7 @@ use gantry_base::layout;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{PidfdFlags, WaitIdOptions};
 
+use crate::attach::Attachers;
 use crate::log::{Log, Partial, stamp};
 use crate::sys;
 
@@ -31,13 +32,6 @@ pub struct Stream {
     partial: Partial,
 }
 
-/// A reader of the live output. It never holds the container up: what its pipe does not take is dropped.
-#[derive(Debug)]
-struct Attacher {
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
-}
-
 #[derive(Debug)]
 pub struct Container {
     pub unit: Unit,
@@ -48,11 +42,13 @@ pub struct Container {
     pub input: Option<OwnedFd>,
     pub streams: Vec<Stream>,
     log: Log,
-    attachers: Vec<Attacher>,
+    pub attachers: Attachers,
     pub bundle: PathBuf,
     /// Started by a supervisor before this one, so not our child.
     adopted: bool,
     pub ended: bool,
+    /// Of no use to the runtime any more; here for those who have not read all of its output yet.
+    pub forgotten: bool,
     /// While a creator joins its namespaces by its pid, the first process is not reaped, so that the pid stays its own.
     pub joining: usize,
 }
@@ -114,22 +110,28 @@ impl Container {
             input,
             streams,
             log,
-            attachers: Vec::new(),
+            attachers: Attachers::default(),
             bundle,
             adopted,
             ended: false,
+            forgotten: false,
             joining: 0,
         })
     }
 
-    /// Reads what stream `index` has, up to a turn's worth. A stream at its end is removed.
+    /// Reads what stream `index` has, up to a turn's worth, or to where a reader falls behind.
     pub fn pump(&mut self, index: usize) {
+        self.take(index, false);
+    }
+
+    /// A stream at its end is removed. The log of a container that has ended waits for no reader.
+    fn take(&mut self, index: usize, ended: bool) {
         let Some(stream) = self.streams.get_mut(index) else { return };
         let mut buffer = [0u8; READ_BYTES];
         let mut lines = Vec::new();
         let mut taken = 0;
         let mut at_end = false;
-        while taken < TURN_BYTES {
+        while taken < TURN_BYTES && (ended || !self.attachers.are_behind()) {
             match rustix::io::read(&stream.fd, &mut buffer) {
                 Ok(0) => {
                     at_end = true;
@@ -138,7 +140,7 @@ impl Container {
                 Ok(n) => {
                     taken += n;
                     stream.partial.feed(&buffer[..n], &stamp(stream.name), &mut lines);
-                    copy_to(&mut self.attachers, stream.name, &buffer[..n]);
+                    self.attachers.give(stream.name, &buffer[..n], sys::uptime());
                     self.log.write(&lines);
                     lines.clear();
                 }
@@ -156,7 +158,7 @@ impl Container {
             self.log.write(&lines);
             self.streams.remove(index);
             if self.streams.is_empty() {
-                self.attachers.clear();
+                self.attachers.end();
             }
         }
     }
@@ -165,12 +167,13 @@ impl Container {
         self.log.reopen()
     }
 
-    pub fn attach(&mut self, mut fds: Vec<OwnedFd>) {
-        for fd in &fds {
-            let _ = rustix::io::ioctl_fionbio(fd, true);
+    /// Pipes for stdout and, where there is one, stderr.
+    pub fn attach(&mut self, fds: Vec<OwnedFd>) -> io::Result<()> {
+        // Of a container whose output is at its end nothing more comes: the pipes close.
+        if self.streams.is_empty() {
+            return Ok(());
         }
-        let stderr = if fds.len() > 1 { fds.pop() } else { None };
-        self.attachers.push(Attacher { stdout: fds.pop(), stderr });
+        ["stdout", "stderr"].into_iter().zip(fds).try_for_each(|(stream, fd)| self.attachers.add(stream, fd))
     }
 
     pub fn signal(&self, signal: i32) -> io::Result<()> {
@@ -206,7 +209,7 @@ impl Container {
         self.ended = true;
         self.input = None;
         for index in (0..self.streams.len()).rev() {
-            self.pump(index);
+            self.take(index, true);
         }
         let (seconds, nanos) = sys::now();
         let record = ExitRecord {
@@ -225,18 +228,6 @@ impl Container {
     pub fn kept_fds(&self) -> Vec<BorrowedFd<'_>> {
         std::iter::once(self.pidfd.as_fd()).chain(self.input.iter().map(|fd| fd.as_fd())).collect()
     }
-}
-
-fn copy_to(attachers: &mut Vec<Attacher>, stream: &str, bytes: &[u8]) {
-    attachers.retain_mut(|attacher| {
-        let slot = if stream == "stdout" { &mut attacher.stdout } else { &mut attacher.stderr };
-        if let Some(fd) = slot
-            && let Err(rustix::io::Errno::PIPE) = rustix::io::write(&*fd, bytes)
-        {
-            *slot = None;
-        }
-        attacher.stdout.is_some() || attacher.stderr.is_some()
-    });
 }
 
 /// The exit code as CRI says it, of a child that its pidfd says has ended.
