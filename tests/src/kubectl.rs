@@ -1,7 +1,7 @@
 //! The stock kubectl, in the versions that this machine has: `tests/install.sh` brings Debian 12's and Debian 13's.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -57,23 +57,34 @@ impl Kubectl {
         self.with_input(arguments, "").await
     }
 
-    /// The same, with something on its standard input.
-    pub async fn with_input(&self, arguments: &[&str], input: &str) -> Result<String, String> {
+    /// The program with its arguments, to be run in another way than those below.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         // What follows a `--` belongs to the container: options of ours come first.
         command.arg("--cache-dir").arg(&self.cache).args(arguments).env("KUBECONFIG", &self.kubeconfig);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.kill_on_drop(true);
+        command
+    }
+
+    /// What became of it, with these bytes on its standard input.
+    pub async fn output(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("kubectl is installed");
         let mut stdin = child.stdin.take().expect("a pipe");
         let run = async {
             // It may end without reading all of it.
-            let _ = stdin.write_all(input.as_bytes()).await;
+            let _ = stdin.write_all(input).await;
             drop(stdin);
             child.wait_with_output().await
         };
         let output = tokio::time::timeout(TIMEOUT, run).await;
-        let output =
-            output.unwrap_or_else(|_| panic!("{} {arguments:?} does not end", self.name())).expect("its output");
+        output.unwrap_or_else(|_| panic!("{} {arguments:?} does not end", self.name())).expect("its output")
+    }
+
+    /// What it prints, with something on its standard input, or what it complains of.
+    pub async fn with_input(&self, arguments: &[&str], input: &str) -> Result<String, String> {
+        let output = self.output(arguments, input.as_bytes()).await;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() {
             Ok(text(&output.stdout))
