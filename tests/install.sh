@@ -30,19 +30,12 @@ fi
 # The stock kubectl of Debian 12 and of Debian 13, side by side: old clients speak otherwise than new ones.
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/gantry-tests
 fetch_kubectl() { # fetch_kubectl SUITE PACKAGE NAME
-    local suite=$1 package=$2 to=$tools/$3 work mirror options
-    [ -x "$to" ] && return 0
-    echo "fetching: kubectl of Debian's $suite"
-    mirror=$(apt-get indextargets --format '$(ORIGIN)|$(COMPONENT)|$(REPO_URI)' 'Created-By: Packages' | sed -n 's/^Debian|main|//p' | grep -v security | head -1)
+    [ -x "$tools/$3" ] && return 0
+    echo "fetching: kubectl of Debian's $1"
+    local work
     work=$(mktemp -d)
-    mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/sources.list"
-    # Lists and state of its own: what the machine has installed, or would prefer, has no say.
-    options=(-qq -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State::status=/dev/null
-        -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none
-        -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
-    (cd "$work" && apt-get "${options[@]}" update && apt-get "${options[@]}" download "$package" && dpkg -x ./*.deb .)
-    install -D -m 755 "$work/usr/bin/kubectl" "$to"
+    "$(dirname "$0")/unpack.sh" "$1" "$work" "$2"
+    install -D -m 755 "$work/usr/bin/kubectl" "$tools/$3"
     rm -rf "$work"
 }
 if [ "${1:-}" = tests ]; then

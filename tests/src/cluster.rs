@@ -13,7 +13,6 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
@@ -31,13 +30,19 @@ const POLL: Duration = Duration::from_millis(25);
 
 /// Where one cluster has its files and cgroups.
 pub struct Machine {
-    folder: TempDir,
+    root: PathBuf,
     cgroup: String,
 }
 
 /// Runs a test on a machine of its own, which must be as empty afterwards as it was before. Tests take turns: two cores
 /// are soon busy.
 pub fn with(test: impl AsyncFnOnce(&Machine)) {
+    let folder = tempfile::Builder::new().prefix("gantry-cluster-").tempdir().expect("a folder");
+    with_root(folder.path(), test);
+}
+
+/// The same in a folder that is there already.
+pub fn with_root(root: &Path, test: impl AsyncFnOnce(&Machine)) {
     static TURN: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
     let _turn = TURN.lock();
     assert!(nix::unistd::geteuid().is_root(), "needs root");
@@ -54,10 +59,7 @@ pub fn with(test: impl AsyncFnOnce(&Machine)) {
         let done = std::process::Command::new("ip").args(command.split(' ')).status();
         assert!(done.is_ok_and(|status| status.success()), "ip {command}");
     }
-    let machine = Machine {
-        folder: tempfile::Builder::new().prefix("gantry-cluster-").tempdir().expect("a folder"),
-        cgroup: format!("/gantry-test-{}", std::process::id()),
-    };
+    let machine = Machine { root: root.to_owned(), cgroup: format!("/gantry-test-{}", std::process::id()) };
     let before = machine.inventory();
     // Threads begin in the namespaces of the one that makes them.
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
@@ -75,8 +77,13 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 impl Machine {
+    /// One that is a machine's own already: nothing is put around it, and it is gone with the machine.
+    pub fn whole(root: &Path) -> Machine {
+        Machine { root: root.to_owned(), cgroup: "/gantry".to_owned() }
+    }
+
     pub fn root(&self) -> &Path {
-        self.folder.path()
+        &self.root
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
@@ -142,6 +149,9 @@ impl Machine {
     }
 }
 
+/// Of a container: pod uid, name, attempt, pid.
+pub type Running = (String, String, u32, i64);
+
 /// A running daemon of ours.
 struct Daemon {
     role: &'static str,
@@ -153,6 +163,8 @@ pub struct Cluster<'a> {
     machine: &'a Machine,
     daemons: Vec<Daemon>,
     extra: Vec<String>,
+    node: String,
+    ip: String,
 }
 
 impl<'a> Cluster<'a> {
@@ -162,31 +174,48 @@ impl<'a> Cluster<'a> {
     }
 
     pub async fn up_with(machine: &'a Machine, extra: &[&str]) -> Cluster<'a> {
-        let extra = extra.iter().map(|a| (*a).to_owned()).collect();
-        let mut cluster = Cluster { machine, daemons: Vec::new(), extra };
+        let mut cluster = Cluster::idle(machine, NODE, NODE_IP);
+        cluster.extra = extra.iter().map(|a| (*a).to_owned()).collect();
         cluster.start("up").await;
         cluster.import().await;
         cluster
     }
 
+    /// A machine on which nothing runs yet: a node of this name at this address.
+    pub fn idle(machine: &'a Machine, node: &str, ip: &str) -> Cluster<'a> {
+        Cluster { machine, daemons: Vec::new(), extra: Vec::new(), node: node.to_owned(), ip: ip.to_owned() }
+    }
+
     /// `gantry control` and `gantry agent`: the same cluster as two processes that meet on TLS.
     pub async fn apart(machine: &'a Machine) -> Cluster<'a> {
-        let mut cluster = Cluster { machine, daemons: Vec::new(), extra: Vec::new() };
+        let mut cluster = Cluster::idle(machine, NODE, NODE_IP);
         cluster.start("control").await;
-        let out = machine.root().join("etc/gantry/node").display().to_string();
-        let server = format!("https://{NODE_IP}:6443");
-        let join = ["control", "node-credentials", NODE, "--ip", NODE_IP, "--server", &server, "--out", &out];
-        machine.run(&join).await.expect("credentials");
+        cluster.credentials(NODE, NODE_IP, &machine.root().join("etc/gantry/node")).await;
         cluster.start("agent").await;
         cluster.import().await;
-        let kubectl = cluster.kubectl();
+        cluster.until("the node is ready", async || cluster.ready().await).await;
         cluster
-            .until("the node is ready", async || {
-                let ready = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
-                kubectl.run(&["get", "nodes", "-o", ready]).await.is_ok_and(|s| s == "True")
-            })
-            .await;
+    }
+
+    /// The same two processes on what is there of before.
+    pub async fn again(machine: &'a Machine) -> Cluster<'a> {
+        let mut cluster = Cluster::idle(machine, NODE, NODE_IP);
+        cluster.start("control").await;
+        cluster.start("agent").await;
         cluster
+    }
+
+    /// Writes what a node needs that joins the control service of this machine.
+    pub async fn credentials(&self, node: &str, ip: &str, out: &Path) {
+        let (server, out) = (format!("https://{}:6443", self.ip), out.display().to_string());
+        let join = ["control", "node-credentials", node, "--ip", ip, "--server", &server, "--out", &out];
+        self.machine.run(&join).await.expect("credentials");
+    }
+
+    /// What the API says of the node.
+    pub async fn ready(&self) -> bool {
+        let ready = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
+        self.kubectl().run(&["get", "nodes", "-o", ready]).await.is_ok_and(|s| s == "True")
     }
 
     pub async fn import(&self) {
@@ -200,9 +229,8 @@ impl<'a> Cluster<'a> {
     pub async fn start(&mut self, role: &'static str) {
         let mut arguments = vec![role];
         match role {
-            "up" => arguments.extend(["--node-name", NODE, "--node-ip", NODE_IP]),
-            "agent" => arguments.extend(["--node-name", NODE, "--node-ip", NODE_IP]),
-            _ => arguments.extend(["--advertise", NODE_IP]),
+            "up" | "agent" => arguments.extend(["--node-name", &self.node, "--node-ip", &self.ip]),
+            _ => arguments.extend(["--advertise", &self.ip]),
         }
         arguments.extend(self.extra.iter().map(String::as_str));
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log");
@@ -312,8 +340,8 @@ impl<'a> Cluster<'a> {
         RuntimeServiceClient::new(connect::unix(&self.machine.root().join("run/gantry/cri.sock")))
     }
 
-    /// (pod uid, container name, attempt, pid) of everything that runs.
-    pub async fn running(&self) -> Vec<(String, String, u32, i64)> {
+    /// Every container that runs.
+    pub async fn running(&self) -> Vec<Running> {
         let mut cri = self.cri();
         let list = cri.list_containers(ListContainersRequest::default()).await.expect("a list").into_inner();
         let mut all = Vec::new();

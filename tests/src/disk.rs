@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MsFlags, mount};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 
@@ -34,8 +34,8 @@ const TRANSFER_MAX_BYTES: u32 = 32 << 20;
 /// What is the matter with a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ailments {
-    /// Each write and each flush takes so much longer.
-    pub delay: Duration,
+    /// Each flush takes so much longer.
+    pub flush_delay: Duration,
     pub refuses_writes: bool,
     pub fails_reads: bool,
 }
@@ -68,17 +68,15 @@ impl Disk {
         PathBuf::from(format!("/dev/nbd{INDEX}"))
     }
 
-    pub fn format(&self) {
-        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(Disk::device()).status();
+    /// Makes a file system with room for so many files.
+    pub fn format(&self, inodes: u32) {
+        let inodes = inodes.to_string();
+        let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-N", &inodes]).arg(Disk::device()).status();
         assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4");
     }
 
     pub fn mount(&self, at: &Path) -> nix::Result<()> {
         mount(Some(&Disk::device()), at, Some("ext4"), MsFlags::empty(), None::<&str>)
-    }
-
-    pub fn umount(&self, at: &Path) -> nix::Result<()> {
-        umount(at)
     }
 
     pub fn suffer(&self, ailments: Ailments) {
@@ -126,7 +124,7 @@ impl Server {
     }
 
     fn answer(&mut self, request: Request, data: &mut [u8]) -> io::Result<()> {
-        let Ailments { delay, refuses_writes, fails_reads } = *self.ailments.lock();
+        let Ailments { flush_delay, refuses_writes, fails_reads } = *self.ailments.lock();
         if request.what == What::Read {
             if fails_reads {
                 return Err(io::Error::other("the sector is not readable"));
@@ -135,7 +133,9 @@ impl Server {
             self.cache.overlay(request.offset, data);
             return Ok(());
         }
-        std::thread::sleep(delay);
+        if matches!(request.what, What::Flush | What::Write { durable: true }) {
+            std::thread::sleep(flush_delay);
+        }
         if refuses_writes {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }

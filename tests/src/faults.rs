@@ -11,7 +11,8 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::process::Command;
 
-use crate::cluster::{Cluster, NODE_IP};
+use crate::cluster::{Cluster, IMAGE, NODE_IP, Running};
+use crate::disk::{Ailments, Disk};
 use crate::image::Build;
 use crate::registry::Registry;
 use crate::workload::{all_run, counters, logs_are_whole};
@@ -21,6 +22,12 @@ pub const REPLICAS: usize = 3;
 /// How long a frozen or unreachable part stays so.
 const SPELL: Duration = Duration::from_secs(2);
 const CONTROL_PORT: u16 = 6443;
+/// A commit of ext4's journal waits for two flushes: one fsync takes half a second.
+const SLOW_FLUSH: Duration = Duration::from_millis(250);
+/// Longer than a node may be silent before its pods are given up (40 s) would be proof, and too long: this is several leases.
+const SLOW_WRITES: usize = 12;
+/// What a greedy process finds free of the machine's memory.
+const MEMORY_LEFT_BYTES: u64 = 256 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -46,6 +53,9 @@ pub enum Fault {
     RegistryDown,
     RegistrySlow,
     RegistryLying,
+    DiskSlow,
+    DiskUnreadable,
+    MemoryPressure,
 }
 
 pub const ALL: &[Fault] = &[
@@ -71,6 +81,9 @@ pub const ALL: &[Fault] = &[
     Fault::RegistryDown,
     Fault::RegistrySlow,
     Fault::RegistryLying,
+    Fault::DiskSlow,
+    Fault::DiskUnreadable,
+    Fault::MemoryPressure,
 ];
 
 /// A service over two web servers, through which every round looks.
@@ -88,7 +101,8 @@ const WEB_REPLICAS: usize = 2;
 pub struct Site<'a> {
     pub cluster: Cluster<'a>,
     registry: Registry,
-    disk: PathBuf,
+    state: PathBuf,
+    disk: Option<Disk>,
     dice: StdRng,
     /// ConfigMaps whose creation was answered.
     answered: BTreeSet<String>,
@@ -96,14 +110,20 @@ pub struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    /// `disk` is the file system that Gantry's state is on.
-    pub async fn build(cluster: Cluster<'a>, disk: &Path, dice: StdRng) -> Site<'a> {
+    /// `state` is the file system that Gantry's state is on; in a machine of our own it is on a disk of our own.
+    pub async fn build(cluster: Cluster<'a>, state: &Path, disk: Option<Disk>, dice: StdRng) -> Site<'a> {
         let registry = Registry::start(cluster.machine().root(), "").await.expect("docker-registry is installed");
-        cluster.apply(&counters(REPLICAS)).await;
-        cluster.apply(WEB).await;
-        let site = Site { cluster, registry, disk: disk.to_owned(), dice, answered: BTreeSet::new(), struck: 0 };
+        populate(&cluster).await;
+        let state = state.to_owned();
+        let site = Site { cluster, registry, state, disk, dice, answered: BTreeSet::new(), struck: 0 };
         site.settled().await;
         site
+    }
+
+    /// Whether a fault can be had here: disks that fail and machines that run out of memory are our own alone.
+    pub fn can(&self, fault: Fault) -> bool {
+        let own = matches!(fault, Fault::DiskSlow | Fault::DiskUnreadable | Fault::MemoryPressure);
+        !own || self.disk.is_some()
     }
 
     /// One fault, and the end of it. What follows from it is the oracle's to see.
@@ -148,7 +168,7 @@ impl<'a> Site<'a> {
             }
             Fault::CheckpointsTorn => {
                 self.cluster.kill("agent").await;
-                tear(&self.disk.join("pods"));
+                tear(&self.state.join("pods"));
                 self.cluster.start("agent").await;
             }
             Fault::RegistryDown => {
@@ -177,40 +197,51 @@ impl<'a> Site<'a> {
                 self.registry.tamper(&built.layer_digest());
                 self.gone_after_running(&name).await;
             }
+            Fault::DiskSlow => self.slow_disk(&before).await,
+            Fault::DiskUnreadable => self.unreadable_disk(&before).await,
+            Fault::MemoryPressure => self.press().await,
         }
     }
 }
 
+/// What every site runs.
+pub async fn populate(cluster: &Cluster<'_>) {
+    cluster.apply(&counters(REPLICAS)).await;
+    cluster.apply(WEB).await;
+}
+
+/// What was populated runs and answers, and pods, containers, supervisors, links and tables agree.
+pub async fn agree(cluster: &Cluster<'_>) {
+    all_run(cluster, REPLICAS).await;
+    let pods = REPLICAS + WEB_REPLICAS;
+    cluster
+        .until("each pod has one container and no other runs", async || {
+            let running = cluster.running().await;
+            let uids: BTreeSet<&String> = running.iter().map(|(uid, ..)| uid).collect();
+            running.len() == pods && uids.len() == pods
+        })
+        .await;
+    cluster.until("each pod has one supervisor", async || cluster.supervisors().await.len() == pods).await;
+    for table in ["gantry", "gantry-pods"] {
+        cluster.until(&format!("table {table} is there"), async || has_table(table).await).await;
+    }
+    cluster.until("each pod has one link", async || links().await == pods).await;
+    let service = format!("{}:80", cluster.field("service", "web", ".spec.clusterIP").await);
+    for address in [service, format!("{NODE_IP}:30080")] {
+        cluster.until(&format!("{address} answers"), async || answers(&address).await).await;
+    }
+    logs_are_whole(cluster).await;
+}
+
 impl Site<'_> {
-    /// Everything agrees again: pods, containers, supervisors, cgroups, links, services, logs, and what the store answered.
+    /// Everything agrees again, and what the store answered is there.
     pub async fn settled(&self) {
         let cluster = &self.cluster;
-        all_run(cluster, REPLICAS).await;
-        let pods = REPLICAS + WEB_REPLICAS;
-        cluster
-            .until("each pod has one container and no other runs", async || {
-                let running = cluster.running().await;
-                let uids: BTreeSet<&String> = running.iter().map(|(uid, ..)| uid).collect();
-                running.len() == pods && uids.len() == pods
-            })
-            .await;
-        cluster.until("each pod has one supervisor", async || cluster.supervisors().await.len() == pods).await;
-        for table in ["gantry", "gantry-pods"] {
-            cluster.until(&format!("table {table} is there"), async || has_table(table).await).await;
-        }
-        cluster.until("each pod has one link", async || links().await == pods).await;
-        for address in [self.service_address().await, format!("{NODE_IP}:30080")] {
-            cluster.until(&format!("{address} answers"), async || answers(&address).await).await;
-        }
+        agree(cluster).await;
         let names = cluster.kubectl().must(&["get", "configmaps", "-o", "jsonpath={.items[*].metadata.name}"]).await;
         let names: BTreeSet<String> = names.split(' ').map(str::to_owned).collect();
         let lost: Vec<&String> = self.answered.difference(&names).collect();
         assert!(lost.is_empty(), "answered and lost: {lost:?}");
-        logs_are_whole(cluster).await;
-    }
-
-    async fn service_address(&self) -> String {
-        format!("{}:80", self.cluster.field("service", "web", ".spec.clusterIP").await)
     }
 
     /// kill -9 of some roles and, where asked, of every supervisor; then the roles start again.
@@ -266,7 +297,7 @@ impl Site<'_> {
 
     /// No byte is free: writes are refused, and taken again once there is space.
     async fn fill_disk(&self) {
-        let filler = self.disk.join("filler");
+        let filler = self.state.join("filler");
         let mut file = std::fs::File::create(&filler).expect("a file");
         while std::io::Write::write_all(&mut file, &[0; 64 << 10]).is_ok() {}
         drop(file);
@@ -282,7 +313,7 @@ impl Site<'_> {
 
     /// No file can be made.
     async fn use_inodes(&self) {
-        let folder = self.disk.join("inodes");
+        let folder = self.state.join("inodes");
         std::fs::create_dir(&folder).expect("a folder");
         let mut count = 0;
         while std::fs::File::create(folder.join(count.to_string())).is_ok() {
@@ -290,6 +321,69 @@ impl Site<'_> {
         }
         tokio::time::sleep(SPELL).await;
         std::fs::remove_dir_all(folder).expect("they are there");
+    }
+
+    /// Every fsync takes half a second: the node stays ready, writes are taken, and nothing is touched.
+    async fn slow_disk(&mut self, before: &[Running]) {
+        let disk = self.disk.clone().expect("a disk of our own");
+        disk.suffer(Ailments { flush_delay: SLOW_FLUSH, ..Ailments::default() });
+        for n in 0..SLOW_WRITES {
+            let name = format!("slow-{}-{n}", self.struck);
+            self.cluster.kubectl().must(&["create", "configmap", &name, "--from-literal=a=b"]).await;
+            self.answered.insert(name);
+            assert!(self.cluster.ready().await, "the node is given up because its disk is slow");
+        }
+        disk.heal();
+        assert_eq!(self.cluster.running().await, before, "a slow disk has ended containers");
+    }
+
+    /// What is not in memory cannot be read: containers that run go on, and what cannot be done now is done afterwards.
+    async fn unreadable_disk(&mut self, before: &[Running]) {
+        let disk = self.disk.clone().expect("a disk of our own");
+        rustix::fs::sync();
+        std::fs::write("/proc/sys/vm/drop_caches", "3").expect("root");
+        disk.suffer(Ailments { fails_reads: true, ..Ailments::default() });
+        self.cluster.apply(&counters(REPLICAS + 1)).await;
+        tokio::time::sleep(SPELL).await;
+        disk.heal();
+        all_run(&self.cluster, REPLICAS + 1).await;
+        let after = self.cluster.running().await;
+        assert!(before.iter().all(|one| after.contains(one)), "{after:?} were {before:?}");
+        self.cluster.apply(&counters(REPLICAS)).await;
+    }
+
+    /// The machine's memory runs out: who has promised least goes first, and nobody of ours.
+    async fn press(&mut self) {
+        let pod = format!(
+            "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: guaranteed}}, spec: {{terminationGracePeriodSeconds: 0, \
+             containers: [{{name: main, image: \"{IMAGE}\", resources: {{limits: {{cpu: 10m, memory: 16Mi}}}}}}]}}}}"
+        );
+        self.cluster.apply(&pod).await;
+        self.runs("guaranteed").await;
+        let promised = self.cluster.field("pod", "guaranteed", ".metadata.uid").await;
+        let before = self.cluster.running().await;
+        let ours = async || {
+            let mut pids = self.cluster.supervisors().await;
+            pids.extend(["control", "agent"].map(|role| self.cluster.pid(role)));
+            pids.sort_unstable();
+            pids
+        };
+        let (ours_before, killed_before) = (ours().await, oom_kills());
+
+        // Memory that no process has makes the greedy one quick.
+        let ballast = Path::new("/dev/shm/ballast");
+        let file = std::fs::File::create(ballast).expect("a file");
+        let bytes = available_memory().saturating_sub(MEMORY_LEFT_BYTES);
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).expect("memory");
+        let greedy = Command::new("tail").arg("/dev/zero").status().await;
+        std::fs::remove_file(ballast).expect("it is there");
+        assert!(!greedy.expect("coreutils").success(), "the greedy process was not killed");
+
+        println!("killed for memory: {}", oom_kills() - killed_before);
+        assert_eq!(ours().await, ours_before, "a process of ours was killed for memory");
+        let of = |running: &[Running]| running.iter().find(|one| one.0 == promised).cloned();
+        assert_eq!(of(&self.cluster.running().await), of(&before), "what was promised memory was killed for it");
+        self.cluster.kubectl().must(&["delete", "pod", "guaranteed", "--timeout=60s"]).await;
     }
 
     /// An image that the node has never seen.
@@ -321,11 +415,27 @@ impl Site<'_> {
         self.cluster.until("the pull fails", async || reason().await.contains("ImagePull")).await;
     }
 
-    async fn gone_after_running(&self, name: &str) {
+    async fn runs(&self, name: &str) {
         let phase = async || self.cluster.field("pod", name, ".status.phase").await;
         self.cluster.until(&format!("{name} runs"), async || phase().await == "Running").await;
+    }
+
+    async fn gone_after_running(&self, name: &str) {
+        self.runs(name).await;
         self.cluster.kubectl().must(&["delete", "pod", name, "--timeout=60s"]).await;
     }
+}
+
+fn available_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("/proc");
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()).expect("a number of kB") << 10
+}
+
+/// Processes that the kernel has killed for want of memory since it began.
+fn oom_kills() -> u64 {
+    let text = std::fs::read_to_string("/proc/vmstat").expect("/proc");
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or_default()
 }
 
 fn signal(pid: i32, signal: Signal) {

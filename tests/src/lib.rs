@@ -10,6 +10,7 @@ pub mod faulty_disk;
 pub mod fuzz;
 pub mod image;
 pub mod kubectl;
+pub mod ledger;
 pub mod peer;
 pub mod registry;
 pub mod store_conformance;

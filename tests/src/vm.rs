@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -17,13 +17,21 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 mod guest;
+mod here;
+mod qemu;
+pub mod segment;
+mod uml;
 
 pub use guest::init;
+pub use here::{Here, Seat, here};
 
 /// The kernels that a machine can boot. Names say how it runs and which series the kernel is of.
-pub const KERNELS: &[&str] = &["uml-6.12", "uml-6.1"];
+pub const KERNELS: &[&str] = &["uml-6.12", "uml-6.1", "qemu-6.12", "qemu-6.12-cloud", "qemu-6.1", "qemu-6.1-cloud"];
 const POLL: Duration = Duration::from_millis(10);
 const MEMORY_MIB: u64 = 4096;
+/// What of the environment a test in a machine sees.
+const PASSED_ON: &[&str] =
+    &["HOME", "PATH", "RUST_BACKTRACE", "CARGO_TARGET_DIR", "GANTRY_FAULT_SEED", "GANTRY_FAULT_ROUNDS"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
@@ -69,7 +77,7 @@ pub struct Answer {
 }
 
 /// A machine to be booted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Vm {
     pub kernel: String,
     /// The program that is process 1, told so by `init` as its first argument.
@@ -79,6 +87,17 @@ pub struct Vm {
     pub timeout: Duration,
     /// Whether the console is the terminal of who runs it.
     pub interactive: bool,
+    /// Which of several machines on one segment it is; the meeting's folder is the host's.
+    pub seat: Option<Seat>,
+}
+
+/// How a boot came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Off,
+    /// The test in it asked for a cut of the power.
+    Cut,
+    Late,
 }
 
 /// The kernel's file, made first where it is not in the cache.
@@ -96,25 +115,33 @@ pub fn kernel(name: &str) -> Result<PathBuf, VmError> {
 }
 
 impl Vm {
-    /// Boots, runs one command as root, and powers off.
+    /// Boots, runs one command as root, and powers off. Whenever the command has the power cut, it is begun again.
     pub fn run(&self, folder: &Path, program: &Path, arguments: &[String]) -> Result<Answer, VmError> {
         let kernel = kernel(&self.kernel)?;
         std::fs::create_dir_all(&self.out).map_err(failed(self.out.display().to_string()))?;
-        let environment = ["HOME", "PATH", "RUST_BACKTRACE", "CARGO_TARGET_DIR"];
-        let environment = environment.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
-        let order = Order {
-            program: program.to_owned(),
-            arguments: arguments.to_vec(),
-            folder: folder.to_owned(),
-            environment: environment.collect(),
-        };
-        let text = serde_json::to_vec(&order).expect("plain data");
-        std::fs::write(self.out.join(guest::ORDER), text).map_err(failed("the order"))?;
-        let _ = std::fs::remove_file(self.out.join(guest::ANSWER));
         let console = self.console();
-        self.boot(&kernel, &console)?;
+        File::create(&console).map_err(failed(console.display().to_string()))?;
+        let deadline = Instant::now() + self.timeout;
+        let _ = std::fs::remove_file(self.out.join(guest::ANSWER));
+        for boot in 0_u32.. {
+            let order = self.order(folder, program, arguments, boot);
+            let text = serde_json::to_vec(&order).expect("plain data");
+            std::fs::write(self.out.join(guest::ORDER), text).map_err(failed("the order"))?;
+            match self.boot(&kernel, &console, deadline)? {
+                End::Off => break,
+                End::Cut => {}
+                End::Late => return Err(VmError::Slow { after: self.timeout, console }),
+            }
+        }
         let answer = std::fs::read(self.out.join(guest::ANSWER)).ok();
         answer.and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or(VmError::Died(console))
+    }
+
+    fn order(&self, folder: &Path, program: &Path, arguments: &[String], boot: u32) -> Order {
+        let inherited = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+        let mut environment: Vec<(String, String)> = inherited.collect();
+        environment.extend(here::told(boot, self.seat.as_ref()));
+        Order { program: program.to_owned(), arguments: arguments.to_vec(), folder: folder.to_owned(), environment }
     }
 
     /// What the machine printed, its kernel and the command alike.
@@ -122,22 +149,14 @@ impl Vm {
         self.out.join("console")
     }
 
-    fn boot(&self, kernel: &Path, console: &Path) -> Result<(), VmError> {
+    fn boot(&self, kernel: &Path, console: &Path, deadline: Instant) -> Result<End, VmError> {
         // The machine's memory is a file; a temporary folder on disk would make a disk of it.
-        let folder =
+        let scratch =
             tempfile::Builder::new().prefix("gantry-vm-").tempdir_in("/dev/shm").map_err(failed("/dev/shm"))?;
-        let file = File::create(console).map_err(failed(console.display().to_string()))?;
-        let mut command = Command::new(kernel);
-        command
-            .arg(format!("mem={MEMORY_MIB}M"))
-            .arg(format!("uml_dir={}", folder.path().display()))
-            .args(["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "panic=-1"])
-            .args(["con=null", if self.interactive { "con0=fd:0,fd:1" } else { "con0=null,fd:1" }])
-            .arg(format!("init={}", self.init.display()))
-            .args(["--", "init"])
-            .arg(&self.out)
-            .env("TMPDIR", folder.path())
-            .stderr(file.try_clone().map_err(failed("the console"))?);
+        let command = if self.kernel.starts_with("uml") { uml::command } else { qemu::command };
+        let mut command = command(self, kernel, scratch.path());
+        let file = File::options().append(true).open(console).map_err(failed(console.display().to_string()))?;
+        command.stderr(file.try_clone().map_err(failed("the console"))?);
         if self.interactive {
             command.stdin(Stdio::inherit()).stdout(Stdio::inherit());
         } else {
@@ -145,20 +164,27 @@ impl Vm {
             command.stdin(Stdio::null()).stdout(file).process_group(0);
         }
         let mut child = command.spawn().map_err(failed(kernel.display().to_string()))?;
-        let group = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
-        let deadline = Instant::now() + self.timeout;
-        let ended = loop {
-            match child.try_wait().map_err(failed("the machine"))? {
-                Some(_) => break true,
-                None if Instant::now() > deadline => break false,
-                None => std::thread::sleep(POLL),
-            }
-        };
+        let end = self.wait(&mut child, deadline);
         if !self.interactive {
-            let _ = killpg(group, Signal::SIGKILL);
+            let _ = killpg(Pid::from_raw(i32::try_from(child.id()).expect("a pid")), Signal::SIGKILL);
         }
         let _ = child.wait();
-        if ended { Ok(()) } else { Err(VmError::Slow { after: self.timeout, console: console.to_owned() }) }
+        end
+    }
+
+    fn wait(&self, child: &mut Child, deadline: Instant) -> Result<End, VmError> {
+        loop {
+            if child.try_wait().map_err(failed("the machine"))?.is_some() {
+                return Ok(End::Off);
+            }
+            if here::asks_for_cut(&self.out) {
+                return Ok(End::Cut);
+            }
+            if Instant::now() > deadline {
+                return Ok(End::Late);
+            }
+            std::thread::sleep(POLL);
+        }
     }
 }
 

@@ -41,3 +41,8 @@ pub async fn restarts(cluster: &Cluster<'_>) -> String {
     let path = "jsonpath={.items[*].status.containerStatuses[*].restartCount}";
     cluster.kubectl().must(&["get", "pods", "-l", "app=counters", "-o", path]).await
 }
+
+/// A number that who runs the test may choose: `GANTRY_FAULT_SEED` replays a run, `GANTRY_FAULT_ROUNDS` makes it longer.
+pub fn setting(name: &str, or: u64) -> u64 {
+    std::env::var(name).ok().map_or(or, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}

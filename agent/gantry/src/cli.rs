@@ -40,6 +40,18 @@ pub enum Command {
     Image(ImageArgs),
 }
 
+impl Command {
+    /// Whether it runs for good.
+    pub fn is_role(&self) -> bool {
+        match self {
+            Command::Up(args) => !args.detach,
+            Command::Control(role) => role.what.is_none(),
+            Command::Agent(_) | Command::Runtime(_) => true,
+            Command::Down(_) | Command::Uninstall(_) | Command::Trace(_) | Command::Image(_) => false,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct UpArgs {
     /// Go to the background once the node is ready

@@ -33,6 +33,21 @@ pub fn node_ip(given: Option<IpAddr>) -> Result<IpAddr, HostError> {
     probe().map_err(HostError::Address)
 }
 
+/// What Kubernetes gives its node agents. Containers have scores of their own.
+const OOM_SCORE_ADJ: i32 = -999;
+
+/// When the host's memory runs out, whoever keeps its pods goes last: daemons, and the supervisors that they start. Without
+/// CAP_SYS_RESOURCE, or where a lower score was given from outside, it stays as it is.
+pub fn spare_from_oom() {
+    let file = "/proc/self/oom_score_adj";
+    let now = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if now.is_some_and(|now| now > OOM_SCORE_ADJ)
+        && let Err(error) = std::fs::write(file, OOM_SCORE_ADJ.to_string())
+    {
+        tracing::warn!(%error, "this process may be the first that the kernel kills when memory runs out");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -42,6 +42,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
     logging::start(&cli.log)?;
     let paths = Paths::under(&cli.root);
     let env = Env::system();
+    if cli.command.is_role() {
+        host::spare_from_oom();
+    }
     match cli.command {
         Command::Up(args) if args.detach => up::detach(&paths),
         Command::Up(args) => block_on(up::run(paths, args, env)),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use gantry_tests::vm::{KERNELS, Vm};
+use gantry_tests::vm::{self, KERNELS, Seat, Vm};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -51,6 +51,7 @@ impl Machine {
             out: std::path::absolute(&self.out)?.join(format!("{scenario}-{}", self.on)),
             timeout: Duration::from_secs(self.timeout_seconds),
             interactive,
+            seat: None,
         })
     }
 }
@@ -64,6 +65,9 @@ enum What {
         scenario: String,
         #[command(flatten)]
         machine: Machine,
+        /// So many machines on one segment, each with the same test
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+        nodes: u32,
         #[arg(last = true)]
         arguments: Vec<String>,
     },
@@ -82,7 +86,8 @@ enum What {
     /// What process 1 of a machine is
     #[command(hide = true)]
     Init {
-        shared: PathBuf,
+        kind: String,
+        shared: String,
         /// What the kernel adds to its command line
         rest: Vec<String>,
     },
@@ -92,7 +97,7 @@ fn main() -> Result<ExitCode, Failure> {
     // Asked for before anything is built: a build may put another program in the place of this one.
     let init = std::env::current_exe()?;
     match Cli::parse().what {
-        What::Init { shared, .. } => gantry_tests::vm::init(&shared),
+        What::Init { kind, shared, .. } => gantry_tests::vm::init(&kind, &shared),
         What::List => {
             println!("kernels: {}", KERNELS.join(" "));
             for scenario in scenarios()? {
@@ -100,10 +105,13 @@ fn main() -> Result<ExitCode, Failure> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        What::Run { scenario, machine, arguments } => {
+        What::Run { scenario, machine, nodes, arguments } => {
             let found = scenarios()?.into_iter().find(|s| s.name == scenario);
             let found = found.ok_or_else(|| format!("no test file is named {scenario}"))?;
             let vm = machine.of(&init, &scenario, false)?;
+            if nodes > 1 {
+                return on_segment(vm, nodes, &found, &arguments);
+            }
             let code = boot(&vm, &found.folder, &found.program, &arguments)?;
             print!("{}", std::fs::read_to_string(vm.console())?);
             Ok(code)
@@ -151,6 +159,35 @@ fn all(init: &Path, machine: &Machine) -> Result<ExitCode, Failure> {
     let failed = failed.into_inner();
     println!("machines: {} passed, {failed} failed", wanted.len() - failed);
     Ok(if failed == 0 && !wanted.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Several machines at once, on a network that nobody else is on.
+fn on_segment(vm: Vm, nodes: u32, scenario: &Scenario, arguments: &[String]) -> Result<ExitCode, Failure> {
+    let meeting = vm.out.join("meeting");
+    let _ = std::fs::remove_dir_all(&meeting);
+    std::fs::create_dir_all(&meeting)?;
+    vm::segment::enclose(nodes)?;
+    let ended = std::thread::scope(|scope| {
+        let run = |node: u32| {
+            let mut vm = vm.clone();
+            vm.out = vm.out.join(node.to_string());
+            vm.seat = Some(Seat { node, nodes, meeting: meeting.clone() });
+            let passed = boot(&vm, &scenario.folder, &scenario.program, arguments).map_err(|error| error.to_string());
+            (vm.console(), passed)
+        };
+        let machines: Vec<_> = (1..=nodes).map(|node| scope.spawn(move || run(node))).collect();
+        machines.into_iter().map(|machine| machine.join().expect("no panic")).collect::<Vec<_>>()
+    });
+    let mut passed = true;
+    for (console, result) in ended {
+        println!("{}", std::fs::read_to_string(console)?);
+        if let Err(error) = &result {
+            println!("{error}");
+        }
+        passed &= result.is_ok_and(|code| code == ExitCode::SUCCESS);
+    }
+    std::fs::remove_dir_all(&meeting)?;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn boot(vm: &Vm, folder: &Path, program: &Path, arguments: &[String]) -> Result<ExitCode, Failure> {

@@ -15,7 +15,7 @@ use super::{Answer, Order};
 pub const ORDER: &str = "order.json";
 pub const ANSWER: &str = "answer.json";
 /// Where the folder that the host shares is mounted: a place that every tree has and no test looks at.
-const SHARED: &str = "/mnt";
+pub const SHARED: &str = "/mnt";
 /// (what, where, type, data). The root is the host's and cannot be written to; these are the machine's own.
 const MOUNTS: &[(&str, &str, &str, &str)] = &[
     ("proc", "/proc", "proc", ""),
@@ -28,9 +28,9 @@ const MOUNTS: &[(&str, &str, &str, &str)] = &[
     ("cgroup2", "/sys/fs/cgroup", "cgroup2", "nsdelegate"),
 ];
 
-/// Never returns: when there is nothing more to do, the machine is off.
-pub fn init(shared: &Path) -> ! {
-    if let Err(error) = serve(shared) {
+/// The folder that the host shares is of this type and has this name. Never returns: when there is nothing more to do, the machine is off.
+pub fn init(kind: &str, shared: &str) -> ! {
+    if let Err(error) = serve(kind, shared) {
         eprintln!("init: {error}");
     }
     rustix::fs::sync();
@@ -39,7 +39,7 @@ pub fn init(shared: &Path) -> ! {
     std::process::exit(1)
 }
 
-fn serve(shared: &Path) -> io::Result<()> {
+fn serve(kind: &str, shared: &str) -> io::Result<()> {
     for (what, at, kind, data) in MOUNTS {
         match mount(Some(*what), *at, Some(*kind), MsFlags::empty(), Some(*data)) {
             // Some kernels mount their devices themselves.
@@ -55,7 +55,9 @@ fn serve(shared: &Path) -> io::Result<()> {
     for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
         symlink(target, Path::new("/dev").join(name))?;
     }
-    mount(Some("none"), SHARED, Some("hostfs"), MsFlags::empty(), Some(shared)).map_err(|e| named(SHARED, e.into()))?;
+    // User-mode Linux takes the host's path as an option, a virtual device has a name of its own.
+    let data = if kind == "hostfs" { shared } else { "" };
+    mount(Some(shared), SHARED, Some(kind), MsFlags::empty(), Some(data)).map_err(|e| named(SHARED, e.into()))?;
     std::fs::write("/proc/sys/kernel/core_pattern", format!("{SHARED}/core.%e.%p"))?;
     nix::unistd::sethostname("machine")?;
     Command::new("ip").args(["link", "set", "lo", "up"]).status()?;

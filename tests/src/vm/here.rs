@@ -10,10 +10,10 @@ use super::guest::SHARED;
 /// The file that asks for a cut.
 const CUT: &str = "cut";
 /// What the host tells the test by its environment.
-pub(super) const BOOT: &str = "GANTRY_VM_BOOT";
-pub(super) const NODE: &str = "GANTRY_VM_NODE";
-pub(super) const NODES: &str = "GANTRY_VM_NODES";
-pub(super) const MEETING: &str = "GANTRY_VM_MEETING";
+const BOOT: &str = "GANTRY_VM_BOOT";
+const NODE: &str = "GANTRY_VM_NODE";
+const NODES: &str = "GANTRY_VM_NODES";
+const MEETING: &str = "GANTRY_VM_MEETING";
 /// Where the folder is mounted that every machine of a segment sees: again a place that no test looks at.
 const MEETING_AT: &str = "/srv";
 
@@ -60,6 +60,17 @@ impl Here {
             std::thread::park();
         }
     }
+}
+
+/// On the host: what [`here`] and [`Here::seat`] read.
+pub(super) fn told(boot: u32, seat: Option<&Seat>) -> Vec<(String, String)> {
+    let mut told = vec![(BOOT.to_owned(), boot.to_string())];
+    if let Some(seat) = seat {
+        told.push((NODE.to_owned(), seat.node.to_string()));
+        told.push((NODES.to_owned(), seat.nodes.to_string()));
+        told.push((MEETING.to_owned(), seat.meeting.display().to_string()));
+    }
+    told
 }
 
 /// On the host: true once for each cut that was asked for.
