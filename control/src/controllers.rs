@@ -12,6 +12,7 @@ pub mod event_expiry;
 pub mod events;
 pub mod garbage;
 pub mod informers;
+pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -68,6 +69,7 @@ pub async fn run(client: Client, config: Config, env: Env, stop: CancellationTok
     tasks.spawn(replicaset::run_replication_controllers(context.clone()));
     tasks.spawn(daemonset::run(context.clone()));
     tasks.spawn(statefulset::run(context.clone()));
+    tasks.spawn(job::run(context.clone()));
     tasks.spawn(endpointslice::run(context.clone()));
     tasks.spawn(namespace::run(context.clone()));
     tasks.spawn(service_account::run(context.clone(), config.ca_pem));

@@ -10,6 +10,7 @@ fn every_kind_of_workload_does_its_work() {
         daemon_set(&cluster).await;
         stateful_set(&cluster).await;
         replication_controller(&cluster).await;
+        job(&cluster).await;
         cluster.uninstall().await;
     });
 }
@@ -196,5 +197,51 @@ async fn replication_controller(cluster: &Cluster<'_>) {
     assert!(room.must("describe rc rc").await.contains("SuccessfulCreate"));
     room.must("delete rc rc").await;
     room.until("pods", ".items[*].metadata.name", "").await;
+    room.leave().await;
+}
+
+async fn job(cluster: &Cluster<'_>) {
+    let room = Room::new(cluster, "work").await;
+    let manifest = |name: &str, line: &str, more: &str| {
+        let template = spec(line, "").replacen('{', "{restartPolicy: Never, ", 1);
+        format!(
+            "{{apiVersion: batch/v1, kind: Job, metadata: {{name: {name}}}, spec: {{template: {{spec: {template}}}{more}}}}}"
+        )
+    };
+    room.run(&["create", "job", "pi", &format!("--image={IMAGE}"), "--", "echo", "3.14"]).await.unwrap();
+    room.must("wait job/pi --for=condition=complete --timeout=60s").await;
+    assert_eq!(room.must("logs job/pi").await, "3.14\n");
+    let row = room.must("get job pi --no-headers").await;
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>()[..3], ["pi", "Complete", "1/1"], "{row}");
+    assert_eq!(room.field("pods", ".items[*].metadata.finalizers").await, "", "a counted pod is held");
+    room.apply(&manifest(
+        "many",
+        "echo $JOB_COMPLETION_INDEX",
+        ", completions: 3, parallelism: 3, completionMode: Indexed",
+    ))
+    .await;
+    room.must("wait job/many --for=condition=complete --timeout=60s").await;
+    assert_eq!(room.field("job/many", ".status.completedIndexes").await, "0-2");
+    assert_eq!(room.must("logs -l batch.kubernetes.io/job-completion-index=2").await, "2\n");
+    let policy = ", podFailurePolicy: {rules: [{action: FailJob, onExitCodes: {operator: In, values: [42]}}]}";
+    room.apply(&manifest("broken", "exit 42", policy)).await;
+    room.must("wait job/broken --for=condition=failed --timeout=60s").await;
+    let described = room.must("describe job broken").await;
+    assert!(described.contains("PodFailurePolicy") && described.contains("exit code 42"), "{described}");
+    room.apply(&manifest("waits", "true", ", suspend: true, ttlSecondsAfterFinished: 0")).await;
+    room.until("job/waits", ".status.conditions[0].reason", "JobSuspended").await;
+    assert!(room.must("get pods").await.lines().all(|line| !line.starts_with("waits")));
+    room.run(&["patch", "job", "waits", "-p", r#"{"spec":{"suspend":false}}"#]).await.unwrap();
+    room.must("wait job/waits --for=delete --timeout=60s").await;
+    // One that is deleted in the middle of its work leaves no pod behind.
+    room.apply(&manifest("long", STAYS, "")).await;
+    room.until("job/long", ".status.ready", "1").await;
+    room.must("delete job long --timeout=60s").await;
+    cluster
+        .until("its pod is gone", async || room.must("get pods").await.lines().all(|line| !line.starts_with("long")))
+        .await;
+    let refused =
+        room.try_apply(&manifest("bad", "true", ", completionMode: Indexed, parallelism: 2")).await.unwrap_err();
+    assert!(refused.contains("spec.completions: Required value: when completion mode is Indexed"), "{refused}");
     room.leave().await;
 }

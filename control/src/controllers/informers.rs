@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use super::job;
 use super::time::{parse, seconds_since};
 
 /// One informer a kind, shared by every controller.
@@ -16,6 +17,7 @@ pub struct Informers {
     pub replication_controllers: Informer<Object>,
     pub daemon_sets: Informer<Object>,
     pub stateful_sets: Informer<Object>,
+    pub jobs: Informer<Object>,
     pub controller_revisions: Informer<Object>,
     pub services: Informer<Object>,
     pub endpoint_slices: Informer<Object>,
@@ -54,6 +56,50 @@ pub struct Pod {
     pub ports: Vec<(String, String, i64)>,
     pub tolerations: Vec<Value>,
     pub grace_seconds: i64,
+    /// Of a Job's pod alone.
+    pub job: Option<Box<JobPod>>,
+}
+
+/// What a Job reads of its pods.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobPod {
+    /// The Job's name.
+    pub owner: String,
+    /// The finalizer is there: it is not yet counted.
+    pub tracked: bool,
+    pub index: Option<i64>,
+    /// How often its index had failed before.
+    pub index_failures: i64,
+    /// When its last container ended.
+    pub finished: String,
+    /// Names and exit codes of containers that ended.
+    pub exits: Vec<(String, i64)>,
+    /// Types and statuses.
+    pub conditions: Vec<(String, String)>,
+}
+
+impl JobPod {
+    fn project(object: &Object) -> Option<Box<JobPod>> {
+        let owner = object.controller().filter(|owner| owner["kind"] == "Job")?;
+        let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
+        let number = |key: &str| object.annotation(key).and_then(|value| value.parse().ok());
+        let statuses = || {
+            let lists = ["initContainerStatuses", "containerStatuses"];
+            lists.into_iter().flat_map(|list| object.array_at(&format!("/status/{list}")))
+        };
+        let ended = || statuses().filter_map(|status| Some((status, status["state"].get("terminated")?)));
+        let conditions = object.array_at("/status/conditions");
+        let transition = || conditions.iter().map(|c| text(&c["lastTransitionTime"])).max();
+        Some(Box::new(JobPod {
+            owner: text(&owner["name"]),
+            tracked: object.finalizers().any(|finalizer| finalizer == job::TRACKING),
+            index: number(job::INDEX),
+            index_failures: number(job::INDEX_FAILURES).unwrap_or(0),
+            finished: ended().map(|(_, end)| text(&end["finishedAt"])).max().or_else(transition).unwrap_or_default(),
+            exits: ended().filter_map(|(of, end)| Some((text(&of["name"]), end["exitCode"].as_i64()?))).collect(),
+            conditions: conditions.iter().map(|c| (text(&c["type"]), text(&c["status"]))).collect(),
+        }))
+    }
 }
 
 impl Pod {
@@ -91,6 +137,7 @@ impl Pod {
             subdomain: object.str_at("/spec/subdomain").to_owned(),
             ports: containers.iter().flat_map(container_ports).collect(),
             tolerations: object.array_at("/spec/tolerations").to_vec(),
+            job: JobPod::project(&object),
             grace_seconds: object.i64_at("/spec/terminationGracePeriodSeconds").unwrap_or(30),
         }
     }
@@ -166,6 +213,7 @@ impl Informers {
             replica_sets: whole(&resource::REPLICA_SET, all()),
             deployments: whole(&resource::DEPLOYMENT, all()),
             replication_controllers: whole(&resource::REPLICATION_CONTROLLER, all()),
+            jobs: whole(&resource::JOB, all()),
             stateful_sets: whole(&resource::STATEFUL_SET, all()),
             daemon_sets: whole(&resource::DAEMON_SET, all()),
             controller_revisions: whole(&resource::CONTROLLER_REVISION, all()),

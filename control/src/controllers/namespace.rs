@@ -25,6 +25,7 @@ fn kinds() -> impl Iterator<Item = &'static Resource> {
         &resource::REPLICATION_CONTROLLER,
         &resource::DAEMON_SET,
         &resource::STATEFUL_SET,
+        &resource::JOB,
         &resource::SERVICE,
     ];
     let rest = resource::ALL.iter().copied().filter(move |r| r.namespaced && !r.virtual_only && !first.contains(r));

@@ -47,19 +47,20 @@ pub static SUBRESOURCES: &[Subresource] = &[
     sub("", "pods", "log", ("", "v1", "Pod"), &["get"]),
     sub("", "pods", "portforward", ("", "v1", "PodPortForwardOptions"), &["create", "get"]),
     sub("", "pods", "status", ("", "v1", "Pod"), STATUS),
-    sub("", "services", "status", ("", "v1", "Service"), STATUS),
-    sub("", "serviceaccounts", "token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE),
     sub("", "replicationcontrollers", "scale", SCALE, STATUS),
     sub("", "replicationcontrollers", "status", ("", "v1", "ReplicationController"), STATUS),
+    sub("", "services", "status", ("", "v1", "Service"), STATUS),
+    sub("", "serviceaccounts", "token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE),
+    sub("apps", "daemonsets", "status", ("apps", "v1", "DaemonSet"), STATUS),
     sub("apps", "deployments", "scale", SCALE, STATUS),
     sub("apps", "deployments", "status", ("apps", "v1", "Deployment"), STATUS),
-    sub("apps", "daemonsets", "status", ("apps", "v1", "DaemonSet"), STATUS),
     sub("apps", "replicasets", "scale", SCALE, STATUS),
     sub("apps", "replicasets", "status", ("apps", "v1", "ReplicaSet"), STATUS),
-];
-
     sub("apps", "statefulsets", "scale", SCALE, STATUS),
     sub("apps", "statefulsets", "status", ("apps", "v1", "StatefulSet"), STATUS),
+    sub("batch", "jobs", "status", ("batch", "v1", "Job"), STATUS),
+];
+
 static BINDINGS: Subresource = sub("", "bindings", "", ("", "v1", "Binding"), CREATE);
 
 pub fn find(group: &str, plural: &str, name: &str) -> Option<&'static Subresource> {

@@ -70,6 +70,19 @@ pub fn of(resource: &Resource) -> &'static Columns {
             ],
             workload::deployment
         ),
+        ("batch", "Job") => columns!(
+            [
+                text("Name"),
+                text("Status"),
+                text("Completions"),
+                text("Duration"),
+                text("Age"),
+                wide("Containers"),
+                wide("Images"),
+                wide("Selector")
+            ],
+            workload::job
+        ),
         ("apps", "StatefulSet") => columns!(
             [text("Name"), text("Ready"), text("Age"), wide("Containers"), wide("Images")],
             workload::stateful_set

@@ -32,6 +32,7 @@ pub fn apply(resource: &Resource, object: &mut Object) {
         ("", "Node") => with(map, "status", node_status),
         ("", "Endpoints") => each(map, "subsets", |subset| each(subset, "ports", |port| zero(port, "protocol", "TCP"))),
         ("", "ReplicationController") => replication_controller(map),
+        ("batch", "Job") => job(map),
         ("apps", "StatefulSet") => with(map, "spec", stateful_set),
         ("apps", "DaemonSet") => with(map, "spec", daemon_set),
         ("apps", "Deployment") => with(map, "spec", deployment),
@@ -122,6 +123,40 @@ fn replication_controller(map: &mut Fields) {
         absent(spec, "replicas", 1);
         template(spec);
     });
+}
+
+/// It is known by the labels of its template where it has none of its own.
+fn job(map: &mut Fields) {
+    let labels = map.get("spec").map(|spec| spec["template"]["metadata"]["labels"].clone());
+    if let Some(labels) = labels.filter(|labels| labels.as_object().is_some_and(|labels| !labels.is_empty())) {
+        absent(map, "metadata", json!({}));
+        with(map, "metadata", |metadata| {
+            if metadata.get("labels").and_then(Value::as_object).is_none_or(|labels| labels.is_empty()) {
+                metadata.insert("labels".into(), labels.clone());
+            }
+        });
+    }
+    with(map, "spec", job_spec);
+}
+
+fn job_spec(spec: &mut Fields) {
+    let is_set = |spec: &Fields, key: &str| spec.get(key).is_some_and(|value| !value.is_null());
+    // One who names neither wants one pod; one who names the parallelism alone has a queue of work.
+    if !is_set(spec, "completions") && !is_set(spec, "parallelism") {
+        spec.insert("completions".into(), json!(1));
+    }
+    absent(spec, "parallelism", 1);
+    let limit = if is_set(spec, "backoffLimitPerIndex") { i32::MAX } else { 6 };
+    absent(spec, "backoffLimit", limit);
+    absent(spec, "completionMode", "NonIndexed");
+    absent(spec, "suspend", false);
+    absent(spec, "manualSelector", false);
+    let replaced = if is_set(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+    absent(spec, "podReplacementPolicy", replaced);
+    with(spec, "podFailurePolicy", |policy| {
+        each(policy, "rules", |rule| each(rule, "onPodConditions", |condition| zero(condition, "status", "True")));
+    });
+    template(spec);
 }
 
 fn stateful_set(spec: &mut Fields) {

@@ -12,6 +12,7 @@ mod cluster;
 mod data;
 mod endpoints;
 mod format;
+mod job;
 pub mod meta;
 pub mod pod;
 mod rbac;
@@ -47,6 +48,7 @@ pub fn update(resource: &Resource, new: &Object, old: &Object) -> Vec<FieldError
         ("", "Node") => cluster::node_update(new, old, &mut errors),
         ("apps", "DaemonSet" | "Deployment" | "ReplicaSet") => workload::update(new, old, &mut errors),
         ("apps", "ControllerRevision") => workload::revision_update(new, old, &mut errors),
+        ("batch", "Job") => job::update(new, old, &mut errors),
         ("apps", "StatefulSet") => workload::stateful_set_update(new, old, &mut errors),
         ("discovery.k8s.io", "EndpointSlice") => endpoints::slice_update(new, old, &mut errors),
         ("scheduling.k8s.io", "PriorityClass") => cluster::priority_class_update(new, old, &mut errors),
@@ -69,6 +71,7 @@ fn always(resource: &Resource, object: &Object, errors: &mut at::Errors) {
         ("", "Endpoints") => endpoints::endpoints(object, errors),
         ("", "ReplicationController") => workload::replication_controller(object, errors),
         ("apps", "ControllerRevision") => workload::revision(object, errors),
+        ("batch", "Job") => job::job(object, errors),
         ("apps", "StatefulSet") => workload::stateful_set(object, errors),
         ("apps", "DaemonSet") => workload::daemon_set(object, errors),
         ("apps", "Deployment") => workload::deployment(object, errors),

@@ -62,6 +62,38 @@ pub(super) fn stateful_set(object: &Object, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+pub(super) fn job(object: &Object, now: Timestamp) -> Vec<Value> {
+    let holds =
+        |kind: &str| object.array_at("/status/conditions").iter().any(|c| c["type"] == kind && c["status"] == "True");
+    let status = match object.deletion_timestamp() {
+        _ if holds("Complete") => "Complete",
+        _ if holds("Failed") => "Failed",
+        Some(_) => "Terminating",
+        None => {
+            ["Suspended", "FailureTarget", "SuccessCriteriaMet"].into_iter().find(|c| holds(c)).unwrap_or("Running")
+        }
+    };
+    let (done, parallelism) = (number(object, "/status/succeeded"), number(object, "/spec/parallelism"));
+    let completions = match object.i64_at("/spec/completions") {
+        Some(all) => format!("{done}/{all}"),
+        None if parallelism > 1 => format!("{done}/1 of {parallelism}"),
+        None => format!("{done}/1"),
+    };
+    let start = object.str_at("/status/startTime");
+    let end = object.str_at("/status/completionTime").parse().unwrap_or(now);
+    let duration = if start.is_empty() { String::new() } else { since(start, end) };
+    vec![
+        name(object),
+        json!(status),
+        json!(completions),
+        json!(duration),
+        age(object, now),
+        template(object, "name"),
+        template(object, "image"),
+        selector(object.get("/spec/selector")),
+    ]
+}
+
 pub(super) fn replica_set(object: &Object, now: Timestamp) -> Vec<Value> {
     vec![
         name(object),

@@ -11,6 +11,29 @@ pub(super) fn daemon_set_create(new: &mut Object) {
     zeros(new, &["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"]);
 }
 
+/// Unless its author says otherwise, a Job selects the pods that carry its uid.
+pub(super) fn job_create(new: &mut Object) {
+    const PREFIX: &str = "batch.kubernetes.io/";
+    set(new, "status", json!({}));
+    if new.bool_at("/spec/manualSelector") == Some(true) {
+        return;
+    }
+    let (uid, name) = (new.uid().to_owned(), new.name().to_owned());
+    let spec = new.map_mut("spec");
+    let metadata = &mut spec.entry("template").or_insert_with(|| json!({}))["metadata"];
+    for (key, value) in [("controller-uid", &uid), ("job-name", &name)] {
+        // The names without a prefix are what old clients look for.
+        for key in [key.to_owned(), format!("{PREFIX}{key}")] {
+            let label = &mut metadata["labels"][key];
+            if label.is_null() {
+                *label = json!(value);
+            }
+        }
+    }
+    let key = format!("{PREFIX}controller-uid");
+    spec.entry("selector").or_insert_with(|| json!({"matchLabels": {key: uid}}));
+}
+
 pub(super) fn stateful_set_create(new: &mut Object) {
     zeros(new, &["replicas", "availableReplicas"]);
 }

@@ -96,7 +96,7 @@ const PATCHES: [&str; 3] =
 const JSON: &str = "application/json";
 
 /// Kinds whose status is written through a path of its own.
-const WITH_STATUS: [&str; 9] = [
+const WITH_STATUS: [&str; 10] = [
     "Namespace",
     "Node",
     "Pod",
@@ -106,6 +106,7 @@ const WITH_STATUS: [&str; 9] = [
     "Deployment",
     "ReplicaSet",
     "StatefulSet",
+    "Job",
 ];
 const BINDING: GroupVersionKind = GroupVersionKind { group: "", version: "v1", kind: "Binding" };
 const SCALE: GroupVersionKind = GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" };

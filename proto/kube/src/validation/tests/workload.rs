@@ -400,3 +400,112 @@ fn replication_controllers() {
     let bare = prepared(&REPLICATION_CONTROLLER, &with(&controller, "/spec/selector", Value::Null));
     assert_eq!((bare.str_at("/spec/selector/app"), bare.label("app")), ("a", Some("a")));
 }
+
+#[test]
+fn jobs() {
+    let labels = json!({"batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "j"});
+    let job = json!({"metadata": {"name": "j", "namespace": "n", "uid": "u"}, "spec": {
+        "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}},
+        "template": {"metadata": {"labels": labels},
+                     "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+    let negative = |field: &str| format!("spec.{field}: Invalid value: -1: must be greater than or equal to 0");
+    for field in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"] {
+        refuses(&JOB, &job, &[(&format!("/spec/{field}"), json!(-1), &[&negative(field)])]);
+    }
+    let rule = |more: Value| json!({"rules": [more]});
+    refuses(
+        &JOB,
+        &job,
+        &[
+            (
+                "/spec/template/spec/restartPolicy",
+                Value::Null,
+                &["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""],
+            ),
+            (
+                "/spec/completionMode",
+                json!("Some"),
+                &["spec.completionMode: Unsupported value: \"Some\": supported values: \"Indexed\", \"NonIndexed\""],
+            ),
+            (
+                "/spec/backoffLimitPerIndex",
+                json!(1),
+                &["spec.backoffLimitPerIndex: Invalid value: 1: requires indexed completion mode"],
+            ),
+            (
+                "/spec/successPolicy",
+                rule(json!({"succeededCount": 1})),
+                &[
+                    "spec.successPolicy: Invalid value: {\"rules\":[{\"succeededCount\":1}]}: requires indexed completion mode",
+                ],
+            ),
+            (
+                "/spec/podReplacementPolicy",
+                json!("Never"),
+                &[
+                    "spec.podReplacementPolicy: Unsupported value: \"Never\": supported values: \"Failed\", \"TerminatingOrFailed\"",
+                ],
+            ),
+            (
+                "/spec/podFailurePolicy",
+                rule(
+                    json!({"action": "Count", "onExitCodes": {"operator": "In", "values": [0], "containerName": "d"}}),
+                ),
+                &[
+                    "spec.podFailurePolicy.rules[0].onExitCodes.containerName: Invalid value: \"d\": must be one of the container or initContainer names in the pod template",
+                    "spec.podFailurePolicy.rules[0].onExitCodes.values[0]: Invalid value: 0: must not be 0 for the In operator",
+                ],
+            ),
+            (
+                "/spec/podFailurePolicy",
+                rule(json!({"action": "FailIndex", "onPodConditions": [{"type": "DisruptionTarget"}]})),
+                &[
+                    "spec.podFailurePolicy.rules[0].action: Invalid value: \"FailIndex\": requires the backoffLimitPerIndex to be set",
+                ],
+            ),
+            (
+                "/metadata/uid",
+                json!("v"),
+                &[
+                    "spec.template.metadata.labels[batch.kubernetes.io/controller-uid]: Invalid value: \"u\": must be 'v'",
+                    "spec.selector: Invalid value: {\"matchLabels\":{\"batch.kubernetes.io/controller-uid\":\"u\"}}: `selector` not auto-generated",
+                ],
+            ),
+        ],
+    );
+    let indexed = with(&with(&job, "/spec/completionMode", json!("Indexed")), "/spec/completions", json!(3));
+    let indexed = with(&indexed, "/spec/parallelism", json!(3));
+    refuses(
+        &JOB,
+        &indexed,
+        &[
+            ("/spec/completions", Value::Null, &["spec.completions: Required value: when completion mode is Indexed"]),
+            (
+                "/spec/successPolicy",
+                rule(json!({"succeededIndexes": "2,1"})),
+                &[
+                    "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"2,1\": error parsing succeededIndexes: not ascending ranges of indexes below completions",
+                ],
+            ),
+            (
+                "/spec/successPolicy",
+                rule(json!({})),
+                &[
+                    "spec.successPolicy.rules[0]: Required value: at least one of succeededCount or succeededIndexes must be specified",
+                ],
+            ),
+        ],
+    );
+    changes(
+        &JOB,
+        &job,
+        &[
+            ("/spec/parallelism", json!(5), &[]),
+            ("/spec/suspend", json!(true), &[]),
+            ("/spec/completions", json!(5), &["spec.completions: Invalid value: 5: field is immutable"]),
+        ],
+    );
+    let other = prepared(&JOB, &with(&job, "/spec/template/spec/containers/0/image", json!("x")));
+    let errors = update(&JOB, &other, &prepared(&JOB, &job));
+    assert_eq!((errors.len(), errors[0].path.as_str()), (1, "spec.template"));
+}
