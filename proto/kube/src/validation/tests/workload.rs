@@ -498,7 +498,7 @@ fn jobs() {
     );
     changes(
         &JOB,
-        &job,
+        &with(&job, "/spec/completions", json!(1)),
         &[
             ("/spec/parallelism", json!(5), &[]),
             ("/spec/suspend", json!(true), &[]),
