@@ -40,9 +40,9 @@ modules=(crc32c_generic virtio_pci virtiofs overlay ext4 nbd loop veth bridge br
     nft_connlimit nft_socket nft_tproxy nft_synproxy nft_flow_offload nf_flow_table_inet)
 
 qemu() { # qemu SUITE PACKAGE
-    local version release tree found
-    version=$(cat kernel.sh ../unpack.sh | sha256sum | cut -c1-12)
-    local key=$kernel-$version
+    local key program release tree found
+    key=$kernel-$(cat kernel.sh ../unpack.sh | sha256sum | cut -c1-12)
+    program=qemu-$(sha256sum ../unpack.sh | cut -c1-12)
     [ -e "$cache/$key/vmlinux" ] && { echo "$cache/$key/vmlinux"; return; }
     say "unpacking $key"
     work=$(mktemp -d)
@@ -84,11 +84,11 @@ qemu() { # qemu SUITE PACKAGE
 	END
     chmod +x "$work/root/init"
     (cd "$work/root" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$work/$key/initrd"
-    if [ ! -d "$cache/qemu-$version" ]; then
+    if [ ! -d "$cache/$program" ]; then
         ../unpack.sh trixie "$work/qemu" --depends qemu-system-x86 virtiofsd
-        keep "$work/qemu" "$cache/qemu-$version"
+        keep "$work/qemu" "$cache/$program"
     fi
-    ln -s "../qemu-$version" "$work/$key/qemu"
+    ln -s "../$program" "$work/$key/qemu"
     keep "$work/$key" "$cache/$key"
     echo "$cache/$key/vmlinux"
 }

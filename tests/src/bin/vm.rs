@@ -16,6 +16,7 @@ use tokio::time::Instant;
 /// which takes seven minutes in a machine, and `faults`, whose killer is not always quick enough on one processor.
 const OF_THE_HOST: &[(&str, usize)] = &[
     ("cluster", 4),
+    ("power", 1),
     ("agent", 1),
     ("lifecycle", 1),
     ("limits", 1),
@@ -76,6 +77,8 @@ enum What {
         #[command(flatten)]
         machine: Machine,
     },
+    /// Lays every scenario that needs a host of its own in a folder, with the programs that it starts: for hosts without cargo
+    Pack { folder: PathBuf },
     /// A shell in a machine, or any other command
     Shell {
         #[command(flatten)]
@@ -117,6 +120,7 @@ fn main() -> Result<ExitCode, Failure> {
             Ok(code)
         }
         What::All { machine } => all(&init, &machine),
+        What::Pack { folder } => pack(&init, &folder),
         What::Shell { machine, command } => {
             let vm = machine.of(&init, "shell", true)?;
             boot(&vm, &std::env::current_dir()?, Path::new(&command[0]), &command[1..])
@@ -159,6 +163,23 @@ fn all(init: &Path, machine: &Machine) -> Result<ExitCode, Failure> {
     let failed = failed.into_inner();
     println!("machines: {} passed, {failed} failed", wanted.len() - failed);
     Ok(if failed == 0 && !wanted.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A test finds the programs that it starts in the folder above its own.
+fn pack(own: &Path, folder: &Path) -> Result<ExitCode, Failure> {
+    let deps = folder.join("deps");
+    std::fs::create_dir_all(&deps)?;
+    let found = scenarios()?;
+    for scenario in found.iter().filter(|s| OF_THE_HOST.iter().any(|(name, _)| s.name == *name)) {
+        std::fs::copy(&scenario.program, deps.join(&scenario.name))?;
+    }
+    for entry in std::fs::read_dir(own.parent().ok_or("no folder")?)? {
+        let path = entry?.path();
+        if path.is_file() && path.extension().is_none() {
+            std::fs::copy(&path, folder.join(path.file_name().unwrap_or_default()))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Several machines at once, on a network that nobody else is on.
