@@ -202,7 +202,7 @@ async fn connection(stream: TcpStream, node: Arc<Node>) -> Result<(), Connection
             *accepted.lock() = Some(one);
             response
         });
-        async move { Ok::<_, std::convert::Infallible>(response.unwrap_or_else(|refused| refused)) }
+        async move { Ok::<_, std::convert::Infallible>(*response.unwrap_or_else(|refused| refused)) }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT).max_buf_size(HEADERS_MAX_BYTES);
@@ -236,14 +236,14 @@ async fn converse(node: &Arc<Node>, session: Session, protocol: Protocol, raw: R
             (Listen::WebSocket(listen), Tell::WebSocket(tell))
         }
         wire => match channels::start(wire, &process).await {
-            Some((listen, tell)) => (Listen::Spdy(listen), Tell::Spdy(tell)),
+            Some((listen, tell)) => (Listen::Spdy(Box::new(listen)), Tell::Spdy(tell)),
             None => return Err(std::io::ErrorKind::ConnectionAborted.into()),
         },
     };
     session::run(node, process, listen, tell).await
 }
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Box<Response<Full<Bytes>>>;
 
 /// The token is looked at last: a request that is refused for its form may come again.
 fn answer(node: &Node, mut request: Request<Incoming>) -> Result<(Answer, Accepted), Answer> {
@@ -303,7 +303,7 @@ fn negotiate(verb: &str, headers: &HeaderMap) -> Result<Protocol, Answer> {
 }
 
 fn refusal(code: StatusCode, words: &str) -> Answer {
-    let mut response = Answer::new(Full::new(Bytes::copy_from_slice(words.as_bytes())));
+    let mut response = Box::new(Response::new(Full::new(Bytes::copy_from_slice(words.as_bytes()))));
     *response.status_mut() = code;
     // Not said of every answer: Go's clients see no upgrade in one that also speaks of a close.
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -40,7 +40,7 @@ pub fn size(bytes: &[u8]) -> Option<Said> {
 
 pub enum Listen {
     WebSocket(websocket::Listen),
-    Spdy(channels::Listen),
+    Spdy(Box<channels::Listen>),
 }
 
 impl Listen {

@@ -150,10 +150,9 @@ async fn hear(mut listen: Listen, mut stdin: Option<Stdin>) {
     while let Some(said) = listen.next().await {
         match (said, &mut stdin) {
             (Said::Input(bytes), Some(open)) if open.wanted => {
-                if open.to.write(&bytes).await.is_err() {
-                    // Nobody reads it any more; output goes on.
-                    stdin = None;
-                }
+                let taken = open.to.write(&bytes).await;
+                // Where nobody reads it any more, output goes on.
+                stdin = stdin.filter(|_| taken.is_ok());
             }
             // A terminal has no end that its reader would see, and keeps its size.
             (Said::InputEnd, Some(Stdin { to: Input::Pipe(_), .. })) => {

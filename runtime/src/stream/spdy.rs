@@ -200,7 +200,7 @@ impl Encoder {
                 let mut body = numbers(&[stream & NUMBER, 0]);
                 body.extend_from_slice(&[0, 0]);
                 self.deflater.headers(headers, &mut body)?;
-                let flags = u8::from(*fin) * FLAG_FIN | u8::from(*unidirectional) * FLAG_UNIDIRECTIONAL;
+                let flags = (u8::from(*fin) * FLAG_FIN) | (u8::from(*unidirectional) * FLAG_UNIDIRECTIONAL);
                 control(1, flags, &body, out);
             }
             Frame::SynReply { stream, fin, headers } => self.with_headers(2, *stream, *fin, headers, out)?,
