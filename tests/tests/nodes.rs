@@ -1,7 +1,6 @@
 //! Three machines on one segment are one cluster: `vm run nodes --nodes 3`. Each runs this file and learns which of them it is;
 //! they meet in a folder that all of them see. The first carries the control service and asks the questions.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -89,6 +88,8 @@ impl Node {
     /// The segment, and over it a second one.
     fn connect(&self) {
         let n = self.seat.node;
+        // A young machine's dice may be another's too.
+        ip(&format!("link set vec0 address 02:00:00:00:00:{n:02x}"));
         ip("link set vec0 up");
         ip(&format!("addr add {}/24 dev vec0", address(n)));
         ip("link add vx0 type vxlan id 7 dev vec0 group 239.1.1.1 dstport 4789");
@@ -121,8 +122,8 @@ impl Node {
 
     async fn reaches(&self, address: impl Fn(u32) -> String) {
         for n in self.others() {
-            let ping = format!("-c 1 -W 1 -q {}", address(n));
-            while !run("ping", &ping) {
+            let ping = format!("ping -c 1 -W 1 -q {}", address(n));
+            while !run("busybox", &ping) {
                 assert!(!self.said("end"), "the first node has ended before {ping}");
                 tokio::time::sleep(POLL).await;
             }
@@ -187,7 +188,7 @@ impl Node {
         }
 
         cluster.apply(WEB).await;
-        let on_each = async || servers(&cluster).await.into_values().collect::<Vec<_>>();
+        let on_each = async || servers(&cluster).await.into_iter().map(|(node, _)| node).collect::<Vec<_>>();
         let names: Vec<String> = (1..=self.seat.nodes).map(name).collect();
         cluster.until("a server runs on each node", async || on_each().await == names).await;
         serve_from_everywhere(&cluster).await;
@@ -203,7 +204,7 @@ impl Node {
         cluster.until(&format!("{last} is not ready"), async || ready(cluster).await == left).await;
         let elsewhere = async || {
             let servers = servers(cluster).await;
-            servers.len() == names.len() && servers.values().all(|node| node != last)
+            servers.len() == names.len() && servers.iter().all(|(node, _)| node != last)
         };
         cluster.until("its pod is made anew elsewhere", elsewhere).await;
         println!("{last} is off, and its pod elsewhere");
@@ -213,7 +214,7 @@ impl Node {
         cluster.kubectl().must(&["scale", "deployment", "web", "--replicas=6"]).await;
         let has_some = async || {
             let servers = servers(cluster).await;
-            servers.len() == 6 && servers.values().any(|node| node == last)
+            servers.len() == 6 && servers.iter().any(|(node, _)| node == last)
         };
         cluster.until(&format!("{last} has pods again"), has_some).await;
         serve_from_everywhere(cluster).await;
@@ -234,15 +235,15 @@ async fn routes(cluster: &Cluster<'_>) -> String {
     cluster.kubectl().must(&["get", "nodes", "-o", &path]).await
 }
 
-/// Servers that are ready and not about to go, with their nodes.
-async fn servers(cluster: &Cluster<'_>) -> BTreeMap<String, String> {
+/// Servers that are ready and not about to go: their nodes in order, and their names.
+async fn servers(cluster: &Cluster<'_>) -> Vec<(String, String)> {
     let pods = cluster.kubectl().run(&["get", "pods", "-l", "app=web", "-o", "wide", "--no-headers"]).await;
     let pods = pods.unwrap_or_default();
     let columns = pods.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let running = columns.filter(|columns| columns[1] == "1/1" && columns[2] == "Running");
     let mut servers: Vec<_> = running.map(|columns| (columns[6].to_owned(), columns[0].to_owned())).collect();
     servers.sort();
-    servers.into_iter().map(|(node, pod)| (pod, node)).collect()
+    servers
 }
 
 /// From the first node: each server's log and a command in it; from each server, every other one by its address, and all of
@@ -250,14 +251,14 @@ async fn servers(cluster: &Cluster<'_>) -> BTreeMap<String, String> {
 async fn serve_from_everywhere(cluster: &Cluster<'_>) {
     let kubectl = cluster.kubectl();
     let servers = servers(cluster).await;
-    for (pod, node) in &servers {
+    for (node, pod) in &servers {
         assert_eq!(kubectl.must(&["logs", pod]).await, format!("I am on {node}\n"));
-        for (other, its_node) in &servers {
+        for (its_node, other) in &servers {
             let url = format!("http://{}:8080/", cluster.field("pod", other, ".status.podIP").await);
-            let page = kubectl.must(&["exec", pod, "--", "wget", "-T", "5", "-qO-", &url]).await;
+            let page = kubectl.must(&["exec", pod, "--", "wget", "-qO-", &url]).await;
             assert_eq!(page, format!("I am on {its_node}\n"), "from {node}");
         }
-        let service = async || kubectl.run(&["exec", pod, "--", "wget", "-T", "5", "-qO-", "http://web/"]).await;
+        let service = async || kubectl.run(&["exec", pod, "--", "wget", "-qO-", "http://web/"]).await;
         cluster.until(&format!("the service answers on {node}"), async || service().await.is_ok()).await;
     }
 }
