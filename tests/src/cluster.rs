@@ -133,9 +133,13 @@ impl Machine {
         let root = self.root().to_string_lossy().into_owned();
         let ours = mounts.lines().filter(|line| line.contains(&root) || line.contains("/run/gantry"));
         all.extend(ours.map(|line| format!("mount: {line}")));
-        all.extend(shown("ip", &["-o", "-br", "link"]).into_iter().filter(|line| !line.contains("tunl0")));
+        // By name alone: whether a link has its carrier yet is nobody's doing.
+        let links = shown("ip", &["-o", "-br", "link"]);
+        let names = links.iter().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "));
+        all.extend(names.filter(|line| !line.contains("tunl0")));
         all.extend(shown("ip", &["rule"]));
-        all.extend(shown("ip", &["-4", "route", "show", "table", "all"]));
+        let routes = shown("ip", &["-4", "route", "show", "table", "all"]);
+        all.extend(routes.into_iter().map(|line| line.replace(" linkdown", "")));
         all.extend(shown("nft", &["list", "tables"]));
         let name = self.cgroup.trim_start_matches('/');
         let hierarchies = std::fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|e| e.path());

@@ -128,12 +128,12 @@ async fn go_on<'a>(machine: &'a Machine, ledger: &Ledger, begun: Instant) -> Clu
     );
 
     cluster.apply(&counters(REPLICAS)).await;
-    let images = before.iter().filter_map(|entry| match entry {
+    let mut images = before.iter().filter_map(|entry| match entry {
         Entry::Image { name } => Some(name),
         _ => None,
     });
     println!("it serves after {:.1} s", begun.elapsed().as_secs_f64());
-    if let Some(image) = images.last() {
+    if let Some(image) = images.next_back() {
         runs(&cluster, image).await;
     }
     agree(&cluster).await;
