@@ -85,12 +85,7 @@ static REPLICA_SET: Strategy = Strategy {
 };
 static STATEFUL_SET: Strategy =
     Strategy { status: true, generation: true, prepare_create: workload::stateful_set_create, ..PLAIN };
-static JOB: Strategy = Strategy {
-    status: true,
-    generation: true,
-    prepare_create: workload::job_create,
-    ..PLAIN
-};
+static JOB: Strategy = Strategy { status: true, generation: true, prepare_create: workload::job_create, ..PLAIN };
 static DAEMON_SET: Strategy =
     Strategy { status: true, generation: true, prepare_create: workload::daemon_set_create, ..PLAIN };
 static COUNTED: Strategy = Strategy { generation: true, ..PLAIN };
