@@ -41,6 +41,7 @@ mod sandbox_run;
 mod sandbox_stats;
 mod sandbox_status;
 pub(crate) mod sandbox_stop;
+mod sandbox_update;
 
 /// How many images one message of a streamed list carries.
 const STREAM_PAGE_IMAGES: usize = 100;
@@ -319,9 +320,9 @@ impl RuntimeService for Services {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<v1::UpdatePodSandboxResourcesRequest>,
+        request: Request<v1::UpdatePodSandboxResourcesRequest>,
     ) -> Result<Response<v1::UpdatePodSandboxResourcesResponse>, Status> {
-        refused("UpdatePodSandboxResources")
+        change!(self, request, sandbox_update)
     }
 }
 

@@ -211,6 +211,7 @@ impl Worker {
             variables: list,
             mounts,
             node_memory_bytes: self.shared.node_facts().capacity.memory_bytes,
+            cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
         };
         let config = cri::container(pod, spec, wanted, given).map_err(|e| config_error(e.to_string()))?;
         let attempt = seen.sandbox().map_or(0, |s| s.attempt);

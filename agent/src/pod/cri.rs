@@ -217,6 +217,8 @@ pub struct Given<'a> {
     pub variables: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
     pub node_memory_bytes: i64,
+    /// Whether the node has cgroup v2, whose settings have names of their own.
+    pub cgroup_v2: bool,
 }
 
 pub fn container(
@@ -243,6 +245,10 @@ pub fn container(
     ]);
     let security = security_context(pod, spec, wanted, given.image)?;
     let mut resources = container_resources(spec);
+    if given.cgroup_v2 {
+        // Out of memory, a container ends as a whole: half of one helps nobody (singleProcessOOMKill: false).
+        resources.unified.insert("memory.oom.group".to_owned(), "1".to_owned());
+    }
     resources.oom_score_adj = qos::oom_score_adj(pod, spec, given.node_memory_bytes);
     Ok(ContainerConfig {
         metadata: Some(ContainerMetadata { name: wanted.name.clone(), attempt: given.attempt }),

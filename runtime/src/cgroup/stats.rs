@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use gantry_cri::v1::{PsiData, PsiStats};
+
 use super::Hierarchies;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
     pub cpu_nanos: Option<u64>,
     pub memory_bytes: Option<u64>,
@@ -16,6 +18,17 @@ pub struct Usage {
     pub page_faults: Option<u64>,
     pub major_page_faults: Option<u64>,
     pub processes: Option<u64>,
+    pub swap_bytes: Option<u64>,
+    pub swap_limit_bytes: Option<u64>,
+    pub pressure: Pressures,
+}
+
+/// How long processes stood still for want of something (the kernel's psi.rst); v1 does not count it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pressures {
+    pub cpu: Option<PsiStats>,
+    pub memory: Option<PsiStats>,
+    pub io: Option<PsiStats>,
 }
 
 /// A v1 limit above this is none (the largest page-aligned i64).
@@ -40,6 +53,9 @@ impl Hierarchies {
             page_faults: field(&stat, "total_pgfault"),
             major_page_faults: field(&stat, "total_pgmajfault"),
             processes: number("pids", "pids.current"),
+            swap_bytes: field(&stat, "total_swap"),
+            swap_limit_bytes: None,
+            pressure: Pressures::default(),
         }
     }
 
@@ -55,6 +71,7 @@ fn unified(folder: &Path) -> Usage {
     let stat = text(&folder.join("memory.stat"));
     let memory = read_number(&folder.join("memory.current"));
     let inactive = field(&stat, "inactive_file").unwrap_or(0);
+    let pressure = |file: &str| pressure(&text(&folder.join(file)));
     Usage {
         cpu_nanos: field(&text(&folder.join("cpu.stat")), "usage_usec").map(|us| us.saturating_mul(1000)),
         memory_bytes: memory,
@@ -64,7 +81,31 @@ fn unified(folder: &Path) -> Usage {
         page_faults: field(&stat, "pgfault"),
         major_page_faults: field(&stat, "pgmajfault"),
         processes: read_number(&folder.join("pids.current")),
+        swap_bytes: read_number(&folder.join("memory.swap.current")),
+        swap_limit_bytes: read_number(&folder.join("memory.swap.max")),
+        pressure: Pressures {
+            cpu: pressure("cpu.pressure"),
+            memory: pressure("memory.pressure"),
+            io: pressure("io.pressure"),
+        },
     }
+}
+
+/// Two lines, `some` and `full`, with averages in percent and a sum. The kernel counts that in microseconds, CRI in
+/// nanoseconds.
+fn pressure(text: &str) -> Option<PsiStats> {
+    let line = |name: &str| {
+        let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        let value = |key: &str| rest.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let average = |key| value(key)?.parse().ok();
+        Some(PsiData {
+            total: value("total")?.parse::<u64>().ok()?.saturating_mul(1000),
+            avg10: average("avg10")?,
+            avg60: average("avg60")?,
+            avg300: average("avg300")?,
+        })
+    };
+    Some(PsiStats { some: Some(line("some")?), full: line("full") })
 }
 
 fn text(path: &Path) -> String {
@@ -88,5 +129,17 @@ mod tests {
         let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
         assert_eq!(field(text, "oom_kill"), Some(3));
         assert_eq!(field(text, "oom"), None);
+    }
+
+    #[test]
+    fn pressure_is_in_nanoseconds() {
+        let some = "some avg10=1.50 avg60=0.25 avg300=0.00 total=7\n";
+        let read = pressure(&format!("{some}full avg10=0.00 avg60=0.00 avg300=0.00 total=2\n")).unwrap();
+        assert_eq!(read.some, Some(PsiData { total: 7000, avg10: 1.5, avg60: 0.25, avg300: 0.0 }));
+        assert_eq!(read.full.map(|full| full.total), Some(2000));
+        assert_eq!(pressure(some).unwrap().full, None);
+        for bad in ["", "some", "some avg10=x avg60=0 avg300=0 total=1", "something avg10=0 avg60=0 avg300=0 total=1"] {
+            assert_eq!(pressure(bad), None, "{bad:?}");
+        }
     }
 }

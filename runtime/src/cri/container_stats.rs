@@ -27,7 +27,7 @@ pub async fn list(node: &Node, request: v1::ListContainerStatsRequest) -> v1::Li
 
 pub async fn of(node: &Node, record: &ContainerRecord) -> v1::ContainerStats {
     let config = record.config.clone().unwrap_or_default();
-    let (cpu, memory) = usage(node, &record.cgroup);
+    let Use { cpu, memory, swap, io, .. } = usage(node, &record.cgroup);
     let timestamp = node.now_ns();
     // A container that is being removed has no layer any more; the rest of its numbers still counts.
     let layer = node.images.snapshot_usage(&record.id).await.ok().map(|used| v1::FilesystemUsage {
@@ -48,8 +48,8 @@ pub async fn of(node: &Node, record: &ContainerRecord) -> v1::ContainerStats {
         cpu: Some(cpu),
         memory: Some(memory),
         writable_layer: layer,
-        swap: None,
-        io: None,
+        swap,
+        io,
     }
 }
 
@@ -58,12 +58,24 @@ fn number(value: Option<u64>) -> Option<v1::UInt64Value> {
 }
 
 /// What a cgroup uses, as CRI says it.
-pub fn usage(node: &Node, cgroup: &str) -> (v1::CpuUsage, v1::MemoryUsage) {
+pub struct Use {
+    pub cpu: v1::CpuUsage,
+    pub memory: v1::MemoryUsage,
+    pub swap: Option<v1::SwapUsage>,
+    pub io: Option<v1::IoUsage>,
+    pub processes: Option<v1::UInt64Value>,
+}
+
+pub fn usage(node: &Node, cgroup: &str) -> Use {
     let used = node.cgroups.usage(cgroup);
     let timestamp = node.now_ns();
     let available = used.memory_limit_bytes.zip(used.working_set_bytes).map(|(limit, set)| limit.saturating_sub(set));
-    let cpu =
-        v1::CpuUsage { timestamp, usage_core_nano_seconds: number(used.cpu_nanos), usage_nano_cores: None, psi: None };
+    let cpu = v1::CpuUsage {
+        timestamp,
+        usage_core_nano_seconds: number(used.cpu_nanos),
+        usage_nano_cores: None,
+        psi: used.pressure.cpu,
+    };
     let memory = v1::MemoryUsage {
         timestamp,
         working_set_bytes: number(used.working_set_bytes),
@@ -72,7 +84,13 @@ pub fn usage(node: &Node, cgroup: &str) -> (v1::CpuUsage, v1::MemoryUsage) {
         rss_bytes: number(used.rss_bytes),
         page_faults: number(used.page_faults),
         major_page_faults: number(used.major_page_faults),
-        psi: None,
+        psi: used.pressure.memory,
     };
-    (cpu, memory)
+    let swap = used.swap_bytes.map(|bytes| v1::SwapUsage {
+        timestamp,
+        swap_available_bytes: number(used.swap_limit_bytes.map(|limit| limit.saturating_sub(bytes))),
+        swap_usage_bytes: number(Some(bytes)),
+    });
+    let io = used.pressure.io.map(|psi| v1::IoUsage { timestamp, psi: Some(psi) });
+    Use { cpu, memory, swap, io, processes: number(used.processes) }
 }

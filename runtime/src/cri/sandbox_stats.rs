@@ -26,15 +26,12 @@ pub async fn list(node: &Node, request: v1::ListPodSandboxStatsRequest) -> v1::L
 
 async fn of(node: &Node, record: &SandboxRecord) -> v1::PodSandboxStats {
     let config = record.config.clone().unwrap_or_default();
-    let cgroup = node.sandbox_cgroup(record);
-    let (cpu, memory) = container_stats::usage(node, &cgroup);
-    let processes = node.cgroups.usage(&cgroup).processes;
+    let used = container_stats::usage(node, &node.sandbox_cgroup(record));
     let mut containers = Vec::new();
     for container in node.containers_of(&record.id).iter().filter(|c| c.state() == ContainerState::Running) {
         containers.push(container_stats::of(node, container).await);
     }
-    let process =
-        v1::ProcessUsage { timestamp: node.now_ns(), process_count: processes.map(|value| v1::UInt64Value { value }) };
+    let process = v1::ProcessUsage { timestamp: node.now_ns(), process_count: used.processes };
     v1::PodSandboxStats {
         attributes: Some(v1::PodSandboxAttributes {
             id: record.id.clone(),
@@ -43,12 +40,12 @@ async fn of(node: &Node, record: &SandboxRecord) -> v1::PodSandboxStats {
             annotations: config.annotations,
         }),
         linux: Some(v1::LinuxPodSandboxStats {
-            cpu: Some(cpu),
-            memory: Some(memory),
+            cpu: Some(used.cpu),
+            memory: Some(used.memory),
             network: None,
             process: Some(process),
             containers,
-            io: None,
+            io: used.io,
         }),
         windows: None,
     }

@@ -15,7 +15,8 @@ fn make(pod: &Object, variables: Vec<(String, String)>) -> Result<ContainerConfi
     let wanted = Wanted::from_object(pod, Goal::Run);
     let spec = &pod.array_at("/spec/containers")[0];
     let image = image();
-    let given = Given { attempt: 2, image: &image, variables, mounts: Vec::new(), node_memory_bytes: 1 << 30 };
+    let given =
+        Given { attempt: 2, image: &image, variables, mounts: Vec::new(), node_memory_bytes: 1 << 30, cgroup_v2: true };
     container(pod, spec, &wanted.containers[0], given)
 }
 
@@ -58,6 +59,7 @@ fn commands_are_expanded_and_the_log_is_the_attempts() {
     let config = make(&one, vec![("A".into(), "x".into())]).unwrap();
     assert_eq!(config.command, ["x", "$(A)"]);
     assert_eq!(config.log_path, "c/2.log");
+    assert_eq!(config.linux.unwrap().resources.unwrap().unified["memory.oom.group"], "1");
     assert_eq!(config.image.unwrap().user_specified_image, "i");
 }
 
