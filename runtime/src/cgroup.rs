@@ -187,14 +187,16 @@ impl Hierarchies {
         }
     }
 
-    /// Every process of the cgroup, in no order.
-    pub fn processes(&self, path: &str) -> Vec<i32> {
+    /// Every process of the cgroup and of those below it, which a privileged container may have made.
+    fn processes(&self, path: &str) -> BTreeSet<i32> {
         let mut all = BTreeSet::new();
-        for folder in self.folders(path) {
+        let mut folders = self.folders(path);
+        while let Some(folder) = folders.pop() {
             let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
             all.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()));
+            folders.extend(below(&folder));
         }
-        all.into_iter().collect()
+        all
     }
 
     /// Kills everything in the cgroup and waits until it is empty. Blocks.
@@ -234,12 +236,14 @@ impl Hierarchies {
 
 /// Deepest first. The kernel refuses to remove a cgroup that has processes.
 fn remove_empty_below(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_empty_below(&entry.path());
-        }
-    }
+    below(folder).iter().for_each(|inner| remove_empty_below(inner));
     let _ = fs::remove_dir(folder);
+}
+
+/// The cgroups in a cgroup; none of one that is gone.
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()).collect()
 }
 
 /// The pid is read from the kernel a moment ago and may be another's by now: the pidfd is opened first, and the process

@@ -28,11 +28,16 @@ pub async fn stop(node: &Node, record: &ContainerRecord, grace: Duration) -> Res
         drop(lock.lock().await);
     }
     let Ok(record) = node.container(&record.id) else { return Ok(()) };
-    if record.state() != ContainerState::Running {
-        return Ok(());
+    if record.state() == ContainerState::Running {
+        end(node, &record, grace).await?;
     }
+    // What shares a pid namespace with others outlives its first process.
+    if record.state() == ContainerState::Created { Ok(()) } else { node.sweep(&record).await }
+}
+
+async fn end(node: &Node, record: &ContainerRecord, grace: Duration) -> Result<(), NodeError> {
     if !grace.is_zero() {
-        if let Err(error) = signal(node, &record, record.stop_signal).await {
+        if let Err(error) = signal(node, record, record.stop_signal).await {
             // It is asked in vain, and killed when its time is over.
             tracing::warn!(container = record.id, signal = record.stop_signal, error = %gantry_env::chain(&error), "not signalled");
         }
@@ -40,8 +45,8 @@ pub async fn stop(node: &Node, record: &ContainerRecord, grace: Duration) -> Res
             return Ok(());
         }
     }
-    signal(node, &record, libc::SIGKILL).await?;
-    if ended(node, &record.id, KILL_WAIT).await { Ok(()) } else { Err(NodeError::Unkillable(record.id)) }
+    signal(node, record, libc::SIGKILL).await?;
+    if ended(node, &record.id, KILL_WAIT).await { Ok(()) } else { Err(NodeError::Unkillable(record.id.clone())) }
 }
 
 /// By the pidfd that we hold; the supervisor is asked only where there is none.

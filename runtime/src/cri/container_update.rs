@@ -18,8 +18,10 @@ pub async fn run(
     let lock = node.container_lock(&id).ok_or_else(gone)?;
     let _one_at_a_time = lock.lock().await;
     let record = node.container(&id)?;
+    // Some settings are one of several fields (a quota of its period, swap of the limit): all of them are written.
+    let merged = merge(record.resources.unwrap_or_default(), new);
     if is_live(node, &id) {
-        let (cgroups, path, wanted) = (node.cgroups.clone(), record.cgroup, new.clone());
+        let (cgroups, path, wanted) = (node.cgroups.clone(), record.cgroup, merged.clone());
         let written = blocking(move || {
             let unified = cgroups.unified();
             cgroups.write(&path, &plan::limits(&wanted, unified))?;
@@ -31,7 +33,6 @@ pub async fn run(
             _ => {}
         }
     }
-    let merged = merge(record.resources.unwrap_or_default(), new);
     if node.set_resources(&id, merged) { Ok(v1::UpdateContainerResourcesResponse {}) } else { Err(gone()) }
 }
 
@@ -51,7 +52,8 @@ pub fn check(resources: &v1::LinuxContainerResources) -> Result<(), NodeError> {
 }
 
 /// Zero and empty mean: as it was.
-fn merge(old: v1::LinuxContainerResources, new: v1::LinuxContainerResources) -> v1::LinuxContainerResources {
+pub fn merge(mut old: v1::LinuxContainerResources, new: v1::LinuxContainerResources) -> v1::LinuxContainerResources {
+    old.unified.extend(new.unified);
     let number = |old: i64, new: i64| if new == 0 { old } else { new };
     let text = |old: String, new: String| if new.is_empty() { old } else { new };
     v1::LinuxContainerResources {
@@ -63,7 +65,7 @@ fn merge(old: v1::LinuxContainerResources, new: v1::LinuxContainerResources) -> 
         cpuset_cpus: text(old.cpuset_cpus, new.cpuset_cpus),
         cpuset_mems: text(old.cpuset_mems, new.cpuset_mems),
         hugepage_limits: if new.hugepage_limits.is_empty() { old.hugepage_limits } else { new.hugepage_limits },
-        unified: if new.unified.is_empty() { old.unified } else { new.unified },
+        unified: old.unified,
         memory_swap_limit_in_bytes: number(old.memory_swap_limit_in_bytes, new.memory_swap_limit_in_bytes),
     }
 }
