@@ -1,20 +1,43 @@
 //! What a pod may take of its node, as the pod itself sees it and as its user is told: limits, out of memory, devices. The
 //! same file runs on whichever version of cgroups the host has.
 
+use std::path::Path;
+
 use gantry_tests::cluster::{Cluster, IMAGE, with};
 
-/// A file of the cgroup that a process is in: `controller` names the hierarchy on version 1.
-fn read(pid: i64, controller: &str, v1: &str, v2: &str) -> String {
+/// The cgroup that a process is in, and its folder: `controller` names the hierarchy on version 1.
+fn cgroup(pid: i64, controller: &str) -> (String, String) {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let of = |wanted: &str| {
         let mut lines = groups.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
         lines.find(|(controllers, _)| controllers.split(',').any(|c| c == wanted)).map(|(_, path)| path.to_owned())
     };
-    let file = match of(controller) {
-        Some(path) => format!("/sys/fs/cgroup/{controller}{path}/{v1}"),
-        None => format!("/sys/fs/cgroup{}/{v2}", of("").expect("a cgroup")),
-    };
+    match of(controller) {
+        Some(path) => (format!("/sys/fs/cgroup/{controller}{path}"), path),
+        None => of("").map(|path| (format!("/sys/fs/cgroup{path}"), path)).expect("a cgroup"),
+    }
+}
+
+fn unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// A file of the cgroup that a process is in, or of one that many levels above.
+fn read_above(levels: usize, pid: i64, controller: &str, v1: &str, v2: &str) -> String {
+    let folder = cgroup(pid, controller).0;
+    let folder = Path::new(&folder).ancestors().nth(levels).expect("a cgroup above");
+    let file = folder.join(if unified() { v2 } else { v1 }).display().to_string();
     std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}")).trim().to_owned()
+}
+
+fn read(pid: i64, controller: &str, v1: &str, v2: &str) -> String {
+    read_above(0, pid, controller, v1, v2)
+}
+
+/// A number of a file that names its numbers.
+fn count(text: &str, name: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|v| v.trim().parse().ok()).unwrap_or(0)
 }
 
 fn quota(pid: i64) -> String {
@@ -25,8 +48,14 @@ fn memory(pid: i64) -> String {
     read(pid, "memory", "memory.limit_in_bytes", "memory.max")
 }
 
-fn weight(pid: i64) -> u64 {
-    read(pid, "cpu", "cpu.shares", "cpu.weight").parse().unwrap()
+/// Of the cgroup that many levels above the process's own: its pod's, the pod's class's.
+fn weight(levels: usize, pid: i64) -> u64 {
+    read_above(levels, pid, "cpu", "cpu.shares", "cpu.weight").parse().unwrap()
+}
+
+/// What v1 or v2 says.
+fn either<T>(v1: T, v2: T) -> T {
+    if unified() { v2 } else { v1 }
 }
 
 fn container(name: &str, script: &str, resources: &str) -> String {
@@ -37,7 +66,7 @@ fn pod(name: &str, containers: &[String]) -> String {
     let containers = containers.join(", ");
     format!(
         "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, \
-         spec: {{terminationGracePeriodSeconds: 0, restartPolicy: Never, containers: [{containers}]}}}}"
+         spec: {{terminationGracePeriodSeconds: 0, restartPolicy: Never, containers: [{containers}]}}}}\n"
     )
 }
 
@@ -49,39 +78,106 @@ async fn said(cluster: &Cluster<'_>, pod: &str, container: &str, word: &str) -> 
     line().await.unwrap_or_default()
 }
 
+/// Pods of every class: their place in the tree, their limits and weights, and that these hold.
 #[test]
 fn a_container_has_the_limits_that_it_asked_for() {
     with(async |machine| {
         let cluster = Cluster::up(machine).await;
         let little = "requests: {cpu: 100m}, limits: {cpu: 500m, memory: 64Mi}";
         let much = "requests: {cpu: 400m}, limits: {cpu: 1500m, memory: 96Mi}";
-        let script = "mkdir /sys/fs/cgroup/made 2>/dev/null || echo no cgroup made; exec sleep 3600";
-        cluster.apply(&pod("limited", &[container("little", script, little), container("much", script, much)])).await;
-        said(&cluster, "limited", "little", "no cgroup made").await;
-        said(&cluster, "limited", "much", "no cgroup made").await;
+        let script = "mkdir /sys/fs/cgroup/made 2>/dev/null || echo no cgroup made; \
+            echo max 2>/dev/null > /sys/fs/cgroup/memory.max || echo no limit lifted; ";
+        let (sleeps, works) = (format!("{script} exec sleep 3600"), format!("{script} while :; do :; done"));
+        let exact = "limits: {cpu: 200m, memory: 32Mi}";
+        let all = pod("limited", &[container("little", &works, little), container("much", &sleeps, much)])
+            + &pod("exact", &[container("exact", "sleep 3600", exact)])
+            + &pod("careless", &[container("careless", "sleep 3600", "")]);
+        cluster.apply(&all).await;
+        for name in ["little", "much"] {
+            for word in ["no cgroup made", "no limit lifted"] {
+                said(&cluster, "limited", name, word).await;
+            }
+        }
+        cluster.until("all run", async || cluster.running().await.len() >= 4).await;
         let running = cluster.running().await;
-        let pid = |name: &str| running.iter().find(|(_, container, ..)| container == name).expect("it runs").3;
+        let of = |name: &str| running.iter().find(|(_, container, ..)| container == name).expect("it runs");
+        let pid = |name: &str| of(name).3;
         let (little, much) = (pid("little"), pid("much"));
         assert_eq!((quota(little), memory(little)), ("50000".to_owned(), (64 << 20).to_string()));
         assert_eq!((quota(much), memory(much)), ("150000".to_owned(), (96 << 20).to_string()));
-        assert!(weight(little) < weight(much), "{} and {}", weight(little), weight(much));
+        // 100m and 400m, together in the pod, and alone in their class; 200m; nothing.
+        let weights = [little, much].map(|pid| weight(0, pid));
+        assert_eq!(weights, either([102, 409], [17, 49]));
+        assert_eq!((weight(1, little), weight(2, little)), either((512, 512), (59, 59)));
+        assert_eq!((weight(0, pid("exact")), weight(1, pid("exact"))), either((204, 204), (29, 29)));
+        assert_eq!((weight(1, pid("careless")), weight(2, pid("careless"))), either((2, 2), (1, 1)));
+        for (name, class) in [("little", "/burstable"), ("exact", ""), ("careless", "/besteffort")] {
+            let (_, path) = cgroup(pid(name), "memory");
+            let begin = format!("{}{class}/pod{}/", machine.cgroup(), of(name).0);
+            assert!(path.strip_prefix(&begin).is_some_and(|id| id.len() == 64), "{path} is not in {begin}");
+        }
+        assert_eq!(
+            read_above(1, pid("exact"), "memory", "memory.limit_in_bytes", "memory.max"),
+            (32 << 20).to_string()
+        );
+        assert_eq!(read_above(1, little, "pids", "pids.max", "pids.max"), "4096");
+        cluster
+            .until("the kernel slows who works too much", async || {
+                count(&read(little, "cpu", "cpu.stat", "cpu.stat"), "nr_throttled") > 0
+            })
+            .await;
+        if unified() {
+            let group = |name| read(pid(name), "memory", "", "memory.oom.group");
+            assert_eq!(["little", "exact", "careless"].map(group), ["1", "1", "1"]);
+        } else {
+            eprintln!("SKIPPED: memory.oom.group: this host has cgroup v1");
+        }
+        let folder = cgroup(little, "memory").0;
+        let folder = Path::new(&folder).parent().expect("the pod's").to_owned();
+        assert!(folder.exists());
+        cluster.kubectl().must(&["delete", "pod", "limited", "--now"]).await;
+        cluster.until("the pod's cgroup goes with it", async || !folder.exists()).await;
         cluster.uninstall().await;
     });
 }
 
+/// Memory and processes: each to its own container or pod, and the others go on.
 #[test]
 fn only_the_container_that_took_too_much_is_killed() {
     with(async |machine| {
-        let cluster = Cluster::up(machine).await;
-        let greedy = container("greedy", "tail /dev/zero", "limits: {memory: 32Mi}");
-        let modest = container("modest", "sleep 3600", "limits: {memory: 32Mi}");
-        cluster.apply(&pod("hungry", &[greedy, modest])).await;
+        let cluster = Cluster::up_with(machine, &["--pod-max-pids", "40"]).await;
+        let limit = "limits: {memory: 32Mi}";
+        let greedy = container("greedy", "tail /dev/zero", limit);
+        let parent = container("parent", "tail /dev/zero; echo outlived it; exec sleep 3600", limit);
+        let modest = container("modest", "sleep 3600", limit);
+        // The inner shell ends when there is no process left to be had.
+        let bomb = container("bomb", "(while :; do sleep 3600 & done); echo full; exec sleep 3600", "");
+        cluster.apply(&(pod("hungry", &[greedy, parent, modest]) + &pod("crowd", &[bomb]))).await;
         let state = |name: &str, path: &str| format!(".status.containerStatuses[?(@.name==\"{name}\")].state.{path}");
         let field = async |name: &str, path: &str| cluster.field("pod", "hungry", &state(name, path)).await;
-        cluster.until("it is over", async || !field("greedy", "terminated.reason").await.is_empty()).await;
-        assert_eq!(field("greedy", "terminated.reason").await, "OOMKilled");
-        assert_eq!(field("greedy", "terminated.exitCode").await, "137");
+        let killed = async |name: &str| {
+            cluster.until("it is over", async || !field(name, "terminated.reason").await.is_empty()).await;
+            assert_eq!(field(name, "terminated.reason").await, "OOMKilled");
+            assert_eq!(field(name, "terminated.exitCode").await, "137");
+        };
+        killed("greedy").await;
+        if unified() {
+            // The kubelet's default since 1.28: a container ends as a whole.
+            killed("parent").await;
+        } else {
+            said(&cluster, "hungry", "parent", "outlived it").await;
+        }
         assert!(!field("modest", "running.startedAt").await.is_empty());
+
+        said(&cluster, "crowd", "bomb", "full").await;
+        let running = cluster.running().await;
+        let bomb = running.iter().find(|(_, name, ..)| name == "bomb").expect("it goes on").3;
+        let above = |file: &str| read_above(1, bomb, "pids", file, file);
+        assert_eq!(above("pids.max"), "40");
+        // All that it could have but the inner shell, which has ended for want of more.
+        let current: u64 = above("pids.current").parse().unwrap();
+        assert!((38..=40).contains(&current), "{current}");
+        assert_eq!(cluster.kubectl().must(&["exec", "hungry", "-c", "modest", "--", "echo", "well"]).await, "well\n");
         cluster.uninstall().await;
     });
 }
