@@ -26,7 +26,7 @@ pub use guest::init;
 pub use here::{Here, Seat, here};
 
 /// The kernels that a machine can boot. Names say how it runs and which series the kernel is of.
-pub const KERNELS: &[&str] = &["uml-6.12", "uml-6.1", "qemu-6.12", "qemu-6.12-cloud", "qemu-6.1", "qemu-6.1-cloud"];
+pub const KERNELS: &[&str] = &["uml-6.12", "uml-6.1", "qemu-6.12", "qemu-6.12-cloud", "qemu-6.1"];
 const POLL: Duration = Duration::from_millis(10);
 const MEMORY_MIB: u64 = 4096;
 /// What of the environment a test in a machine sees.

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-kernel=${1:?kernel.sh uml-6.12|uml-6.1|qemu-6.12|qemu-6.12-cloud|qemu-6.1|qemu-6.1-cloud}
+kernel=${1:?kernel.sh uml-6.12|uml-6.1|qemu-6.12|qemu-6.12-cloud|qemu-6.1}
 cache=${GANTRY_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gantry-vm}
 work=
 trap 'rm -rf "$work"' EXIT
@@ -105,6 +105,5 @@ uml-6.12 | uml-6.1) uml "${kernel#uml-}" ;;
 qemu-6.12) qemu trixie linux-image-amd64 ;;
 qemu-6.12-cloud) qemu trixie linux-image-cloud-amd64 ;;
 qemu-6.1) qemu bookworm linux-image-amd64 ;;
-qemu-6.1-cloud) qemu bookworm linux-image-cloud-amd64 ;;
 *) say "no kernel is named $kernel"; exit 2 ;;
 esac
