@@ -12,8 +12,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 /// The test files that look at cgroups, mounts, namespaces and packets of their host, and how many machines share the tests of
-/// each; the longest come first, so that none of them is waited for alone at the end. Two more are run by hand: `chaos`,
-/// which takes seven minutes in a machine, and `faults`, whose killer is not always quick enough on one processor.
+/// each; the longest come first, so that none of them is waited for alone at the end. Three more are run by hand: `chaos`,
+/// which takes seven minutes in a machine, `nodes`, which wants three machines, and `faults`, whose killer is not always quick
+/// enough on one processor.
 const OF_THE_HOST: &[(&str, usize)] = &[
     ("cluster", 4),
     ("power", 1),
