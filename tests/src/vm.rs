@@ -9,20 +9,24 @@ use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+pub mod bare;
 mod guest;
 mod here;
 mod qemu;
 pub mod segment;
 mod uml;
 
-pub use guest::init;
+pub use guest::{UNITS, init, serve};
 pub use here::{Here, Seat, here};
 
 /// The kernels that a machine can boot. Names say how it runs and which series the kernel is of.
@@ -39,6 +43,8 @@ pub enum VmError {
     NoKernel(String),
     #[error("tests/vm/kernel.sh {kernel} made no kernel ({status})")]
     Kernel { kernel: String, status: ExitStatus },
+    #[error("{0} has the host's tree as its root; only user-mode Linux takes another")]
+    Ground(String),
     #[error("{what}")]
     Io {
         what: String,
@@ -49,6 +55,8 @@ pub enum VmError {
     Slow { after: Duration, console: PathBuf },
     #[error("the machine ended without an answer; its console is in {}", .0.display())]
     Died(PathBuf),
+    #[error("interrupted")]
+    Interrupted,
 }
 
 fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> VmError {
@@ -63,6 +71,7 @@ struct Order {
     arguments: Vec<String>,
     folder: PathBuf,
     environment: Vec<(String, String)>,
+    systemd: bool,
 }
 
 /// How the command ended, and what the machine was.
@@ -76,6 +85,18 @@ pub struct Answer {
     pub boot_seconds: f64,
 }
 
+/// What a command finds itself on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Ground {
+    /// The host's tree, which it cannot write to; nobody else is there.
+    #[default]
+    Host,
+    /// The same, with the host's systemd as process 1.
+    Systemd,
+    /// A tree of its own, in which everything is that it needs.
+    Own(PathBuf),
+}
+
 /// A machine to be booted.
 #[derive(Clone, Debug)]
 pub struct Vm {
@@ -87,6 +108,7 @@ pub struct Vm {
     pub timeout: Duration,
     /// Whether the console is the terminal of who runs it.
     pub interactive: bool,
+    pub ground: Ground,
     /// Which of several machines on one segment it is; the meeting's folder is the host's.
     pub seat: Option<Seat>,
 }
@@ -98,6 +120,28 @@ enum End {
     /// The test in it asked for a cut of the power.
     Cut,
     Late,
+    Interrupted,
+}
+
+/// Whether this process was told to end: machines end first.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+static HEEDED: Once = Once::new();
+
+/// From here on SIGINT and SIGTERM end the machines, and with them whoever waits for one.
+fn heed_interrupts() {
+    std::thread::spawn(|| {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
+        tokio.block_on(async {
+            let heard = [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).expect("a handler"));
+            let [mut interrupt, mut terminate] = heard;
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    });
 }
 
 /// The kernel's file, made first where it is not in the cache.
@@ -117,7 +161,13 @@ pub fn kernel(name: &str) -> Result<PathBuf, VmError> {
 impl Vm {
     /// Boots, runs one command as root, and powers off. Whenever the command has the power cut, it is begun again.
     pub fn run(&self, folder: &Path, program: &Path, arguments: &[String]) -> Result<Answer, VmError> {
+        if matches!(self.ground, Ground::Own(_)) && !self.kernel.starts_with("uml") {
+            return Err(VmError::Ground(self.kernel.clone()));
+        }
         let kernel = kernel(&self.kernel)?;
+        if !self.interactive {
+            HEEDED.call_once(heed_interrupts);
+        }
         std::fs::create_dir_all(&self.out).map_err(failed(self.out.display().to_string()))?;
         let console = self.console();
         File::create(&console).map_err(failed(console.display().to_string()))?;
@@ -131,6 +181,7 @@ impl Vm {
                 End::Off => break,
                 End::Cut => {}
                 End::Late => return Err(VmError::Slow { after: self.timeout, console }),
+                End::Interrupted => return Err(VmError::Interrupted),
             }
         }
         let answer = std::fs::read(self.out.join(guest::ANSWER)).ok();
@@ -141,7 +192,13 @@ impl Vm {
         let inherited = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
         let mut environment: Vec<(String, String)> = inherited.collect();
         environment.extend(here::told(boot, self.seat.as_ref()));
-        Order { program: program.to_owned(), arguments: arguments.to_vec(), folder: folder.to_owned(), environment }
+        Order {
+            program: program.to_owned(),
+            arguments: arguments.to_vec(),
+            folder: folder.to_owned(),
+            environment,
+            systemd: self.ground == Ground::Systemd,
+        }
     }
 
     /// What the machine printed, its kernel and the command alike.
@@ -179,6 +236,9 @@ impl Vm {
             }
             if here::asks_for_cut(&self.out) {
                 return Ok(End::Cut);
+            }
+            if INTERRUPTED.load(Ordering::Relaxed) {
+                return Ok(End::Interrupted);
             }
             if Instant::now() > deadline {
                 return Ok(End::Late);
