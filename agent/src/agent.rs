@@ -19,6 +19,10 @@ use crate::pods::{Inputs, Pods, listen, views::Views};
 use crate::runtime::Runtime;
 use crate::server::{self, ServeError};
 use crate::shared::{MEASURES_MAX, PULLS_MAX, Shared};
+use crate::stats::cgroup::Folders;
+use crate::stats::host::Host;
+use crate::stats::own::Counters;
+use crate::stats::{self, Stats};
 use crate::trace::Trace;
 use crate::volume::{VolumeError, Volumes, is_mount_point, mount_tmpfs, token::Tokens};
 use crate::{Config, volume};
@@ -53,6 +57,25 @@ impl Agent {
         make_folders(&config)?;
         let trace = Trace::new(env.clone(), config.programmed.clone());
         let views = Arc::new(Views::new(config.log_dir.clone()));
+        let runtime = Runtime::new(config.cri.clone());
+        let volumes = Volumes {
+            data_dir: config.data_dir.clone(),
+            run_dir: config.run_dir.clone(),
+            mounts: config.mounts,
+            client: client.clone(),
+            tokens: Tokens::default(),
+            env: env.clone(),
+        };
+        let stats = Arc::new(Stats::new(stats::Config {
+            runtime: runtime.clone(),
+            views: views.clone(),
+            volumes: volumes.clone(),
+            log_dir: config.log_dir.clone(),
+            cgroup_root: config.cgroup_root.clone(),
+            host: Host { proc: config.proc_dir.clone(), cgroups: Folders::detect(), data_dir: config.data_dir.clone() },
+            env: env.clone(),
+        }));
+        let counters = Arc::new(Counters::default());
         let mut port = config.listen.map_or(0, |listen| listen.port());
         if let (Some(listen), Some(tls)) = (config.listen, config.tls.clone()) {
             let server = server::Config {
@@ -63,6 +86,8 @@ impl Agent {
                 client: client.clone(),
                 cri: config.cri.clone(),
                 pods: views.clone(),
+                stats: stats.clone(),
+                counters: counters.clone(),
                 trace: trace.clone(),
                 env: env.clone(),
             };
@@ -94,16 +119,10 @@ impl Agent {
         };
         let services =
             Informer::spawn(client.clone(), &resource::SERVICE, Scope::default(), env.clone(), stop.clone(), |o| o);
-        let volumes = Volumes {
-            data_dir: config.data_dir.clone(),
-            run_dir: config.run_dir.clone(),
-            mounts: config.mounts,
-            client: client.clone(),
-            tokens: Tokens::default(),
-            env: env.clone(),
-        };
         let shared = Shared {
-            runtime: Runtime::new(config.cri.clone()),
+            runtime,
+            stats,
+            counters,
             events: Events::spawn(client.clone(), config.node_name.clone(), env.clone(), stop.clone()),
             node: view,
             pulls: Semaphore::new(PULLS_MAX),

@@ -31,6 +31,8 @@ pub struct Config {
     pub static_pod_dir: Option<PathBuf>,
     pub cluster_dns: Vec<IpAddr>,
     pub cluster_domain: String,
+    /// Where the kernel tells of the machine (`/proc`).
+    pub proc_dir: PathBuf,
     /// The host's resolver configuration (`/etc/resolv.conf`).
     pub resolv_conf: PathBuf,
     /// Where the kubelet API listens; `None` on a hollow node.
@@ -70,6 +72,7 @@ impl Config {
             static_pod_dir: Some("/etc/gantry/manifests".into()),
             cluster_dns: vec![IpAddr::from([10, 96, 0, 10])],
             cluster_domain: "cluster.local".to_owned(),
+            proc_dir: "/proc".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             listen: Some(SocketAddr::from(([0, 0, 0, 0], 10250))),
             tls: None,

@@ -4,7 +4,7 @@
 //! that owns the maps: it admits pods and gives each a worker. A worker ([`pod`]) observes over CRI ([`runtime`]), plans
 //! (`pod/plan.rs`), applies, and reports a status. [`volume`] and `pod/env.rs` bring the pod its files and environment,
 //! [`probe`] asks containers how they are, [`events`] tells users what happened, [`node`] keeps the Node and its Lease,
-//! and [`server`] is the kubelet API on port 10250.
+//! [`stats`] knows what everything uses, and [`server`] is the kubelet API on port 10250.
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,7 @@ pub mod runtime;
 pub mod server;
 mod shared;
 pub mod source;
+pub mod stats;
 pub mod trace;
 pub mod volume;
 

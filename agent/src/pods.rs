@@ -286,6 +286,7 @@ impl Pods {
     fn ended(&mut self, uid: &str) {
         self.entries.remove(uid);
         self.shared.views.remove(uid);
+        self.shared.counters.forget(uid);
         if let Some(held) = &mut self.held {
             held.remove(uid);
         }

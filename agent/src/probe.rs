@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::events::{Events, Kind as EventKind};
 use crate::runtime::Runtime;
+use crate::stats::own::{Counters, Probed};
 
 pub mod ask;
 pub mod state;
@@ -60,6 +61,7 @@ pub struct Probe {
     pub wake: Arc<Notify>,
     pub events: Events,
     pub runtime: Runtime,
+    pub counters: Arc<Counters>,
 }
 
 impl Probe {
@@ -82,6 +84,7 @@ impl Probe {
             let target =
                 ask::Target { pod_ip: &self.pod_ip, container: &self.container, container_id: &self.container_id };
             let answer = ask::ask(&self.runtime, spec, &target, rules.timeout).await;
+            self.count(answer.is_ok());
             if let Err(why) = &answer {
                 self.tell(why);
             }
@@ -90,6 +93,17 @@ impl Probe {
                 return;
             }
         }
+    }
+
+    fn count(&self, good: bool) {
+        self.counters.probed(Probed {
+            container: self.container["name"].as_str().unwrap_or("").to_owned(),
+            namespace: self.pod.namespace().to_owned(),
+            pod: self.pod.name().to_owned(),
+            uid: self.pod.uid().to_owned(),
+            kind: self.kind.title(),
+            good,
+        });
     }
 
     fn tell(&self, why: &str) {

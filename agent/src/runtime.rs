@@ -24,6 +24,8 @@ pub const TERMINATION_PATH_ANNOTATION: &str = "io.kubernetes.container.terminati
 pub const TERMINATION_POLICY_ANNOTATION: &str = "io.kubernetes.container.terminationMessagePolicy";
 pub const GRACE_ANNOTATION: &str = "io.kubernetes.pod.terminationGracePeriod";
 
+/// Who asks for numbers does not wait for long.
+const STATS_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// A large image over a slow line.
 const PULL_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -70,6 +72,9 @@ pub struct ImageFacts {
     pub username: String,
     pub size_bytes: u64,
 }
+
+/// The file systems of images and of what containers write, as CRI tells of them.
+pub type ImageFs = (Option<v1::FilesystemUsage>, Option<v1::FilesystemUsage>);
 
 #[derive(Clone)]
 pub struct Runtime {
@@ -269,6 +274,20 @@ impl Runtime {
             *slot = (*slot).max((metadata.attempt, used));
         }
         Ok(latest.into_iter().map(|(name, (_, used))| (name, used)).collect())
+    }
+
+    /// What every pod that runs uses.
+    pub async fn sandbox_stats(&self) -> Result<Vec<v1::PodSandboxStats>, RuntimeError> {
+        let message = v1::ListPodSandboxStatsRequest { filter: None };
+        call!(self.runtime.list_pod_sandbox_stats(message), "", STATS_TIMEOUT).map(|answer| answer.stats)
+    }
+
+    /// What images take of their file system, and what containers wrote there; none where the runtime does not say.
+    pub async fn image_fs(&self) -> Result<Option<ImageFs>, RuntimeError> {
+        let answer = call!(self.images.image_fs_info(v1::ImageFsInfoRequest {}), "")?;
+        let first = |list: Vec<v1::FilesystemUsage>| list.into_iter().next();
+        let both = (first(answer.image_filesystems), first(answer.container_filesystems));
+        Ok(both.0.is_some().then_some(both))
     }
 
     /// Events from now on, until the runtime ends.

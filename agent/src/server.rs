@@ -1,4 +1,4 @@
-//! The kubelet API: logs, streams and a look at the pods, for the API server and for whoever may.
+//! The kubelet API: logs, streams, numbers and a look at the pods, for the API server and for whoever may.
 //!
 //! Every request is authenticated first and authorised by the API server's own rules ([`access`]); there is no read-only
 //! port. Logs are read from files that are opened beneath the log folder and never through a link ([`logs`]); exec,
@@ -34,6 +34,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{debug, warn};
 
+use crate::runtime::RuntimeError;
+use crate::stats::own::Counters;
+use crate::stats::{Stats, resource, text};
 use crate::trace::Trace;
 use access::Access;
 
@@ -75,6 +78,8 @@ pub struct Config {
     pub client: Client,
     pub cri: Channel,
     pub pods: Arc<dyn PodLookup>,
+    pub stats: Arc<Stats>,
+    pub counters: Arc<Counters>,
     pub trace: Trace,
     pub env: Env,
 }
@@ -169,8 +174,21 @@ impl Server {
     async fn route(&self, request: Request<Incoming>, path: &str) -> Result<Response<Body>, Status> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match parts.as_slice() {
-            ["healthz"] => Ok(text("ok")),
+            ["healthz"] => Ok(words("ok")),
             ["pods"] | ["runningpods"] => self.pods(),
+            ["stats", ..] | ["metrics", ..] if request.method() != Method::GET => Err(Status::method_not_allowed()),
+            ["stats", "summary"] => {
+                let query = request.uri().query().unwrap_or("");
+                let light = query.split('&').any(|pair| pair == "only_cpu_and_memory=true");
+                let summary = self.config.stats.summary(&self.config.node_name, light).await;
+                Ok(json_body(&summary.map_err(unread)?))
+            }
+            ["metrics"] => Ok(metrics(self.config.stats.own(&self.config.node_name, &self.config.counters))),
+            ["metrics", "resource"] => {
+                Ok(metrics(resource::metrics(&*self.config.stats.usage().await.map_err(unread)?)))
+            }
+            ["metrics", "cadvisor"] => Ok(metrics(self.config.stats.cadvisor().await.map_err(unread)?)),
+            ["metrics", "probes"] => Ok(metrics(self.config.counters.probes())),
             ["containerLogs", namespace, pod, container] if request.method() == Method::GET => {
                 let query = request.uri().query().unwrap_or("").to_owned();
                 logs::answer(&self.config, &self.log_readers, namespace, pod, container, &query)
@@ -205,21 +223,32 @@ pub fn body(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
-fn text(words: &'static str) -> Response<Body> {
-    let mut response = Response::new(body(words));
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+fn typed(content: impl Into<Bytes>, content_type: &'static str) -> Response<Body> {
+    let mut response = Response::new(body(content));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
 }
 
+fn words(words: &'static str) -> Response<Body> {
+    typed(words, "text/plain; charset=utf-8")
+}
+
+fn metrics(content: String) -> Response<Body> {
+    typed(content, text::CONTENT_TYPE)
+}
+
+/// The runtime did not tell what is used.
+fn unread(error: RuntimeError) -> Status {
+    Status::internal(chain(&error))
+}
+
 fn json_body(value: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(body(value.to_string()));
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    response
+    typed(value.to_string(), "application/json")
 }
 
 /// The kubelet API answers in plain words; the API server wraps them into a Status.
 fn refusal(status: &Status) -> Response<Body> {
-    let mut response = text("");
+    let mut response = words("");
     *response.status_mut() = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     *response.body_mut() = body(status.message.clone());
     response

@@ -13,6 +13,8 @@ use crate::events::Events;
 use crate::node::NodeView;
 use crate::pods::views::Views;
 use crate::runtime::Runtime;
+use crate::stats::Stats;
+use crate::stats::own::Counters;
 use crate::trace::Trace;
 use crate::volume::Volumes;
 
@@ -43,6 +45,8 @@ pub struct Shared {
     pub capacity: Amounts,
     pub allocatable: Amounts,
     pub views: Arc<Views>,
+    pub stats: Arc<Stats>,
+    pub counters: Arc<Counters>,
     pub pulls: Semaphore,
     pub measures: Semaphore,
 }

@@ -24,6 +24,7 @@ pub(crate) mod netns;
 mod records;
 mod rules;
 mod sysctl;
+pub mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -51,7 +52,8 @@ pub const PREFIX_MAX_BYTES: usize = 3;
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// rtnetlink's number for who made a route; how we find ours again.
 const ROUTE_PROTOCOL: u8 = 0x67;
-const POD_INTERFACE: &str = "eth0";
+/// The pod's end of its link.
+pub const POD_INTERFACE: &str = "eth0";
 
 /// What a sandbox was given.
 #[derive(Clone, Debug, PartialEq, Eq)]

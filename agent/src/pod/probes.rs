@@ -58,6 +58,7 @@ impl Probes {
                     wake: self.wake.clone(),
                     events: self.shared.events.clone(),
                     runtime: self.shared.runtime.clone(),
+                    counters: self.shared.counters.clone(),
                 };
                 self.tasks.insert(key, tokio::spawn(probe.run()).abort_handle());
             }

@@ -19,6 +19,13 @@ struct View {
     waiting: BTreeSet<String>,
 }
 
+/// A pod, and what the runtime last said of it.
+#[derive(Clone, Debug)]
+pub struct PodView {
+    pub pod: Arc<Object>,
+    pub seen: Seen,
+}
+
 pub struct Views {
     log_dir: PathBuf,
     pods: Mutex<BTreeMap<String, View>>,
@@ -35,6 +42,12 @@ impl Views {
 
     pub fn remove(&self, uid: &str) {
         self.pods.lock().remove(uid);
+    }
+
+    /// Every pod by its uid.
+    pub fn all(&self) -> BTreeMap<String, PodView> {
+        let view = |view: &View| PodView { pod: view.pod.clone(), seen: view.seen.clone() };
+        self.pods.lock().iter().map(|(uid, one)| (uid.clone(), view(one))).collect()
     }
 }
 

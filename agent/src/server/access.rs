@@ -165,5 +165,7 @@ mod tests {
         assert_eq!(attributes(&Method::POST, "/exec/a/b/c"), ("create", "proxy"));
         assert_eq!(attributes(&Method::GET, "/pods"), ("get", "pods"));
         assert_eq!(attributes(&Method::GET, "/healthz/ping"), ("get", "healthz"));
+        assert_eq!(attributes(&Method::GET, "/stats/summary"), ("get", "stats"));
+        assert_eq!(attributes(&Method::GET, "/metrics/cadvisor"), ("get", "metrics"));
     }
 }

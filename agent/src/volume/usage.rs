@@ -12,16 +12,29 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, open, opena
 const ENTRIES_MAX: usize = 1_000_000;
 const BLOCK_BYTES: u64 = 512;
 
-/// Bytes on disk of everything in the folder `root`, 0 where there is none. A container may change the folder meanwhile:
-/// every step is taken beneath `root`, over no link and into no other file system. It blocks.
+/// What is in a folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walked {
+    pub bytes: u64,
+    /// Files and folders, each a node of the file system.
+    pub files: u64,
+}
+
+/// Bytes on disk of everything in the folder `root`, 0 where there is none. It blocks.
 pub fn disk_bytes(root: &Path) -> io::Result<u64> {
+    walk(root).map(|walked| walked.bytes)
+}
+
+/// Everything in the folder `root`, nothing where there is none. A container may change the folder meanwhile: every step is
+/// taken beneath `root`, over no link and into no other file system. It blocks.
+pub fn walk(root: &Path) -> io::Result<Walked> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = match open(root, flags, Mode::empty()) {
-        Err(rustix::io::Errno::NOENT) => return Ok(0),
+        Err(rustix::io::Errno::NOENT) => return Ok(Walked::default()),
         other => other?,
     };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let (mut bytes, mut seen, mut shared) = (0_u64, 0_usize, BTreeSet::new());
+    let (mut walked, mut seen, mut shared) = (Walked::default(), 0_usize, BTreeSet::new());
     let mut folders = vec![PathBuf::from(".")];
     while let Some(folder) = folders.pop() {
         // It may be gone by now, or be something else: then there is nothing in it.
@@ -33,7 +46,7 @@ pub fn disk_bytes(root: &Path) -> io::Result<u64> {
             }
             seen += 1;
             if seen > ENTRIES_MAX {
-                return Ok(bytes);
+                return Ok(walked);
             }
             let Ok(stat) = statat(dir.fd()?, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
             let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -41,11 +54,13 @@ pub fn disk_bytes(root: &Path) -> io::Result<u64> {
                 folders.push(folder.join(OsStr::from_bytes(entry.file_name().to_bytes())));
             }
             if is_folder || stat.st_nlink <= 1 || shared.insert((stat.st_dev, stat.st_ino)) {
-                bytes = bytes.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(BLOCK_BYTES));
+                let bytes = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(BLOCK_BYTES);
+                walked.bytes = walked.bytes.saturating_add(bytes);
+                walked.files += 1;
             }
         }
     }
-    Ok(bytes)
+    Ok(walked)
 }
 
 #[cfg(test)]

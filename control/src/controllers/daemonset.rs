@@ -8,14 +8,13 @@ mod rolling;
 
 use std::sync::Arc;
 
-use gantry_client::{ClientError, run_workers};
-use gantry_kube::{Object, Ref, resource};
-use serde_json::json;
+use gantry_client::run_workers;
+use gantry_kube::{Ref, resource};
 
 use super::Context;
 use super::dependents::Dependents;
-use super::revisions::{self, Applied};
-use plan::{Plan, World};
+use super::revisions;
+use plan::World;
 
 const WORKERS: usize = 2;
 
@@ -68,30 +67,6 @@ impl DaemonSets {
             now: self.context.env.clock.now(),
         };
         let plan = plan::plan(&set, &world, |length| self.context.env.rng.name_suffix(length));
-        let result = self.apply(&set, &plan).await;
-        if let Some(wait) = plan.check_again {
-            self.pods.queue.add_after(at.clone(), wait);
-        }
-        self.pods.ended(&at, result)
-    }
-
-    /// The revision before the pods that carry its name; deletes before creates, so that a node's ports are free; status
-    /// last, so that it tells what was done.
-    async fn apply(&self, set: &Object, plan: &Plan) -> Result<(), ClientError> {
-        if revisions::apply(&self.pods.client, &plan.revisions).await? == Applied::Collision {
-            let mut status = set.0.get("status").cloned().unwrap_or_default();
-            status["collisionCount"] = json!(set.i64_at("/status/collisionCount").unwrap_or(0) + 1);
-            return self.pods.write_status(set, Some(status)).await;
-        }
-        if !self.pods.claim(set, &plan.ownership).await? {
-            return Ok(());
-        }
-        for (reason, message) in &plan.warnings {
-            self.pods.tell(set, "Warning", reason, message.clone());
-        }
-        let gone = self.pods.delete(set, &plan.delete).await;
-        let made = self.pods.create_slowly(set, &plan.create).await;
-        let written = self.pods.write_status(set, plan.status.clone()).await;
-        gone.and(made).and(written)
+        self.pods.turn(&set, &plan).await
     }
 }

@@ -15,14 +15,15 @@ use gantry_client::{Client, ClientError, DeleteOptions, Informer, Patch, WorkQue
 use gantry_env::chain;
 use gantry_kube::{Object, Ref, Resource, resource};
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::events::Subject;
 use super::informers::Pod;
+use super::revisions::{self, Applied};
 use super::{Context, Recorder};
-use plan::Outstanding;
+use plan::{Outstanding, Turn};
 
 /// Creates and deletes of one turn that are under way at once.
 const PARALLEL_MAX: usize = 16;
@@ -230,6 +231,36 @@ impl Dependents {
         let mut wanted = owner.clone();
         wanted.0.insert("status".to_owned(), status);
         self.client.update_status(self.resource, &wanted).await.map(|_| ())
+    }
+
+    /// The effects of a turn, and what follows from how they went.
+    pub async fn turn(&self, owner: &Object, turn: &Turn) -> Result<(), ()> {
+        let result = self.apply(owner, turn).await;
+        let at = owner.reference();
+        if let Some(wait) = turn.check_again {
+            self.queue.add_after(at.clone(), wait);
+        }
+        self.ended(&at, result)
+    }
+
+    /// The revision before the pods that carry its name; deletes before creates, so that a node's ports are free; status
+    /// last, so that it tells what was done.
+    async fn apply(&self, owner: &Object, turn: &Turn) -> Result<(), ClientError> {
+        if revisions::apply(&self.client, &turn.revisions).await? == Applied::Collision {
+            let mut status = owner.0.get("status").cloned().unwrap_or_default();
+            status["collisionCount"] = json!(owner.i64_at("/status/collisionCount").unwrap_or(0) + 1);
+            return self.write_status(owner, Some(status)).await;
+        }
+        if !self.claim(owner, &turn.ownership).await? {
+            return Ok(());
+        }
+        for (reason, message) in &turn.warnings {
+            self.tell(owner, "Warning", reason, message.clone());
+        }
+        let gone = self.delete(owner, &turn.delete).await;
+        let made = self.create_slowly(owner, &turn.create).await;
+        let written = self.write_status(owner, turn.status.clone()).await;
+        gone.and(made).and(written)
     }
 
     pub fn tell(&self, owner: &Object, kind: &'static str, reason: &str, message: String) {

@@ -5,6 +5,7 @@
 mod indexes;
 pub mod plan;
 mod policy;
+mod staff;
 
 use std::sync::Arc;
 

@@ -53,7 +53,7 @@ pub async fn of(node: &Node, record: &ContainerRecord) -> v1::ContainerStats {
     }
 }
 
-fn number(value: Option<u64>) -> Option<v1::UInt64Value> {
+pub fn number(value: Option<u64>) -> Option<v1::UInt64Value> {
     value.map(|value| v1::UInt64Value { value })
 }
 

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::nodes::{self, Fit};
 use super::rolling;
-use crate::controllers::dependents::plan::{Outstanding, claim, mark, pod_from, replace_in};
+use crate::controllers::dependents::plan::{Outstanding, Turn, claim, mark, pod_from, replace_in};
 use crate::controllers::informers::Pod;
-use crate::controllers::revisions::{self, Change, HASH_LABEL, History};
+use crate::controllers::revisions::{self, HASH_LABEL, History};
 use crate::controllers::time::later;
 
 /// What a turn sees.
@@ -20,20 +20,6 @@ pub struct World {
     pub revisions: Vec<Arc<Object>>,
     pub outstanding: Outstanding,
     pub now: Timestamp,
-}
-
-/// What one turn does.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
-    pub revisions: Vec<Change>,
-    pub ownership: Vec<(Ref, Value)>,
-    /// Reason and message of events.
-    pub warnings: Vec<(&'static str, String)>,
-    pub delete: Vec<(Ref, String)>,
-    pub create: Vec<Object>,
-    pub status: Option<Value>,
-    /// When a pod becomes available, or may be made anew, without any event telling us.
-    pub check_again: Option<Duration>,
 }
 
 /// A node, and which of the set's pods is on it.
@@ -58,21 +44,21 @@ impl<'a> Seat<'a> {
     }
 }
 
-pub fn plan(set: &Object, world: &World, suffix: impl Fn(usize) -> String) -> Plan {
+pub fn plan(set: &Object, world: &World, suffix: impl Fn(usize) -> String) -> Turn {
     let history = revisions::plan(set, &world.revisions);
     let (mine, ownership) = claim(set, &world.pods);
-    let mut plan = Plan { ownership, ..Plan::default() };
+    let mut plan = Turn { ownership, ..Turn::default() };
     let seats = plan.seat(set, world, &history, &mine);
     plan.status = status(set, &seats, world.now, &mut plan.check_again);
     if set.deletion_timestamp().is_some() {
-        return Plan { status: plan.status, ..Plan::default() };
+        return Turn { status: plan.status, ..Turn::default() };
     }
     plan.revisions = history.changes.clone();
     let in_use = revisions::in_use(mine.iter().map(|pod| &pod.labels));
     plan.revisions.extend(history.clean_up(set, |old| old.label(HASH_LABEL).is_some_and(|hash| in_use.contains(hash))));
     if !world.outstanding.is_empty() {
         // What is not yet seen is neither made nor deleted twice.
-        return Plan { create: Vec::new(), delete: Vec::new(), warnings: Vec::new(), ..plan };
+        return Turn { create: Vec::new(), delete: Vec::new(), warnings: Vec::new(), ..plan };
     }
     let mut wanting: Vec<&str> = seats.iter().filter(|s| s.fit.runs && s.is_empty()).map(|s| s.node).collect();
     if set.str_at("/spec/updateStrategy/type") == "RollingUpdate" {
@@ -100,7 +86,7 @@ fn pod(set: &Object, node: &str, hash: &str, suffix: &str) -> Object {
     pod
 }
 
-impl Plan {
+impl Turn {
     /// Gives each node its pods; what is on a node that it may not be on, has ended or is one too many, goes.
     fn seat<'a>(&mut self, set: &Object, world: &'a World, history: &History<'_>, mine: &[&'a Pod]) -> Vec<Seat<'a>> {
         let spec = set.get("/spec/template/spec").cloned().unwrap_or_default();

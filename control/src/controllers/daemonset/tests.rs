@@ -39,7 +39,7 @@ impl Cluster {
         Cluster { set: set("v1", strategy), world, made: 0 }
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> Turn {
         plan(&self.set, &self.world, |_| format!("x{:04}", self.made))
     }
 
@@ -201,6 +201,6 @@ proptest! {
         }
         cluster.settle();
         prop_assert_eq!(cluster.count("updatedNumberScheduled"), nodes as i64);
-        prop_assert!(cluster.plan() == Plan::default(), "not empty after a full apply");
+        prop_assert!(cluster.plan() == Turn::default(), "not empty after a full apply");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gantry_kube::selector::LabelSelector;
 use gantry_kube::{Object, Ref};
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::controllers::informers::Pod;
+use crate::controllers::revisions::Change;
 use crate::controllers::time::{parse, seconds_since};
 
 /// A pod's name is at most 63 characters, five of them the suffix and one the dash.
@@ -26,6 +28,20 @@ pub struct Outstanding {
     pub created: Names,
     /// Uids of pods that were deleted.
     pub deleted: Names,
+}
+
+/// What one turn of a kind does that keeps the revisions of its template.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Turn {
+    pub revisions: Vec<Change>,
+    pub ownership: Vec<(Ref, Value)>,
+    /// Reason and message of events.
+    pub warnings: Vec<(&'static str, String)>,
+    pub delete: Vec<(Ref, String)>,
+    pub create: Vec<Object>,
+    pub status: Option<Value>,
+    /// When a pod becomes available, or may be made anew, without any event telling us.
+    pub check_again: Option<Duration>,
 }
 
 impl Outstanding {

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::indexes::{self, Indexes};
 use super::policy::{self, Verdict};
-use crate::controllers::dependents::plan::{Outstanding, claim, mark, named_pod};
+use super::staff::{self, Pods};
+use crate::controllers::dependents::plan::{Outstanding, claim};
 use crate::controllers::informers::{JobPod, Pod};
 use crate::controllers::time::{later, parse, seconds_since};
 
@@ -17,10 +18,8 @@ use crate::controllers::time::{later, parse, seconds_since};
 pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 pub const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
-const BACKOFF_FIRST_SECONDS: i64 = 10;
-const BACKOFF_MAX_SECONDS: i64 = 360;
 /// Pods that are made in one turn, and that wait to be counted in one status.
-const BURST_MAX: usize = 500;
+pub(super) const BURST_MAX: usize = 500;
 
 /// What one turn does, in this order: a pod is let go only after the status that counts it is written.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,15 +38,15 @@ pub struct Plan {
 }
 
 /// The Job with the numbers that every rule needs.
-struct View<'a> {
-    job: &'a Object,
-    parallelism: i64,
-    completions: Option<i64>,
-    indexed: bool,
-    per_index: Option<i64>,
+pub(super) struct View<'a> {
+    pub job: &'a Object,
+    pub parallelism: i64,
+    pub completions: Option<i64>,
+    pub indexed: bool,
+    pub per_index: Option<i64>,
     suspended: bool,
     /// Only what has ended is replaced, not what is about to.
-    only_failed: bool,
+    pub only_failed: bool,
 }
 
 impl<'a> View<'a> {
@@ -76,20 +75,20 @@ impl<'a> View<'a> {
 
 /// What has ended, counted.
 #[derive(Debug, Default)]
-struct Tally {
+pub(super) struct Tally {
     succeeded: i64,
     failed: i64,
     /// Uids that stand in the status, not yet in its numbers.
     waiting_succeeded: Vec<String>,
     waiting_failed: Vec<String>,
-    completed: Indexes,
-    failed_indexes: Indexes,
+    pub completed: Indexes,
+    pub failed_indexes: Indexes,
     /// What the policy says about the Job.
     broken: Option<String>,
 }
 
 impl Tally {
-    fn all_succeeded(&self, view: &View<'_>) -> i64 {
+    pub fn all_succeeded(&self, view: &View<'_>) -> i64 {
         if view.indexed { self.completed.len() as i64 } else { self.succeeded + self.waiting_succeeded.len() as i64 }
     }
 
@@ -133,7 +132,8 @@ pub fn plan(
         plan.release.extend(tracked(&active));
         plan.delete.extend(active.iter().map(|pod| named(pod)));
     } else if outstanding.is_empty() {
-        staff(&view, &tally, &mine, &active, terminating, now, &suffix, &mut plan);
+        let pods = Pods { mine: &mine, active: &active, terminating };
+        staff::staff(&view, &tally, &pods, now, &suffix, &mut plan);
     }
     let quiet = active.is_empty() && terminating == 0 && outstanding.is_empty();
     let counted = tally.waiting_succeeded.is_empty() && tally.waiting_failed.is_empty();
@@ -163,11 +163,11 @@ fn after_the_end(job: &Object, end: &Value, mine: &[&Pod], now: Timestamp) -> Pl
     plan
 }
 
-fn named(pod: &Pod) -> (Ref, String) {
+pub(super) fn named(pod: &Pod) -> (Ref, String) {
     (pod.reference(), pod.uid.clone())
 }
 
-fn tracked(pods: &[&Pod]) -> Vec<(Ref, String)> {
+pub(super) fn tracked(pods: &[&Pod]) -> Vec<(Ref, String)> {
     pods.iter().filter(|pod| pod.job.as_ref().is_some_and(|run| run.tracked)).map(|pod| named(pod)).collect()
 }
 
@@ -317,116 +317,6 @@ fn verdict(
     };
     enough
         .then(|| ("Complete", "CompletionsReached".to_owned(), "Reached expected number of succeeded pods".to_owned()))
-}
-
-/// Makes the pods that are missing, or takes away those that are too many.
-#[expect(clippy::too_many_arguments, reason = "one decision, made from all that a turn has found out")]
-fn staff(
-    view: &View<'_>,
-    tally: &Tally,
-    mine: &[&Pod],
-    active: &[&Pod],
-    terminating: i64,
-    now: Timestamp,
-    suffix: &impl Fn(usize) -> String,
-    plan: &mut Plan,
-) {
-    let left = view.completions.map(|end| end - tally.all_succeeded(view) - tally.failed_indexes.len() as i64);
-    let have = active.len() as i64;
-    let wanted = match left {
-        Some(left) => view.parallelism.min(left.max(0)),
-        None if tally.all_succeeded(view) > 0 => have.min(view.parallelism),
-        None => view.parallelism,
-    };
-    if have > wanted {
-        let mut ranked = active.to_vec();
-        ranked.sort_by_key(|pod| {
-            (pod.ready, !pod.node.is_empty(), std::cmp::Reverse(pod.created.clone()), pod.uid.clone())
-        });
-        let surplus = &ranked[..(have - wanted) as usize];
-        plan.release.extend(tracked(surplus));
-        plan.delete.extend(surplus.iter().map(|pod| named(pod)));
-        return;
-    }
-    let leaving = if view.only_failed { terminating } else { 0 };
-    let mut missing = usize::try_from(wanted - have - leaving).unwrap_or(0).min(BURST_MAX);
-    if !view.indexed {
-        match backoff(mine, |_| true, now) {
-            0 => plan.create.extend((0..missing).map(|_| pod(view, None, 0, &suffix(5)))),
-            wait if missing > 0 => later(&mut plan.check_again, wait),
-            _ => {}
-        }
-        return;
-    }
-    let index_of = |pod: &Pod| pod.job.as_ref().and_then(|run| run.index);
-    let holding = |pod: &&&Pod| pod.active() || (view.only_failed && pod.deleting && !pod.finished());
-    let held: Indexes = mine.iter().filter(holding).filter_map(|pod| index_of(pod)).collect();
-    let free = |index: &i64| {
-        !held.contains(index) && !tally.completed.contains(index) && !tally.failed_indexes.contains(index)
-    };
-    for index in (0..view.completions.unwrap_or(0)).filter(free) {
-        if missing == 0 {
-            return;
-        }
-        let same = |pod: &Pod| view.per_index.is_none() || index_of(pod) == Some(index);
-        match backoff(mine, same, now) {
-            0 => {
-                let failures = |pod: &&Pod| pod.job.as_ref().map(|run| run.index_failures + 1);
-                let before = mine.iter().filter(|pod| index_of(pod) == Some(index) && pod.finished());
-                let failures = before.filter_map(failures).max().unwrap_or(0);
-                plan.create.push(pod(view, Some(index), failures, &suffix(5)));
-                missing -= 1;
-            }
-            wait => later(&mut plan.check_again, wait),
-        }
-    }
-}
-
-/// The seconds to wait after the last of the failures that no success came after: ten, and twice as long for each more.
-fn backoff(pods: &[&Pod], which: impl Fn(&Pod) -> bool, now: Timestamp) -> i64 {
-    let ends = |phase: &'static str| {
-        let of = pods.iter().filter(move |pod| pod.phase == phase).filter(|pod| which(pod));
-        of.filter_map(|pod| parse(&pod.job.as_ref()?.finished)).collect::<Vec<_>>()
-    };
-    let success = ends("Succeeded").into_iter().max();
-    let failures: Vec<Timestamp> = ends("Failed").into_iter().filter(|at| success.is_none_or(|s| *at > s)).collect();
-    let Some(last) = failures.iter().max() else { return 0 };
-    let doublings = u32::try_from(failures.len() - 1).unwrap_or(u32::MAX).min(10);
-    let wait = (BACKOFF_FIRST_SECONDS << doublings).min(BACKOFF_MAX_SECONDS);
-    (wait - seconds_since(*last, now)).max(0)
-}
-
-fn pod(view: &View<'_>, index: Option<i64>, index_failures: i64, suffix: &str) -> Object {
-    let job = view.job;
-    let stem = index.map_or_else(|| job.name().to_owned(), |index| format!("{}-{index}", job.name()));
-    let stem = &stem[..stem.len().min(57)];
-    let template = job.get("/spec/template").cloned().unwrap_or_default();
-    let mut pod = named_pod(job, &template, &format!("{stem}-{suffix}"));
-    pod.metadata_mut().insert("generateName".to_owned(), json!(format!("{stem}-")));
-    let mut finalizers = pod.array_at("/metadata/finalizers").to_vec();
-    finalizers.push(json!(TRACKING));
-    pod.metadata_mut().insert("finalizers".to_owned(), json!(finalizers));
-    let Some(index) = index else { return pod };
-    for map in ["labels", "annotations"] {
-        mark(&mut pod, map, INDEX, &index.to_string());
-    }
-    if view.per_index.is_some() {
-        mark(&mut pod, "annotations", INDEX_FAILURES, &index_failures.to_string());
-    }
-    let spec = pod.map_mut("spec");
-    spec.insert("hostname".to_owned(), json!(format!("{}-{index}", job.name())));
-    let told = json!({"name": "JOB_COMPLETION_INDEX", "valueFrom": {"fieldRef": {
-        "fieldPath": format!("metadata.labels['{INDEX}']")}}});
-    for list in ["initContainers", "containers"] {
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let mut env = container["env"].as_array().cloned().unwrap_or_default();
-            if !env.iter().any(|e| e["name"] == "JOB_COMPLETION_INDEX") {
-                env.push(told.clone());
-                container["env"] = json!(env);
-            }
-        }
-    }
-    pod
 }
 
 fn numbers(view: &View<'_>, tally: &Tally, active: &[&Pod], terminating: i64, start: Option<Timestamp>) -> Value {

@@ -2,14 +2,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_kube::{Object, Ref};
+use gantry_kube::Object;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::order::{self, Rules, revision};
-use crate::controllers::dependents::plan::{Outstanding, claim, mark, named_pod};
+use crate::controllers::dependents::plan::{Outstanding, Turn, claim, mark, named_pod};
 use crate::controllers::informers::Pod;
-use crate::controllers::revisions::{self, Change, HASH_LABEL};
+use crate::controllers::revisions::{self, HASH_LABEL};
 use crate::controllers::time::later;
 
 const NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
@@ -25,21 +25,7 @@ pub struct World {
     pub now: Timestamp,
 }
 
-/// What one turn does.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
-    pub revisions: Vec<Change>,
-    pub ownership: Vec<(Ref, Value)>,
-    /// Reason and message of events.
-    pub warnings: Vec<(&'static str, String)>,
-    pub delete: Vec<(Ref, String)>,
-    pub create: Vec<Object>,
-    pub status: Option<Value>,
-    /// When a pod becomes available, or may be made anew, without any event telling us.
-    pub check_again: Option<Duration>,
-}
-
-pub fn plan(set: &Object, world: &World) -> Plan {
+pub fn plan(set: &Object, world: &World) -> Turn {
     let history = revisions::plan(set, &world.revisions);
     // A pod that merely fits is a member only under a member's name.
     let candidates: Vec<Arc<Pod>> = world
@@ -53,10 +39,10 @@ pub fn plan(set: &Object, world: &World) -> Plan {
         mine.iter().filter_map(|pod| Some((ordinal(set, &pod.reference().name)?, *pod))).collect();
     let rules = Rules::new(set, &history.name);
     let current = current(set, &history.name, &world.revisions);
-    let mut plan = Plan { ownership, ..Plan::default() };
+    let mut plan = Turn { ownership, ..Turn::default() };
     plan.status = status(set, &rules, &members, &current, world.now, &mut plan.check_again);
     if set.deletion_timestamp().is_some() {
-        return Plan { status: plan.status, ..Plan::default() };
+        return Turn { status: plan.status, ..Turn::default() };
     }
     plan.revisions = history.changes.clone();
     let in_use = |old: &Object| old.name() == current || mine.iter().any(|pod| revision(pod) == old.name());

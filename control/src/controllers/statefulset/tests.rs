@@ -32,7 +32,7 @@ impl Cluster {
         Cluster { set: set(replicas, "v1", more), world, images: BTreeMap::new(), made: 0 }
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> Turn {
         plan(&self.set, &self.world)
     }
 
@@ -53,7 +53,7 @@ impl Cluster {
         if let Some(status) = &plan.status {
             self.set.0.insert("status".into(), status.clone());
         }
-        plan != Plan::default()
+        plan != Turn::default()
     }
 
     fn ready(&mut self, which: impl Fn(&Pod) -> bool) {
@@ -225,6 +225,6 @@ proptest! {
         cluster.settle();
         prop_assert_eq!(cluster.names(), (0..to).map(|n| format!("db-{n}")).collect::<Vec<_>>());
         prop_assert!(cluster.images().iter().all(|image| *image == "v2"));
-        prop_assert!(cluster.plan() == Plan::default(), "not empty after a full apply");
+        prop_assert!(cluster.plan() == Turn::default(), "not empty after a full apply");
     }
 }

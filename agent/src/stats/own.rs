@@ -1,0 +1,173 @@
+//! `/metrics` and `/metrics/probes`: what the agent counts of its own work, under the names of the kubelet's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use parking_lot::Mutex;
+
+use super::text::Text;
+use crate::pod::seen::State;
+use crate::pods::views::PodView;
+
+/// Answers of one probe by its labels; more than this are not told apart.
+const PROBES_MAX: usize = 10_000;
+
+/// Whose probe it is, and how it was answered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Probed {
+    pub container: String,
+    pub namespace: String,
+    pub pod: String,
+    pub uid: String,
+    /// `Liveness`, `Readiness`, `Startup`.
+    pub kind: &'static str,
+    pub good: bool,
+}
+
+/// Counters that live as long as the agent.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// By the signal that called for them.
+    evictions: Mutex<BTreeMap<&'static str, u64>>,
+    probes: Mutex<BTreeMap<Probed, u64>>,
+}
+
+impl Counters {
+    pub fn evicted(&self, signal: &'static str) {
+        *self.evictions.lock().entry(signal).or_default() += 1;
+    }
+
+    pub fn probed(&self, probed: Probed) {
+        let mut probes = self.probes.lock();
+        if probes.len() < PROBES_MAX || probes.contains_key(&probed) {
+            *probes.entry(probed).or_default() += 1;
+        }
+    }
+
+    /// A pod's counters go with it.
+    pub fn forget(&self, uid: &str) {
+        self.probes.lock().retain(|probed, _| probed.uid != uid);
+    }
+
+    /// `/metrics/probes`.
+    pub fn probes(&self) -> String {
+        let mut text = Text::default();
+        let name = "prober_probe_total";
+        text.family(name, "counter", "[BETA] Answers of probes by container and result");
+        for (probed, count) in self.probes.lock().iter() {
+            let labels = [
+                ("container", probed.container.as_str()),
+                ("namespace", probed.namespace.as_str()),
+                ("pod", probed.pod.as_str()),
+                ("pod_uid", probed.uid.as_str()),
+                ("probe_type", probed.kind),
+                ("result", if probed.good { "successful" } else { "failed" }),
+            ];
+            text.sample(name, &labels, *count as f64, None);
+        }
+        text.done()
+    }
+}
+
+/// `/metrics`.
+pub fn metrics(
+    node: &str,
+    version: &str,
+    views: &BTreeMap<String, PodView>,
+    counters: &Counters,
+    proc: &Path,
+) -> String {
+    let mut text = Text::default();
+    let mut one = |name: &str, kind: &str, help: &str, labels: &[(&str, &str)], value: f64| {
+        text.family(name, kind, help);
+        text.sample(name, labels, value, None);
+    };
+    one("kubelet_node_name", "gauge", "[ALPHA] The node's name", &[("node", node)], 1.0);
+    one("kubernetes_build_info", "gauge", "[ALPHA] The version", &[("git_version", version)], 1.0);
+    let desired = views.len() as f64;
+    one("kubelet_working_pods", "gauge", "[ALPHA] Pods that the agent works for", &[], desired);
+    let running = views.values().filter(|view| view.seen.sandbox().is_some_and(|s| s.ready)).count();
+    one("kubelet_running_pods", "gauge", "[STABLE] Pods that have a running sandbox", &[], running as f64);
+    let name = "kubelet_running_containers";
+    text.family(name, "gauge", "[STABLE] Containers by their state");
+    let states = [
+        ("created", State::Created),
+        ("running", State::Running),
+        ("exited", State::Exited),
+        ("unknown", State::Unknown),
+    ];
+    for (label, state) in states {
+        let all = views.values().flat_map(|view| &view.seen.containers).filter(|c| c.state == state).count();
+        text.sample(name, &[("container_state", label)], all as f64, None);
+    }
+    let name = "kubelet_evictions";
+    text.family(name, "counter", "[STABLE] Pods that were evicted, by the signal that called for it");
+    for (signal, count) in counters.evictions.lock().iter() {
+        text.sample(name, &[("eviction_signal", signal)], *count as f64, None);
+    }
+    process(&mut text, proc);
+    text.done()
+}
+
+/// The kernel's clock ticks are a hundredth of a second for whoever reads /proc (USER_HZ).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// This process itself, as every exporter tells of its own.
+fn process(text: &mut Text, proc: &Path) {
+    let read = |path: &str| std::fs::read_to_string(proc.join(path)).unwrap_or_default();
+    // The name may hold anything but ends with the last parenthesis (proc_pid_stat(5)).
+    let stat = read("self/stat");
+    let fields: Vec<f64> = stat
+        .rsplit_once(')')
+        .map(|(_, rest)| rest.split_whitespace().map(|word| word.parse().unwrap_or(0.0)).collect())
+        .unwrap_or_default();
+    let field = |n: usize| fields.get(n - 3).copied().unwrap_or(0.0);
+    let boot = read("stat").lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse::<f64>().ok()).unwrap_or(0.0);
+    let mut one = |name: &str, kind: &str, help: &str, value: f64| {
+        text.family(name, kind, help);
+        text.sample(name, &[], value, None);
+    };
+    let used = (field(14) + field(15)) / TICKS_PER_SECOND;
+    one("process_cpu_seconds_total", "counter", "Processor time of this process", used);
+    let start = boot + field(22) / TICKS_PER_SECOND;
+    one("process_start_time_seconds", "gauge", "When this process was started", start);
+    one("process_virtual_memory_bytes", "gauge", "Address space of this process", field(23));
+    let resident = field(24) * rustix::param::page_size() as f64;
+    one("process_resident_memory_bytes", "gauge", "Memory of this process", resident);
+    let open = std::fs::read_dir(proc.join("self/fd")).map_or(0, |fds| fds.count().saturating_sub(1));
+    one("process_open_fds", "gauge", "Descriptors that this process has open", open as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_told_by_their_labels_and_go_with_their_pod() {
+        let counters = Counters::default();
+        let probed = |uid: &str, good| Probed {
+            container: "c".into(),
+            namespace: "n".into(),
+            pod: "p".into(),
+            uid: uid.into(),
+            kind: "Liveness",
+            good,
+        };
+        for (uid, good) in [("u", true), ("u", true), ("u", false), ("v", true)] {
+            counters.probed(probed(uid, good));
+        }
+        let text = counters.probes();
+        assert!(text.contains("pod_uid=\"u\",probe_type=\"Liveness\",result=\"successful\"} 2\n"), "{text}");
+        assert!(text.contains("pod_uid=\"u\",probe_type=\"Liveness\",result=\"failed\"} 1\n"), "{text}");
+        counters.forget("u");
+        assert!(!counters.probes().contains("\"u\"") && counters.probes().contains("\"v\""));
+        counters.evicted("memory.available");
+        let own = metrics("n1", "v1", &BTreeMap::new(), &counters, Path::new("/proc"));
+        assert!(own.contains("kubelet_evictions{eviction_signal=\"memory.available\"} 1\n"), "{own}");
+        let value = |name: &str| {
+            own.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok()).unwrap()
+        };
+        assert!(value("process_resident_memory_bytes") > 0.0 && value("process_open_fds") >= 3.0);
+        assert!(value("process_start_time_seconds") > 1e9);
+    }
+}
