@@ -23,6 +23,7 @@ use crate::registry::{Registry, ServiceAllocator};
 use crate::store::embedded::Embedded;
 use crate::store::{Cache, Store, StoreError, compact_periodically};
 use crate::trace::Trace;
+use crate::usage::Usage;
 use crate::{controllers, scheduler};
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -257,6 +258,7 @@ fn server(
         authenticator: Authenticator::new(tokens),
         authorizer: Authorizer::new(lookup),
         kubelets: Kubelets::new(credentials.kubelet_client_config(env)?),
+        usage: Usage::default(),
         metrics: Metrics::default(),
         inflight: Arc::default(),
         health: Health::new(cache, stop.clone()),

@@ -25,6 +25,7 @@ mod reviews;
 pub mod router;
 mod shape;
 mod subresources;
+mod usage;
 
 pub use kubelet::Kubelets;
 pub use router::{Router, Server};

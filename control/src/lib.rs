@@ -2,7 +2,7 @@
 //!
 //! A request comes in at [`http`], is authenticated and authorised by [`auth`], admitted by [`admission`], and carried
 //! out by the generic verbs of [`registry`] on the [`store`], whose cache feeds every list and watch. [`controllers`] and
-//! the [`scheduler`] are ordinary clients of that API.
+//! the [`scheduler`] are ordinary clients of that API. [`usage`] knows what nodes and pods use.
 
 #![forbid(unsafe_code)]
 
@@ -16,5 +16,6 @@ pub mod registry;
 pub mod scheduler;
 pub mod store;
 pub mod trace;
+pub mod usage;
 
 pub use control::{Config, Control, ControlError};

@@ -428,6 +428,12 @@ fn addons() -> Vec<Object> {
     let events = || rule("create patch update", "core events.k8s.io", "events");
     vec![
         role("system:kube-dns", "", vec![rule("list watch", "core", "endpoints services")]),
+        // What metrics-server brings with it: who may see pods may see what they use.
+        role(
+            "system:aggregated-metrics-reader",
+            "aggregate-to-admin aggregate-to-edit aggregate-to-view",
+            vec![rule(READ, "metrics.k8s.io", "nodes pods")],
+        ),
         role(
             "system:kube-aggregator",
             "",

@@ -6,7 +6,7 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::Body;
-use super::{media, respond};
+use super::{media, respond, usage};
 
 const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
@@ -68,7 +68,20 @@ pub fn find(group: &str, plural: &str, name: &str) -> Option<&'static Subresourc
 }
 
 pub fn verbs(resource: &Resource) -> &'static [&'static str] {
-    if resource.virtual_only { CREATE } else { ALL_VERBS }
+    match resource {
+        resource if resource.group == usage::GROUP => usage::VERBS,
+        resource if resource.virtual_only => CREATE,
+        _ => ALL_VERBS,
+    }
+}
+
+/// Everything that is served: what is stored or reviewed, and what is made when it is asked for.
+fn served() -> impl Iterator<Item = &'static Resource> {
+    resource::ALL.iter().copied().chain(&usage::RESOURCES)
+}
+
+pub fn resource(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    served().find(|r| r.group == group && r.version == version && r.plural == plural)
 }
 
 fn subresources(resource: &Resource) -> impl Iterator<Item = &'static Subresource> {
@@ -78,7 +91,7 @@ fn subresources(resource: &Resource) -> impl Iterator<Item = &'static Subresourc
 /// Groups with their versions, in the order of the table of kinds, the core group left out.
 fn groups() -> Vec<(&'static str, &'static str)> {
     let mut all = Vec::new();
-    for resource in resource::ALL.iter().filter(|r| !r.group.is_empty()) {
+    for resource in served().filter(|r| !r.group.is_empty()) {
         if !all.contains(&(resource.group, resource.version)) {
             all.push((resource.group, resource.version));
         }
@@ -87,7 +100,7 @@ fn groups() -> Vec<(&'static str, &'static str)> {
 }
 
 fn of_version(group: &str, version: &str) -> Vec<&'static Resource> {
-    resource::ALL.iter().copied().filter(|r| r.group == group && r.version == version).collect()
+    served().filter(|r| r.group == group && r.version == version).collect()
 }
 
 /// Answers `/api`, `/apis` and what is below, or `None` where the path is no discovery document.
@@ -220,7 +233,15 @@ mod tests {
     #[test]
     fn every_group_has_its_documents() {
         let headers = HeaderMap::new();
-        for path in ["/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/apis/discovery.k8s.io/v1"] {
+        for path in [
+            "/api",
+            "/api/v1",
+            "/apis",
+            "/apis/apps",
+            "/apis/apps/v1",
+            "/apis/discovery.k8s.io/v1",
+            "/apis/metrics.k8s.io/v1beta1",
+        ] {
             assert!(serve(path, &headers).is_some(), "{path}");
         }
         for path in ["/apis/nope", "/apis/apps/v2", "/api/v2", "/version"] {

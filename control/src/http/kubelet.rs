@@ -211,6 +211,22 @@ async fn send(
     }
 }
 
+/// A document of a node's kubelet API, whole.
+pub async fn fetch(server: &Server, node: &str, path: &str, max_bytes: usize) -> Result<String, Status> {
+    let node = endpoint(&server.registry.get(&resource::NODE, &Ref::cluster(node))?.object())?;
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = path.parse().map_err(Status::internal)?;
+    let host = HeaderValue::from_str(&format!("{}:{}", node.name, node.port)).map_err(Status::internal)?;
+    request.headers_mut().insert(header::HOST, host);
+    let response = send(server, &node, request).await?;
+    if response.status() != StatusCode::OK {
+        return Err(refusal(&node, response).await);
+    }
+    let content = Limited::new(response.into_body(), max_bytes).collect().await;
+    let content = content.map_err(|error| Status::internal(format!("node {} broke off: {error}", node.name)))?;
+    Ok(String::from_utf8_lossy(&content.to_bytes()).into_owned())
+}
+
 /// What a kubelet refused, in the API's form. A redirect is a refusal, too.
 async fn refusal(node: &Endpoint, response: Response<hyper::body::Incoming>) -> Status {
     let code = response.status();

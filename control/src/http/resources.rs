@@ -14,7 +14,7 @@ use super::inflight::Share;
 use super::media::{self, BodyFormat, Wanted};
 use super::router::{Call, Server};
 use super::shape::{self, Include, WatchShape};
-use super::{discovery, respond, subresources};
+use super::{discovery, respond, subresources, usage};
 use crate::registry::decode::{self, Patch, PatchKind};
 use crate::registry::update::Part;
 use crate::registry::{Answer, DeleteOptions, ListOptions, WriteOptions, Writer, delete::Deleted, deletion};
@@ -37,6 +37,9 @@ pub async fn serve(server: Arc<Server>, call: Call) -> Result<Response<Body>, St
     let received = server.registry.env().clock.now();
     if (call.info.group.as_str(), call.info.resource.as_str()) == ("", "bindings") {
         return subresources::bindings(&server, call, received).await;
+    }
+    if call.info.group == usage::GROUP {
+        return usage::serve(&server, call).await;
     }
     let info = &call.info;
     let resource = Resource::by_plural(&info.group, &info.version, &info.resource).ok_or_else(no_such_path)?;

@@ -25,6 +25,7 @@ use super::request_info::RequestInfo;
 use super::{discovery, respond};
 use crate::auth::{Action, Authenticator, Authorizer, Identity};
 use crate::registry::Registry;
+use crate::usage::Usage;
 
 /// Everything that answering needs.
 pub struct Server {
@@ -32,6 +33,8 @@ pub struct Server {
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub kubelets: Kubelets,
+    /// What nodes and pods use, as nodes last told.
+    pub usage: Usage,
     pub metrics: Metrics,
     pub inflight: Arc<Inflight>,
     pub health: Health,
@@ -114,7 +117,7 @@ where
 
 /// Metrics name only what is served: a client must not be able to invent labels.
 fn labels(info: &RequestInfo) -> RequestLabels {
-    let resource = gantry_kube::Resource::by_plural(&info.group, &info.version, &info.resource);
+    let resource = discovery::resource(&info.group, &info.version, &info.resource);
     let subresource = discovery::find(&info.group, &info.resource, &info.subresource).map_or("", |s| s.name);
     RequestLabels {
         verb: info.verb,

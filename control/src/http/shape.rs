@@ -77,7 +77,7 @@ fn table(resource: &Resource, metadata: Value, rows: Vec<Value>, version: &str, 
         "columnDefinitions": definitions, "rows": rows})
 }
 
-fn yaml(bytes: &[u8]) -> Result<Bytes, Status> {
+pub fn yaml(bytes: &[u8]) -> Result<Bytes, Status> {
     let value: Value = serde_json::from_slice(bytes).map_err(Status::internal)?;
     serde_saphyr::to_string(&value).map(Into::into).map_err(Status::internal)
 }
