@@ -4,6 +4,7 @@
 //! They run in the order in which a change travels: Deployment → ReplicaSet → pods → EndpointSlices; the rest (namespaces,
 //! service accounts, nodes, garbage) keeps the house. A stock kube-controller-manager could take the place of any.
 
+pub mod cronjob;
 pub mod daemonset;
 pub(crate) mod dependents;
 pub mod deployment;
@@ -70,6 +71,7 @@ pub async fn run(client: Client, config: Config, env: Env, stop: CancellationTok
     tasks.spawn(daemonset::run(context.clone()));
     tasks.spawn(statefulset::run(context.clone()));
     tasks.spawn(job::run(context.clone()));
+    tasks.spawn(cronjob::run(context.clone()));
     tasks.spawn(endpointslice::run(context.clone()));
     tasks.spawn(namespace::run(context.clone()));
     tasks.spawn(service_account::run(context.clone(), config.ca_pem));

@@ -1,6 +1,7 @@
 //! The kinds that run pods besides Deployments, as the stock kubectl meets them: one cluster, one namespace a kind.
 
 use gantry_tests::cluster::{Cluster, IMAGE, NODE, with};
+use gantry_tests::kubectl::Kubectl;
 
 /// The kinds of one machine, one after another.
 #[test]
@@ -15,20 +16,37 @@ fn every_kind_of_workload_does_its_work() {
     });
 }
 
+#[test]
+fn jobs_come_by_the_clock() {
+    with(async |machine| {
+        let cluster = Cluster::up(machine).await;
+        for kubectl in Kubectl::every(&machine.kubeconfig()) {
+            cron_job(&cluster, &kubectl).await;
+        }
+        cluster.uninstall().await;
+    });
+}
+
 /// kubectl in a namespace of its own.
 struct Room<'a> {
     cluster: &'a Cluster<'a>,
+    kubectl: Kubectl,
     namespace: &'static str,
 }
 
 impl<'a> Room<'a> {
     async fn new(cluster: &'a Cluster<'a>, namespace: &'static str) -> Room<'a> {
-        cluster.kubectl().must(&["create", "namespace", namespace]).await;
-        Room { cluster, namespace }
+        Room::with(cluster, &cluster.kubectl(), namespace).await
+    }
+
+    /// The same, with another kubectl than the one on the search path.
+    async fn with(cluster: &'a Cluster<'a>, kubectl: &Kubectl, namespace: &'static str) -> Room<'a> {
+        kubectl.must(&["create", "namespace", namespace]).await;
+        Room { cluster, kubectl: kubectl.clone(), namespace }
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<String, String> {
-        self.cluster.kubectl().run(&[&["-n", self.namespace], arguments].concat()).await
+        self.kubectl.run(&[&["-n", self.namespace], arguments].concat()).await
     }
 
     async fn must(&self, line: &str) -> String {
@@ -43,7 +61,7 @@ impl<'a> Room<'a> {
 
     async fn try_apply(&self, manifest: &str) -> Result<String, String> {
         let arguments = ["-n", self.namespace, "apply", "-f", "-"];
-        self.cluster.kubectl().with_input(&arguments, &format!("---\n{manifest}")).await
+        self.kubectl.with_input(&arguments, &format!("---\n{manifest}")).await
     }
 
     async fn field(&self, what: &str, path: &str) -> String {
@@ -56,7 +74,7 @@ impl<'a> Room<'a> {
     }
 
     async fn leave(self) {
-        self.cluster.kubectl().must(&["delete", "namespace", self.namespace, "--timeout=60s"]).await;
+        self.kubectl.must(&["delete", "namespace", self.namespace, "--timeout=60s"]).await;
     }
 }
 
@@ -243,5 +261,61 @@ async fn job(cluster: &Cluster<'_>) {
     let refused =
         room.try_apply(&manifest("bad", "true", ", completionMode: Indexed, parallelism: 2")).await.unwrap_err();
     assert!(refused.contains("spec.completions: Required value: when completion mode is Indexed"), "{refused}");
+    room.leave().await;
+}
+
+async fn cron_job(cluster: &Cluster<'_>, kubectl: &Kubectl) {
+    let room = Room::with(cluster, kubectl, "clock").await;
+    // Before batch/v1 had CronJobs, kubectl made them, and Jobs of them, in a version that is no more.
+    let knows = kubectl.name() != "kubectl-1.20";
+    let manifest = |name: &str, more: &str| {
+        let pod = spec("echo ran", "").replacen('{', "{restartPolicy: Never, ", 1);
+        format!(
+            "{{apiVersion: batch/v1, kind: CronJob, metadata: {{name: {name}}}, spec: {{schedule: \"0 0 1 1 *\"{more}, \
+             jobTemplate: {{spec: {{template: {{spec: {pod}}}}}}}}}}}"
+        )
+    };
+    for (more, words) in [
+        (", timeZone: Mars/Olympus", "spec.timeZone: Invalid value: \"Mars/Olympus\": unknown time zone Mars/Olympus"),
+        (", concurrencyPolicy: Queue", "spec.concurrencyPolicy: Unsupported value: \"Queue\""),
+    ] {
+        let refused = room.try_apply(&manifest("bad", more)).await.unwrap_err();
+        assert!(refused.contains(words), "{refused}");
+    }
+    room.apply(&manifest("yearly", ", timeZone: Asia/Kolkata")).await;
+    if knows {
+        let image = format!("--image={IMAGE}");
+        let made = room.run(&["create", "cronjob", "hello", &image, "--schedule=@daily", "--", "echo", "hello"]).await;
+        assert!(made.is_ok_and(|words| words.contains("cronjob.batch/hello created")));
+        room.must("create job by-hand --from=cronjob/yearly").await;
+        room.must("wait job/by-hand --for=condition=complete --timeout=60s").await;
+        assert_eq!(room.must("logs job/by-hand").await, "ran\n");
+        let instantiated = ".metadata.annotations.cronjob\\.kubernetes\\.io/instantiate";
+        assert_eq!(room.field("job/by-hand", instantiated).await, "manual");
+        room.until("cj/yearly", ".status.lastScheduleTime", "").await;
+    }
+    let row = room.must("get cj yearly --no-headers").await;
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells[..5], ["yearly", "0", "0", "1", "1"], "{row}");
+    assert_eq!(cells[6..10], ["Asia/Kolkata", "False", "0", "<none>"], "{row}");
+    // One whose moment has come: the clock of a past year is made up for at once.
+    room.run(&["patch", "cj", "yearly", "-p", r#"{"spec":{"schedule":"@every 1s","concurrencyPolicy":"Forbid"}}"#])
+        .await
+        .unwrap();
+    cluster
+        .until("a run is over", async || !room.field("cj/yearly", ".status.lastSuccessfulTime").await.is_empty())
+        .await;
+    let run = room.field("jobs", ".items[?(@.metadata.name!=\"by-hand\")].metadata.name").await;
+    let run = run.split(' ').next().unwrap_or_default().to_owned();
+    let minute = run.strip_prefix("yearly-").and_then(|minute| minute.parse::<u64>().ok());
+    assert!(minute.is_some_and(|minute| minute > 29_000_000), "{run}");
+    let owner = room.field(&format!("job/{run}"), ".metadata.ownerReferences[0].kind").await;
+    assert_eq!(owner, "CronJob");
+    room.run(&["patch", "cj", "yearly", "-p", r#"{"spec":{"suspend":true}}"#]).await.unwrap();
+    cluster.until("no run is left", async || room.field("cj/yearly", ".status.active").await.is_empty()).await;
+    let told = room.must(if knows { "describe cj yearly" } else { "get events" }).await;
+    assert!(told.contains("SuccessfulCreate") && told.contains("Created job yearly-"), "{told}");
+    room.must("delete cj yearly").await;
+    room.until("jobs", ".items[*].metadata.name", "").await;
     room.leave().await;
 }

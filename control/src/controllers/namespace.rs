@@ -25,6 +25,7 @@ fn kinds() -> impl Iterator<Item = &'static Resource> {
         &resource::REPLICATION_CONTROLLER,
         &resource::DAEMON_SET,
         &resource::STATEFUL_SET,
+        &resource::CRON_JOB,
         &resource::JOB,
         &resource::SERVICE,
     ];

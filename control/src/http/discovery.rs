@@ -58,6 +58,7 @@ pub static SUBRESOURCES: &[Subresource] = &[
     sub("apps", "replicasets", "status", ("apps", "v1", "ReplicaSet"), STATUS),
     sub("apps", "statefulsets", "scale", SCALE, STATUS),
     sub("apps", "statefulsets", "status", ("apps", "v1", "StatefulSet"), STATUS),
+    sub("batch", "cronjobs", "status", ("batch", "v1", "CronJob"), STATUS),
     sub("batch", "jobs", "status", ("batch", "v1", "Job"), STATUS),
 ];
 

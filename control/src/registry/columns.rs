@@ -83,6 +83,21 @@ pub fn of(resource: &Resource) -> &'static Columns {
             ],
             workload::job
         ),
+        ("batch", "CronJob") => columns!(
+            [
+                text("Name"),
+                text("Schedule"),
+                text("Timezone"),
+                text("Suspend"),
+                integer("Active"),
+                text("Last Schedule"),
+                text("Age"),
+                wide("Containers"),
+                wide("Images"),
+                wide("Selector")
+            ],
+            workload::cron_job
+        ),
         ("apps", "StatefulSet") => columns!(
             [text("Name"), text("Ready"), text("Age"), wide("Containers"), wide("Images")],
             workload::stateful_set

@@ -86,6 +86,8 @@ static REPLICA_SET: Strategy = Strategy {
 static STATEFUL_SET: Strategy =
     Strategy { status: true, generation: true, prepare_create: workload::stateful_set_create, ..PLAIN };
 static JOB: Strategy = Strategy { status: true, generation: true, prepare_create: workload::job_create, ..PLAIN };
+static CRON_JOB: Strategy =
+    Strategy { status: true, generation: true, prepare_create: workload::empty_status, ..PLAIN };
 static DAEMON_SET: Strategy =
     Strategy { status: true, generation: true, prepare_create: workload::daemon_set_create, ..PLAIN };
 static COUNTED: Strategy = Strategy { generation: true, ..PLAIN };
@@ -120,6 +122,7 @@ pub fn of(resource: &Resource) -> &'static Strategy {
         ("apps", "ReplicaSet") | ("", "ReplicationController") => &REPLICA_SET,
         ("apps", "StatefulSet") => &STATEFUL_SET,
         ("batch", "Job") => &JOB,
+        ("batch", "CronJob") => &CRON_JOB,
         ("discovery.k8s.io", _) | ("scheduling.k8s.io", _) => &COUNTED,
         ("networking.k8s.io", "IPAddress") => &IP_ADDRESS,
         _ => &DEFAULT,

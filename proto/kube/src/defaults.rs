@@ -33,6 +33,7 @@ pub fn apply(resource: &Resource, object: &mut Object) {
         ("", "Endpoints") => each(map, "subsets", |subset| each(subset, "ports", |port| zero(port, "protocol", "TCP"))),
         ("", "ReplicationController") => replication_controller(map),
         ("batch", "Job") => job(map),
+        ("batch", "CronJob") => with(map, "spec", cron_job),
         ("apps", "StatefulSet") => with(map, "spec", stateful_set),
         ("apps", "DaemonSet") => with(map, "spec", daemon_set),
         ("apps", "Deployment") => with(map, "spec", deployment),
@@ -153,10 +154,28 @@ fn job_spec(spec: &mut Fields) {
     absent(spec, "manualSelector", false);
     let replaced = if is_set(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
     absent(spec, "podReplacementPolicy", replaced);
+    failure_policy(spec);
+    template(spec);
+}
+
+fn failure_policy(spec: &mut Fields) {
     with(spec, "podFailurePolicy", |policy| {
         each(policy, "rules", |rule| each(rule, "onPodConditions", |condition| zero(condition, "status", "True")));
     });
-    template(spec);
+}
+
+/// Its template gets what a Job's pods get; the rest of the Job's defaults come when a Job is made of it.
+fn cron_job(spec: &mut Fields) {
+    zero(spec, "concurrencyPolicy", "Allow");
+    absent(spec, "suspend", false);
+    absent(spec, "successfulJobsHistoryLimit", 3);
+    absent(spec, "failedJobsHistoryLimit", 1);
+    with(spec, "jobTemplate", |job| {
+        with(job, "spec", |spec| {
+            failure_policy(spec);
+            template(spec);
+        });
+    });
 }
 
 fn stateful_set(spec: &mut Fields) {

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod canonical;
+pub mod cron;
 pub mod defaults;
 pub mod field;
 pub mod merge;

@@ -80,6 +80,7 @@ resources! {
     DEPLOYMENT = "apps" "v1" "Deployment" "deployments" "deployment" true ["deploy"], ["all"], false;
     REPLICA_SET = "apps" "v1" "ReplicaSet" "replicasets" "replicaset" true ["rs"], ["all"], false;
     STATEFUL_SET = "apps" "v1" "StatefulSet" "statefulsets" "statefulset" true ["sts"], ["all"], false;
+    CRON_JOB = "batch" "v1" "CronJob" "cronjobs" "cronjob" true ["cj"], ["all"], false;
     JOB = "batch" "v1" "Job" "jobs" "job" true [], ["all"], false;
     ENDPOINT_SLICE = "discovery.k8s.io" "v1" "EndpointSlice" "endpointslices" "endpointslice" true [], [], false;
     LEASE = "coordination.k8s.io" "v1" "Lease" "leases" "lease" true [], [], false;

@@ -9,6 +9,7 @@ use crate::{FieldError, Object, Resource};
 
 pub mod at;
 mod cluster;
+mod cron_job;
 mod data;
 mod endpoints;
 mod format;
@@ -32,6 +33,7 @@ pub fn create(resource: &Resource, object: &Object) -> Vec<FieldError> {
     let mut errors = at::Errors::default();
     match (resource.group, resource.kind) {
         ("", "Pod") => pod::create(object, &mut errors),
+        ("batch", "CronJob") => cron_job::create(object, &mut errors),
         _ => always(resource, object, &mut errors),
     }
     errors.into_vec()
@@ -72,6 +74,7 @@ fn always(resource: &Resource, object: &Object, errors: &mut at::Errors) {
         ("", "ReplicationController") => workload::replication_controller(object, errors),
         ("apps", "ControllerRevision") => workload::revision(object, errors),
         ("batch", "Job") => job::job(object, errors),
+        ("batch", "CronJob") => cron_job::cron_job(object, errors),
         ("apps", "StatefulSet") => workload::stateful_set(object, errors),
         ("apps", "DaemonSet") => workload::daemon_set(object, errors),
         ("apps", "Deployment") => workload::deployment(object, errors),

@@ -14,8 +14,11 @@ fn number(object: &Object, pointer: &str) -> i64 {
 }
 
 fn template(object: &Object, field: &str) -> Value {
-    let all: Vec<&str> =
-        object.array_at("/spec/template/spec/containers").iter().filter_map(|c| c[field].as_str()).collect();
+    containers(object, "/spec/template/spec/containers", field)
+}
+
+fn containers(object: &Object, pointer: &str, field: &str) -> Value {
+    let all: Vec<&str> = object.array_at(pointer).iter().filter_map(|c| c[field].as_str()).collect();
     json!(all.join(","))
 }
 
@@ -91,6 +94,25 @@ pub(super) fn job(object: &Object, now: Timestamp) -> Vec<Value> {
         template(object, "name"),
         template(object, "image"),
         selector(object.get("/spec/selector")),
+    ]
+}
+
+pub(super) fn cron_job(object: &Object, now: Timestamp) -> Vec<Value> {
+    let suspended = if object.bool_at("/spec/suspend") == Some(true) { "True" } else { "False" };
+    let last = object.str_at("/status/lastScheduleTime");
+    let last = if last.is_empty() { String::new() } else { since(last, now) };
+    let job = "/spec/jobTemplate/spec";
+    vec![
+        name(object),
+        json!(object.str_at("/spec/schedule")),
+        or_none(object.str_at("/spec/timeZone").to_owned()),
+        json!(suspended),
+        json!(object.array_at("/status/active").len()),
+        or_none(last),
+        age(object, now),
+        containers(object, &format!("{job}/template/spec/containers"), "name"),
+        containers(object, &format!("{job}/template/spec/containers"), "image"),
+        selector(object.get(&format!("{job}/selector"))),
     ]
 }
 

@@ -96,7 +96,7 @@ const PATCHES: [&str; 3] =
 const JSON: &str = "application/json";
 
 /// Kinds whose status is written through a path of its own.
-const WITH_STATUS: [&str; 10] = [
+const WITH_STATUS: &[&str] = &[
     "Namespace",
     "Node",
     "Pod",
@@ -107,6 +107,7 @@ const WITH_STATUS: [&str; 10] = [
     "ReplicaSet",
     "StatefulSet",
     "Job",
+    "CronJob",
 ];
 const BINDING: GroupVersionKind = GroupVersionKind { group: "", version: "v1", kind: "Binding" };
 const SCALE: GroupVersionKind = GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" };

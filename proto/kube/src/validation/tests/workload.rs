@@ -509,3 +509,91 @@ fn jobs() {
     let errors = update(&JOB, &other, &prepared(&JOB, &job));
     assert_eq!((errors.len(), errors[0].path.as_str()), (1, "spec.template"));
 }
+
+#[test]
+fn cron_jobs() {
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let cron = json!({"metadata": {"name": "c", "namespace": "n"},
+        "spec": {"schedule": "*/5 * * * *", "jobTemplate": {"spec": {"template": template}}}});
+    let made = prepared(&CRON_JOB, &cron);
+    let of = |field: &str| made.get(&format!("/spec/{field}")).cloned().unwrap_or_default();
+    assert_eq!(
+        ["concurrencyPolicy", "suspend", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"].map(of),
+        [json!("Allow"), json!(false), json!(3), json!(1)]
+    );
+    // A Job's own defaults come with the Job.
+    assert_eq!(made.get("/spec/jobTemplate/spec/backoffLimit"), None);
+    assert_eq!(made.str_at("/spec/jobTemplate/spec/template/spec/dnsPolicy"), "ClusterFirst");
+    let below_zero = "must be greater than or equal to 0";
+    let zone = |name: &str, why: &str| format!("spec.timeZone: Invalid value: {name:?}: {why}");
+    let explicit = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+    refuses(
+        &CRON_JOB,
+        &cron,
+        &[
+            ("/metadata/name", json!("c".repeat(52)), &[]),
+            (
+                "/metadata/name",
+                json!("c".repeat(53)),
+                &[&format!("metadata.name: Invalid value: \"{}\": must be no more than 52 characters", "c".repeat(53))],
+            ),
+            ("/spec/schedule", json!(""), &["spec.schedule: Required value"]),
+            (
+                "/spec/schedule",
+                json!("* * *"),
+                &["spec.schedule: Invalid value: \"* * *\": expected exactly 5 fields, found 3: [* * *]"],
+            ),
+            (
+                "/spec/schedule",
+                json!("TZ=UTC * * * * *"),
+                &[
+                    "spec.schedule: Invalid value: \"TZ=UTC * * * * *\": cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+                ],
+            ),
+            ("/spec/timeZone", json!("Europe/Berlin"), &[]),
+            ("/spec/timeZone", json!(""), &[&zone("", "must be nil or non-empty string")]),
+            ("/spec/timeZone", json!("local"), &[&zone("local", explicit)]),
+            ("/spec/timeZone", json!("../etc"), &[&zone("../etc", "unknown time zone ../etc")]),
+            ("/spec/timeZone", json!("Mars/Olympus"), &[&zone("Mars/Olympus", "unknown time zone Mars/Olympus")]),
+            (
+                "/spec/concurrencyPolicy",
+                json!("Queue"),
+                &[
+                    "spec.concurrencyPolicy: Unsupported value: \"Queue\": supported values: \"Allow\", \"Forbid\", \"Replace\"",
+                ],
+            ),
+            (
+                "/spec/startingDeadlineSeconds",
+                json!(-1),
+                &[&format!("spec.startingDeadlineSeconds: Invalid value: -1: {below_zero}")],
+            ),
+            (
+                "/spec/failedJobsHistoryLimit",
+                json!(-1),
+                &[&format!("spec.failedJobsHistoryLimit: Invalid value: -1: {below_zero}")],
+            ),
+            (
+                "/spec/jobTemplate/spec/selector",
+                json!({"matchLabels": {"a": "b"}}),
+                &[
+                    "spec.jobTemplate.spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\"}}: `selector` will be auto-generated",
+                ],
+            ),
+            (
+                "/spec/jobTemplate/spec/manualSelector",
+                json!(true),
+                &[
+                    "spec.jobTemplate.spec.manualSelector: Unsupported value: true: supported values: \"nil\", \"false\"",
+                ],
+            ),
+            (
+                "/spec/jobTemplate/spec/template/spec/restartPolicy",
+                json!("Always"),
+                &[
+                    "spec.jobTemplate.spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
+                ],
+            ),
+        ],
+    );
+    changes(&CRON_JOB, &cron, &[("/spec/schedule", json!("@daily"), &[])]);
+}
