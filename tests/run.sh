@@ -21,7 +21,7 @@ step "Tests. Beside them, and told of after them: the release build, and on cgro
 told=$(mktemp)
 (
     renice -n 10 "$BASHPID" >/dev/null
-    tests/build-release.sh demo_image
+    tests/build-release.sh demo_image vm
     exec "${CARGO_TARGET_DIR:-target}/debug/vm" all --on uml-6.12
 ) >"$told" 2>&1 &
 beside=$!

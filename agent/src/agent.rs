@@ -7,7 +7,7 @@ use gantry_client::{Client, Informer, Scope};
 use gantry_env::Env;
 use gantry_kube::pod::resources::Amounts;
 use gantry_kube::resource;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::KUBELET_VERSION;
@@ -15,7 +15,7 @@ use crate::events::Events;
 use crate::logs::Rotation;
 use crate::node::facts::Facts;
 use crate::node::{NodeConfig, Registration};
-use crate::pods::{Inputs, Pods, listen, views::Views};
+use crate::pods::{Inputs, Pods, Pulse, listen, views::Views};
 use crate::runtime::Runtime;
 use crate::server::{self, ServeError};
 use crate::shared::{MEASURES_MAX, PULLS_MAX, Shared};
@@ -48,6 +48,8 @@ pub enum StartError {
 pub struct Agent {
     shared: Arc<Shared>,
     registration: Registration,
+    pulse: Pulse,
+    asked: mpsc::Receiver<oneshot::Sender<()>>,
     stop: CancellationToken,
 }
 
@@ -137,12 +139,18 @@ impl Agent {
             allocatable,
             views,
         };
-        Ok(Agent { shared: Arc::new(shared), registration, stop })
+        let (pulse, asked) = mpsc::channel(1);
+        Ok(Agent { shared: Arc::new(shared), registration, pulse: Pulse(pulse), asked, stop })
+    }
+
+    /// By which to see, later, whether the agent turns.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Works until the token ends it. Containers live on.
     pub async fn run(self) {
-        let Agent { shared, registration, stop } = self;
+        let Agent { shared, registration, asked, stop, pulse: _ } = self;
         let (touch, touched) = mpsc::channel(TOUCHED_MAX);
         let (list, held) = mpsc::channel(1);
         let (found, manifests) = mpsc::channel(1);
@@ -180,7 +188,7 @@ impl Agent {
             ears.run_until_cancelled(rotation.run()).await;
         });
         parts.spawn(registration.run(stop.clone()));
-        Pods::new(shared, stop).run(Inputs { api, manifests, held, touched }).await;
+        Pods::new(shared, stop).run(Inputs { api, manifests, held, touched, asked }).await;
         while parts.join_next().await.is_some() {}
     }
 }

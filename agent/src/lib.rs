@@ -28,3 +28,4 @@ pub mod volume;
 
 pub use agent::{Agent, StartError, cleanup};
 pub use config::{Config, POD_PIDS_MAX};
+pub use pods::Pulse;

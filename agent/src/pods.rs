@@ -12,7 +12,7 @@ use gantry_env::chain;
 use gantry_kube::pod::{SOURCE_ANNOTATION, is_mirror, is_terminal};
 use gantry_kube::{Object, Ref, resource};
 use serde_json::json;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -47,6 +47,20 @@ pub struct Inputs {
     pub held: mpsc::Receiver<Vec<Held>>,
     /// Pods of which the runtime has just said something.
     pub touched: mpsc::Receiver<String>,
+    /// Who asks whether anything of this is heard.
+    pub asked: mpsc::Receiver<oneshot::Sender<()>>,
+}
+
+/// Whether the task that owns the maps turns.
+#[derive(Clone, Debug)]
+pub struct Pulse(pub mpsc::Sender<oneshot::Sender<()>>);
+
+impl Pulse {
+    /// Waits for the next turn; false once there is none to come.
+    pub async fn beats(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(answer).await.is_ok() && answered.await.is_ok()
+    }
 }
 
 pub struct Pods {
@@ -108,7 +122,8 @@ impl Pods {
                 }
                 // Changes are taken only when they are returned.
                 list = changes.changes() => self.api_changed(list),
-                // Receiving from a channel takes a message only when it returns it; so do the next two.
+                // Receiving from a channel takes a message only when it returns it; so do the next three.
+                Some(answer) = inputs.asked.recv() => drop(answer.send(())),
                 Some(manifests) = inputs.manifests.recv() => self.manifests_changed(manifests),
                 Some(uid) = inputs.touched.recv() => self.touch(&uid),
                 Some(held) = inputs.held.recv() => self.relisted(held),

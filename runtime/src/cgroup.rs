@@ -39,7 +39,9 @@ pub enum CgroupError {
 pub enum Hierarchies {
     Unified {
         root: PathBuf,
-        /// Those that the root hands down.
+        /// The cgroup below which ours are. What is above it is somebody else's, systemd's perhaps, and is not written to.
+        base: PathBuf,
+        /// Those that the base hands down.
         controllers: BTreeSet<String>,
     },
     /// Controllers and mount point of each.
@@ -69,16 +71,18 @@ const EMPTY_POLL: Duration = Duration::from_millis(5);
 const EMPTY_TRIES: u32 = 400;
 
 impl Hierarchies {
-    pub fn detect() -> Result<Hierarchies, CgroupError> {
+    /// Those of this host, for a runtime that has its pods below the cgroup `own`.
+    pub fn detect(own: &str) -> Result<Hierarchies, CgroupError> {
         let path = Path::new("/proc/thread-self/mounts");
         let text = fs::read_to_string(path).map_err(|source| failed("read", path)(source))?;
         let mut found = Hierarchies::from_mounts(&text)?;
         let mut refused = Vec::new();
         match &mut found {
-            Hierarchies::Unified { root, controllers } => {
+            Hierarchies::Unified { root, base, controllers } => {
                 tracing::info!("cgroup v2");
-                refused = hand_down(root);
-                *controllers = names(&root.join("cgroup.subtree_control"));
+                *base = nearest_above(root, own);
+                refused = hand_down(base);
+                *controllers = names(&base.join("cgroup.subtree_control"));
             }
             Hierarchies::Legacy { .. } => tracing::warn!("cgroup v1 hierarchies: gantry is made for v2"),
         }
@@ -97,7 +101,8 @@ impl Hierarchies {
             let fields: Vec<&str> = line.split(' ').collect();
             let [_, at, kind, options, ..] = fields.as_slice() else { continue };
             if *kind == "cgroup2" && *at == "/sys/fs/cgroup" {
-                return Ok(Hierarchies::Unified { root: PathBuf::from(at), controllers: BTreeSet::new() });
+                let root = PathBuf::from(at);
+                return Ok(Hierarchies::Unified { base: root.clone(), root, controllers: BTreeSet::new() });
             }
             if *kind == "cgroup" && at.starts_with("/sys/fs/cgroup/") {
                 let controllers: Vec<String> =
@@ -134,7 +139,9 @@ impl Hierarchies {
     pub fn folder(&self, path: &str, controller: &str) -> Option<PathBuf> {
         let relative = path.trim_start_matches('/');
         match self {
-            Hierarchies::Unified { root, controllers } => controllers.contains(controller).then(|| root.join(relative)),
+            Hierarchies::Unified { root, controllers, .. } => {
+                controllers.contains(controller).then(|| root.join(relative))
+            }
             Hierarchies::Legacy { mounts } => {
                 let has = |(c, _): &&(Vec<String>, PathBuf)| c.iter().any(|c| c == controller);
                 mounts.iter().find(has).map(|(_, at)| at.join(relative))
@@ -146,7 +153,7 @@ impl Hierarchies {
     pub fn create(&self, path: &str) -> Result<(), CgroupError> {
         check(path)?;
         match self {
-            Hierarchies::Unified { root, .. } => create_unified(root, path),
+            Hierarchies::Unified { root, base, .. } => create_unified(root, base, path),
             Hierarchies::Legacy { mounts } => mounts.iter().try_for_each(|(c, at)| create_legacy(c, at, path)),
         }
     }
@@ -293,11 +300,20 @@ fn names(path: &Path) -> BTreeSet<String> {
     fs::read_to_string(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
-fn create_unified(root: &Path, path: &str) -> Result<(), CgroupError> {
+/// The deepest cgroup above `path` that there is.
+fn nearest_above(root: &Path, path: &str) -> PathBuf {
+    let whole = root.join(path.trim_start_matches('/'));
+    let above = whole.ancestors().skip(1).find(|folder| folder.is_dir());
+    above.filter(|folder| folder.starts_with(root)).unwrap_or(root).to_owned()
+}
+
+fn create_unified(root: &Path, base: &Path, path: &str) -> Result<(), CgroupError> {
     let mut at = root.to_owned();
     for part in path.trim_start_matches('/').split('/') {
-        // One level at a time, to the last parent. What the root cannot hand down was said at start.
-        hand_down(&at);
+        // One level at a time, to the last parent. What the base cannot hand down was said at start.
+        if at == base || !base.starts_with(&at) {
+            hand_down(&at);
+        }
         at.push(part);
         make(&at)?;
     }
@@ -352,7 +368,10 @@ mod tests {
     #[test]
     fn mounts_are_told_apart() {
         let v2 = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n";
-        let unified = |controllers| Hierarchies::Unified { root: "/sys/fs/cgroup".into(), controllers };
+        let unified = |controllers| {
+            let root = PathBuf::from("/sys/fs/cgroup");
+            Hierarchies::Unified { base: root.clone(), root, controllers }
+        };
         assert_eq!(Hierarchies::from_mounts(v2).unwrap(), unified(BTreeSet::new()));
         let one = unified(BTreeSet::from(["memory".to_owned()]));
         assert_eq!((one.folder("/a", "memory"), one.folder("/a", "cpu")), (Some("/sys/fs/cgroup/a".into()), None));
@@ -365,6 +384,27 @@ mod tests {
         assert_eq!(found.folder("/a/b", "memory"), None);
         assert_eq!(found.folders("/a").len(), 1);
         assert!(Hierarchies::from_mounts("").is_err());
+    }
+
+    #[test]
+    fn what_is_above_our_part_of_the_tree_is_not_written_to() {
+        let tree = tempfile::tempdir().unwrap();
+        let (root, unit) = (tree.path(), tree.path().join("system.slice/pods.service"));
+        std::fs::create_dir_all(&unit).unwrap();
+        let own = "/system.slice/pods.service/gantry";
+        assert_eq!(nearest_above(root, own), unit);
+        assert_eq!(nearest_above(root, "/gantry"), root);
+        assert_eq!(nearest_above(root, "/not/made/yet"), root);
+        // Plain folders stand for cgroups: what is handed down stays in the file.
+        let above = [root.to_owned(), tree.path().join("system.slice"), unit.clone()];
+        for folder in &above {
+            std::fs::write(folder.join("cgroup.controllers"), "pids").unwrap();
+            std::fs::write(folder.join("cgroup.subtree_control"), "").unwrap();
+        }
+        create_unified(root, &unit, &format!("{own}/pod")).unwrap();
+        let handed = above.map(|folder| std::fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap());
+        assert_eq!(handed, ["", "", "+pids"]);
+        assert!(unit.join("gantry/pod").is_dir());
     }
 
     #[test]

@@ -202,7 +202,7 @@ async fn open(config: Config, env: Env) -> Result<Opened, StartError> {
     })?;
     let records = Records::open(&config.run_dir, boot_id.trim())?;
     let program = Program::load(&config.supervisor)?;
-    let cgroups = Hierarchies::detect()?;
+    let cgroups = Hierarchies::detect(&config.cgroup_parent)?;
     let (streams, listener) = Streams::bind().await.map_err(|source| StartError::Io {
         what: "listen for streams on",
         path: "127.0.0.1".into(),

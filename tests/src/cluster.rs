@@ -346,22 +346,7 @@ impl<'a> Cluster<'a> {
 
     /// Every container that runs.
     pub async fn running(&self) -> Vec<Running> {
-        let mut cri = self.cri();
-        let list = cri.list_containers(ListContainersRequest::default()).await.expect("a list").into_inner();
-        let mut all = Vec::new();
-        for container in list.containers {
-            if container.state() != gantry_cri::v1::ContainerState::ContainerRunning {
-                continue;
-            }
-            let request = ContainerStatusRequest { container_id: container.id.clone(), verbose: true };
-            let Ok(answer) = cri.container_status(request).await else { continue };
-            let info: Value = serde_json::from_str(&answer.into_inner().info["info"]).expect("JSON");
-            let metadata = container.metadata.expect("a name");
-            let uid = container.labels.get("io.kubernetes.pod.uid").cloned().unwrap_or_default();
-            all.push((uid, metadata.name, metadata.attempt, info["pid"].as_i64().unwrap_or(0)));
-        }
-        all.sort();
-        all
+        running(&self.machine.root().join("run/gantry/cri.sock")).await
     }
 
     /// The supervisors' pids.
@@ -379,6 +364,26 @@ impl<'a> Cluster<'a> {
     }
 }
 
+/// Every container that runs, as the runtime on this socket tells it.
+pub async fn running(socket: &Path) -> Vec<Running> {
+    let mut cri = RuntimeServiceClient::new(connect::unix(socket));
+    let list = cri.list_containers(ListContainersRequest::default()).await.expect("a list").into_inner();
+    let mut all = Vec::new();
+    for container in list.containers {
+        if container.state() != gantry_cri::v1::ContainerState::ContainerRunning {
+            continue;
+        }
+        let request = ContainerStatusRequest { container_id: container.id.clone(), verbose: true };
+        let Ok(answer) = cri.container_status(request).await else { continue };
+        let info: Value = serde_json::from_str(&answer.into_inner().info["info"]).expect("JSON");
+        let metadata = container.metadata.expect("a name");
+        let uid = container.labels.get("io.kubernetes.pod.uid").cloned().unwrap_or_default();
+        all.push((uid, metadata.name, metadata.attempt, info["pid"].as_i64().unwrap_or(0)));
+    }
+    all.sort();
+    all
+}
+
 impl Drop for Cluster<'_> {
     /// What a failed test leaves would be in the way of the next.
     fn drop(&mut self) {
@@ -393,7 +398,7 @@ impl Drop for Cluster<'_> {
 }
 
 /// The image of the quickstart: busybox, and a page for its web server.
-fn demo_image() -> Vec<u8> {
+pub fn demo_image() -> Vec<u8> {
     let mut build = Build::busybox(Path::new("/bin/busybox")).expect("busybox-static");
     build.file("www/index.html", 0o644, "Hello from the image.\n");
     build.cmd = ["httpd", "-f", "-p", "8080", "-h", "/www"].map(str::to_owned).to_vec();

@@ -21,10 +21,10 @@ pub struct Kubectl {
 impl Kubectl {
     /// The one on the search path.
     pub fn new(kubeconfig: &Path) -> Kubectl {
-        Kubectl::of("kubectl".into(), kubeconfig)
+        Kubectl::at("kubectl".into(), kubeconfig)
     }
 
-    fn of(program: PathBuf, kubeconfig: &Path) -> Kubectl {
+    pub fn at(program: PathBuf, kubeconfig: &Path) -> Kubectl {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let cache = kubeconfig.with_file_name(format!("cache-{name}"));
         Kubectl { program, kubeconfig: kubeconfig.to_owned(), cache }
@@ -42,7 +42,7 @@ impl Kubectl {
                 }
                 there
             })
-            .map(|program| Kubectl::of(program, kubeconfig))
+            .map(|program| Kubectl::at(program, kubeconfig))
             .collect();
         assert!(!found.is_empty(), "no kubectl in {}", installed().display());
         found
@@ -103,7 +103,7 @@ impl Kubectl {
 }
 
 /// Where `tests/install.sh` puts what no package installs beside another version of itself.
-fn installed() -> PathBuf {
+pub fn installed() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("gantry-tests")
 }

@@ -10,9 +10,9 @@ use gantry_pki::{Authority, Credential, Reloading, files, tls};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{AgentArgs, ControlWhat};
-use crate::control::terminated;
 use crate::lock::{self, Lock};
 use crate::node::{Node, Wires};
+use crate::notify::Manager;
 use crate::paths::Paths;
 use crate::{Failure, host};
 
@@ -27,6 +27,7 @@ pub enum CredentialsError {
 }
 
 pub async fn run(paths: Paths, args: AgentArgs, env: Env) -> Result<(), Failure> {
+    let manager = Manager::from_env()?;
     crate::up::check_host(args.node.requires_v2())?;
     let _lock = Lock::take(&paths.lock(lock::NODE))?;
     let name = host::node_name(args.node.node_name.as_deref())?;
@@ -42,7 +43,8 @@ pub async fn run(paths: Paths, args: AgentArgs, env: Env) -> Result<(), Failure>
     };
     let node = Node::start(&paths, &args.node, &args.cluster, wires, stop.clone(), &env).await?;
     println!("the agent of node {name} runs");
-    terminated().await?;
+    manager.ready(&format!("the agent of node {name} runs")).await;
+    manager.until_terminated(async || node.look().await).await?;
     stop.cancel();
     node.stop().await;
     Ok(())

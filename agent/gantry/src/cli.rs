@@ -38,6 +38,13 @@ pub enum Command {
     Trace(TraceArgs),
     /// Look after the images of this machine
     Image(ImageArgs),
+    /// Leave a process in the cgroup that systemd delegates to pods
+    #[command(hide = true)]
+    HoldCgroup {
+        /// Be that process
+        #[arg(long)]
+        stay: bool,
+    },
 }
 
 impl Command {
@@ -48,6 +55,7 @@ impl Command {
             Command::Control(role) => role.what.is_none(),
             Command::Agent(_) | Command::Runtime(_) => true,
             Command::Down(_) | Command::Uninstall(_) | Command::Trace(_) | Command::Image(_) => false,
+            Command::HoldCgroup { .. } => false,
         }
     }
 }
@@ -192,9 +200,10 @@ pub struct RegistryArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct CgroupArgs {
-    /// Cgroup under which pods are, below the root of each hierarchy; supervisors are in one beside it
-    #[arg(long, default_value = "/gantry", value_name = "PATH")]
-    pub cgroup_root: String,
+    /// Cgroup under which pods are, below the root of each hierarchy; supervisors are in one beside it (default: /gantry, or
+    /// below gantry-pods.service where systemd runs that)
+    #[arg(long, value_name = "PATH")]
+    pub cgroup_root: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use gantry_client::Client;
+use gantry_control::auth::Identity;
 use gantry_control::{Config, Control};
 use gantry_env::Env;
 use ipnet::{IpNet, Ipv4Net};
@@ -11,6 +13,7 @@ use crate::Failure;
 use crate::cli::ControlArgs;
 use crate::host;
 use crate::lock::{self, Lock};
+use crate::notify::Manager;
 use crate::paths::Paths;
 
 #[derive(Debug, thiserror::Error)]
@@ -45,12 +48,26 @@ pub fn config(paths: &Paths, args: &ControlArgs, node_ip: IpAddr, env: &Env) -> 
 }
 
 pub async fn run(paths: Paths, args: ControlArgs, env: Env) -> Result<(), Failure> {
+    let manager = Manager::from_env()?;
     let _lock = Lock::take(&paths.lock(lock::CONTROL))?;
     let ip = host::node_ip(args.advertise)?;
     let control = Control::start(config(&paths, &args, ip, &env)?).await?;
     println!("the API answers on {}; KUBECONFIG={}", control.address(), paths.kubeconfig().display());
-    terminated().await?;
+    manager.ready(&format!("the API answers on {}", control.address())).await;
+    let client = admin(&control, "gantry-control");
+    manager.until_terminated(async || look(&client).await).await?;
     control.stop().await;
+    Ok(())
+}
+
+/// The service's own client, which may do everything.
+pub fn admin(control: &Control, name: &str) -> Client {
+    Client::new(control.client(Identity::new(name, ["system:masters"])), name)
+}
+
+/// Whether the control service is well: the API answers, and its store answers it. On a full disk both do.
+pub async fn look(admin: &Client) -> Result<(), Failure> {
+    admin.raw("/livez").await?;
     Ok(())
 }
 

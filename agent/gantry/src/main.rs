@@ -6,12 +6,14 @@
 mod agent;
 mod cli;
 mod control;
+mod delegated;
 mod down;
 mod host;
 mod image;
 mod lock;
 mod logging;
 mod node;
+mod notify;
 mod paths;
 mod preflight;
 mod runtime;
@@ -55,6 +57,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             None => block_on(control::run(paths, role.args, env)),
         },
         Command::Agent(args) => block_on(agent::run(paths, args, env)),
+        Command::HoldCgroup { stay: true } => delegated::stay(),
+        Command::HoldCgroup { stay: false } => delegated::hold(),
         Command::Runtime(args) => block_on(runtime::run(paths, args, env)),
         Command::Trace(args) => {
             let TraceWhat::Pod { name, namespace, kubeconfig } = args.what;

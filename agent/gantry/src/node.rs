@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_agent::Agent;
 use gantry_agent::logs::Limits;
+use gantry_agent::{Agent, Pulse};
 use gantry_client::Client;
+use gantry_cri::RuntimeServiceClient;
+use gantry_cri::v1::VersionRequest;
 use gantry_env::{Backoff, Env, chain};
 use gantry_netlink::nft::Nft;
 use gantry_netproxy::{Programmed, Proxy, dns};
@@ -15,16 +17,18 @@ use gantry_runtime::Runtime;
 use ipnet::Ipv4Net;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use tracing::{error, warn};
 
-use crate::Failure;
 use crate::cli::{CgroupArgs, CgroupPolicy, ClusterArgs, NodeArgs, RegistryArgs};
 use crate::control::v4;
 use crate::paths::Paths;
+use crate::{Failure, delegated};
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_CAP: Duration = Duration::from_secs(10);
+const CGROUP: &str = "/gantry";
 /// The supervisor's program, in the folder of ours.
 const SUPERVISOR: &str = "gantry-supervisor";
 
@@ -34,6 +38,8 @@ pub enum NodeError {
     NoSupervisor(PathBuf),
     #[error("node address {0}: only IPv4 is supported")]
     Address(IpAddr),
+    #[error("the agent has ended")]
+    NoPulse,
 }
 
 /// How the node's parts reach the API, and who they are.
@@ -47,13 +53,25 @@ pub struct Wires {
 
 pub struct Node {
     agent: JoinHandle<()>,
+    pulse: Pulse,
     proxy: JoinHandle<()>,
     runtime: Runtime,
+    cri: RuntimeServiceClient<Channel>,
 }
 
 impl NodeArgs {
     pub fn requires_v2(&self) -> bool {
         self.cgroups == CgroupPolicy::RequireV2
+    }
+}
+
+impl CgroupArgs {
+    /// Below the one that systemd has delegated, if it has: what is below any other of its cgroups is its own.
+    pub fn root(&self) -> String {
+        match &self.cgroup_root {
+            Some(root) => root.clone(),
+            None => format!("{}{CGROUP}", delegated::cgroup().unwrap_or_default()),
+        }
     }
 }
 
@@ -82,8 +100,8 @@ pub fn runtime_config(
         run_dir: paths.run.clone(),
         socket: Some(paths.cri_socket()),
         supervisor,
-        cgroup_parent: cgroup.cgroup_root.clone(),
-        supervisor_cgroup: format!("{}-supervisors", cgroup.cgroup_root),
+        cgroup_parent: cgroup.root(),
+        supervisor_cgroup: format!("{}-supervisors", cgroup.root()),
         ..gantry_runtime::Config::default()
     };
     config.network.cluster_cidr = cluster_cidr;
@@ -130,7 +148,7 @@ impl Node {
         config.static_pod_dir = Some(paths.manifests());
         config.cluster_dns = vec![args.cluster_dns];
         config.cluster_domain = cluster.cluster_domain.clone();
-        config.cgroup_root = args.cgroup.cgroup_root.clone();
+        config.cgroup_root = args.cgroup.root();
         config.pod_pids_max = args.pod_max_pids;
         config.log_limits = Limits { max_bytes: args.logs.max_bytes, max_files: args.logs.max_files.into() };
         let programmed = proxy.programmed.clone();
@@ -138,9 +156,16 @@ impl Node {
         config.listen = Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.kubelet_port)));
         config.tls = Some(wires.tls.clone());
         let agent = Agent::start(config, wires.agent.clone(), env.clone(), stop.clone()).await?;
-        let agent = tokio::spawn(agent.run());
+        let (pulse, agent) = (agent.pulse(), tokio::spawn(agent.run()));
         let proxy = tokio::spawn(keep_proxy(proxy, wires.proxy, env.clone(), stop));
-        Ok(Node { agent, proxy, runtime })
+        let cri = RuntimeServiceClient::new(runtime.channel());
+        Ok(Node { agent, pulse, proxy, runtime, cri })
+    }
+
+    /// Whether the node is well: the runtime answers, and the one task that all pods hang on turns.
+    pub async fn look(&self) -> Result<(), Failure> {
+        look(&self.cri).await?;
+        if self.pulse.beats().await { Ok(()) } else { Err(NodeError::NoPulse.into()) }
     }
 
     /// Ends what watches and serves. Containers live on: their supervisors keep them.
@@ -152,6 +177,12 @@ impl Node {
         }
         self.runtime.stop().await;
     }
+}
+
+/// Whether the runtime answers.
+pub async fn look(cri: &RuntimeServiceClient<Channel>) -> Result<(), Failure> {
+    cri.clone().version(VersionRequest::default()).await?;
+    Ok(())
 }
 
 /// The proxy is begun again where it cannot begin, or where it failed: the rest of the node goes on meanwhile.

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use gantry_client::{Client, Informer, Scope};
@@ -17,9 +17,10 @@ use gantry_pki::tls::{self, ClientAuth};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::UpArgs;
-use crate::control::{self, terminated};
+use crate::control;
 use crate::lock::{self, Lock};
 use crate::node::{self, Node};
+use crate::notify::Manager;
 use crate::paths::Paths;
 use crate::{Failure, host, preflight};
 
@@ -55,6 +56,7 @@ pub async fn run(paths: Paths, args: UpArgs, env: Env) -> Result<(), Failure> {
         // A session of its own: the terminal that started it may go.
         nix::unistd::setsid()?;
     }
+    let manager = Arc::new(Manager::from_env()?);
     check_host(args.node.requires_v2())?;
     let _locks = [Lock::take(&paths.lock(lock::CONTROL))?, Lock::take(&paths.lock(lock::NODE))?];
     let name = host::node_name(args.node.node_name.as_deref())?;
@@ -63,11 +65,20 @@ pub async fn run(paths: Paths, args: UpArgs, env: Env) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let wires = node_wires(&control, &paths, &name, ip, &env)?;
     let node = Node::start(&paths, &args.node, &args.control.cluster, wires, stop.clone(), &env).await?;
-    let admin = Client::new(control.client(Identity::new("gantry-up", ["system:masters"])), "gantry-up");
-    let ready =
-        announce(admin, name, paths.kubeconfig().display().to_string(), args.background, env.clone(), stop.clone());
-    tokio::spawn(ready);
-    terminated().await?;
+    let admin = control::admin(&control, "gantry-up");
+    let herald = Herald {
+        name,
+        kubeconfig: paths.kubeconfig().display().to_string(),
+        background: args.background,
+        manager: manager.clone(),
+    };
+    tokio::spawn(herald.announce(admin.clone(), env.clone(), stop.clone()));
+    let look = async || {
+        control::look(&admin).await?;
+        node.look().await
+    };
+    manager.until_terminated(look).await?;
+    drop(admin);
     stop.cancel();
     node.stop().await;
     control.stop().await;
@@ -91,31 +102,32 @@ fn node_wires(control: &Control, paths: &Paths, name: &str, ip: IpAddr, env: &En
     })
 }
 
-/// Says once that the node is ready, to whoever waits for it.
-async fn announce(
-    client: Client,
+/// Whom the node's being ready is told to.
+struct Herald {
     name: String,
     kubeconfig: String,
     background: bool,
-    env: Env,
-    stop: CancellationToken,
-) {
-    let scope = Scope { field_selector: format!("metadata.name={name}"), ..Scope::default() };
-    let nodes = Informer::spawn(client, &resource::NODE, scope, env, stop.clone(), |object| object);
-    let mut changes = nodes.subscribe();
-    let is_ready = |node: &Object| {
-        node.array_at("/status/conditions").iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
-            && !node.array_at("/spec/taints").iter().any(|t| t["key"] == "node.kubernetes.io/not-ready")
-    };
-    while let Some(changes) = stop.run_until_cancelled(changes.changes()).await {
-        if changes.iter().filter_map(|c| c.now.as_deref()).any(is_ready) {
-            if background {
+    manager: Arc<Manager>,
+}
+
+impl Herald {
+    /// Says once that the node is ready, to whoever waits for it.
+    async fn announce(self, client: Client, env: Env, stop: CancellationToken) {
+        let scope = Scope { field_selector: format!("metadata.name={}", self.name), ..Scope::default() };
+        let nodes = Informer::spawn(client, &resource::NODE, scope, env, stop.clone(), |object| object);
+        let mut changes = nodes.subscribe();
+        let is_ready = |node: &Object| {
+            node.array_at("/status/conditions").iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+                && !node.array_at("/spec/taints").iter().any(|t| t["key"] == "node.kubernetes.io/not-ready")
+        };
+        while let Some(changes) = stop.run_until_cancelled(changes.changes()).await {
+            if changes.iter().filter_map(|c| c.now.as_deref()).any(is_ready) {
+                let words = format!("node {} is ready; export KUBECONFIG={}", self.name, self.kubeconfig);
+                self.manager.ready(&words).await;
                 // Whoever waited may have given up.
-                let _ = writeln!(std::io::stdout(), "{READY}");
-            } else {
-                println!("node {name} is ready; export KUBECONFIG={kubeconfig}");
+                let _ = writeln!(std::io::stdout(), "{}", if self.background { READY } else { &words });
+                return;
             }
-            return;
         }
     }
 }

@@ -130,7 +130,8 @@ fn detach_stdio() -> io::Result<()> {
     Ok(())
 }
 
-/// SIGCHLD wakes the loop; the others are not ours to die of: a supervisor leaves when it is told over its socket.
+/// SIGCHLD wakes the loop; the others are not ours to die of: a supervisor leaves when it is told over its socket, or, where a
+/// host that ends sends SIGTERM to everyone, after its containers.
 fn block_signals() -> io::Result<SignalFd> {
     let mut watched = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {

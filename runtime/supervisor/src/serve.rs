@@ -67,6 +67,8 @@ pub struct Supervisor {
     creators: Vec<Creator>,
     execs: Vec<Exec>,
     leaving: bool,
+    /// The host ends everything: there is no runtime to tell us to leave.
+    told_to_end: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -93,6 +95,7 @@ impl Supervisor {
             creators: Vec::new(),
             execs: Vec::new(),
             leaving: false,
+            told_to_end: false,
         }
     }
 
@@ -109,6 +112,7 @@ impl Supervisor {
             self.containers.retain(|c| !c.forgotten || c.attachers.are_behind());
             self.finish_creators();
             self.reap_orphans();
+            self.leaving |= self.told_to_end && self.keeps_nothing();
         }
         Ok(())
     }
@@ -168,7 +172,11 @@ impl Supervisor {
     fn handle(&mut self, token: Token, _: PollFlags) {
         match token {
             Token::Listener => self.accept(),
-            Token::Signals => while let Ok(Some(_)) = self.signals.read_signal() {},
+            Token::Signals => {
+                while let Ok(Some(signal)) = self.signals.read_signal() {
+                    self.told_to_end |= signal.ssi_signo == libc::SIGTERM as u32;
+                }
+            }
             Token::Connection(i) => self.receive(i),
             Token::Ended(i) => self.container_ended(i, None),
             Token::Output(i, j) => self.containers[i].pump(j),
@@ -254,7 +262,7 @@ impl Supervisor {
                 }
             }
             Request::Leave { seq } => {
-                if self.containers.iter().all(|c| c.ended) && self.creators.is_empty() {
+                if self.keeps_nothing() {
                     self.leaving = true;
                     self.tell(&Event::Done { seq }, &[]);
                 } else {
@@ -262,6 +270,10 @@ impl Supervisor {
                 }
             }
         }
+    }
+
+    fn keeps_nothing(&self) -> bool {
+        self.containers.iter().all(|c| c.ended) && self.creators.is_empty()
     }
 
     fn on_container(&mut self, seq: u64, id: &Id, act: impl FnOnce(&mut Container) -> io::Result<()>) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use gantry_tests::vm::{self, KERNELS, Seat, Vm};
+use gantry_tests::vm::{self, Ground, KERNELS, Seat, Vm, bare};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -19,6 +19,8 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("cluster", 4),
     ("power", 1),
     ("agent", 1),
+    ("systemd", 1),
+    ("bare", 1),
     ("lifecycle", 1),
     ("limits", 1),
     ("cgroups", 1),
@@ -26,6 +28,9 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("survival", 1),
     ("network", 1),
 ];
+/// The one that has systemd as process 1, and the one that has nothing on its root.
+const SYSTEMD: &str = "systemd";
+const BARE: &str = "bare";
 type Failure = Box<dyn std::error::Error>;
 
 #[derive(Parser)]
@@ -53,6 +58,7 @@ impl Machine {
             out: std::path::absolute(&self.out)?.join(format!("{scenario}-{}", self.on)),
             timeout: Duration::from_secs(self.timeout_seconds),
             interactive,
+            ground: if scenario == SYSTEMD { Ground::Systemd } else { Ground::Host },
             seat: None,
         })
     }
@@ -87,6 +93,12 @@ enum What {
         #[arg(last = true, default_values = ["bash", "-i"])]
         command: Vec<String>,
     },
+    /// The scenario of an empty root
+    #[command(hide = true)]
+    Bare,
+    /// What process 1 leaves to systemd's unit
+    #[command(hide = true)]
+    Serve,
     /// What process 1 of a machine is
     #[command(hide = true)]
     Init {
@@ -101,7 +113,9 @@ fn main() -> Result<ExitCode, Failure> {
     // Asked for before anything is built: a build may put another program in the place of this one.
     let init = std::env::current_exe()?;
     match Cli::parse().what {
-        What::Init { kind, shared, .. } => gantry_tests::vm::init(&kind, &shared),
+        What::Init { kind, shared, .. } => vm::init(&kind, &shared),
+        What::Serve => vm::serve(),
+        What::Bare => bare::run().map(|()| ExitCode::SUCCESS),
         What::List => {
             println!("kernels: {}", KERNELS.join(" "));
             for scenario in scenarios()? {
@@ -116,7 +130,7 @@ fn main() -> Result<ExitCode, Failure> {
             if nodes > 1 {
                 return on_segment(vm, nodes, &found, &arguments);
             }
-            let code = boot(&vm, &found.folder, &found.program, &arguments)?;
+            let code = found.boot(vm.clone(), &arguments)?;
             print!("{}", std::fs::read_to_string(vm.console())?);
             Ok(code)
         }
@@ -142,7 +156,7 @@ fn all(init: &Path, machine: &Machine) -> Result<ExitCode, Failure> {
     let work = || {
         while let Some(part) = { waiting.lock().next() } {
             let passed = machine.of(init, &part.name, false).map_err(Failure::from).and_then(|vm| {
-                let code = boot(&vm, &part.scenario.folder, &part.scenario.program, &part.arguments)?;
+                let code = part.scenario.boot(vm.clone(), &part.arguments)?;
                 if code != ExitCode::SUCCESS {
                     println!("{}", std::fs::read_to_string(vm.console())?);
                 }
@@ -171,7 +185,7 @@ fn pack(own: &Path, folder: &Path) -> Result<ExitCode, Failure> {
     let deps = folder.join("deps");
     std::fs::create_dir_all(&deps)?;
     let found = scenarios()?;
-    for scenario in found.iter().filter(|s| OF_THE_HOST.iter().any(|(name, _)| s.name == *name)) {
+    for scenario in found.iter().filter(|s| s.name != BARE && OF_THE_HOST.iter().any(|(name, _)| s.name == *name)) {
         std::fs::copy(&scenario.program, deps.join(&scenario.name))?;
     }
     for entry in std::fs::read_dir(own.parent().ok_or("no folder")?)? {
@@ -242,6 +256,24 @@ struct Part<'a> {
 }
 
 impl Scenario {
+    fn boot(&self, mut vm: Vm, arguments: &[String]) -> Result<ExitCode, Failure> {
+        if self.name != BARE {
+            return boot(&vm, &self.folder, &self.program, arguments);
+        }
+        let built = Command::new(&self.program).arg("vm").stderr(Stdio::inherit()).output()?;
+        if !built.status.success() {
+            return Err("the release does not build".into());
+        }
+        let bin = self.folder.join("..").join(String::from_utf8(built.stdout)?.trim());
+        let root = vm.out.join("root");
+        std::fs::create_dir_all(&vm.out)?;
+        // The older of the two is static, as its makers ship it.
+        bare::lay(&root, &vm.out, &bin, &gantry_tests::kubectl::installed().join("kubectl-1.20"))?;
+        vm.ground = Ground::Own(root);
+        vm.init = bare::INIT.into();
+        boot(&vm, Path::new("/"), Path::new(bare::INIT), &["bare".to_owned()])
+    }
+
     /// Deals the tests out to so many machines.
     fn parts(&self, machines: usize) -> Result<Vec<Part<'_>>, Failure> {
         if machines == 1 {
@@ -283,5 +315,8 @@ fn scenarios() -> Result<Vec<Scenario>, Failure> {
             folder: manifest.parent().unwrap_or(Path::new(".")).to_owned(),
         });
     }
+    // Not a test file: what it runs has to be static.
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    found.push(Scenario { name: BARE.to_owned(), program: folder.join("build-release.sh"), folder });
     Ok(found)
 }

@@ -1,10 +1,13 @@
-//! Process 1 of a machine: mounts what a host has, runs one command, writes how it ended, and powers off.
+//! Process 1 of a machine: mounts what a host has, runs one command, writes how it ended, and powers off. Where the command
+//! wants systemd, that takes its place, with a unit that does the rest.
 
 use std::io;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
+use gantry_netlink::route::Routes;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::wait::{WaitStatus, wait};
@@ -17,7 +20,7 @@ pub const ANSWER: &str = "answer.json";
 /// Where the folder that the host shares is mounted: a place that every tree has and no test looks at.
 pub const SHARED: &str = "/mnt";
 /// (what, where, type, data). The root is the host's and cannot be written to; these are the machine's own.
-const MOUNTS: &[(&str, &str, &str, &str)] = &[
+pub(super) const MOUNTS: &[(&str, &str, &str, &str)] = &[
     ("proc", "/proc", "proc", ""),
     ("sysfs", "/sys", "sysfs", ""),
     ("devtmpfs", "/dev", "devtmpfs", "mode=0755"),
@@ -28,9 +31,33 @@ const MOUNTS: &[(&str, &str, &str, &str)] = &[
     ("cgroup2", "/sys/fs/cgroup", "cgroup2", "nsdelegate"),
 ];
 
+/// Debian's.
+const SYSTEMD: &str = "/lib/systemd/systemd";
+/// The one folder in which systemd looks for units: those of its own that others lean on, ours, and those that a test adds.
+pub const UNITS: &str = "/run/units";
+const LENT_UNITS: &[&str] = &[
+    "basic.target",
+    "multi-user.target",
+    "network-online.target",
+    "shutdown.target",
+    "sysinit.target",
+    "systemd-journald-dev-log.socket",
+    "systemd-journald.service",
+    "systemd-journald.socket",
+];
+
 /// The folder that the host shares is of this type and has this name. Never returns: when there is nothing more to do, the machine is off.
 pub fn init(kind: &str, shared: &str) -> ! {
-    if let Err(error) = serve(kind, shared) {
+    off_after(prepare(kind, shared).and_then(|order| if order.systemd { become_systemd() } else { obey(&order) }))
+}
+
+/// The rest of it, as systemd's unit.
+pub fn serve() -> ! {
+    off_after(order().and_then(|order| obey(&order)))
+}
+
+fn off_after(done: io::Result<()>) -> ! {
+    if let Err(error) = done {
         eprintln!("init: {error}");
     }
     rustix::fs::sync();
@@ -39,7 +66,7 @@ pub fn init(kind: &str, shared: &str) -> ! {
     std::process::exit(1)
 }
 
-fn serve(kind: &str, shared: &str) -> io::Result<()> {
+fn prepare(kind: &str, shared: &str) -> io::Result<Order> {
     for (what, at, kind, data) in MOUNTS {
         match mount(Some(*what), *at, Some(*kind), MsFlags::empty(), Some(*data)) {
             // Some kernels mount their devices themselves.
@@ -60,19 +87,48 @@ fn serve(kind: &str, shared: &str) -> io::Result<()> {
     mount(Some(shared), SHARED, Some(kind), MsFlags::empty(), Some(data)).map_err(|e| named(SHARED, e.into()))?;
     std::fs::write("/proc/sys/kernel/core_pattern", format!("{SHARED}/core.%e.%p"))?;
     nix::unistd::sethostname("machine")?;
-    Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
+    let loopback = || {
+        let mut routes = Routes::open()?;
+        let index = routes.link_index("lo")?;
+        routes.set_up(index)
+    };
+    loopback().map_err(io::Error::other)?;
+    order()
+}
 
-    let shared = Path::new(SHARED);
-    let order: Order = serde_json::from_slice(&std::fs::read(shared.join(ORDER))?)?;
+fn order() -> io::Result<Order> {
+    Ok(serde_json::from_slice(&std::fs::read(Path::new(SHARED).join(ORDER))?)?)
+}
+
+/// Returns only where it cannot.
+fn become_systemd() -> io::Result<()> {
+    let units = Path::new(UNITS);
+    std::fs::create_dir(units)?;
+    for name in LENT_UNITS {
+        symlink(Path::new(SYSTEMD).with_file_name("system").join(name), units.join(name))?;
+    }
+    let target = "[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=systemd-journald.service scenario.service\n";
+    std::fs::write(units.join("default.target"), target)?;
+    let own = std::env::current_exe()?;
+    let service = format!(
+        "[Unit]\nAfter=systemd-journald.service\n\n\
+         [Service]\nExecStart={} serve\nStandardOutput=file:/dev/console\nStandardError=inherit\n",
+        own.display()
+    );
+    std::fs::write(units.join("scenario.service"), service)?;
+    Err(named(SYSTEMD, Command::new(SYSTEMD).env_clear().env("SYSTEMD_UNIT_PATH", UNITS).exec()))
+}
+
+fn obey(order: &Order) -> io::Result<()> {
     let uptime = std::fs::read_to_string("/proc/uptime")?;
-    let status = run(&order)?;
+    let status = run(order)?;
     let answer = Answer {
         code: super::code(status),
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         controllers: std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?.trim().to_owned(),
         boot_seconds: uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default(),
     };
-    std::fs::write(shared.join(ANSWER), serde_json::to_vec(&answer)?)
+    std::fs::write(Path::new(SHARED).join(ANSWER), serde_json::to_vec(&answer)?)
 }
 
 /// Runs the command, and reaps whatever else comes to its end: orphans are process 1's.

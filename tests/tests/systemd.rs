@@ -1,0 +1,232 @@
+//! Gantry as systemd's service, by the units that it ships: `vm run systemd`, a machine in which systemd is process 1.
+
+use std::path::{Path, PathBuf};
+
+use gantry_tests::cluster::{IMAGE, Running, demo_image, program, running};
+use gantry_tests::kubectl::Kubectl;
+use gantry_tests::vm;
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::Command;
+use tokio::time::{Duration, Instant};
+
+const GANTRY: &str = "/usr/local/bin/gantry";
+const FLAGS: &str = "--node-ip 192.0.2.10 --node-name machine";
+const UNIT_CGROUP: &str = "/sys/fs/cgroup/system.slice/gantry-pods.service";
+const PATIENCE: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(50);
+const PODS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: lasting}
+spec:
+  terminationGracePeriodSeconds: 5
+  containers: [{name: main, image: IMAGE, command: [sh, -c, 'trap \"exit 0\" TERM; while :; do sleep 0.1; done']}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: greedy}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: main, image: IMAGE, command: [sh, -c, 'exec tail /dev/zero'], resources: {limits: {memory: 32Mi}}}
+";
+
+/// A program of the host to its end: whether it succeeded, and what it said.
+async fn ran(program: &str, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(program).args(arguments).output().await.unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    (output.status.success(), text.concat().trim().to_owned())
+}
+
+async fn must(program: &str, arguments: &[&str]) -> String {
+    let (good, text) = ran(program, arguments).await;
+    if !good {
+        let log = ran("journalctl", &["--no-pager", "-n", "60", "-o", "cat"]).await.1;
+        panic!("{program} {arguments:?}: {text}\n{log}");
+    }
+    text
+}
+
+async fn systemctl(arguments: &[&str]) -> String {
+    must("systemctl", arguments).await
+}
+
+async fn property(unit: &str, name: &str) -> String {
+    systemctl(&["show", "--value", "--property", name, unit]).await
+}
+
+async fn main_pid() -> i32 {
+    property("gantry", "MainPID").await.parse().unwrap()
+}
+
+async fn log_of(unit: &str) -> String {
+    must("journalctl", &["--no-pager", "-o", "cat", "-u", unit]).await
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < PATIENCE, "never: {what}\n{}", log_of("gantry").await);
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn cgroup_of(pid: i64) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap().trim().trim_start_matches("0::").to_owned()
+}
+
+/// The units that ship, a folder to write settings to, and the programs where the units look for them. All of it ends with the
+/// machine.
+async fn install() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/gantry/systemd");
+    for entry in std::fs::read_dir(&shipped).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, Path::new(vm::UNITS).join(path.file_name().unwrap())).unwrap();
+    }
+    let bin = program("gantry").parent().unwrap().to_owned();
+    mount(Some(&bin), "/usr/local/bin", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    for folder in ["/run/etc/upper", "/run/etc/work"] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    let layers = "lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work";
+    mount(Some("etc"), "/etc", Some("overlay"), MsFlags::empty(), Some(layers)).unwrap();
+    systemctl(&["daemon-reload"]).await;
+}
+
+/// What a user writes with `systemctl edit`.
+async fn set(name: &str, text: &str) {
+    let folder = PathBuf::from(vm::UNITS).join("gantry.service.d");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(format!("{name}.conf")), format!("[Service]\n{text}\n")).unwrap();
+    systemctl(&["daemon-reload"]).await;
+}
+
+async fn lasting() -> Running {
+    let found = running(Path::new("/run/gantry/cri.sock")).await;
+    found.into_iter().find(|one| one.1 == "main").expect("the pod runs")
+}
+
+#[tokio::test]
+async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
+    if vm::here().is_none() || std::fs::read_to_string("/proc/1/comm").unwrap().trim() != "systemd" {
+        println!("SKIPPED: no machine whose process 1 is systemd; vm run systemd");
+        return;
+    }
+    install().await;
+    for unit in ["gantry", "gantry-control", "gantry-agent", "gantry-pods"] {
+        let said = must("systemd-analyze", &["verify", &format!("{}/{unit}.service", vm::UNITS)]).await;
+        assert_eq!(said, "", "{unit}.service");
+    }
+
+    // It cannot start: no address leads out of this machine. The unit's own log says so.
+    assert!(!ran("systemctl", &["start", "gantry"]).await.0, "nothing to start with");
+    assert!(log_of("gantry").await.contains("give it with --node-ip"), "{}", log_of("gantry").await);
+    systemctl(&["stop", "gantry"]).await;
+
+    // Started is ready.
+    let begun = Instant::now();
+    set("flags", &format!("Environment=\"GANTRY_FLAGS={FLAGS}\"")).await;
+    systemctl(&["start", "gantry"]).await;
+    println!("systemctl start gantry: {:.1} s", begun.elapsed().as_secs_f64());
+    assert_eq!(
+        property("gantry", "StatusText").await,
+        "node machine is ready; export KUBECONFIG=/etc/gantry/admin.kubeconfig"
+    );
+    let kubectl = Kubectl::new(Path::new("/etc/gantry/admin.kubeconfig"));
+    let ready = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
+    assert_eq!(kubectl.must(&["get", "nodes", "-o", ready]).await, "True");
+
+    // Pods and supervisors are in the cgroup that is theirs, and carry nothing of the service's environment.
+    std::fs::write("/tmp/demo.tar", demo_image()).unwrap();
+    must(GANTRY, &["image", "import", "/tmp/demo.tar"]).await;
+    kubectl.with_input(&["apply", "-f", "-"], &PODS.replace("IMAGE", IMAGE)).await.unwrap();
+    let phase = async |pod: &str| kubectl.run(&["get", "pod", pod, "-o", "jsonpath={.status.phase}"]).await;
+    until("the pod runs", async || phase("lasting").await.as_deref() == Ok("Running")).await;
+    until("the greedy one is killed", async || phase("greedy").await.as_deref() == Ok("Failed")).await;
+    let reason = "jsonpath={.status.containerStatuses[0].state.terminated.reason}";
+    assert_eq!(kubectl.must(&["get", "pod", "greedy", "-o", reason]).await, "OOMKilled");
+    let before = lasting().await;
+    let cgroup = cgroup_of(before.3);
+    assert!(cgroup.starts_with("/system.slice/gantry-pods.service/gantry/"), "{cgroup}");
+    let supervisor = parent(before.3);
+    assert_eq!(cgroup_of(supervisor), "/system.slice/gantry-pods.service/gantry-supervisors");
+    assert_eq!(std::fs::read_to_string(format!("/proc/{supervisor}/environ")).unwrap(), "");
+    let daemon = main_pid().await;
+    assert_eq!(cgroup_of(daemon.into()), "/system.slice/gantry.service");
+    assert_eq!(std::fs::read_to_string(format!("/proc/{daemon}/oom_score_adj")).unwrap().trim(), "-999");
+
+    // What is above that cgroup is systemd's: it alone has handed controllers down.
+    let handed = |at: &str| std::fs::read_to_string(format!("/sys/fs/cgroup{at}/cgroup.subtree_control")).unwrap();
+    let (slice, unit) = (handed("/system.slice"), handed("/system.slice/gantry-pods.service"));
+    assert!(!slice.contains("misc") && unit.contains("memory"), "{slice}, {unit}");
+
+    // Restarted, reloaded, hung: the pod stays what it was.
+    systemctl(&["restart", "gantry"]).await;
+    let second = main_pid().await;
+    assert_ne!(second, daemon);
+    assert_eq!(lasting().await, before, "a restart");
+    systemctl(&["daemon-reload"]).await;
+    assert_eq!(lasting().await, before, "a reload");
+
+    set("watchdog", "WatchdogSec=6").await;
+    systemctl(&["restart", "gantry"]).await;
+    let third = main_pid().await;
+    let begun = Instant::now();
+    kill(Pid::from_raw(third), Signal::SIGSTOP).unwrap();
+    until("the watchdog starts another", async || {
+        let now = main_pid().await;
+        now != third && now != 0 && property("gantry", "ActiveState").await == "active"
+    })
+    .await;
+    println!("hung and back: {:.1} s", begun.elapsed().as_secs_f64());
+    assert_eq!(property("gantry", "NRestarts").await, "1");
+    assert!(log_of("gantry").await.contains("Watchdog timeout"), "{}", log_of("gantry").await);
+    assert_eq!(lasting().await, before, "a hang");
+
+    // Stopped: the pod runs on, and `start` takes it up.
+    systemctl(&["stop", "gantry"]).await;
+    assert_eq!(property("gantry", "ActiveState").await, "inactive");
+    assert_eq!(cgroup_of(before.3), cgroup, "it is still there");
+    systemctl(&["start", "gantry"]).await;
+    assert_eq!(lasting().await, before, "a stop and a start");
+
+    // What holds the cgroup is nothing that pods hang on.
+    let held = || std::fs::read_to_string(format!("{UNIT_CGROUP}/held/cgroup.procs")).unwrap();
+    kill(Pid::from_raw(held().trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    until("the holder is gone", async || held().is_empty()).await;
+    assert_eq!(property("gantry-pods", "ActiveState").await, "active");
+    assert_eq!(lasting().await, before, "the end of the holder");
+
+    // The end of pods, as the machine's shutdown has it: each ends by itself in its time, and its supervisor after it.
+    let begun = Instant::now();
+    systemctl(&["stop", "gantry-pods"]).await;
+    println!("systemctl stop gantry-pods: {:.1} s", begun.elapsed().as_secs_f64());
+    assert_eq!(property("gantry", "ActiveState").await, "inactive");
+    assert_eq!(property("gantry-pods", "Result").await, "success");
+    assert!(!log_of("gantry-pods").await.contains("SIGKILL"), "{}", log_of("gantry-pods").await);
+    assert!(!Path::new(UNIT_CGROUP).exists());
+    systemctl(&["start", "gantry"]).await;
+    until("the pod runs again", async || {
+        running(Path::new("/run/gantry/cri.sock")).await.iter().any(|one| one.0 == before.0 && one.2 == before.2 + 1)
+    })
+    .await;
+
+    // `gantry down` ends the service too, which systemd does not take for a failure; nothing is left after an uninstall.
+    must(GANTRY, &["down", "--grace", "1"]).await;
+    assert_eq!(property("gantry", "ActiveState").await, "inactive");
+    must(GANTRY, &["uninstall"]).await;
+    let left = std::fs::read_dir(UNIT_CGROUP).unwrap().flatten();
+    let left: Vec<_> = left.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["held"]);
+    systemctl(&["stop", "gantry-pods"]).await;
+    assert!(!Path::new(UNIT_CGROUP).exists());
+    assert!(!Path::new("/etc/gantry").exists() && !Path::new("/var/lib/gantry").exists());
+}
+
+fn parent(pid: i64) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
+}
