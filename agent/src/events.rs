@@ -73,8 +73,12 @@ impl Events {
             "resourceVersion": pod.resource_version(),
         });
         if let Some(name) = container {
-            let init = gantry_kube::pod::init_containers(pod).iter().any(|c| c["name"] == name);
-            let list = if init { "initContainers" } else { "containers" };
+            let is_in = |list: &[Value]| list.iter().any(|c| c["name"] == name);
+            let list = match () {
+                () if is_in(gantry_kube::pod::init_containers(pod)) => "initContainers",
+                () if is_in(gantry_kube::pod::ephemeral_containers(pod)) => "ephemeralContainers",
+                () => "containers",
+            };
             involved["fieldPath"] = json!(format!("spec.{list}{{{name}}}"));
         }
         self.send(involved, kind, reason, message.into());

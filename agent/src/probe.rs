@@ -1,4 +1,4 @@
-//! Probes: how a container is, asked by HTTP, TCP or a command, and what follows from the answers.
+//! Probes: how a container is, asked by HTTP, gRPC, TCP or a command, and what follows from the answers.
 //!
 //! ```text
 //!   startup ──succeeds──▶ liveness and readiness begin
@@ -17,6 +17,7 @@ use crate::runtime::Runtime;
 use crate::stats::own::{Counters, Probed};
 
 pub mod ask;
+mod grpc;
 pub mod state;
 
 use state::{Rules, Streak, Unhealthy, Verdicts};

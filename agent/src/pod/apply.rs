@@ -16,7 +16,7 @@ use super::dns::{self, NodeDns};
 use super::env::{Sources, references, service_variables, variables};
 use super::memory::{Failure, RETRY_SECONDS, VOLUME_RETRY_SECONDS, Volumes, after, image_key};
 use super::plan::{Action, KillReason, LEFT_MIN_SECONDS};
-use super::seen::Seen;
+use super::seen::{Seen, State};
 use super::want::Wanted;
 use super::worker::{Desired, Effect, Source, Worker, spec_of};
 use super::{hosts, pull};
@@ -26,6 +26,9 @@ use crate::shared::Shared;
 
 /// How long a container that is about to be made waits for the services that its environment names.
 const SERVICES_FIRST: Duration = Duration::from_secs(2);
+
+/// A hook for the start may take as long as it likes: what it holds up is its own pod.
+const HOOK_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// The reason and the words with which a container's start fails.
 struct Refusal {
@@ -63,7 +66,7 @@ impl Worker {
                 self.run_container(desired, want, seen, run).await
             }
             Action::Start { id, name } => {
-                self.start(desired, &id, &name).await;
+                self.start(desired, seen, &id, &name).await;
                 true
             }
             Action::Kill { id, name, grace_seconds, reason } => {
@@ -118,7 +121,7 @@ impl Worker {
         Failure { reason: reason.to_owned(), message, at, until: after(at, seconds) }
     }
 
-    fn sandbox_config(&self, pod: &Object, attempt: u32) -> PodSandboxConfig {
+    fn sandbox_config(&self, pod: &Object, attempt: u32) -> Result<PodSandboxConfig, String> {
         let config = &self.shared.config;
         let node = NodeDns {
             cluster_servers: config.cluster_dns.clone(),
@@ -126,19 +129,24 @@ impl Worker {
             host: read_bounded(&config.resolv_conf),
         };
         let log_root = config.log_dir.to_string_lossy();
-        cri::sandbox(pod, attempt, dns::config(pod, &node), &config.cgroup_root, &log_root, config.pod_pids_max)
+        let hostname = hosts::kernel_hostname(pod, &config.cluster_domain)?;
+        let dns = dns::config(pod, &node);
+        Ok(cri::sandbox(pod, attempt, hostname, dns, &config.cgroup_root, &log_root, config.pod_pids_max))
     }
 
     async fn run_sandbox(&mut self, desired: &Desired, attempt: u32) -> bool {
-        let config = self.sandbox_config(&desired.pod, attempt);
-        match self.shared.runtime.run_sandbox(config).await {
+        let made = match self.sandbox_config(&desired.pod, attempt) {
+            Ok(config) => self.shared.runtime.run_sandbox(config).await.map_err(|error| chain(&error)),
+            Err(why) => Err(why),
+        };
+        match made {
             Ok(id) => {
                 info!(pod = %self.uid, sandbox = %id, "sandbox is ready");
                 self.shared.trace.mark(&self.uid, 8, "sandbox is ready");
                 self.memory.sandbox_failure = None;
             }
             Err(error) => {
-                let words = format!("Failed to create pod sandbox: {}", chain(&error));
+                let words = format!("Failed to create pod sandbox: {error}");
                 self.shared.events.pod(&desired.pod, None, Kind::Warning, "FailedCreatePodSandBox", words.clone());
                 if self.memory.sandbox_failure.as_ref().is_none_or(|before| before.message != words) {
                     warn!(pod = %desired.pod.reference(), error = words, "the pod waits for its sandbox");
@@ -172,7 +180,7 @@ impl Worker {
                 let words = format!("Created container: {}", run.name);
                 self.shared.events.pod(&desired.pod, Some(run.name), Kind::Normal, "Created", words);
                 self.shared.trace.mark(&self.uid, 8, "container created");
-                self.start(desired, &id, run.name).await;
+                self.start(desired, seen, &id, run.name).await;
             }
             Err(refusal) => {
                 let words = format!("Error: {}", refusal.message);
@@ -205,7 +213,10 @@ impl Worker {
         let mut mounts = self.shared.volumes.binds(pod, spec).map_err(|e| config_error(e.to_string()))?;
         self.own_files(pod, spec, seen, run, &mut mounts)
             .map_err(|e| Refusal { reason: "CreateContainerError", message: format!("pod folder: {e}") })?;
+        let target_id = target(spec, seen, run.sandbox_id)
+            .map_err(|message| Refusal { reason: "CreateContainerError", message })?;
         let given = Given {
+            target_id,
             attempt: run.attempt,
             image: &image,
             variables: list,
@@ -215,7 +226,7 @@ impl Worker {
         };
         let config = cri::container(pod, spec, wanted, given).map_err(|e| config_error(e.to_string()))?;
         let attempt = seen.sandbox().map_or(0, |s| s.attempt);
-        let sandbox_config = self.sandbox_config(pod, attempt);
+        let sandbox_config = self.sandbox_config(pod, attempt).map_err(config_error)?;
         let made = self.shared.runtime.create_container(run.sandbox_id, config, sandbox_config).await;
         made.map_err(|error| Refusal { reason: "CreateContainerError", message: error.words() })
     }
@@ -284,12 +295,13 @@ impl Worker {
         Ok(())
     }
 
-    async fn start(&mut self, desired: &Desired, id: &str, name: &str) {
+    async fn start(&mut self, desired: &Desired, seen: &Seen, id: &str, name: &str) {
         let events = &self.shared.events;
         match self.shared.runtime.start_container(id).await {
             Ok(()) => {
                 events.pod(&desired.pod, Some(name), Kind::Normal, "Started", format!("Started container {name}"));
                 self.shared.trace.mark(&self.uid, 8, "container started");
+                self.post_start(desired, seen, id, name);
             }
             Err(error) => {
                 events.pod(&desired.pod, Some(name), Kind::Warning, "Failed", format!("Error: {}", error.words()));
@@ -298,6 +310,38 @@ impl Worker {
                 self.memory.create_failures.insert(name.to_owned(), failure);
             }
         }
+    }
+
+    /// Runs the hook beside the container's own command; until it ends, the container counts as being made.
+    fn post_start(&mut self, desired: &Desired, seen: &Seen, id: &str, name: &str) {
+        let spec = spec_of(&desired.pod, name).cloned().unwrap_or_default();
+        if !spec["lifecycle"]["postStart"].is_object() {
+            return;
+        }
+        self.memory.starting.insert(id.to_owned());
+        let (shared, id) = (self.shared.clone(), id.to_owned());
+        let ip = self.pod_facts(&desired.pod, seen).pod_ips.first().cloned().unwrap_or_default();
+        self.effects.spawn(async move {
+            let target = ask::Target { pod_ip: &ip, container: &spec, container_id: &id };
+            let result = hook(&shared, &spec["lifecycle"]["postStart"], &target, HOOK_LIMIT).await;
+            Effect::PostStarted { id, name: spec["name"].as_str().unwrap_or("").to_owned(), failed: result.err() }
+        });
+    }
+
+    /// The hook has ended; where it failed, the container is ended as if a probe had found it ill.
+    pub(super) fn post_started(&mut self, id: &str, name: &str, failed: Option<String>) {
+        self.memory.starting.remove(id);
+        // A container that is being ended takes its hook with it.
+        let Some(why) = failed.filter(|_| !self.memory.killing.contains_key(id)) else { return };
+        let pod = self.desired_pod();
+        self.shared.events.pod(
+            &pod,
+            Some(name),
+            Kind::Warning,
+            "FailedPostStartHook",
+            format!("PostStartHook failed: {why}"),
+        );
+        self.find_ill(id, "FailedPostStartHook");
     }
 
     fn kill(&mut self, desired: &Desired, seen: &Seen, kill: Kill) {
@@ -359,22 +403,24 @@ async fn pre_stop(shared: &Arc<Shared>, pod: &Object, spec: &Value, id: &str, ip
     let since = tokio::time::Instant::now();
     let limit = Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
     let target = ask::Target { pod_ip: ip, container: spec, container_id: id };
-    let ran = async {
-        match hook["sleep"]["seconds"].as_u64() {
-            Some(seconds) => {
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
-                Ok(())
-            }
-            None => ask::ask(&shared.runtime, hook, &target, limit).await,
-        }
-    };
-    let result = tokio::time::timeout(limit, ran).await;
+    let result = tokio::time::timeout(limit, self::hook(shared, hook, &target, limit)).await;
     if let Ok(Err(why)) = result {
         let words = format!("PreStopHook failed: {why}");
         shared.events.pod(pod, spec["name"].as_str(), Kind::Warning, "FailedPreStopHook", words);
     }
     let used = i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX);
     (grace_seconds - used).max(LEFT_MIN_SECONDS)
+}
+
+/// Does what a hook of a container's life says.
+async fn hook(shared: &Shared, hook: &Value, target: &ask::Target<'_>, limit: Duration) -> Result<(), String> {
+    match hook["sleep"]["seconds"].as_u64() {
+        Some(seconds) => {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            Ok(())
+        }
+        None => ask::ask(&shared.runtime, hook, target, limit).await,
+    }
 }
 
 /// A file of the host, up to a bound; nothing where there is none.
@@ -385,4 +431,11 @@ fn read_bounded(path: &Path) -> String {
         let _ = file.take(hosts::HOSTS_MAX_BYTES as u64).read_to_string(&mut text);
     }
     text
+}
+
+/// The container whose processes an ephemeral one is to see.
+fn target(spec: &Value, seen: &Seen, sandbox: &str) -> Result<Option<String>, String> {
+    let Some(name) = spec["targetContainerName"].as_str().filter(|name| !name.is_empty()) else { return Ok(None) };
+    let running = seen.latest(name).filter(|c| c.sandbox_id == sandbox && c.state == State::Running);
+    running.map(|c| Some(c.id.clone())).ok_or_else(|| format!("unable to find target container {name}"))
 }

@@ -15,7 +15,6 @@ use gantry_kube::pod::{containers, init_containers};
 use serde_json::Value;
 
 use super::env::expand;
-use super::hosts::hostname;
 use super::want::WantedContainer;
 use crate::runtime::{
     CONTAINER_NAME_LABEL, GRACE_ANNOTATION, HASH_ANNOTATION, ImageFacts, POD_NAME_LABEL, POD_NAMESPACE_LABEL,
@@ -119,6 +118,7 @@ pub fn supplemental_groups(pod: &Object) -> Vec<i64> {
 pub fn sandbox(
     pod: &Object,
     attempt: u32,
+    hostname: String,
     dns: DnsConfig,
     cgroup_root: &str,
     log_root: &str,
@@ -143,7 +143,7 @@ pub fn sandbox(
             namespace: pod.namespace().to_owned(),
             attempt,
         }),
-        hostname: if on_host { String::new() } else { hostname(pod) },
+        hostname: if on_host { String::new() } else { hostname },
         log_directory: format!("{log_root}/{}", log_folder(pod)),
         dns_config: Some(dns),
         port_mappings: if on_host { Vec::new() } else { port_mappings(pod) },
@@ -219,6 +219,8 @@ pub struct Given<'a> {
     pub node_memory_bytes: i64,
     /// Whether the node has cgroup v2, whose settings have names of their own.
     pub cgroup_v2: bool,
+    /// The container whose processes this one sees.
+    pub target_id: Option<String>,
 }
 
 pub fn container(
@@ -243,7 +245,11 @@ pub fn container(
         (TERMINATION_POLICY_ANNOTATION.to_owned(), text("terminationMessagePolicy")),
         (GRACE_ANNOTATION.to_owned(), super::want::grace_seconds(pod).to_string()),
     ]);
-    let security = security_context(pod, spec, wanted, given.image)?;
+    let mut security = security_context(pod, spec, wanted, given.image)?;
+    if let (Some(target), Some(options)) = (given.target_id, &mut security.namespace_options) {
+        options.pid = NamespaceMode::Target.into();
+        options.target_id = target;
+    }
     let mut resources = container_resources(spec);
     if given.cgroup_v2 {
         // Out of memory, a container ends as a whole: half of one helps nobody (singleProcessOOMKill: false).
@@ -288,16 +294,11 @@ fn stop_signal(spec: &Value) -> i32 {
 /// What is asked for and would not be done is refused by name: a pod that merely ran would claim it was.
 fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), SpecError> {
     let unsupported = |field: &str| Err(SpecError::Unsupported { container: name.to_owned(), field: field.to_owned() });
-    for field in ["shareProcessNamespace", "setHostnameAsFQDN"] {
-        if flag(pod, field) {
-            return unsupported(field);
-        }
+    if flag(pod, "shareProcessNamespace") {
+        return unsupported("shareProcessNamespace");
     }
     if !pod.array_at("/spec/resourceClaims").is_empty() {
         return unsupported("resourceClaims");
-    }
-    if !pod.str_at("/spec/hostnameOverride").is_empty() {
-        return unsupported("hostnameOverride");
     }
     if pod.get("/spec/resources").and_then(Value::as_object).is_some_and(|r| r.values().any(|v| !is_empty(v))) {
         return unsupported("resources of the whole pod");
@@ -326,17 +327,6 @@ fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), Spec
     let mut mounts = spec["volumeMounts"].as_array().into_iter().flatten();
     if mounts.any(|m| m["recursiveReadOnly"].as_str().is_some_and(|mode| mode != "Disabled")) {
         return unsupported("volumeMounts.recursiveReadOnly");
-    }
-    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if spec[probe]["grpc"].is_object() {
-            return unsupported(&format!("{probe}.grpc"));
-        }
-    }
-    if pod.i64_at("/spec/activeDeadlineSeconds").is_some() {
-        return unsupported("activeDeadlineSeconds");
-    }
-    if spec["lifecycle"]["postStart"].is_object() {
-        return unsupported("lifecycle.postStart");
     }
     if spec["volumeDevices"].as_array().is_some_and(|list| !list.is_empty()) {
         return unsupported("volumeDevices");

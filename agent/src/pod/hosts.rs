@@ -5,6 +5,8 @@ use serde_json::Value;
 
 /// The node's file is passed on up to this size.
 pub const HOSTS_MAX_BYTES: usize = 1 << 20;
+/// As long as Linux lets a hostname be.
+const HOSTNAME_MAX_BYTES: usize = 64;
 
 pub fn content(pod: &Object, ips: &[String], hostname: &str, domain: &str, host_file: &str) -> String {
     let mut out = String::new();
@@ -35,8 +37,12 @@ pub fn content(pod: &Object, ips: &[String], hostname: &str, domain: &str, host_
     out
 }
 
-/// The hostname of a pod: what its spec says, else its name, as much of it as the kernel takes.
+/// The hostname of a pod: what its spec says, else its name, as much of it as a label of DNS has room for.
 pub fn hostname(pod: &Object) -> String {
+    let wanted = pod.str_at("/spec/hostnameOverride");
+    if !wanted.is_empty() {
+        return wanted.to_owned();
+    }
     let name = match pod.str_at("/spec/hostname") {
         "" => pod.name(),
         name => name,
@@ -45,10 +51,57 @@ pub fn hostname(pod: &Object) -> String {
     short.trim_end_matches(['-', '.']).to_owned()
 }
 
+/// What the kernel is told: the hostname, with its domain behind it where the spec says so (setHostnameAsFQDN).
+pub fn kernel_hostname(pod: &Object, cluster_domain: &str) -> Result<String, String> {
+    let (hostname, domain) = (hostname(pod), domain(pod, cluster_domain));
+    if domain.is_empty() || pod.bool_at("/spec/setHostnameAsFQDN") != Some(true) {
+        return Ok(hostname);
+    }
+    let fqdn = format!("{hostname}.{domain}");
+    match fqdn.len() {
+        0..=HOSTNAME_MAX_BYTES => Ok(fqdn),
+        length => Err(format!(
+            "Failed to construct FQDN from Pod hostname and cluster domain, FQDN {fqdn} is too long \
+             ({HOSTNAME_MAX_BYTES} characters is the max, {length} characters requested)"
+        )),
+    }
+}
+
 /// The domain of a pod that belongs to a headless service.
 pub fn domain(pod: &Object, cluster_domain: &str) -> String {
     match pod.str_at("/spec/subdomain") {
+        _ if !pod.str_at("/spec/hostnameOverride").is_empty() => String::new(),
         "" => String::new(),
         subdomain => format!("{subdomain}.{}.svc.{cluster_domain}", pod.namespace()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(spec: Value) -> Object {
+        Object::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn names_of_a_pod() {
+        let names = |spec: Value| {
+            let pod = pod(spec);
+            (hostname(&pod), domain(&pod, "c.l"), kernel_hostname(&pod, "c.l").unwrap())
+        };
+        let said = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(names(json!({})), said("p", "", "p"));
+        assert_eq!(names(json!({"setHostnameAsFQDN": true})), said("p", "", "p"));
+        let mut full = json!({"hostname": "h", "subdomain": "s"});
+        assert_eq!(names(full.clone()), said("h", "s.n.svc.c.l", "h"));
+        full["setHostnameAsFQDN"] = json!(true);
+        assert_eq!(names(full.clone()), said("h", "s.n.svc.c.l", "h.s.n.svc.c.l"));
+        assert_eq!(names(json!({"hostnameOverride": "o.x", "subdomain": "s"})), said("o.x", "", "o.x"));
+        full["hostname"] = json!("h".repeat(63));
+        let why = kernel_hostname(&pod(full), "c.l").unwrap_err();
+        assert!(why.contains("is too long (64 characters is the max, 75 characters requested)"), "{why}");
     }
 }

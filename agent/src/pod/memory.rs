@@ -91,6 +91,8 @@ pub struct Memory {
     pub unhealthy: BTreeMap<String, Unhealthy>,
     /// By container id: past its startup probe.
     pub started: BTreeSet<String>,
+    /// By container id: its hook for the start is running.
+    pub starting: BTreeSet<String>,
 }
 
 pub fn after(at: Timestamp, seconds: i64) -> Timestamp {
@@ -164,5 +166,6 @@ impl Memory {
         self.start_failed.retain(|id| is_there(id));
         self.unhealthy.retain(|id, _| is_there(id));
         self.started.retain(|id| is_there(id));
+        self.starting.retain(|id| is_there(id));
     }
 }

@@ -10,7 +10,7 @@ const LOST_EXIT_CODE: i32 = 137;
 const LOST_REASON: &str = "ContainerStatusUnknown";
 const LOST_MESSAGE: &str = "The container could not be located when the pod was terminated";
 
-const LISTS: [&str; 2] = ["initContainerStatuses", "containerStatuses"];
+const LISTS: [&str; 3] = ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"];
 
 /// The runs of one container so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

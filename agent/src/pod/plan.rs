@@ -190,11 +190,17 @@ impl<'a> Planner<'a> {
     }
 
     fn run_containers(&mut self, sandbox: &str) {
+        for container in &self.want.ephemeral {
+            self.keep(sandbox, container);
+        }
         let begun = self.want.containers.iter().any(|c| self.latest_in(sandbox, &c.name).is_some());
         let initialised = if begun { self.keep_sidecars(sandbox) } else { self.initialise(sandbox) };
         if initialised {
             for container in &self.want.containers {
                 self.keep(sandbox, container);
+                if self.is_starting(container) {
+                    break;
+                }
             }
         }
     }
@@ -228,7 +234,17 @@ impl<'a> Planner<'a> {
     }
 
     fn has_started(&self, container: &WantedContainer, seen: &Container) -> bool {
-        !container.startup_probe || self.memory.started.contains(&seen.id)
+        (!container.startup_probe || self.memory.started.contains(&seen.id)) && !self.memory.starting.contains(&seen.id)
+    }
+
+    /// Its hook runs, or will once this plan is carried out.
+    fn is_starting(&self, container: &WantedContainer) -> bool {
+        let runs = self.seen.latest(&container.name).is_some_and(|latest| self.memory.starting.contains(&latest.id));
+        let is_about_to = self.plan.actions.iter().any(|action| match action {
+            Action::Run { name, .. } | Action::Start { name, .. } => *name == container.name,
+            _ => false,
+        });
+        container.post_start && (runs || is_about_to)
     }
 
     /// Brings one container to where it should be: running, or ended for good.
@@ -441,6 +457,9 @@ impl<'a> Planner<'a> {
         let Some(code) = self.exit_code(container) else { return false };
         if container.sidecar {
             return false;
+        }
+        if self.want.ephemeral.iter().any(|c| c.name == container.name) {
+            return true;
         }
         // What a probe had ended is run again, whatever code it ended with.
         let latest = self.seen.latest(&container.name);

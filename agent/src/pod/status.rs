@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use gantry_kube::Object;
 use gantry_kube::pod::phase::{Phase, conditions, merge_conditions, phase};
-use gantry_kube::pod::{containers, init_containers, is_sidecar, qos};
+use gantry_kube::pod::{containers, ephemeral_containers, init_containers, is_sidecar, qos};
 use gantry_kube::time;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -14,6 +14,25 @@ use super::past;
 use super::plan::Plan;
 use super::seen::{Container, Seen, State};
 use super::want::Goal;
+
+/// The lists of a pod's containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    Init,
+    Main,
+    Ephemeral,
+}
+
+impl List {
+    /// Where the statuses of its containers are.
+    fn statuses(self) -> &'static str {
+        match self {
+            List::Init => "initContainerStatuses",
+            List::Main => "containerStatuses",
+            List::Ephemeral => "ephemeralContainerStatuses",
+        }
+    }
+}
 
 /// How a container id is written: the runtime's scheme before it.
 pub const ID_SCHEME: &str = "gantry://";
@@ -40,8 +59,10 @@ pub fn status(inputs: &Inputs<'_>) -> Value {
     let generation = inputs.pod.generation();
     let host_network = inputs.pod.bool_at("/spec/hostNetwork").unwrap_or(false);
     let mut out = Map::new();
-    let inits: Vec<Value> = init_containers(inputs.pod).iter().map(|c| container(inputs, c, true)).collect();
-    let mains: Vec<Value> = containers(inputs.pod).iter().map(|c| container(inputs, c, false)).collect();
+    let inits: Vec<Value> = init_containers(inputs.pod).iter().map(|c| container(inputs, c, List::Init)).collect();
+    let mains: Vec<Value> = containers(inputs.pod).iter().map(|c| container(inputs, c, List::Main)).collect();
+    let ephemeral: Vec<Value> =
+        ephemeral_containers(inputs.pod).iter().map(|c| container(inputs, c, List::Ephemeral)).collect();
     // A pod that is failed as a whole has ended only once its containers have: until then nothing may take its place.
     let lives = inputs.seen.containers.iter().any(Container::is_alive);
     let reached = match inputs.failed {
@@ -97,10 +118,12 @@ pub fn status(inputs: &Inputs<'_>) -> Value {
     let started = previous["startTime"].as_str().map(str::to_owned).unwrap_or(now);
     out.insert("startTime".into(), json!(started));
     if inputs.failed.is_none() || mains_known(&mains) {
-        if !inits.is_empty() {
-            out.insert("initContainerStatuses".into(), Value::Array(inits));
+        for (list, statuses) in [(List::Init, inits), (List::Ephemeral, ephemeral)] {
+            if !statuses.is_empty() {
+                out.insert(list.statuses().into(), Value::Array(statuses));
+            }
         }
-        out.insert("containerStatuses".into(), Value::Array(mains));
+        out.insert(List::Main.statuses().into(), Value::Array(mains));
     }
     out.insert("qosClass".into(), json!(qos::class(inputs.pod).as_str()));
     Value::Object(out)
@@ -124,10 +147,10 @@ fn stopped_phase(inputs: &Inputs<'_>, reached: Phase, mains: &[Value]) -> Phase 
     }
 }
 
-fn container(inputs: &Inputs<'_>, spec: &Value, init: bool) -> Value {
+fn container(inputs: &Inputs<'_>, spec: &Value, list: List) -> Value {
     let name = spec["name"].as_str().unwrap_or("");
     let runs = inputs.seen.runs(name);
-    let before = previous_of(inputs.previous, name, init);
+    let before = previous_of(inputs.previous, name, list);
     let mut out = Map::new();
     out.insert("name".into(), json!(name));
     let Some(latest) = runs.first() else { return unseen(inputs, spec, before) };
@@ -135,6 +158,9 @@ fn container(inputs: &Inputs<'_>, spec: &Value, init: bool) -> Value {
     let (state, last) = match (latest.state, waiting) {
         (State::Exited, Some(waiting)) => (waiting_state(&waiting.reason, &waiting.message), Some(terminated(latest))),
         (State::Exited, None) => (terminated(latest), None),
+        (State::Running, _) if inputs.memory.starting.contains(&latest.id) => {
+            (waiting_state(if list == List::Init { "PodInitializing" } else { "ContainerCreating" }, ""), None)
+        }
         (State::Running | State::Unknown, _) => {
             let at = time::seconds(latest.started_at.unwrap_or(latest.created_at));
             (json!({"running": {"startedAt": at}}), None)
@@ -149,7 +175,7 @@ fn container(inputs: &Inputs<'_>, spec: &Value, init: bool) -> Value {
         false if latest.attempt > 0 => past::end(before).map_or(json!({}), |end| json!({"terminated": end})),
         false => json!({}),
     });
-    let (started, ready) = started_and_ready(inputs, spec, latest, init);
+    let (started, ready) = started_and_ready(inputs, spec, latest, list);
     out.insert("state".into(), state);
     out.insert("lastState".into(), if last.is_object() { last } else { json!({}) });
     out.insert("ready".into(), json!(ready));
@@ -164,10 +190,14 @@ fn container(inputs: &Inputs<'_>, spec: &Value, init: bool) -> Value {
     Value::Object(out)
 }
 
-fn started_and_ready(inputs: &Inputs<'_>, spec: &Value, latest: &Container, init: bool) -> (bool, bool) {
+fn started_and_ready(inputs: &Inputs<'_>, spec: &Value, latest: &Container, list: List) -> (bool, bool) {
     let started = latest.state == State::Running
+        && !inputs.memory.starting.contains(&latest.id)
         && (!spec["startupProbe"].is_object() || inputs.memory.started.contains(&latest.id));
-    if init && !is_sidecar(spec) {
+    if list == List::Ephemeral {
+        return (false, false);
+    }
+    if list == List::Init && !is_sidecar(spec) {
         return (latest.state == State::Running, latest.state == State::Exited && latest.exit_code == 0);
     }
     let probed = spec["readinessProbe"].is_object();
@@ -196,9 +226,8 @@ fn unseen(inputs: &Inputs<'_>, spec: &Value, before: &Value) -> Value {
     })
 }
 
-fn previous_of<'a>(previous: &'a Value, name: &str, init: bool) -> &'a Value {
-    let key = if init { "initContainerStatuses" } else { "containerStatuses" };
-    let mut list = previous[key].as_array().into_iter().flatten();
+fn previous_of<'a>(previous: &'a Value, name: &str, list: List) -> &'a Value {
+    let mut list = previous[list.statuses()].as_array().into_iter().flatten();
     list.find(|s| s["name"] == name).unwrap_or(&Value::Null)
 }
 
@@ -249,7 +278,15 @@ pub fn patch(uid: &str, old: &Value, new: &Value) -> Value {
             list.insert(0, json!({"$patch": "replace"}));
         }
     }
-    for key in ["reason", "message", "podIP", "podIPs", "initContainerStatuses", "containerStatuses"] {
+    for key in [
+        "reason",
+        "message",
+        "podIP",
+        "podIPs",
+        "initContainerStatuses",
+        "containerStatuses",
+        "ephemeralContainerStatuses",
+    ] {
         if !old[key].is_null() && new[key].is_null() {
             status[key] = Value::Null;
         }

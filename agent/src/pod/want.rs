@@ -2,7 +2,7 @@
 
 use gantry_kube::Object;
 use gantry_kube::defaults::pull_policy;
-use gantry_kube::pod::{containers, init_containers, is_sidecar};
+use gantry_kube::pod::{containers, ephemeral_containers, init_containers, is_sidecar};
 use serde_json::Value;
 
 /// What is to become of the pod.
@@ -47,6 +47,8 @@ pub struct WantedContainer {
     /// Changes when the container must be made anew: its name and image.
     pub hash: String,
     pub startup_probe: bool,
+    /// A hook runs once it has started; until that ends, those after it wait.
+    pub post_start: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct Wanted {
     pub grace_seconds: i64,
     pub init: Vec<WantedContainer>,
     pub containers: Vec<WantedContainer>,
+    /// Added while the pod runs, to look at it: each has one run.
+    pub ephemeral: Vec<WantedContainer>,
 }
 
 impl Wanted {
@@ -76,12 +80,13 @@ impl Wanted {
             grace_seconds: grace_seconds(pod),
             init: init_containers(pod).iter().map(container).collect(),
             containers: containers(pod).iter().map(container).collect(),
+            ephemeral: ephemeral_containers(pod).iter().map(container).collect(),
         }
     }
 
     /// Every container, init containers first.
     pub fn all(&self) -> impl Iterator<Item = &WantedContainer> {
-        self.init.iter().chain(&self.containers)
+        self.init.iter().chain(&self.containers).chain(&self.ephemeral)
     }
 
     pub fn container(&self, name: &str) -> Option<&WantedContainer> {
@@ -121,6 +126,7 @@ fn container(value: &Value) -> WantedContainer {
         sidecar: is_sidecar(value),
         hash: format!("{:016x}", fnv1a(image.as_bytes())),
         startup_probe: value["startupProbe"].is_object(),
+        post_start: value["lifecycle"]["postStart"].is_object(),
         image,
     }
 }

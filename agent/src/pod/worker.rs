@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::env::PodFacts;
 use super::last_words;
-use super::memory::{ImageKey, Memory, Volumes};
+use super::memory::{ImageKey, Memory, Volumes, after};
 use super::past::{self, Past};
 use super::plan::{Plan, plan};
 use super::probes::Probes;
@@ -27,6 +27,7 @@ use super::status;
 use super::storage::{self, Limits};
 use super::want::{Goal, Wanted};
 use crate::events::Kind as EventKind;
+use crate::probe::state::Unhealthy;
 use crate::shared::Shared;
 use crate::source::checkpoint;
 
@@ -39,6 +40,8 @@ const MEASURE: Duration = Duration::from_secs(10);
 const MEASURE_PAUSES: u32 = 10;
 /// What an evicted pod gets to end, as upstream has it.
 const EVICTED_GRACE_SECONDS: i64 = 1;
+/// Why a pod fails that was active for longer than its spec allows.
+const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 /// Rounds of acting without a pause; a plan that is never empty is a fault of ours, and must not spin.
 const ROUNDS_MAX: u32 = 32;
 
@@ -94,6 +97,12 @@ pub(super) enum Effect {
     },
     Killed {
         id: String,
+    },
+    /// The hook for the container's start has ended.
+    PostStarted {
+        id: String,
+        name: String,
+        failed: Option<String>,
     },
     Written(Written),
     /// Why the pod is to be evicted, if it is.
@@ -280,6 +289,7 @@ impl Worker {
             Effect::Killed { id } => {
                 self.memory.killing.remove(&id);
             }
+            Effect::PostStarted { id, name, failed } => self.post_started(&id, &name, failed),
             Effect::Measured { exceeded, took } => {
                 self.measure_at = Some(tokio::time::Instant::now() + MEASURE.max(took * MEASURE_PAUSES));
                 if let Some(message) = exceeded {
@@ -298,8 +308,13 @@ impl Worker {
     async fn turn(&mut self) -> Next {
         self.retry_at = None;
         let mut desired = self.desired.borrow_and_update().clone();
+        let expires_at = self.expire(&desired);
         if let (Some(failed), Goal::Run | Goal::Fail { .. }) = (&self.failed, desired.goal) {
-            desired.goal = Goal::Fail { grace_seconds: EVICTED_GRACE_SECONDS };
+            let grace_seconds = match failed.0.as_str() {
+                DEADLINE_EXCEEDED => super::want::grace_seconds(&desired.pod),
+                _ => EVICTED_GRACE_SECONDS,
+            };
+            desired.goal = Goal::Fail { grace_seconds };
             desired.failed = Some(failed.clone());
         }
         let mut seen = match self.shared.runtime.seen(&self.uid).await {
@@ -344,7 +359,24 @@ impl Worker {
         if plan.settled {
             return self.settle(&desired, &status, plan.wake_at);
         }
-        Next::Wait(plan.wake_at)
+        Next::Wait([plan.wake_at, expires_at].into_iter().flatten().min())
+    }
+
+    /// When the pod will have been active for as long as it may be; one that has is failed.
+    fn expire(&mut self, desired: &Desired) -> Option<Timestamp> {
+        let seconds = desired.pod.i64_at("/spec/activeDeadlineSeconds")?;
+        let before = self.previous(desired);
+        if desired.goal != Goal::Run || self.failed.is_some() || is_over(&before) {
+            return None;
+        }
+        let at = after(before["startTime"].as_str()?.parse().ok()?, seconds);
+        if at > self.shared.env.clock.now() {
+            return Some(at);
+        }
+        let message = "Pod was active on the node longer than the specified deadline";
+        self.shared.events.pod(&desired.pod, None, EventKind::Normal, DEADLINE_EXCEEDED, message);
+        self.failed = Some((DEADLINE_EXCEEDED.to_owned(), message.to_owned()));
+        None
     }
 
     fn status(&self, desired: &Desired, seen: &Seen, plan: &Plan) -> Value {
@@ -447,8 +479,17 @@ impl Worker {
         });
     }
 
+    pub(super) fn desired_pod(&self) -> Arc<Object> {
+        self.desired.borrow().pod.clone()
+    }
+
+    /// The container is ended, and run again where the pod's policy says so.
+    pub(super) fn find_ill(&self, id: &str, message: &str) {
+        self.probes.verdicts.set_unhealthy(id, Unhealthy { message: message.to_owned(), grace_seconds: None });
+    }
+
     fn evict(&mut self, message: String) {
-        let pod = self.desired.borrow().pod.clone();
+        let pod = self.desired_pod();
         warn!(pod = %pod.reference(), reason = message, "pod evicted");
         self.shared.events.pod(&pod, None, EventKind::Warning, "Evicted", message.clone());
         self.failed = Some(("Evicted".to_owned(), message));
@@ -456,8 +497,8 @@ impl Worker {
 
     /// Starts the probes of what runs, and ends those of what does not.
     fn probe(&mut self, desired: &Desired, seen: &Seen) {
-        let running =
-            seen.containers.iter().filter(|c| desired.goal == Goal::Run && c.state == State::Running).collect();
+        let is_asked = |c: &&Container| c.state == State::Running && !self.memory.starting.contains(&c.id);
+        let running = seen.containers.iter().filter(|c| desired.goal == Goal::Run && is_asked(c)).collect();
         let pod_ip = self.pod_facts(&desired.pod, seen).pod_ips.into_iter().next().unwrap_or_default();
         self.probes.keep(&desired.pod, running, &pod_ip);
     }
@@ -483,6 +524,11 @@ impl Worker {
     }
 }
 
+/// By its status, it has come to its end.
+fn is_over(status: &Value) -> bool {
+    matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"))
+}
+
 async fn sleep_until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -492,6 +538,5 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
 
 /// A container of the pod, by its name.
 pub fn spec_of<'a>(pod: &'a Object, name: &str) -> Option<&'a Value> {
-    let mut all = gantry_kube::pod::containers(pod).iter().chain(gantry_kube::pod::init_containers(pod));
-    all.find(|c| c["name"] == name)
+    gantry_kube::pod::all_containers(pod).find(|c| c["name"] == name)
 }

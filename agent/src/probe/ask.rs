@@ -1,4 +1,4 @@
-//! One question to a container: an HTTP request, a TCP connection, a command.
+//! One question to a container: an HTTP request, a TCP connection, a call over gRPC, a command.
 
 use std::time::Duration;
 
@@ -31,7 +31,8 @@ pub async fn ask(runtime: &Runtime, spec: &Value, target: &Target<'_>, timeout: 
         } else if spec["tcpSocket"].is_object() {
             tcp(&spec["tcpSocket"], target).await.map(|_| ())
         } else if spec["grpc"].is_object() {
-            Err("gRPC probes are not supported".to_owned())
+            let (stream, at) = tcp(&spec["grpc"], target).await?;
+            super::grpc::check(stream, &at, spec["grpc"]["service"].as_str().unwrap_or("")).await
         } else {
             Err("the probe names no action".to_owned())
         }

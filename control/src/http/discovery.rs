@@ -42,6 +42,7 @@ pub static SUBRESOURCES: &[Subresource] = &[
     sub("", "nodes", "status", ("", "v1", "Node"), STATUS),
     sub("", "pods", "attach", ("", "v1", "PodAttachOptions"), &["create", "get"]),
     sub("", "pods", "binding", ("", "v1", "Binding"), CREATE),
+    sub("", "pods", "ephemeralcontainers", ("", "v1", "Pod"), STATUS),
     sub("", "pods", "eviction", ("policy", "v1", "Eviction"), CREATE),
     sub("", "pods", "exec", ("", "v1", "PodExecOptions"), &["create", "get"]),
     sub("", "pods", "log", ("", "v1", "Pod"), &["get"]),

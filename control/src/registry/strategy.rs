@@ -165,6 +165,19 @@ impl Strategy {
         }
     }
 
+    /// A write to a pod's `/ephemeralcontainers`: everything else stays as it was.
+    pub fn update_ephemeral_containers(&self, new: &Object, old: &Object) -> Object {
+        let mut result = old.clone();
+        let list = new.get("/spec/ephemeralContainers").cloned();
+        let spec = result.map_mut("spec");
+        match list {
+            Some(list) => spec.insert("ephemeralContainers".to_owned(), list),
+            None => spec.remove("ephemeralContainers"),
+        };
+        self.count_generation(&mut result, old);
+        result
+    }
+
     /// A write to `/status`: everything but the status stays as it was. Labels and annotations may come along for the
     /// kinds whose agents write them that way.
     pub fn update_status(&self, resource: &Resource, new: &Object, old: &Object) -> Object {

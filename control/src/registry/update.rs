@@ -18,6 +18,8 @@ pub enum Part {
     Status,
     /// `spec.finalizers` of a namespace.
     Finalize,
+    /// `spec.ephemeralContainers` of a pod.
+    EphemeralContainers,
     /// A change that the server itself makes (binding, scale): nothing is put back.
     Whole,
 }
@@ -28,6 +30,7 @@ impl Part {
             Part::Main | Part::Whole => "",
             Part::Status => "status",
             Part::Finalize => "finalize",
+            Part::EphemeralContainers => "ephemeralcontainers",
         }
     }
 }
@@ -103,14 +106,17 @@ impl Registry {
                 new = old.clone();
                 new.map_mut("spec").insert("finalizers".to_owned(), finalizers);
             }
+            Part::EphemeralContainers => new = strategy.update_ephemeral_containers(&new, old),
             Part::Whole => {}
         }
         self.admit_update(writer, resource, part.subresource(), &mut new, old)?;
-        if part == Part::Main || part == Part::Status {
+        if matches!(part, Part::Main | Part::Status | Part::EphemeralContainers) {
             let mut errors = validation::meta::update(resource, &new, old);
-            if part == Part::Main {
-                errors.extend(validation::update(resource, &new, old));
-            }
+            errors.extend(match part {
+                Part::Main => validation::update(resource, &new, old),
+                Part::EphemeralContainers => validation::pod::ephemeral_containers(&new, old),
+                _ => Vec::new(),
+            });
             if !errors.is_empty() {
                 return Err(Status::invalid(resource, new.name(), &errors));
             }

@@ -29,6 +29,16 @@ pub fn init_containers(pod: &Object) -> &[Value] {
     pod.array_at("/spec/initContainers")
 }
 
+/// Containers that were added to a running pod to look at it.
+pub fn ephemeral_containers(pod: &Object) -> &[Value] {
+    pod.array_at("/spec/ephemeralContainers")
+}
+
+/// Every container that a pod names, in the order in which they begin.
+pub fn all_containers(pod: &Object) -> impl Iterator<Item = &Value> {
+    init_containers(pod).iter().chain(containers(pod)).chain(ephemeral_containers(pod))
+}
+
 /// An init container that goes on beside the pod's own containers.
 pub fn is_sidecar(init_container: &Value) -> bool {
     init_container["restartPolicy"] == "Always"

@@ -15,8 +15,15 @@ fn make(pod: &Object, variables: Vec<(String, String)>) -> Result<ContainerConfi
     let wanted = Wanted::from_object(pod, Goal::Run);
     let spec = &pod.array_at("/spec/containers")[0];
     let image = image();
-    let given =
-        Given { attempt: 2, image: &image, variables, mounts: Vec::new(), node_memory_bytes: 1 << 30, cgroup_v2: true };
+    let given = Given {
+        attempt: 2,
+        image: &image,
+        variables,
+        mounts: Vec::new(),
+        node_memory_bytes: 1 << 30,
+        cgroup_v2: true,
+        target_id: None,
+    };
     container(pod, spec, &wanted.containers[0], given)
 }
 
@@ -24,7 +31,7 @@ fn make(pod: &Object, variables: Vec<(String, String)>) -> Result<ContainerConfi
 fn a_sandbox_lies_under_its_class_and_publishes_host_ports_only() {
     let one = pod(json!({"containers": [{"name": "c", "ports": [
         {"containerPort": 80}, {"containerPort": 81, "hostPort": 8081, "protocol": "UDP"}]}]}));
-    let config = sandbox(&one, 3, DnsConfig::default(), "/gantry", "/var/log/pods", 99);
+    let config = sandbox(&one, 3, "h".into(), DnsConfig::default(), "/gantry", "/var/log/pods", 99);
     let linux = config.linux.unwrap();
     assert_eq!(linux.cgroup_parent, "/gantry/besteffort/podu");
     assert_eq!(config.log_directory, "/var/log/pods/ns_p_u");
@@ -47,7 +54,7 @@ fn a_pods_cgroup_is_limited_where_every_container_is() {
         (json!({"containers": [{"name": "c"}]}), (2, 0, 0)),
     ];
     for (spec, expected) in cases {
-        let config = sandbox(&pod(spec.clone()), 0, DnsConfig::default(), "/gantry", "/var/log/pods", 99);
+        let config = sandbox(&pod(spec.clone()), 0, "h".into(), DnsConfig::default(), "/gantry", "/var/log/pods", 99);
         let r = config.linux.unwrap().resources.unwrap();
         assert_eq!((r.cpu_shares, r.cpu_quota, r.memory_limit_in_bytes), expected, "{spec}");
     }
@@ -79,10 +86,7 @@ fn what_would_not_be_done_is_refused_by_name() {
     assert!(super::refuse_unsupported(&plain, &none, "c").is_ok());
     for (field, value) in [
         ("shareProcessNamespace", true.into()),
-        ("setHostnameAsFQDN", true.into()),
-        ("activeDeadlineSeconds", 5.into()),
         ("resourceClaims", json!([{"name": "gpu"}])),
-        ("hostnameOverride", "other".into()),
         ("resources", json!({"limits": {"cpu": "1"}})),
     ] {
         let value: serde_json::Value = value;
@@ -90,8 +94,6 @@ fn what_would_not_be_done_is_refused_by_name() {
         let refusal = super::refuse_unsupported(&pod, &none, "c").unwrap_err().to_string();
         assert!(refusal.contains(field), "{refusal}");
     }
-    let hook = serde_json::json!({"lifecycle": {"postStart": {"exec": {"command": ["x"]}}}});
-    assert!(super::refuse_unsupported(&plain, &hook, "c").unwrap_err().to_string().contains("postStart"));
 }
 
 #[test]

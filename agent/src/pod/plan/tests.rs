@@ -20,6 +20,7 @@ fn wanted(restart: RestartPolicy, init: &[&str], main: &[&str]) -> Wanted {
         sidecar: name.starts_with("side"),
         hash: "h".to_owned(),
         startup_probe: false,
+        post_start: name.starts_with("hook"),
     };
     Wanted {
         uid: "u".into(),
@@ -30,6 +31,7 @@ fn wanted(restart: RestartPolicy, init: &[&str], main: &[&str]) -> Wanted {
         grace_seconds: 30,
         init: init.iter().map(container).collect(),
         containers: main.iter().map(container).collect(),
+        ephemeral: Vec::new(),
     }
 }
 
@@ -250,6 +252,55 @@ fn init_containers_go_first_one_by_one_and_sidecars_stay() {
     model.exit("side", 1);
     model.settle();
     assert_eq!(model.state("side"), Some((State::Running, 1)));
+}
+
+#[test]
+fn those_after_it_wait_for_a_container_whose_start_has_a_hook() {
+    let mut model = Model::new(wanted(RestartPolicy::Always, &["side-hook"], &["hook", "b"]));
+    model.want.init[0].post_start = true;
+    for (name, next) in [("side-hook", "hook"), ("hook", "b")] {
+        while model.state(name).is_none() {
+            let action = model.plan().actions.swap_remove(0);
+            model.apply(&action);
+        }
+        let id = model.seen.latest(name).unwrap().id.clone();
+        model.memory.starting.insert(id.clone());
+        model.settle();
+        assert_eq!(model.state(next), None, "{next} does not wait for {name}");
+        model.memory.starting.remove(&id);
+    }
+    model.settle();
+    assert_eq!(model.state("b"), Some((State::Running, 0)));
+    model.exit("hook", 1);
+    model.exit("hook", 1);
+    model.exit("b", 0);
+    let plan = model.plan();
+    assert!(
+        !plan.actions.iter().any(|a| matches!(a, Action::Run { name, .. } if name == "b")),
+        "b waits again: {plan:?}"
+    );
+}
+
+#[test]
+fn who_comes_to_look_runs_once_and_waits_for_nobody() {
+    let mut model = Model::new(wanted(RestartPolicy::Always, &["i"], &["a"]));
+    model.want.ephemeral = wanted(RestartPolicy::Always, &[], &["look"]).containers;
+    model.settle();
+    assert_eq!((model.state("look"), model.state("a")), (Some((State::Running, 0)), None), "init is under way");
+    model.exit("look", 1);
+    model.exit("i", 0);
+    model.settle();
+    assert_eq!((model.state("look"), model.state("a")), (Some((State::Exited, 0)), Some((State::Running, 0))));
+    let first = model.seen.sandboxes[0].id.clone();
+    model.apply(&Action::StopSandbox { id: first });
+    model.settle();
+    assert_eq!(model.state("look"), Some((State::Exited, 0)), "nor does it run again in a new sandbox");
+    let mut over = Model::new(wanted(RestartPolicy::Never, &[], &["a"]));
+    over.want.ephemeral = model.want.ephemeral.clone();
+    over.settle();
+    over.exit("a", 0);
+    assert!(over.settle().settled, "a pod that is over does not wait for who looks at it");
+    assert_eq!(over.state("look").unwrap().0, State::Exited);
 }
 
 #[test]

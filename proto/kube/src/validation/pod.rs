@@ -7,6 +7,7 @@ use super::format::{PORT_LAST, ip, label, labels, qualified, subdomain};
 use crate::{FieldError, Object};
 
 mod container;
+mod ephemeral;
 mod probe;
 mod resources;
 mod scheduling;
@@ -16,6 +17,7 @@ mod tests;
 mod update;
 mod volume;
 
+pub use ephemeral::ephemeral_containers;
 pub use update::update;
 
 const NAMESERVERS_MAX: usize = 3;

@@ -1,0 +1,108 @@
+//! What pods may ask for beyond a command: hooks, deadlines, names, and company while they run.
+
+use gantry_tests::cluster::{Cluster, IMAGE, with};
+use gantry_tests::kubectl::Kubectl;
+
+/// A pod of one container that runs a shell line.
+fn pod(name: &str, line: &str, of_pod: &str, of_container: &str) -> String {
+    format!(
+        "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 0{of_pod}, \
+         containers: [{{name: main, image: \"{IMAGE}\", command: [sh, -c, {line:?}]{of_container}}}]}}}}"
+    )
+}
+
+async fn phase(cluster: &Cluster<'_>, name: &str, wanted: &str) {
+    let what = format!("{name} is {wanted}");
+    cluster.until(&what, async || cluster.field("pod", name, ".status.phase").await == wanted).await;
+}
+
+async fn events_of(cluster: &Cluster<'_>, name: &str) -> String {
+    let of = format!("--field-selector=involvedObject.name={name}");
+    cluster.kubectl().run(&["get", "events", &of, "-o", "jsonpath={.items[*].reason}"]).await.unwrap_or_default()
+}
+
+#[test]
+fn a_pod_gets_what_it_asks_for() {
+    with(async |machine| {
+        let cluster = Cluster::up(machine).await;
+        hooks(&cluster).await;
+        deadline(&cluster).await;
+        names(&cluster).await;
+        company(&cluster).await;
+        cluster.uninstall().await;
+    });
+}
+
+/// A container whose start has a hook is not shown as running before that ends; where it fails, the container is ended.
+async fn hooks(cluster: &Cluster<'_>) {
+    let after =
+        ", lifecycle: {postStart: {exec: {command: [sh, -c, 'while ! [ -e /go ]; do sleep 0.1; done; touch /done']}}}";
+    cluster.apply(&pod("hooked", "sleep 1000", "", after)).await;
+    cluster
+        .until("its command runs", async || cluster.running().await.iter().any(|(_, name, ..)| name == "main"))
+        .await;
+    assert_eq!(cluster.field("pod", "hooked", ".status.phase").await, "Pending");
+    let reason = ".status.containerStatuses[0].state.waiting.reason";
+    assert_eq!(cluster.field("pod", "hooked", reason).await, "ContainerCreating");
+    cluster.kubectl().must(&["exec", "hooked", "--", "touch", "/go"]).await;
+    phase(cluster, "hooked", "Running").await;
+    cluster.kubectl().must(&["exec", "hooked", "--", "test", "-e", "/done"]).await;
+
+    let fails = ", lifecycle: {postStart: {exec: {command: [sh, -c, 'exit 3']}}}";
+    cluster.apply(&pod("unhooked", "sleep 1000", ", restartPolicy: Never", fails)).await;
+    phase(cluster, "unhooked", "Failed").await;
+    cluster.until("it says why", async || events_of(cluster, "unhooked").await.contains("FailedPostStartHook")).await;
+    cluster.kubectl().must(&["delete", "pod", "hooked", "unhooked"]).await;
+}
+
+/// A pod that has been active for as long as it may be is failed, and nothing of it runs on.
+async fn deadline(cluster: &Cluster<'_>) {
+    cluster.apply(&pod("late", "sleep 1000", ", activeDeadlineSeconds: 1", "")).await;
+    phase(cluster, "late", "Failed").await;
+    assert_eq!(cluster.field("pod", "late", ".status.reason").await, "DeadlineExceeded");
+    assert_eq!(cluster.running().await, []);
+    cluster.apply(&pod("early", "true", ", restartPolicy: Never, activeDeadlineSeconds: 600", "")).await;
+    phase(cluster, "early", "Succeeded").await;
+    cluster.kubectl().must(&["delete", "pod", "late", "early"]).await;
+}
+
+async fn names(cluster: &Cluster<'_>) {
+    let asked = ", restartPolicy: Never, hostname: host, subdomain: sub, setHostnameAsFQDN: true";
+    cluster.apply(&pod("named", "hostname", asked, "")).await;
+    phase(cluster, "named", "Succeeded").await;
+    let said = cluster.kubectl().must(&["logs", "named"]).await;
+    assert_eq!(said.trim(), "host.sub.default.svc.cluster.local");
+    let long = "a".repeat(60);
+    let asked = format!(", hostname: {long}, subdomain: sub, setHostnameAsFQDN: true");
+    cluster.apply(&pod("long", "hostname", &asked, "")).await;
+    cluster.until("it says why", async || events_of(cluster, "long").await.contains("FailedCreatePodSandBox")).await;
+    cluster.kubectl().must(&["delete", "pod", "named", "long"]).await;
+}
+
+/// `kubectl debug`: who comes to look sees the container's processes, runs once, and stays in the status.
+async fn company(cluster: &Cluster<'_>) {
+    // Before 1.23 it asks for a kind that no server has any more.
+    let kubectl = Kubectl::every(&cluster.machine().kubeconfig()).pop().unwrap();
+    assert_ne!(kubectl.name(), "kubectl-1.20", "a newer one is to be installed: tests/install.sh tests");
+    cluster.apply(&pod("looked-at", "sleep 1000", "", "")).await;
+    phase(cluster, "looked-at", "Running").await;
+    let image = format!("--image={IMAGE}");
+    let look = ["debug", "looked-at", &image, "-c", "look", "--profile=general", "--target=main", "--", "ps"];
+    kubectl.must(&look).await;
+    let state = ".status.ephemeralContainerStatuses[0].state.terminated";
+    cluster
+        .until("it has looked", async || {
+            cluster.field("pod", "looked-at", &format!("{state}.reason")).await == "Completed"
+        })
+        .await;
+    let seen = kubectl.must(&["logs", "looked-at", "-c", "look"]).await;
+    assert!(seen.contains("sleep 1000"), "{seen}");
+    let again = kubectl.run(&look).await.unwrap_err();
+    assert!(again.contains("look") && !again.contains("panic"), "{again}");
+    let change = r#"{"spec":{"ephemeralContainers":[{"name":"look","image":"other"}]}}"#;
+    let refused = kubectl.run(&["patch", "pod", "looked-at", "--subresource=ephemeralcontainers", "-p", change]).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.contains("existing ephemeral containers \"look\" may not be changed"), "{refused}");
+    assert_eq!(cluster.field("pod", "looked-at", ".status.containerStatuses[0].restartCount").await, "0");
+    kubectl.must(&["delete", "pod", "looked-at"]).await;
+}
