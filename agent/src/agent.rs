@@ -7,11 +7,12 @@ use gantry_client::{Client, Informer, Scope};
 use gantry_env::Env;
 use gantry_kube::pod::resources::Amounts;
 use gantry_kube::resource;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::KUBELET_VERSION;
 use crate::events::Events;
+use crate::eviction::{Evictor, Pressures};
 use crate::logs::Rotation;
 use crate::node::facts::Facts;
 use crate::node::{NodeConfig, Registration};
@@ -48,6 +49,7 @@ pub enum StartError {
 pub struct Agent {
     shared: Arc<Shared>,
     registration: Registration,
+    pressures: watch::Sender<Pressures>,
     pulse: Pulse,
     asked: mpsc::Receiver<oneshot::Sender<()>>,
     stop: CancellationToken,
@@ -106,7 +108,9 @@ impl Agent {
             reserved_memory_bytes: config.reserved_memory_bytes,
             data_dir: config.data_dir.clone(),
         };
-        let (registration, view) = Registration::new(node, client.clone(), config.cri.clone(), env.clone());
+        let (pressures, pressed) = watch::channel(Pressures::new());
+        let (registration, view) =
+            Registration::new(node, client.clone(), config.cri.clone(), env.clone(), pressed.clone());
         let facts = Facts::read(&config.data_dir);
         let capacity = Amounts {
             cpu_milli: facts.cpus * 1000,
@@ -124,6 +128,7 @@ impl Agent {
         let shared = Shared {
             runtime,
             stats,
+            pressures: pressed,
             counters,
             events: Events::spawn(client.clone(), config.node_name.clone(), env.clone(), stop.clone()),
             node: view,
@@ -140,7 +145,7 @@ impl Agent {
             views,
         };
         let (pulse, asked) = mpsc::channel(1);
-        Ok(Agent { shared: Arc::new(shared), registration, pulse: Pulse(pulse), asked, stop })
+        Ok(Agent { shared: Arc::new(shared), registration, pressures, pulse: Pulse(pulse), asked, stop })
     }
 
     /// By which to see, later, whether the agent turns.
@@ -150,7 +155,7 @@ impl Agent {
 
     /// Works until the token ends it. Containers live on.
     pub async fn run(self) {
-        let Agent { shared, registration, asked, stop, pulse: _ } = self;
+        let Agent { shared, registration, pressures, asked, stop, pulse: _ } = self;
         let (touch, touched) = mpsc::channel(TOUCHED_MAX);
         let (list, held) = mpsc::channel(1);
         let (found, manifests) = mpsc::channel(1);
@@ -187,8 +192,14 @@ impl Agent {
         parts.spawn(async move {
             ears.run_until_cancelled(rotation.run()).await;
         });
+        let (evict, evictions) = mpsc::channel(1);
+        let evictor = Evictor::new(shared.clone(), pressures, evict);
+        let ears = stop.clone();
+        parts.spawn(async move {
+            ears.run_until_cancelled(evictor.run()).await;
+        });
         parts.spawn(registration.run(stop.clone()));
-        Pods::new(shared, stop).run(Inputs { api, manifests, held, touched, asked }).await;
+        Pods::new(shared, stop).run(Inputs { api, manifests, held, touched, evictions, asked }).await;
         while parts.join_next().await.is_some() {}
     }
 }

@@ -53,6 +53,8 @@ pub struct Config {
     pub pod_pids_max: i64,
     /// Whether volumes in memory are mounted; on a hollow node they are plain folders.
     pub mounts: bool,
+    /// When the node runs short, and what it does then.
+    pub eviction: crate::eviction::Settings,
     /// Labels that the node registers with, beside the standard ones.
     pub labels: Vec<(String, String)>,
     /// Resources kept back from pods: thousandths of a core, and bytes.
@@ -83,6 +85,7 @@ impl Config {
             log_limits: crate::logs::Limits::default(),
             pod_pids_max: POD_PIDS_MAX,
             mounts: true,
+            eviction: crate::eviction::Settings::default(),
             labels: Vec::new(),
             reserved_cpu_milli: 0,
             reserved_memory_bytes: 0,

@@ -4,13 +4,15 @@
 //! that owns the maps: it admits pods and gives each a worker. A worker ([`pod`]) observes over CRI ([`runtime`]), plans
 //! (`pod/plan.rs`), applies, and reports a status. [`volume`] and `pod/env.rs` bring the pod its files and environment,
 //! [`probe`] asks containers how they are, [`events`] tells users what happened, [`node`] keeps the Node and its Lease,
-//! [`stats`] knows what everything uses, and [`server`] is the kubelet API on port 10250.
+//! [`stats`] knows what everything uses, [`eviction`] makes room where it runs short, and [`server`] is the kubelet API on
+//! port 10250.
 
 #![forbid(unsafe_code)]
 
 mod agent;
 pub mod config;
 pub mod events;
+pub mod eviction;
 mod files;
 pub mod log;
 pub mod logs;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{info, warn};
 
+use crate::eviction::Pressures;
 use facts::Facts;
 
 /// As upstream's defaults have them.
@@ -65,6 +66,7 @@ pub struct Registration {
     cri: Channel,
     env: Env,
     view: watch::Sender<NodeView>,
+    pressures: watch::Receiver<Pressures>,
 }
 
 impl Registration {
@@ -73,9 +75,10 @@ impl Registration {
         client: Client,
         cri: Channel,
         env: Env,
+        pressures: watch::Receiver<Pressures>,
     ) -> (Registration, watch::Receiver<NodeView>) {
         let (view, receiver) = watch::channel(NodeView::default());
-        (Registration { config, client, cri, env, view }, receiver)
+        (Registration { config, client, cri, env, view, pressures }, receiver)
     }
 
     /// Registers, and then keeps Node and Lease until the token ends it.
@@ -177,12 +180,19 @@ impl Registration {
     async fn report(&self, node: &Informer<Object>) {
         node.synced().await;
         let mut changes = node.subscribe();
+        let mut pressures = self.pressures.clone();
         let mut given_range = String::new();
         let mut reported: Option<tokio::time::Instant> = None;
         loop {
             let pause = if self.view.borrow().ready { LOOK_EVERY } else { LOOK_SOON };
-            // Either way the newest facts are read below; a change that is dropped here is in the informer.
-            let _ = tokio::time::timeout(pause, changes.changes()).await;
+            tokio::select! {
+                biased;
+                // Whichever comes first, the newest facts are read below; a change that is dropped is in the informer.
+                _ = changes.changes() => {}
+                // A pressure is told at once: the scheduler must not send more.
+                Ok(()) = pressures.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
             let Some(object) = node.get(&self.at()) else {
                 self.register().await;
                 continue;
@@ -231,6 +241,7 @@ impl Registration {
     async fn facts(&self) -> Facts {
         let mut runtime = RuntimeServiceClient::new(self.cri.clone());
         let mut facts = Facts::read(&self.config.data_dir);
+        facts.pressures = self.pressures.borrow().clone();
         match within(runtime.status(StatusRequest { verbose: false })).await {
             Ok(answer) => {
                 for condition in answer.into_inner().status.map(|s| s.conditions).unwrap_or_default() {

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::events::Kind;
-use crate::pod::admit::{Rejection, admit};
+use crate::eviction::Eviction;
+use crate::pod::admit::{Rejection, admit, under_pressure};
 use crate::pod::want::{Goal, grace_seconds};
 use crate::pod::worker::{Desired, Source, Target, Worker};
 use crate::runtime::Held;
@@ -47,6 +48,7 @@ pub struct Inputs {
     pub held: mpsc::Receiver<Vec<Held>>,
     /// Pods of which the runtime has just said something.
     pub touched: mpsc::Receiver<String>,
+    pub evictions: mpsc::Receiver<Eviction>,
     /// Who asks whether anything of this is heard.
     pub asked: mpsc::Receiver<oneshot::Sender<()>>,
 }
@@ -122,7 +124,8 @@ impl Pods {
                 }
                 // Changes are taken only when they are returned.
                 list = changes.changes() => self.api_changed(list),
-                // Receiving from a channel takes a message only when it returns it; so do the next three.
+                // Receiving from a channel takes a message only when it returns it; so do the next four.
+                Some(eviction) = inputs.evictions.recv() => self.evict(eviction),
                 Some(answer) = inputs.asked.recv() => drop(answer.send(())),
                 Some(manifests) = inputs.manifests.recv() => self.manifests_changed(manifests),
                 Some(uid) = inputs.touched.recv() => self.touch(&uid),
@@ -193,7 +196,8 @@ impl Pods {
             };
             entry.desired.send_modify(|desired| {
                 if !matches!(desired.goal, Goal::Forget { .. }) {
-                    *desired = Desired { pod, goal, failed, source: Source::Api, report_to: target };
+                    let disrupted = desired.disrupted;
+                    *desired = Desired { pod, goal, failed, disrupted, source: Source::Api, report_to: target };
                 }
             });
             return;
@@ -213,6 +217,25 @@ impl Pods {
         self.enter(pod, goal, failed, Source::Api, target);
     }
 
+    /// The node runs short: the pod has to go, and is not taken again.
+    fn evict(&mut self, eviction: Eviction) {
+        let Some(entry) = self.entries.get(&eviction.uid) else { return };
+        let evicted = entry.desired.send_if_modified(|desired| {
+            let runs = desired.goal == Goal::Run;
+            if runs {
+                desired.goal = Goal::Fail { grace_seconds: eviction.grace_seconds };
+                desired.failed = Some(("Evicted".to_owned(), eviction.message.clone()));
+                desired.disrupted = true;
+            }
+            runs
+        });
+        if evicted {
+            let pod = entry.desired.borrow().pod.clone();
+            warn!(pod = %pod.reference(), reason = eviction.message, "pod evicted");
+            self.shared.events.pod(&pod, None, Kind::Warning, "Evicted", eviction.message);
+        }
+    }
+
     fn admit(&self, pod: &Object) -> Result<(), Rejection> {
         let taken: Vec<Arc<Object>> = self
             .entries
@@ -225,7 +248,9 @@ impl Pods {
             .collect();
         let others: Vec<&Object> = taken.iter().map(AsRef::as_ref).collect();
         let config = &self.shared.config;
-        let verdict = admit(pod, &others, &self.shared.node_facts(), &config.node_name, config.max_pods);
+        let pressures = self.shared.pressures.borrow().clone();
+        let verdict = under_pressure(pod, &pressures)
+            .and_then(|()| admit(pod, &others, &self.shared.node_facts(), &config.node_name, config.max_pods));
         if let Err(rejection) = &verdict {
             let words = rejection.message.trim_start_matches("Pod was rejected: ").to_owned();
             // Reasons are a closed set in practice, and events want them to live as long as the program.
@@ -235,6 +260,7 @@ impl Pods {
                 "OutOfpods" => "OutOfpods",
                 "NodeAffinity" => "NodeAffinity",
                 "NodePorts" => "NodePorts",
+                "Evicted" => "Evicted",
                 _ => "UnexpectedAdmissionError",
             };
             self.shared.events.pod(pod, None, Kind::Warning, reason, words);
@@ -251,7 +277,7 @@ impl Pods {
         report_to: Option<Target>,
     ) {
         let uid = pod.uid().to_owned();
-        let (desired, receiver) = watch::channel(Desired { pod, goal, failed, source, report_to });
+        let (desired, receiver) = watch::channel(Desired { pod, goal, failed, disrupted: false, source, report_to });
         let wake = Arc::new(Notify::new());
         let worker = Worker::new(self.shared.clone(), uid.clone(), receiver, wake.clone());
         let (stop, name) = (self.stop.clone(), uid.clone());

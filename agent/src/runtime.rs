@@ -1,6 +1,6 @@
 //! The runtime as the agent sees it: CRI calls with a deadline each, and answers in the terms of [`crate::pod::seen`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -257,6 +257,18 @@ impl Runtime {
 
     pub async fn list_images(&self) -> Result<Vec<v1::Image>, RuntimeError> {
         call!(self.images.list_images(v1::ListImagesRequest { filter: None }), "").map(|answer| answer.images)
+    }
+
+    pub async fn remove_image(&self, id: &str) -> Result<(), RuntimeError> {
+        let spec = ImageSpec { image: id.to_owned(), ..ImageSpec::default() };
+        call!(self.images.remove_image(v1::RemoveImageRequest { image: Some(spec) }), id).map(|_| ())
+    }
+
+    /// What every container, ended ones too, calls its image.
+    pub async fn images_in_use(&self) -> Result<BTreeSet<String>, RuntimeError> {
+        let all = call!(self.runtime.list_containers(v1::ListContainersRequest { filter: None }), "")?.containers;
+        let names = |c: v1::Container| [c.image_ref, c.image_id, c.image.map(|i| i.image).unwrap_or_default()];
+        Ok(all.into_iter().flat_map(names).filter(|name| !name.is_empty()).collect())
     }
 
     /// Bytes that the containers of a pod have written over their images, by container name.

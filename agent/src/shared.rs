@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::Config;
 use crate::events::Events;
+use crate::eviction::Pressures;
 use crate::node::NodeView;
 use crate::pods::views::Views;
 use crate::runtime::Runtime;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub allocatable: Amounts,
     pub views: Arc<Views>,
     pub stats: Arc<Stats>,
+    /// What the node runs short of.
+    pub pressures: watch::Receiver<Pressures>,
     pub counters: Arc<Counters>,
     pub pulls: Semaphore,
     pub measures: Semaphore,

@@ -233,7 +233,13 @@ impl<'a> Cluster<'a> {
     pub async fn start(&mut self, role: &'static str) {
         let mut arguments = vec![role];
         match role {
-            "up" | "agent" => arguments.extend(["--node-name", &self.node, "--node-ip", &self.ip]),
+            "up" | "agent" => {
+                arguments.extend(["--node-name", &self.node, "--node-ip", &self.ip]);
+                // Faults that fill the disk are no reason to evict what is looked at, unless a test is about that.
+                if !self.extra.iter().any(|argument| argument.starts_with("--eviction")) {
+                    arguments.push("--eviction-hard=");
+                }
+            }
             _ => arguments.extend(["--advertise", &self.ip]),
         }
         arguments.extend(self.extra.iter().map(String::as_str));

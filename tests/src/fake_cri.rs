@@ -45,6 +45,8 @@ struct State {
     containers: BTreeMap<String, Container>,
     images: BTreeMap<String, u32>,
     calls: Vec<(Instant, String)>,
+    /// Bytes that containers of a name use.
+    memory: BTreeMap<String, u64>,
     pod_cidr: String,
 }
 
@@ -113,6 +115,11 @@ impl FakeCri {
 
     pub fn pod_cidr(&self) -> String {
         self.state.lock().pod_cidr.clone()
+    }
+
+    /// From now on the container of that name uses so much memory.
+    pub fn use_memory(&self, name: &str, bytes: u64) {
+        self.state.lock().memory.insert(name.to_owned(), bytes);
     }
 
     /// Lets the running container of that name end by itself.

@@ -1,8 +1,9 @@
 //! The node agent over a runtime that only pretends: against the real API, and under paused time without one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use gantry_agent::eviction::Signal;
 use gantry_agent::{Agent, Config};
 use gantry_client::Client;
 use gantry_control::auth::Identity;
@@ -24,6 +25,18 @@ struct Node {
 
 impl Node {
     async fn start(folder: &Path, client: kube::Client, cri: &FakeCri, env: &Env, manifests: bool) -> Node {
+        Node::start_on("/proc".into(), folder, client, cri, env, manifests).await
+    }
+
+    /// On a machine whose kernel tells of itself in the folder `proc`.
+    async fn start_on(
+        proc: PathBuf,
+        folder: &Path,
+        client: kube::Client,
+        cri: &FakeCri,
+        env: &Env,
+        manifests: bool,
+    ) -> Node {
         let mut config = Config::new("n1", [127, 0, 0, 1].into(), cri.serve());
         config.data_dir = folder.join("pods");
         config.run_dir = folder.join("run");
@@ -31,6 +44,9 @@ impl Node {
         config.static_pod_dir = manifests.then(|| folder.join("manifests"));
         config.listen = None;
         config.mounts = false;
+        config.proc_dir = proc;
+        // How full the disk of the test's own machine is decides nothing here.
+        config.eviction.thresholds.retain(|threshold| threshold.signal == Signal::MemoryAvailable);
         let stop = CancellationToken::new();
         let client = Client::new(client, "gantry-agent");
         let agent = Agent::start(config, client, env.clone(), stop.clone()).await.expect("the agent starts");
@@ -409,6 +425,85 @@ async fn a_restart_of_the_agent_makes_nothing_unready_and_keeps_the_mirror_curre
         after["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"],
         "its status went to and fro"
     );
+    node.stop().await;
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_runs_out_of_memory_evicts_who_takes_more_than_it_asked_for() {
+    let (api, folder, env) = (Api::start().await, TempDir::new().unwrap(), Env::system());
+    let proc = folder.path().join("proc");
+    let memory = |free_mi: u64| {
+        std::fs::create_dir_all(&proc).unwrap();
+        let text = format!("MemTotal: {} kB\nMemFree: {} kB\n", 1000 << 10, free_mi << 10);
+        std::fs::write(proc.join("new"), text).unwrap();
+        std::fs::rename(proc.join("new"), proc.join("meminfo")).unwrap();
+    };
+    memory(500);
+    let cri = FakeCri::new(env.clone());
+    let client = api.control().client(node_identity());
+    let node = Node::start_on(proc.clone(), folder.path(), client, &cri, &env, false).await;
+    let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "dear"}, "value": 1000});
+    assert_eq!(api.post("/apis/scheduling.k8s.io/v1/priorityclasses", &class).await.code, 201);
+    let spec = |name: &str, asked: &str, class: &str| {
+        json!({"priorityClassName": class, "containers": [
+            {"name": name, "image": "run:1", "resources": {"requests": {"memory": asked}}}]})
+    };
+    for (name, asked, class, used) in
+        [("modest", "64Mi", "", 32_u64), ("greedy", "16Mi", "", 200), ("precious", "16Mi", "dear", 300)]
+    {
+        cri.use_memory(name, used << 20);
+        apply(&api, name, spec(name, asked, class)).await;
+        until_pod(&api, name, "Running", |p| p["status"]["phase"] == "Running").await;
+    }
+    let condition = async |status: &str| {
+        let node = api.get("/api/v1/nodes/n1").await.json();
+        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|c| c["type"] == "MemoryPressure" && c["status"] == status)
+    };
+    assert!(condition("False").await);
+
+    memory(50);
+    let found = until_pod(&api, "greedy", "evicted", |p| p["status"]["phase"] == "Failed").await;
+    let status = &found["status"];
+    assert_eq!(
+        (status["reason"].as_str(), status["message"].as_str()),
+        (
+            Some("Evicted"),
+            Some(
+                "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. \
+                 Container greedy was using 200Mi, request is 16Mi, has larger consumption of memory. "
+            )
+        )
+    );
+    memory(500);
+    let target = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "DisruptionTarget");
+    assert_eq!(target.map(|c| c["reason"].clone()), Some(json!("TerminationByKubelet")), "{found:#}");
+    assert_eq!(cri.times("stop greedy 1").len(), 1, "{:?}", cri.calls());
+    until("the node's condition", async || condition("True").await).await;
+    let taint = async || api.get("/api/v1/nodes/n1").await.text().contains("node.kubernetes.io/memory-pressure");
+    until("its taint", taint).await;
+    for name in ["modest", "precious"] {
+        assert_eq!(pod(&api, name).await["status"]["phase"], "Running", "{name}");
+    }
+    // What asks for nothing is not taken now, even where nobody asked the scheduler.
+    let bound = json!({"nodeName": "n1", "containers": [{"name": "late", "image": "run:1"}]});
+    apply(&api, "late", bound).await;
+    let late = until_pod(&api, "late", "rejected", |p| p["status"]["phase"] == "Failed").await;
+    assert_eq!(late["status"]["reason"], "Evicted");
+    assert_eq!(late["status"]["message"], "Pod was rejected: The node had condition: [MemoryPressure]. ");
+    assert!(cri.times("start late").is_empty());
+    let events = api.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]).await.unwrap();
+    assert!(events.contains("Evicted") && events.contains("EvictionThresholdMet"), "{events}");
+
+    // The verdict outlives the agent.
+    node.stop().await;
+    let client = api.control().client(node_identity());
+    let node = Node::start_on(proc, folder.path(), client, &cri, &env, false).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let after = pod(&api, "greedy").await;
+    assert_eq!((&after["status"]["reason"], &after["status"]["message"]), (&status["reason"], &status["message"]));
+    assert_eq!(cri.times("start greedy").len(), 1, "an evicted pod ran again");
     node.stop().await;
     api.stop().await;
 }

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use gantry_agent::eviction::thresholds;
 use ipnet::IpNet;
 
 /// Kubernetes on hosts that have nothing but a kernel.
@@ -167,6 +169,8 @@ pub struct NodeArgs {
     #[command(flatten)]
     pub logs: LogArgs,
     #[command(flatten)]
+    pub eviction: EvictionArgs,
+    #[command(flatten)]
     pub registries: RegistryArgs,
     #[command(flatten)]
     pub cgroup: CgroupArgs,
@@ -186,6 +190,38 @@ pub struct LogArgs {
 fn bytes(text: &str) -> Result<u64, String> {
     let quantity = gantry_kube::quantity::Quantity::parse(text).map_err(|error| error.to_string())?;
     u64::try_from(quantity.value()).ok().filter(|n| *n > 0).ok_or_else(|| "a log must hold something".to_owned())
+}
+
+/// When a node runs short, in the words of the kubelet's flags.
+#[derive(Clone, Debug, Args)]
+pub struct EvictionArgs {
+    /// Thresholds at which pods are evicted at once; none where it is empty
+    #[arg(long = "eviction-hard", default_value = thresholds::HARD_DEFAULT, value_name = "SIGNAL<AMOUNT,...>")]
+    pub hard: String,
+    /// Thresholds at which pods are evicted after a grace period
+    #[arg(long = "eviction-soft", default_value = "", value_name = "SIGNAL<AMOUNT,...>")]
+    pub soft: String,
+    /// Grace period of each soft threshold
+    #[arg(long = "eviction-soft-grace-period", default_value = "", value_name = "SIGNAL=DURATION,...")]
+    pub graces: String,
+    /// What is to be free beyond a threshold once it was met
+    #[arg(long = "eviction-minimum-reclaim", default_value = "", value_name = "SIGNAL=AMOUNT,...")]
+    pub reclaims: String,
+    /// Seconds that a pod gets to end at a soft threshold, at most
+    #[arg(long = "eviction-max-pod-grace-period", default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
+    pub max_pod_grace_seconds: i64,
+    /// How long the node's condition shows a pressure after it was last there
+    #[arg(long = "eviction-pressure-transition-period", default_value = "5m", value_name = "DURATION", value_parser = thresholds::duration)]
+    pub transition: Duration,
+    /// Used percentage of the images' disk from which on unused images are removed
+    #[arg(long = "image-gc-high-threshold", default_value_t = 85, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub images_high_percent: u8,
+    /// Used percentage down to which they are removed
+    #[arg(long = "image-gc-low-threshold", default_value_t = 80, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..100))]
+    pub images_low_percent: u8,
+    /// Age below which an unused image is left alone
+    #[arg(long = "minimum-image-ttl-duration", default_value = "2m", value_name = "DURATION", value_parser = thresholds::duration)]
+    pub image_age_min: Duration,
 }
 
 #[derive(Clone, Debug, Args)]

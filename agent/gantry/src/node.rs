@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_agent::eviction::Settings;
+use gantry_agent::eviction::thresholds::{self, ImageLimits};
 use gantry_agent::logs::Limits;
 use gantry_agent::{Agent, Pulse};
 use gantry_client::Client;
@@ -20,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{error, warn};
 
-use crate::cli::{CgroupArgs, CgroupPolicy, ClusterArgs, NodeArgs, RegistryArgs};
+use crate::cli::{CgroupArgs, CgroupPolicy, ClusterArgs, EvictionArgs, NodeArgs, RegistryArgs};
 use crate::control::v4;
 use crate::paths::Paths;
 use crate::{Failure, delegated};
@@ -36,6 +38,8 @@ const SUPERVISOR: &str = "gantry-supervisor";
 pub enum NodeError {
     #[error("the program {SUPERVISOR} is not beside gantry (looked for {path})", path = .0.display())]
     NoSupervisor(PathBuf),
+    #[error("eviction: {0}")]
+    Eviction(String),
     #[error("node address {0}: only IPv4 is supported")]
     Address(IpAddr),
     #[error("the agent has ended")]
@@ -72,6 +76,24 @@ impl CgroupArgs {
             Some(root) => root.clone(),
             None => format!("{}{CGROUP}", delegated::cgroup().unwrap_or_default()),
         }
+    }
+}
+
+impl EvictionArgs {
+    fn settings(&self) -> Result<Settings, NodeError> {
+        let made = thresholds::thresholds(&self.hard, &self.soft, &self.graces, &self.reclaims);
+        let (high_percent, low_percent) = (self.images_high_percent, self.images_low_percent);
+        if low_percent >= high_percent {
+            let why =
+                format!("--image-gc-low-threshold {low_percent} is not below --image-gc-high-threshold {high_percent}");
+            return Err(NodeError::Eviction(why));
+        }
+        Ok(Settings {
+            thresholds: made.map_err(NodeError::Eviction)?,
+            transition: self.transition,
+            max_pod_grace_seconds: self.max_pod_grace_seconds,
+            images: ImageLimits { high_percent, low_percent, age_min: self.image_age_min },
+        })
     }
 }
 
@@ -150,6 +172,7 @@ impl Node {
         config.cluster_domain = cluster.cluster_domain.clone();
         config.cgroup_root = args.cgroup.root();
         config.pod_pids_max = args.pod_max_pids;
+        config.eviction = args.eviction.settings()?;
         config.log_limits = Limits { max_bytes: args.logs.max_bytes, max_files: args.logs.max_files.into() };
         let programmed = proxy.programmed.clone();
         config.programmed = Some(Arc::new(move |uid| programmed.at(uid)));

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::NodeConfig;
 use super::facts::Facts;
+use crate::eviction::Pressure;
 
 /// The Node as it is first written; control gives it a pod range and takes its taint away once it is ready.
 pub fn registration(config: &NodeConfig, facts: &Facts, now: &str) -> Object {
@@ -67,19 +68,19 @@ fn conditions(old: &[Value], facts: &Facts, now: &str) -> Vec<Value> {
     let all = [
         pressure(
             "MemoryPressure",
-            facts.memory_pressure,
+            facts.pressures.contains(&Pressure::Memory),
             ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
             ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ),
         pressure(
             "DiskPressure",
-            facts.disk_pressure,
+            facts.pressures.contains(&Pressure::Disk),
             ("KubeletHasDiskPressure", "kubelet has disk pressure"),
             ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ),
         pressure(
             "PIDPressure",
-            facts.pid_pressure,
+            facts.pressures.contains(&Pressure::Pids),
             ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
             ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),
@@ -133,10 +134,7 @@ mod tests {
     }
 
     fn facts() -> Facts {
-        let mut facts = Facts::read(std::path::Path::new("/"));
-        (facts.disk_pressure, facts.memory_pressure, facts.pid_pressure) = (false, false, false);
-        facts.cpus = 2;
-        facts
+        Facts { cpus: 2, ..Facts::read(std::path::Path::new("/")) }
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! Whether a pod may run here: it fits what is left of the node, and the node is one that it wants. Pure.
 
 use gantry_kube::Object;
+use gantry_kube::pod::qos::{self, QosClass};
 use gantry_kube::pod::resources::{Amounts, requests};
 use serde_json::{Map, Value};
 
+use crate::eviction::rank::CRITICAL_PRIORITY;
+use crate::eviction::{Pressure, Pressures};
 use crate::shared::NodeFacts;
+
+const MEMORY_TAINT: &str = "node.kubernetes.io/memory-pressure";
 
 /// Why a pod is failed instead of run: its status's reason and message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +36,25 @@ pub fn admit(
         return Err(reject("NodeAffinity", why));
     }
     host_ports(pod, others)
+}
+
+/// A node that runs short takes nothing but what keeps the cluster going; of memory alone, all but who asks for none.
+pub fn under_pressure(pod: &Object, pressures: &Pressures) -> Result<(), Rejection> {
+    let critical = pod.i64_at("/spec/priority").is_some_and(|p| p >= CRITICAL_PRIORITY);
+    if pressures.is_empty() || critical {
+        return Ok(());
+    }
+    if pressures.iter().all(|pressure| *pressure == Pressure::Memory) {
+        let tolerates = |t: &Value| {
+            (t["key"] == MEMORY_TAINT || t["key"].as_str().unwrap_or("").is_empty() && t["operator"] == "Exists")
+                && matches!(t["effect"].as_str(), None | Some("" | "NoSchedule"))
+        };
+        if qos::class(pod) != QosClass::BestEffort || pod.array_at("/spec/tolerations").iter().any(tolerates) {
+            return Ok(());
+        }
+    }
+    let names: Vec<&str> = pressures.iter().map(|pressure| pressure.condition()).collect();
+    Err(reject("Evicted", format!("The node had condition: [{}]. ", names.join(" "))))
 }
 
 fn fits(pod: &Object, others: &[&Object], allocatable: &Amounts, max_pods: i64) -> Result<(), Rejection> {
@@ -166,6 +190,30 @@ mod tests {
         assert_eq!(reason(&cpu("0"), &[&cpu("0"), &cpu("0")]).as_deref(), Some("OutOfpods"));
         let gpu = pod(json!({"containers": [{"resources": {"requests": {"example.com/gpu": "1"}}}]}));
         assert_eq!(reason(&gpu, &[]).as_deref(), Some("OutOfexample.com/gpu"));
+    }
+
+    #[test]
+    fn a_node_that_runs_short_takes_what_it_must() {
+        let verdict = |spec: Value, pressures: &[Pressure]| {
+            under_pressure(&pod(spec), &pressures.iter().copied().collect()).err().map(|r| r.message)
+        };
+        let (memory, disk) = ([Pressure::Memory], [Pressure::Disk, Pressure::Memory]);
+        let careless = json!({"containers": [{"name": "c"}]});
+        let careful = json!({"containers": [{"name": "c", "resources": {"requests": {"memory": "1Mi"}}}]});
+        let tolerant =
+            json!({"containers": [{"name": "c"}], "tolerations": [{"key": MEMORY_TAINT, "operator": "Exists"}]});
+        let critical = json!({"priority": 2_000_000_000, "containers": [{"name": "c"}]});
+        assert_eq!(verdict(careless.clone(), &[]), None);
+        assert_eq!(
+            verdict(careless, &memory).as_deref(),
+            Some("Pod was rejected: The node had condition: [MemoryPressure]. ")
+        );
+        assert_eq!((verdict(careful.clone(), &memory), verdict(tolerant, &memory)), (None, None));
+        assert_eq!(
+            verdict(careful, &disk).as_deref(),
+            Some("Pod was rejected: The node had condition: [MemoryPressure DiskPressure]. ")
+        );
+        assert_eq!(verdict(critical, &disk), None);
     }
 
     #[test]

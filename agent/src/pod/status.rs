@@ -42,6 +42,8 @@ pub struct Inputs<'a> {
     pub goal: Goal,
     /// Why the pod failed as a whole: reason and message.
     pub failed: Option<(&'a str, &'a str)>,
+    /// It failed for the sake of others, and through no fault of its own.
+    pub disrupted: bool,
     pub seen: &'a Seen,
     pub plan: &'a Plan,
     pub memory: &'a Memory,
@@ -85,6 +87,13 @@ pub fn status(inputs: &Inputs<'_>) -> Value {
     if !merged.iter().any(|c| c["type"] == "PodScheduled") {
         merged
             .push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
+    }
+    if let (true, Some((_, message))) = (inputs.disrupted, inputs.failed)
+        && !merged.iter().any(is_own_disruption)
+    {
+        merged.retain(|c| c["type"] != DISRUPTION);
+        merged.push(json!({"type": DISRUPTION, "status": "True", "reason": TERMINATED_BY_NODE, "message": message,
+            "lastProbeTime": null, "lastTransitionTime": now}));
     }
     if generation > 0 {
         out.insert("observedGeneration".into(), json!(generation));
@@ -256,6 +265,14 @@ fn terminated(container: &Container) -> Value {
     json!({"terminated": inner})
 }
 
+/// What a pod that was ended for the sake of others carries (policies of Jobs look for it), and that it was the node.
+const DISRUPTION: &str = "DisruptionTarget";
+const TERMINATED_BY_NODE: &str = "TerminationByKubelet";
+
+fn is_own_disruption(condition: &Value) -> bool {
+    condition["type"] == DISRUPTION && condition["reason"] == TERMINATED_BY_NODE
+}
+
 /// The conditions that the agent writes; others belong to others.
 const OWN_CONDITIONS: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
@@ -264,7 +281,7 @@ const OWN_CONDITIONS: [&str; 5] =
 pub fn patch(uid: &str, old: &Value, new: &Value) -> Value {
     let mut status = new.clone();
     if let Some(Value::Array(list)) = status.get_mut("conditions") {
-        list.retain(|c| OWN_CONDITIONS.iter().any(|own| c["type"] == *own));
+        list.retain(|c| is_own_disruption(c) || OWN_CONDITIONS.iter().any(|own| c["type"] == *own));
         for condition in list {
             remove_old_reason(old, condition);
         }

@@ -85,7 +85,7 @@ impl Limits {
 }
 
 /// A quantity of bytes with the largest suffix that divides it.
-fn bytes_text(bytes: u64) -> String {
+pub fn bytes_text(bytes: u64) -> String {
     let suffixes = [(1_u64 << 40, "Ti"), (1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
     let found = suffixes.into_iter().find(|(unit, _)| bytes.is_multiple_of(*unit));
     found.map_or_else(|| bytes.to_string(), |(unit, suffix)| format!("{}{suffix}", bytes / unit))

@@ -63,6 +63,8 @@ pub struct Desired {
     pub goal: Goal,
     /// Why the pod is failed as a whole.
     pub failed: Option<(String, String)>,
+    /// It was failed for the sake of others.
+    pub disrupted: bool,
     pub source: Source,
     /// Where its status goes: a static pod's goes to its mirror, once that is there.
     pub report_to: Option<Target>,
@@ -385,6 +387,7 @@ impl Worker {
             pod: &desired.pod,
             goal: desired.goal,
             failed: desired.failed.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str())),
+            disrupted: desired.disrupted,
             seen,
             plan,
             memory: &self.memory,

@@ -289,7 +289,38 @@ impl RuntimeService for FakeCri {
         &self,
         _request: Request<v1::ListPodSandboxStatsRequest>,
     ) -> Result<Response<v1::ListPodSandboxStatsResponse>, Status> {
-        Err(refused("list_pod_sandbox_stats"))
+        let timestamp = self.now();
+        let state = self.state.lock();
+        let number = |value| Some(v1::UInt64Value { value });
+        let memory =
+            |bytes| Some(v1::MemoryUsage { timestamp, working_set_bytes: number(bytes), ..v1::MemoryUsage::default() });
+        let ready = state.sandboxes.iter().filter(|(_, s)| s.state == PodSandboxState::SandboxReady);
+        let stats = ready.map(|(id, sandbox)| {
+            let running =
+                |(_, c): &(&String, &Container)| c.sandbox == *id && c.state == ContainerState::ContainerRunning;
+            let mut all = 0;
+            let containers = state.containers.iter().filter(running).map(|(id, container)| {
+                let bytes = state.memory.get(&name_of(&container.config)).copied().unwrap_or(0);
+                all += bytes;
+                let attributes = v1::ContainerAttributes {
+                    id: id.clone(),
+                    metadata: container.config.metadata.clone(),
+                    labels: container.config.labels.clone(),
+                    annotations: container.config.annotations.clone(),
+                };
+                v1::ContainerStats { attributes: Some(attributes), memory: memory(bytes), ..Default::default() }
+            });
+            let containers = containers.collect();
+            let attributes = v1::PodSandboxAttributes {
+                id: id.clone(),
+                metadata: sandbox.config.metadata.clone(),
+                labels: sandbox.config.labels.clone(),
+                annotations: sandbox.config.annotations.clone(),
+            };
+            let linux = v1::LinuxPodSandboxStats { memory: memory(all), containers, ..Default::default() };
+            v1::PodSandboxStats { attributes: Some(attributes), linux: Some(linux), windows: None }
+        });
+        Ok(Response::new(v1::ListPodSandboxStatsResponse { stats: stats.collect() }))
     }
 
     type StreamPodSandboxStatsStream = Answers<v1::StreamPodSandboxStatsResponse>;
