@@ -374,32 +374,114 @@ fn a_disk_is_limited_by_its_number() {
     });
 }
 
+/// A field of a process's status, as the process itself or its host sees it.
+fn status(text: &str, name: &str) -> String {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.map(|value| value.trim().to_owned()).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
 #[test]
-fn processors_and_huge_pages_are_limited_where_the_host_has_them() {
+fn a_container_runs_on_the_processors_that_it_was_given() {
     with(|ground| async move {
         let (runtime, client) = ground.start().await;
         let pod = client.run_pod(&ground.pod("pod")).await;
         let (_, plain) = sleeper(&ground, &client, &pod, "plain", shares(0)).await.unwrap();
-        let mut asked = shares(0);
         if read(&plain, "cpuset.cpus", "cpuset.cpus").is_some() {
-            asked.cpuset_cpus = "0".to_owned();
+            let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+            let last = online.trim().rsplit([',', '-']).next().unwrap().to_owned();
+            if last == "0" {
+                eprintln!("SKIPPED: a choice between processors: this host has one");
+            }
+            let on = |cpus: &str, mems: &str| v1::LinuxContainerResources {
+                cpuset_cpus: cpus.to_owned(),
+                cpuset_mems: mems.to_owned(),
+                ..shares(0)
+            };
+            let (id, _) = sleeper(&ground, &client, &pod, "one", on(&last, "0")).await.unwrap();
+            let seen = String::from_utf8(client.exec(&id, &["cat", "/proc/self/status"]).await.stdout).unwrap();
+            assert_eq!(
+                (status(&seen, "Cpus_allowed_list"), status(&seen, "Mems_allowed_list")),
+                (last, "0".to_owned())
+            );
+            assert_eq!(client.exec(&id, &["nproc"]).await.stdout, b"1\n");
+            // Who runs already moves.
+            update(&client, &id, on("0", "")).await.unwrap();
+            let text = std::fs::read_to_string(format!("/proc/{}/status", client.pid(&id).await)).unwrap();
+            assert_eq!(
+                (status(&text, "Cpus_allowed_list"), status(&text, "Mems_allowed_list")),
+                ("0".into(), "0".into())
+            );
+            for (file, asked) in [("cpuset.cpus", on("4095", "")), ("cpuset.mems", on("", "1023"))] {
+                let refused = sleeper(&ground, &client, &pod, file, asked).await.expect_err("there is none");
+                assert!(refused.message().contains(file), "{refused}");
+            }
         } else {
             eprintln!("SKIPPED: cpuset: this host has no such controller");
         }
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn a_container_has_no_more_huge_pages_than_it_was_given() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let pod = client.run_pod(&ground.pod("pod")).await;
+        let (_, plain) = sleeper(&ground, &client, &pod, "plain", shares(0)).await.unwrap();
         let huge = ("hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max");
-        if read(&plain, huge.0, huge.1).is_some() {
-            asked.hugepage_limits = vec![v1::HugepageLimit { page_size: "2MB".to_owned(), limit: 4 << 20 }];
-        } else {
-            eprintln!("SKIPPED: hugetlb: this host has no such controller");
-        }
-        let (id, cgroup) = sleeper(&ground, &client, &pod, "one", asked.clone()).await.unwrap();
-        if !asked.cpuset_cpus.is_empty() {
-            let status = String::from_utf8(client.exec(&id, &["cat", "/proc/self/status"]).await.stdout).unwrap();
-            let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(str::trim);
-            assert_eq!(allowed, Some("0"));
-        }
-        if !asked.hugepage_limits.is_empty() {
+        let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+        let free: u64 = free.map_or(0, |text| text.trim().parse().unwrap());
+        if read(&plain, huge.0, huge.1).is_some() && free > 2 {
+            let pages = ground.dir.path().join("pages");
+            std::fs::create_dir(&pages).unwrap();
+            rustix::mount::mount("pages", &pages, "hugetlbfs", rustix::mount::MountFlags::empty(), None).unwrap();
+            let mut container = ground.container("one", &["sleep", "1000"]);
+            container.mounts = vec![v1::Mount {
+                host_path: pages.display().to_string(),
+                container_path: "/pages".into(),
+                ..v1::Mount::default()
+            }];
+            container.linux.as_mut().expect("it has one").resources = Some(v1::LinuxContainerResources {
+                hugepage_limits: vec![v1::HugepageLimit { page_size: "2MB".to_owned(), limit: 4 << 20 }],
+                ..shares(0)
+            });
+            let id = client.create(&pod, container, &ground.pod("pod")).await.unwrap();
+            client.start(&id).await.unwrap();
+            let cgroup = format!("{}/{pod}/{id}", ground.config.cgroup_parent);
             assert_eq!(read(&cgroup, huge.0, huge.1), Some((4 << 20).to_string()));
+            let take = async |name: &str, mib: u32| {
+                let (bytes, file) = ((mib << 20).to_string(), format!("/pages/{name}"));
+                client.exec(&id, &["busybox", "fallocate", "-l", &bytes, &file]).await.exit_code
+            };
+            assert_eq!(take("all", 4).await, 0);
+            assert_ne!(take("more", 2).await, 0, "the host has {free} of them, and the container was given two");
+            let used = read(&cgroup, "hugetlb.2MB.usage_in_bytes", "hugetlb.2MB.current");
+            assert_eq!(used, Some((4 << 20).to_string()));
+            client.remove_pod(&pod).await;
+            rustix::mount::unmount(&pages, rustix::mount::UnmountFlags::empty()).unwrap();
+        } else {
+            eprintln!("SKIPPED: huge pages: this host has no such controller, or no such pages");
+            client.remove_pod(&pod).await;
+        }
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn the_most_memory_that_a_container_had_is_known() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let pod = client.run_pod(&ground.pod("pod")).await;
+        let (id, cgroup) = sleeper(&ground, &client, &pod, "one", limits(0, 64 * MIB)).await.unwrap();
+        let peak =
+            || read(&cgroup, "memory.max_usage_in_bytes", "memory.peak").map(|text| text.parse::<i64>().unwrap());
+        let now = || read(&cgroup, "memory.usage_in_bytes", "memory.current").unwrap().parse::<i64>().unwrap();
+        if peak().is_some() {
+            client.exec(&id, &["dd", "if=/dev/zero", "of=/dev/null", "bs=24M", "count=1"]).await;
+            assert!((24 * MIB..=64 * MIB).contains(&peak().unwrap()) && now() < 24 * MIB, "{:?} {}", peak(), now());
+        } else {
+            eprintln!("SKIPPED: memory.peak: this host's kernel is older than 5.19, or has no memory controller");
         }
         client.remove_pod(&pod).await;
         ground::finish(runtime).await;

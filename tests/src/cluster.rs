@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::image::Build;
 use crate::kubectl::Kubectl;
+use crate::vm;
 
 pub const IMAGE: &str = "gantry.local/demo:1";
 pub const NODE: &str = "node-under-test";
@@ -27,6 +28,11 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(25);
+
+/// A limit as this machine needs it.
+fn here(limit: Duration) -> Duration {
+    limit * vm::patience()
+}
 
 /// Where one cluster has its files and cgroups.
 pub struct Machine {
@@ -107,7 +113,7 @@ impl Machine {
 
     /// Runs `gantry` to its end: what it prints, or what it complains of.
     pub async fn run(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = tokio::time::timeout(STOP_TIMEOUT * 2, self.gantry(arguments).output()).await;
+        let output = tokio::time::timeout(here(STOP_TIMEOUT * 2), self.gantry(arguments).output()).await;
         let output = output.unwrap_or_else(|_| panic!("gantry {arguments:?} does not end")).expect("it is built");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
@@ -248,7 +254,7 @@ impl<'a> Cluster<'a> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().expect("it is built");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let first = tokio::time::timeout(START_TIMEOUT, lines.next_line()).await;
+        let first = tokio::time::timeout(here(START_TIMEOUT), lines.next_line()).await;
         match first {
             Ok(Ok(Some(_))) => {}
             other => panic!("gantry {role} does not start: {other:?}\n{}", self.log_tail()),
@@ -278,7 +284,7 @@ impl<'a> Cluster<'a> {
         let mut daemon = self.daemon(role);
         let pid = i32::try_from(daemon.child.id().expect("it runs")).expect("a pid");
         kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it is ours");
-        let ended = tokio::time::timeout(STOP_TIMEOUT, daemon.child.wait()).await.expect("it ends in time");
+        let ended = tokio::time::timeout(here(STOP_TIMEOUT), daemon.child.wait()).await.expect("it ends in time");
         assert!(ended.expect("a status").success(), "{}", self.log_tail());
     }
 
@@ -326,7 +332,7 @@ impl<'a> Cluster<'a> {
     pub async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
         let start = Instant::now();
         while !holds().await {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > here(PATIENCE) {
                 let pods = self.kubectl().run(&["get", "pods,events", "-A", "-o", "wide"]).await;
                 let pods = pods.unwrap_or_else(|error| error);
                 panic!("never: {what}\n{pods}\n{}", self.log_tail());

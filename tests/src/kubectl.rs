@@ -78,7 +78,7 @@ impl Kubectl {
             drop(stdin);
             child.wait_with_output().await
         };
-        let output = tokio::time::timeout(TIMEOUT, run).await;
+        let output = tokio::time::timeout(TIMEOUT * crate::vm::patience(), run).await;
         output.unwrap_or_else(|_| panic!("{} {arguments:?} does not end", self.name())).expect("its output")
     }
 

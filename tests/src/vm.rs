@@ -27,15 +27,22 @@ pub mod segment;
 mod uml;
 
 pub use guest::{UNITS, init, serve};
-pub use here::{Here, Seat, here};
+pub use here::{Here, Seat, here, patience};
 
 /// The kernels that a machine can boot. Names say how it runs and which series the kernel is of.
 pub const KERNELS: &[&str] = &["uml-6.12", "uml-6.1", "qemu-6.12", "qemu-6.12-cloud", "qemu-6.1"];
 const POLL: Duration = Duration::from_millis(10);
 const MEMORY_MIB: u64 = 4096;
 /// What of the environment a test in a machine sees.
-const PASSED_ON: &[&str] =
-    &["HOME", "PATH", "RUST_BACKTRACE", "CARGO_TARGET_DIR", "GANTRY_FAULT_SEED", "GANTRY_FAULT_ROUNDS"];
+const PASSED_ON: &[&str] = &[
+    "HOME",
+    "PATH",
+    "RUST_BACKTRACE",
+    "CARGO_TARGET_DIR",
+    "GANTRY_FAULTS",
+    "GANTRY_FAULT_SEED",
+    "GANTRY_FAULT_ROUNDS",
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
@@ -191,7 +198,8 @@ impl Vm {
     fn order(&self, folder: &Path, program: &Path, arguments: &[String], boot: u32) -> Order {
         let inherited = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
         let mut environment: Vec<(String, String)> = inherited.collect();
-        environment.extend(here::told(boot, self.seat.as_ref()));
+        let patience = if self.kernel.starts_with("uml") { 1 } else { qemu::PATIENCE };
+        environment.extend(here::told(boot, patience, self.seat.as_ref()));
         Order {
             program: program.to_owned(),
             arguments: arguments.to_vec(),

@@ -54,6 +54,11 @@ pub fn with_v2_only() {
     }
 }
 
+/// How many times longer than on a host who waits here has to wait: emulated machines of ours say so.
+pub fn patience() -> u32 {
+    std::env::var("GANTRY_VM_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 /// Folders of that name in any hierarchy.
 fn cgroups_named(name: &str) -> Vec<PathBuf> {
     let name = name.trim_start_matches('/');
@@ -223,7 +228,7 @@ impl Client {
 
     /// Waits until the container has ended.
     pub async fn ended(&self, container: &str) -> v1::ContainerStatus {
-        for _ in 0..2000 {
+        for _ in 0..2000 * patience() {
             let status = self.status(container).await;
             if status.state() == v1::ContainerState::ContainerExited {
                 return status;
@@ -242,7 +247,7 @@ impl Client {
         let request = v1::ExecSyncRequest {
             container_id: container.into(),
             cmd: cmd.iter().map(|s| (*s).to_owned()).collect(),
-            timeout: 20,
+            timeout: 20 * i64::from(patience()),
         };
         self.runtime.clone().exec_sync(request).await.expect("exec").into_inner()
     }

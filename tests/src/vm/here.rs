@@ -14,6 +14,7 @@ const BOOT: &str = "GANTRY_VM_BOOT";
 const NODE: &str = "GANTRY_VM_NODE";
 const NODES: &str = "GANTRY_VM_NODES";
 const MEETING: &str = "GANTRY_VM_MEETING";
+const PATIENCE: &str = "GANTRY_VM_PATIENCE";
 /// Where the folder is mounted that every machine of a segment sees: again a place that no test looks at.
 const MEETING_AT: &str = "/srv";
 
@@ -29,6 +30,12 @@ pub struct Here {
 /// None on an ordinary host.
 pub fn here() -> Option<Here> {
     Some(Here { shared: PathBuf::from(SHARED), boot: number(BOOT)? })
+}
+
+/// How many times longer than on a host who waits here has to wait before it is a failure: more than once where the
+/// processors are emulated. What must hold is the same.
+pub fn patience() -> u32 {
+    number(PATIENCE).unwrap_or(1)
 }
 
 fn number(name: &str) -> Option<u32> {
@@ -62,9 +69,9 @@ impl Here {
     }
 }
 
-/// On the host: what [`here`] and [`Here::seat`] read.
-pub(super) fn told(boot: u32, seat: Option<&Seat>) -> Vec<(String, String)> {
-    let mut told = vec![(BOOT.to_owned(), boot.to_string())];
+/// On the host: what [`here`], [`patience`] and [`Here::seat`] read.
+pub(super) fn told(boot: u32, patience: u32, seat: Option<&Seat>) -> Vec<(String, String)> {
+    let mut told = vec![(BOOT.to_owned(), boot.to_string()), (PATIENCE.to_owned(), patience.to_string())];
     if let Some(seat) = seat {
         told.push((NODE.to_owned(), seat.node.to_string()));
         told.push((NODES.to_owned(), seat.nodes.to_string()));
