@@ -86,6 +86,22 @@ impl Disk {
     pub fn heal(&self) {
         self.suffer(Ailments::default());
     }
+
+    /// Ailments that end with the value that is returned, however the test goes on.
+    pub fn ailing(&self, ailments: Ailments) -> Ailing<'_> {
+        self.suffer(ailments);
+        Ailing(self)
+    }
+}
+
+/// A disk that is well again when this is dropped.
+#[derive(Debug)]
+pub struct Ailing<'a>(&'a Disk);
+
+impl Drop for Ailing<'_> {
+    fn drop(&mut self) {
+        self.0.heal();
+    }
 }
 
 /// The disk's side of the wire.

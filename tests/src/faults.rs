@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
 use tokio::process::Command;
 
 use crate::cluster::{Cluster, IMAGE, NODE_IP, Running};
@@ -26,8 +28,13 @@ const CONTROL_PORT: u16 = 6443;
 const SLOW_FLUSH: Duration = Duration::from_millis(250);
 /// Longer than a node may be silent before its pods are given up (40 s) would be proof, and too long: this is several leases.
 const SLOW_WRITES: usize = 12;
-/// What a greedy process finds free of the machine's memory.
-const MEMORY_LEFT_BYTES: u64 = 256 << 20;
+/// What a greedy process finds free of the machine's memory. User-mode Linux maps each page of it by itself, and its host
+/// allows a process 65530 mappings.
+const MEMORY_LEFT_BYTES: u64 = 128 << 20;
+/// The greedy process' oom_score_adj: whoever has a common score goes before it, so that a daemon of ours that were not
+/// spared would.
+const GREEDY_SCORE: i32 = -900;
+const NEVER_KILLED: i32 = -1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -85,6 +92,27 @@ pub const ALL: &[Fault] = &[
     Fault::DiskUnreadable,
     Fault::MemoryPressure,
 ];
+
+/// The faults of a list of names; every one where there is no list. A name that no fault has is a mistake, not an empty list.
+pub fn named(list: Option<&str>) -> Vec<Fault> {
+    let Some(list) = list else { return ALL.to_vec() };
+    let of = |name: &str| ALL.iter().copied().find(|fault| format!("{fault:?}") == name);
+    list.split(',')
+        .map(str::trim)
+        .map(|name| of(name).unwrap_or_else(|| panic!("no fault is named {name:?}: {ALL:?}")))
+        .collect()
+}
+
+/// What strikes in a round: the first has every fault once, so that none is left to chance; those that follow draw as many
+/// and may draw one again, as misfortunes come.
+pub fn drawn(possible: &[Fault], round: u64, dice: &mut StdRng) -> Vec<Fault> {
+    if round > 0 {
+        return possible.iter().filter_map(|_| possible.choose(dice).copied()).collect();
+    }
+    let mut once = possible.to_vec();
+    once.shuffle(dice);
+    once
+}
 
 /// A service over two web servers, through which every round looks.
 const WEB: &str = r#"---
@@ -326,14 +354,14 @@ impl Site<'_> {
     /// Every fsync takes half a second: the node stays ready, writes are taken, and nothing is touched.
     async fn slow_disk(&mut self, before: &[Running]) {
         let disk = self.disk.clone().expect("a disk of our own");
-        disk.suffer(Ailments { flush_delay: SLOW_FLUSH, ..Ailments::default() });
+        let slow = disk.ailing(Ailments { flush_delay: SLOW_FLUSH, ..Ailments::default() });
         for n in 0..SLOW_WRITES {
             let name = format!("slow-{}-{n}", self.struck);
             self.cluster.kubectl().must(&["create", "configmap", &name, "--from-literal=a=b"]).await;
             self.answered.insert(name);
             assert!(self.cluster.ready().await, "the node is given up because its disk is slow");
         }
-        disk.heal();
+        drop(slow);
         assert_eq!(self.cluster.running().await, before, "a slow disk has ended containers");
     }
 
@@ -342,10 +370,17 @@ impl Site<'_> {
         let disk = self.disk.clone().expect("a disk of our own");
         rustix::fs::sync();
         std::fs::write("/proc/sys/vm/drop_caches", "3").expect("root");
-        disk.suffer(Ailments { fails_reads: true, ..Ailments::default() });
-        self.cluster.apply(&counters(REPLICAS + 1)).await;
+        // What runs brings back what it needs in order to run: a program without its pages dies on any machine.
         tokio::time::sleep(SPELL).await;
-        disk.heal();
+        let unreadable = disk.ailing(Ailments { fails_reads: true, ..Ailments::default() });
+        let one_more = counters(REPLICAS + 1);
+        // The store may have to read in order to write: what it refuses now it takes afterwards.
+        let kubectl = self.cluster.kubectl();
+        let apply = async || kubectl.with_input(&["apply", "-f", "-"], &one_more).await;
+        println!("  writes are {}", if apply().await.is_ok() { "taken" } else { "refused" });
+        tokio::time::sleep(SPELL).await;
+        drop(unreadable);
+        self.cluster.until("writes are taken again", async || apply().await.is_ok()).await;
         all_run(&self.cluster, REPLICAS + 1).await;
         let after = self.cluster.running().await;
         assert!(before.iter().all(|one| after.contains(one)), "{after:?} were {before:?}");
@@ -370,16 +405,30 @@ impl Site<'_> {
         };
         let (ours_before, killed_before) = (ours().await, oom_kills());
 
+        // What carries the disk and the images is the machine's, not Gantry's: it is out of this.
+        let bystanders = [i32::try_from(std::process::id()).expect("a pid"), self.registry.pid()];
+        bystanders.iter().for_each(|pid| promise(*pid, NEVER_KILLED));
         // Memory that no process has makes the greedy one quick.
-        let ballast = Path::new("/dev/shm/ballast");
-        let file = std::fs::File::create(ballast).expect("a file");
+        let ballast = self.cluster.machine().root().join("ballast");
+        std::fs::create_dir(&ballast).expect("a folder");
+        mount(Some("ballast"), &ballast, Some("tmpfs"), MsFlags::empty(), Some("size=100%")).expect("a file system");
+        let file = std::fs::File::create(ballast.join("file")).expect("a file");
         let bytes = available_memory().saturating_sub(MEMORY_LEFT_BYTES);
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).expect("memory");
-        let greedy = Command::new("tail").arg("/dev/zero").status().await;
-        std::fs::remove_file(ballast).expect("it is there");
+        drop(file);
+        let greedy = format!("echo {GREEDY_SCORE} > /proc/self/oom_score_adj; exec tail /dev/zero");
+        let greedy = Command::new("sh").args(["-c", &greedy]).status().await;
+        // A pod that is being made may have the mount still; the memory must be free at once.
+        std::fs::remove_file(ballast.join("file")).expect("it is there");
+        umount(&ballast).expect("it was mounted");
+        std::fs::remove_dir(&ballast).expect("it is empty");
+        bystanders.iter().for_each(|pid| promise(*pid, 0));
         assert!(!greedy.expect("coreutils").success(), "the greedy process was not killed");
 
-        println!("killed for memory: {}", oom_kills() - killed_before);
+        let killed = oom_kills() - killed_before;
+        println!("  killed for memory: {killed}");
+        // At least every container that was promised nothing, and the greedy one.
+        assert!(killed > (REPLICAS + WEB_REPLICAS) as u64, "{killed} were killed");
         assert_eq!(ours().await, ours_before, "a process of ours was killed for memory");
         let of = |running: &[Running]| running.iter().find(|one| one.0 == promised).cloned();
         assert_eq!(of(&self.cluster.running().await), of(&before), "what was promised memory was killed for it");
@@ -432,6 +481,11 @@ fn available_memory() -> u64 {
     line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()).expect("a number of kB") << 10
 }
 
+/// Says how soon a process is killed for want of memory.
+fn promise(pid: i32, score: i32) {
+    std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).expect("CAP_SYS_RESOURCE");
+}
+
 /// Processes that the kernel has killed for want of memory since it began.
 fn oom_kills() -> u64 {
     let text = std::fs::read_to_string("/proc/vmstat").expect("/proc");
@@ -473,5 +527,31 @@ fn tear(folder: &Path) {
         } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             tear(&path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn the_first_round_has_every_fault_and_the_others_are_dice() {
+        let round = |round, seed| drawn(ALL, round, &mut StdRng::seed_from_u64(seed));
+        let as_set = |faults: &[Fault]| faults.iter().map(|fault| format!("{fault:?}")).collect::<BTreeSet<_>>();
+        for seed in 0..20 {
+            assert_eq!((round(0, seed).len(), as_set(&round(0, seed))), (ALL.len(), as_set(ALL)));
+            assert_eq!((round(1, seed).len(), round(1, seed)), (ALL.len(), round(1, seed)));
+        }
+        assert!((0..20).any(|seed| as_set(&round(1, seed)).len() < ALL.len()), "nothing is ever drawn again");
+        assert!(drawn(&[], 1, &mut StdRng::seed_from_u64(0)).is_empty());
+    }
+
+    #[test]
+    fn faults_are_asked_for_by_name() {
+        assert_eq!(named(None), ALL);
+        assert_eq!(named(Some("DiskSlow, MemoryPressure")), [Fault::DiskSlow, Fault::MemoryPressure]);
+        assert!(std::panic::catch_unwind(|| named(Some("DiskSlower"))).is_err());
     }
 }
