@@ -9,6 +9,7 @@ use std::time::Duration;
 use gantry_cri::v1;
 use gantry_runtime::Runtime;
 use ground::{Client, Ground, with};
+use nix::sys::signal::Signal;
 
 /// The runtime as a process of its own, which can be killed.
 struct Served(Child);
@@ -61,8 +62,17 @@ impl Served {
 }
 
 fn kill(pid: i32) {
+    signal(pid, Signal::SIGKILL);
+}
+
+fn signal(pid: i32, signal: Signal) {
     assert!(pid > 1);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("it lives");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it lives");
+}
+
+/// Whether it runs, and does not merely wait to be reaped.
+fn lives(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 const COUNTS: &str = "trap 'echo last; exit 42' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done";
@@ -114,6 +124,31 @@ async fn end(ground: &Ground, served: Served, client: &Client, pod: &str, id: &s
     served.kill();
     let (runtime, _) = ground.start().await;
     ground::finish(runtime).await;
+}
+
+/// A host that shuts down sends SIGTERM to everyone when the runtime has gone already.
+#[test]
+fn who_is_told_to_end_outlasts_its_container() {
+    with(|ground| async move {
+        let (served, client) = Served::start(&ground).await;
+        let (pod, id, _) = begin(&ground, &client).await;
+        let (pid, supervisor) = (client.pid(&id).await, client.supervisor_pid(&pod).await);
+        served.kill();
+        signal(supervisor, Signal::SIGTERM);
+        let before = ground.lines("counts.log").len();
+        grown(&ground, before).await;
+        assert!(lives(supervisor) && lives(pid));
+        signal(pid, Signal::SIGTERM);
+        for _ in 0..1000 {
+            if !lives(supervisor) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!lives(supervisor) && !lives(pid));
+        let (served, client) = Served::start(&ground).await;
+        end(&ground, served, &client, &pod, &id, false).await;
+    });
 }
 
 #[test]

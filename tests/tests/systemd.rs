@@ -14,6 +14,7 @@ use tokio::time::{Duration, Instant};
 const GANTRY: &str = "/usr/local/bin/gantry";
 const FLAGS: &str = "--node-ip 192.0.2.10 --node-name machine";
 const UNIT_CGROUP: &str = "/sys/fs/cgroup/system.slice/gantry-pods.service";
+const NODES_READY: &str = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
 const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 const PODS: &str = "
@@ -74,6 +75,11 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// When the scenario had come this far: its console is all that tells where the time goes.
+fn done(begun: Instant, what: &str) {
+    println!("{:5.1} s: {what}", begun.elapsed().as_secs_f64());
+}
+
 fn cgroup_of(pid: i64) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap().trim().trim_start_matches("0::").to_owned()
 }
@@ -97,8 +103,8 @@ async fn install() {
 }
 
 /// What a user writes with `systemctl edit`.
-async fn set(name: &str, text: &str) {
-    let folder = PathBuf::from(vm::UNITS).join("gantry.service.d");
+async fn set(unit: &str, name: &str, text: &str) {
+    let folder = PathBuf::from(vm::UNITS).join(format!("{unit}.service.d"));
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join(format!("{name}.conf")), format!("[Service]\n{text}\n")).unwrap();
     systemctl(&["daemon-reload"]).await;
@@ -115,29 +121,32 @@ async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
         println!("SKIPPED: no machine whose process 1 is systemd; vm run systemd");
         return;
     }
+    let begun = Instant::now();
     install().await;
     for unit in ["gantry", "gantry-control", "gantry-agent", "gantry-pods"] {
         let said = must("systemd-analyze", &["verify", &format!("{}/{unit}.service", vm::UNITS)]).await;
         assert_eq!(said, "", "{unit}.service");
     }
 
+    done(begun, "the units are good");
+
     // It cannot start: no address leads out of this machine. The unit's own log says so.
     assert!(!ran("systemctl", &["start", "gantry"]).await.0, "nothing to start with");
     assert!(log_of("gantry").await.contains("give it with --node-ip"), "{}", log_of("gantry").await);
     systemctl(&["stop", "gantry"]).await;
 
+    done(begun, "it did not start, and said why");
+
     // Started is ready.
-    let begun = Instant::now();
-    set("flags", &format!("Environment=\"GANTRY_FLAGS={FLAGS}\"")).await;
+    set("gantry", "flags", &format!("Environment=\"GANTRY_FLAGS={FLAGS}\"")).await;
     systemctl(&["start", "gantry"]).await;
-    println!("systemctl start gantry: {:.1} s", begun.elapsed().as_secs_f64());
+    done(begun, "started");
     assert_eq!(
         property("gantry", "StatusText").await,
         "node machine is ready; export KUBECONFIG=/etc/gantry/admin.kubeconfig"
     );
     let kubectl = Kubectl::new(Path::new("/etc/gantry/admin.kubeconfig"));
-    let ready = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
-    assert_eq!(kubectl.must(&["get", "nodes", "-o", ready]).await, "True");
+    assert_eq!(kubectl.must(&["get", "nodes", "-o", NODES_READY]).await, "True");
 
     // Pods and supervisors are in the cgroup that is theirs, and carry nothing of the service's environment.
     std::fs::write("/tmp/demo.tar", demo_image()).unwrap();
@@ -163,6 +172,8 @@ async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
     let (slice, unit) = (handed("/system.slice"), handed("/system.slice/gantry-pods.service"));
     assert!(!slice.contains("misc") && unit.contains("memory"), "{slice}, {unit}");
 
+    done(begun, "pods run");
+
     // Restarted, reloaded, hung: the pod stays what it was.
     systemctl(&["restart", "gantry"]).await;
     let second = main_pid().await;
@@ -171,17 +182,19 @@ async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
     systemctl(&["daemon-reload"]).await;
     assert_eq!(lasting().await, before, "a reload");
 
-    set("watchdog", "WatchdogSec=6").await;
+    done(begun, "restarted and reloaded");
+
+    set("gantry", "watchdog", "WatchdogSec=6").await;
     systemctl(&["restart", "gantry"]).await;
     let third = main_pid().await;
-    let begun = Instant::now();
+    done(begun, "restarted with less patience");
     kill(Pid::from_raw(third), Signal::SIGSTOP).unwrap();
     until("the watchdog starts another", async || {
         let now = main_pid().await;
         now != third && now != 0 && property("gantry", "ActiveState").await == "active"
     })
     .await;
-    println!("hung and back: {:.1} s", begun.elapsed().as_secs_f64());
+    done(begun, "hung and back");
     assert_eq!(property("gantry", "NRestarts").await, "1");
     assert!(log_of("gantry").await.contains("Watchdog timeout"), "{}", log_of("gantry").await);
     assert_eq!(lasting().await, before, "a hang");
@@ -193,6 +206,8 @@ async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
     systemctl(&["start", "gantry"]).await;
     assert_eq!(lasting().await, before, "a stop and a start");
 
+    done(begun, "stopped and started");
+
     // What holds the cgroup is nothing that pods hang on.
     let held = || std::fs::read_to_string(format!("{UNIT_CGROUP}/held/cgroup.procs")).unwrap();
     kill(Pid::from_raw(held().trim().parse().unwrap()), Signal::SIGKILL).unwrap();
@@ -201,9 +216,9 @@ async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
     assert_eq!(lasting().await, before, "the end of the holder");
 
     // The end of pods, as the machine's shutdown has it: each ends by itself in its time, and its supervisor after it.
-    let begun = Instant::now();
+    done(begun, "pods are to end");
     systemctl(&["stop", "gantry-pods"]).await;
-    println!("systemctl stop gantry-pods: {:.1} s", begun.elapsed().as_secs_f64());
+    done(begun, "pods have ended");
     assert_eq!(property("gantry", "ActiveState").await, "inactive");
     assert_eq!(property("gantry-pods", "Result").await, "success");
     assert!(!log_of("gantry-pods").await.contains("SIGKILL"), "{}", log_of("gantry-pods").await);
@@ -213,6 +228,8 @@ async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
         running(Path::new("/run/gantry/cri.sock")).await.iter().any(|one| one.0 == before.0 && one.2 == before.2 + 1)
     })
     .await;
+
+    done(begun, "pods run again");
 
     // `gantry down` ends the service too, which systemd does not take for a failure; nothing is left after an uninstall.
     must(GANTRY, &["down", "--grace", "1"]).await;
@@ -224,6 +241,35 @@ async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
     systemctl(&["stop", "gantry-pods"]).await;
     assert!(!Path::new(UNIT_CGROUP).exists());
     assert!(!Path::new("/etc/gantry").exists() && !Path::new("/var/lib/gantry").exists());
+
+    done(begun, "uninstalled");
+
+    halves(&kubectl, begun).await;
+}
+
+/// Control service and node as two services: the node waits for nobody, and is ready once both are there.
+async fn halves(kubectl: &Kubectl, begun: Instant) {
+    set("gantry-control", "flags", "Environment=\"GANTRY_FLAGS=--advertise 127.0.0.1\"").await;
+    set("gantry-agent", "flags", &format!("Environment=\"GANTRY_FLAGS={FLAGS}\"")).await;
+    systemctl(&["start", "gantry-control"]).await;
+    kubectl.must(&["get", "--raw", "/readyz"]).await;
+    done(begun, "the control service is ready");
+    let server = ["--ip", "192.0.2.10", "--server", "https://127.0.0.1:6443", "--out", "/etc/gantry/node"];
+    must(GANTRY, &[&["control", "node-credentials", "machine"][..], &server].concat()).await;
+    systemctl(&["stop", "gantry-control"]).await;
+    systemctl(&["start", "gantry-agent"]).await;
+    done(begun, "the agent is, alone");
+    assert_eq!(property("gantry-agent", "StatusText").await, "the agent of node machine runs");
+    systemctl(&["start", "gantry-control"]).await;
+    let ready = async || kubectl.run(&["get", "nodes", "-o", NODES_READY]).await.is_ok_and(|said| said == "True");
+    until("the node is ready", ready).await;
+    done(begun, "the node is ready");
+    systemctl(&["stop", "gantry-agent", "gantry-control"]).await;
+    done(begun, "both are stopped");
+    for unit in ["gantry-agent", "gantry-control"] {
+        assert_eq!(property(unit, "Result").await, "success", "{unit}");
+    }
+    must(GANTRY, &["uninstall"]).await;
 }
 
 fn parent(pid: i64) -> i64 {

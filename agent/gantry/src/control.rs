@@ -56,6 +56,8 @@ pub async fn run(paths: Paths, args: ControlArgs, env: Env) -> Result<(), Failur
     manager.ready(&format!("the API answers on {}", control.address())).await;
     let client = admin(&control, "gantry-control");
     manager.until_terminated(async || look(&client).await).await?;
+    // It would keep the store from being closed.
+    drop(client);
     control.stop().await;
     Ok(())
 }

@@ -110,8 +110,9 @@ enum What {
 }
 
 fn main() -> Result<ExitCode, Failure> {
-    // Asked for before anything is built: a build may put another program in the place of this one.
-    let init = std::env::current_exe()?;
+    // Asked for before anything is built: a build may put another program in the place of this one. Process 1 of an empty tree
+    // has no /proc yet to find itself by, and needs it not.
+    let init = std::env::current_exe().unwrap_or_default();
     match Cli::parse().what {
         What::Init { kind, shared, .. } => vm::init(&kind, &shared),
         What::Serve => vm::serve(),

@@ -59,7 +59,7 @@ pub fn lay(root: &Path, shared: &Path, bin: &Path, kubectl: &Path) -> std::io::R
     for (_, at, ..) in MOUNTS {
         std::fs::create_dir_all(root.join(&at[1..]))?;
     }
-    for folder in ["bin", &SHARED[1..]] {
+    for folder in ["bin", "etc", &SHARED[1..]] {
         std::fs::create_dir_all(root.join(folder))?;
     }
     for (path, name) in PROGRAMS.iter().zip(["gantry", "gantry-supervisor", "vm"]) {
