@@ -8,6 +8,7 @@ pub mod cronjob;
 pub mod daemonset;
 pub(crate) mod dependents;
 pub mod deployment;
+pub mod disruption;
 pub mod endpointslice;
 pub mod event_expiry;
 pub mod events;
@@ -72,6 +73,7 @@ pub async fn run(client: Client, config: Config, env: Env, stop: CancellationTok
     tasks.spawn(statefulset::run(context.clone()));
     tasks.spawn(job::run(context.clone()));
     tasks.spawn(cronjob::run(context.clone()));
+    tasks.spawn(disruption::run(context.clone()));
     tasks.spawn(endpointslice::run(context.clone()));
     tasks.spawn(namespace::run(context.clone()));
     tasks.spawn(service_account::run(context.clone(), config.ca_pem));

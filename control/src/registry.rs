@@ -10,6 +10,7 @@ mod create;
 pub mod decode;
 pub mod delete;
 pub mod deletion;
+pub mod eviction;
 pub mod list;
 mod managed;
 pub mod options;

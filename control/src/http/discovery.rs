@@ -61,6 +61,7 @@ pub static SUBRESOURCES: &[Subresource] = &[
     sub("apps", "statefulsets", "status", ("apps", "v1", "StatefulSet"), STATUS),
     sub("batch", "cronjobs", "status", ("batch", "v1", "CronJob"), STATUS),
     sub("batch", "jobs", "status", ("batch", "v1", "Job"), STATUS),
+    sub("policy", "poddisruptionbudgets", "status", ("policy", "v1", "PodDisruptionBudget"), STATUS),
 ];
 
 static BINDINGS: Subresource = sub("", "bindings", "", ("", "v1", "Binding"), CREATE);

@@ -19,6 +19,8 @@ use crate::registry::{Answer, DeleteOptions};
 const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 const BINDING: (&str, &str, &str) = ("", "v1", "Binding");
 const EVICTION: (&str, &str, &str) = ("policy", "v1", "Eviction");
+/// As clients that are older than policy/v1 name it.
+const OLD_EVICTION: (&str, &str, &str) = ("policy", "v1beta1", "Eviction");
 
 pub async fn serve(
     server: Arc<Server>,
@@ -101,12 +103,15 @@ async fn bind(server: &Server, call: Call, received: Timestamp, at: Option<Ref>)
     Ok(write.finish(success(StatusCode::CREATED)))
 }
 
-/// There are no disruption budgets yet, so an eviction is a delete with the options that it carries.
+/// A delete with the options that it carries, if the disruption budgets allow it.
 async fn eviction(server: &Server, call: Call, received: Timestamp) -> Result<Response<Body>, Status> {
     let at = place(&resource::POD, &call);
     let format = media::body_format(&call.parts.headers)?;
     let write = Write::read(call, format, received).await?;
-    let eviction = decode::decode_as(EVICTION, &write.bytes, format)?;
+    let eviction = decode::decode_as(EVICTION, &write.bytes, format).or_else(|refused| {
+        let old = decode::decode_as(OLD_EVICTION, &write.bytes, format).map_err(|_| refused)?;
+        decode::canonical_as(EVICTION, old)
+    })?;
     if !eviction.name().is_empty() && eviction.name() != at.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
@@ -115,7 +120,7 @@ async fn eviction(server: &Server, call: Call, received: Timestamp) -> Result<Re
         _ => DeleteOptions::default(),
     };
     let options = DeleteOptions { dry_run: options.dry_run || write.options.dry_run, ..options };
-    server.registry.delete(&write.writer(), &resource::POD, &at, &options).await?;
+    server.registry.evict(&write.writer(), &at, eviction, &options).await?;
     Ok(write.finish(success(StatusCode::CREATED)))
 }
 

@@ -213,6 +213,16 @@ fn small(resource: &Resource) -> &'static Columns {
             json!(o.str_at("/spec/holderIdentity")),
             age(o, now)
         ]),
+        "PodDisruptionBudget" => columns!(
+            [text("Name"), text("Min Available"), text("Max Unavailable"), integer("Allowed Disruptions"), text("Age")],
+            |o, now| vec![
+                name(o),
+                share(o, "/spec/minAvailable"),
+                share(o, "/spec/maxUnavailable"),
+                json!(o.i64_at("/status/disruptionsAllowed").unwrap_or(0)),
+                age(o, now)
+            ]
+        ),
         "IPAddress" => columns!([text("Name"), text("ParentRef")], |o, _| vec![name(o), json!(parent_ref(o))]),
         "PriorityClass" => columns!(
             [text("Name"), integer("Value"), text("Global-Default"), text("Age"), text("PreemptionPolicy")],
@@ -274,6 +284,15 @@ fn age(object: &Object, now: Timestamp) -> Value {
 
 fn count(object: &Object, pointer: &str) -> usize {
     object.get(pointer).and_then(Value::as_object).map_or(0, |map| map.len())
+}
+
+/// A number or a percentage.
+fn share(object: &Object, pointer: &str) -> Value {
+    match object.get(pointer) {
+        Some(Value::String(percent)) => json!(percent),
+        Some(Value::Number(number)) => json!(number.to_string()),
+        _ => json!("N/A"),
+    }
 }
 
 fn or_none(text: String) -> Value {

@@ -88,6 +88,7 @@ static STATEFUL_SET: Strategy =
 static JOB: Strategy = Strategy { status: true, generation: true, prepare_create: workload::job_create, ..PLAIN };
 static CRON_JOB: Strategy =
     Strategy { status: true, generation: true, prepare_create: workload::empty_status, ..PLAIN };
+static BUDGET: Strategy = Strategy { status: true, generation: true, prepare_create: workload::budget_create, ..PLAIN };
 static DAEMON_SET: Strategy =
     Strategy { status: true, generation: true, prepare_create: workload::daemon_set_create, ..PLAIN };
 static COUNTED: Strategy = Strategy { generation: true, ..PLAIN };
@@ -123,6 +124,7 @@ pub fn of(resource: &Resource) -> &'static Strategy {
         ("apps", "StatefulSet") => &STATEFUL_SET,
         ("batch", "Job") => &JOB,
         ("batch", "CronJob") => &CRON_JOB,
+        ("policy", "PodDisruptionBudget") => &BUDGET,
         ("discovery.k8s.io", _) | ("scheduling.k8s.io", _) => &COUNTED,
         ("networking.k8s.io", "IPAddress") => &IP_ADDRESS,
         _ => &DEFAULT,

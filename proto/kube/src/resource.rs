@@ -85,6 +85,7 @@ resources! {
     ENDPOINT_SLICE = "discovery.k8s.io" "v1" "EndpointSlice" "endpointslices" "endpointslice" true [], [], false;
     LEASE = "coordination.k8s.io" "v1" "Lease" "leases" "lease" true [], [], false;
     IP_ADDRESS = "networking.k8s.io" "v1" "IPAddress" "ipaddresses" "ipaddress" false ["ip"], [], false;
+    POD_DISRUPTION_BUDGET = "policy" "v1" "PodDisruptionBudget" "poddisruptionbudgets" "poddisruptionbudget" true ["pdb"], [], false;
     PRIORITY_CLASS = "scheduling.k8s.io" "v1" "PriorityClass" "priorityclasses" "priorityclass" false ["pc"], [], false;
     ROLE = "rbac.authorization.k8s.io" "v1" "Role" "roles" "role" true [], [], false;
     ROLE_BINDING = "rbac.authorization.k8s.io" "v1" "RoleBinding" "rolebindings" "rolebinding" true [], [], false;

@@ -11,6 +11,7 @@ pub mod at;
 mod cluster;
 mod cron_job;
 mod data;
+mod disruption;
 mod endpoints;
 mod format;
 mod job;
@@ -75,6 +76,7 @@ fn always(resource: &Resource, object: &Object, errors: &mut at::Errors) {
         ("apps", "ControllerRevision") => workload::revision(object, errors),
         ("batch", "Job") => job::job(object, errors),
         ("batch", "CronJob") => cron_job::cron_job(object, errors),
+        ("policy", "PodDisruptionBudget") => disruption::budget(object, errors),
         ("apps", "StatefulSet") => workload::stateful_set(object, errors),
         ("apps", "DaemonSet") => workload::daemon_set(object, errors),
         ("apps", "Deployment") => workload::deployment(object, errors),

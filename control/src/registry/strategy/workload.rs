@@ -11,6 +11,10 @@ pub(super) fn daemon_set_create(new: &mut Object) {
     zeros(new, &["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"]);
 }
 
+pub(super) fn budget_create(new: &mut Object) {
+    zeros(new, &["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"]);
+}
+
 /// Unless its author says otherwise, a Job selects the pods that carry its uid.
 pub(super) fn job_create(new: &mut Object) {
     const PREFIX: &str = "batch.kubernetes.io/";

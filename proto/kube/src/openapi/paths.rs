@@ -108,6 +108,7 @@ const WITH_STATUS: &[&str] = &[
     "StatefulSet",
     "Job",
     "CronJob",
+    "PodDisruptionBudget",
 ];
 const BINDING: GroupVersionKind = GroupVersionKind { group: "", version: "v1", kind: "Binding" };
 const SCALE: GroupVersionKind = GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" };

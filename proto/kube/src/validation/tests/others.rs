@@ -463,3 +463,45 @@ fn bindings() {
     );
     assert_eq!(of(json!({})), ["target.name: Required value"]);
 }
+
+#[test]
+fn disruption_budgets() {
+    let budget = json!({"metadata": {"name": "b", "namespace": "n"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
+    let percent = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used \
+                   for validation is '[0-9]+%')";
+    refuses(
+        &POD_DISRUPTION_BUDGET,
+        &budget,
+        &[
+            ("/spec/minAvailable", json!("100%"), &[]),
+            ("/spec/selector", Value::Null, &[]),
+            (
+                "/spec/minAvailable",
+                json!(-1),
+                &["spec.minAvailable: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            ("/spec/minAvailable", json!("some"), &[&format!("spec.minAvailable: Invalid value: \"some\": {percent}")]),
+            (
+                "/spec/minAvailable",
+                json!("101%"),
+                &["spec.minAvailable: Invalid value: \"101%\": must not be greater than 100%"],
+            ),
+            (
+                "/spec/maxUnavailable",
+                json!(1),
+                &[
+                    "spec: Invalid value: {\"maxUnavailable\":1,\"minAvailable\":1,\"selector\":{\"matchLabels\":{\"app\":\"a\"}}}: minAvailable and maxUnavailable cannot be both set",
+                ],
+            ),
+            (
+                "/spec/unhealthyPodEvictionPolicy",
+                json!("Never"),
+                &[
+                    "spec.unhealthyPodEvictionPolicy: Unsupported value: \"Never\": supported values: \"AlwaysAllow\", \"IfHealthyBudget\"",
+                ],
+            ),
+        ],
+    );
+    changes(&POD_DISRUPTION_BUDGET, &budget, &[("/spec/minAvailable", json!(3), &[])]);
+}
