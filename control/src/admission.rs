@@ -1,9 +1,10 @@
 //! Admission: what the cluster adds to an object, and what it refuses, after authorisation and before validation.
 //!
-//! One pure pipeline, [`admit`]: namespace lifecycle, node restriction, service account, default tolerations, priority,
-//! node taints, and the check that nobody grants rights that they do not hold. Each step is a function over the same
+//! One pure pipeline, [`admit`]: namespace lifecycle, node restriction, service account, default tolerations, limit ranges,
+//! priority, node taints, and the check that nobody grants rights that they do not hold. Each step is a function over the same
 //! [`AdmissionContext`] and is named for the plugin whose rules it follows.
 
+mod limits;
 pub mod namespace;
 mod node_restriction;
 mod node_taint;
@@ -72,6 +73,7 @@ pub fn admit(context: &AdmissionContext<'_>, object: &mut Object, old: Option<&O
     node_restriction::check(context, object, old)?;
     service_account::provide(context, object)?;
     tolerations::add_defaults(context, object);
+    limits::apply(context, object)?;
     priority::resolve(context, object, old)?;
     node_taint::taint(context, object);
     if matches!(context.operation, Operation::Create | Operation::Update) && context.subresource.is_empty() {

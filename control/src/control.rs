@@ -106,6 +106,7 @@ impl Control {
         let control = Control { router, credentials, cluster, address, store, env, stop, tasks };
         control.keep_store();
         control.spawn(control.router.server().registry.clone().keep_addresses());
+        control.spawn(control.router.server().registry.clone().keep_quotas());
         let source: listener::TlsSource = Arc::new(move || tls.clone());
         control.tasks.spawn(listener::serve(listener, source, control.router.clone(), control.stop.child_token()));
         let seeder = Identity::new(bootstrap::credentials::ADMIN_USER, ["system:masters"]);

@@ -14,6 +14,7 @@ pub mod eviction;
 pub mod list;
 mod managed;
 pub mod options;
+pub mod quota;
 pub mod services;
 pub mod strategy;
 pub mod subresource;
@@ -35,6 +36,7 @@ use crate::trace::Trace;
 pub use decode::Decoded;
 pub use list::Listed;
 pub use options::{DeleteOptions, ListOptions, Propagation, Selection, WriteOptions};
+pub use quota::Quotas;
 pub use services::ServiceAllocator;
 
 /// What a verb answers with: a version of the store, or (for a dry run, or a view like Scale) an object of its own.
@@ -78,13 +80,14 @@ pub struct Registry {
     pub(crate) env: Env,
     pub(crate) lookup: Arc<dyn Lookup>,
     pub(crate) services: ServiceAllocator,
+    pub(crate) quotas: Quotas,
     pub(crate) trace: Trace,
 }
 
 impl Registry {
     pub fn new(cache: Cache, env: Env, services: ServiceAllocator, trace: Trace) -> Registry {
         let lookup = Arc::new(cache.clone());
-        Registry { cache, env, lookup, services, trace }
+        Registry { cache, env, lookup, services, quotas: Quotas::default(), trace }
     }
 
     pub fn cache(&self) -> &Cache {

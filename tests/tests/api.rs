@@ -532,3 +532,52 @@ async fn a_long_list_comes_whole() {
     assert_eq!(printed, names.join(" "));
     api.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_is_kept_by_those_who_come_at_once() {
+    const WANTED: usize = 20;
+    let api = Api::start_without_loops().await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    // Two of them: each is charged for each object.
+    for (name, most) in [("a", "7"), ("b", "9")] {
+        let hard = json!({"count/configmaps": most, "configmaps": "50"});
+        let quota = json!({"metadata": {"name": name}, "spec": {"hard": hard}});
+        assert_eq!(api.post(quotas, &quota).await.code, 201);
+    }
+    let used = async |name: &str| {
+        let path = format!("{quotas}/{name}");
+        api.get(&path).await.json()["status"]["used"]["count/configmaps"].as_str().unwrap_or("").to_owned()
+    };
+    let fill = async |round: usize| {
+        let made = futures::future::join_all((0..WANTED).map(async |n| {
+            let answer = api.post(CONFIG_MAPS, &config_map(&format!("r{round}-{n}"))).await;
+            if answer.code == 403 {
+                let words = "exceeded quota: a, requested: count/configmaps=1, used: count/configmaps=7, limited: count/configmaps=7";
+                assert!(answer.text().contains(words), "{}", answer.text());
+            }
+            (answer.code == 201).then_some(n)
+        }));
+        made.await.into_iter().flatten().collect::<Vec<usize>>()
+    };
+    let there = api.get(CONFIG_MAPS).await.json()["items"].as_array().map_or(0, Vec::len);
+    let made = fill(0).await;
+    assert_eq!(made.len() + there, 7);
+    assert_eq!((used("a").await, used("b").await), ("7".to_owned(), "7".to_owned()));
+    // A dry run is refused as well, and costs nothing where it is not.
+    assert_eq!(api.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("dry")).await.code, 403);
+    for n in &made[..2] {
+        assert_eq!(api.delete(&format!("{CONFIG_MAPS}/r0-{n}"), &json!({})).await.code, 200);
+    }
+    while used("a").await != "5" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(api.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("dry")).await.code, 201);
+    assert_eq!(fill(1).await.len(), 2);
+    // Who asks for less finds what is over, and nothing more comes in.
+    let less = json!({"spec": {"hard": {"count/configmaps": "3"}}});
+    let path = format!("{quotas}/a");
+    assert_eq!(api.send("PATCH", &path, &less.to_string(), "application/merge-patch+json").await.code, 200);
+    let refused = api.post(CONFIG_MAPS, &config_map("late")).await;
+    assert!(refused.text().contains("used: count/configmaps=7, limited: count/configmaps=3"), "{}", refused.text());
+    api.stop().await;
+}

@@ -1,4 +1,5 @@
-//! What a cluster's owners set for those who work in it, as the stock kubectl meets it: disruption budgets.
+//! What a cluster's owners set for those who work in it, as the stock kubectl meets it: disruption
+//! budgets, quotas, and the limits of containers.
 
 use gantry_tests::cluster::{Cluster, IMAGE, NODE, with};
 use gantry_tests::kubectl::Kubectl;
@@ -9,6 +10,17 @@ fn a_drain_respects_budgets() {
         let cluster = Cluster::up(machine).await;
         for kubectl in Kubectl::every(&machine.kubeconfig()) {
             drain(&cluster, &kubectl).await;
+        }
+        cluster.uninstall().await;
+    });
+}
+
+#[test]
+fn a_namespace_has_bounds() {
+    with(async |machine| {
+        let cluster = Cluster::up(machine).await;
+        for kubectl in Kubectl::every(&machine.kubeconfig()) {
+            bounds(&cluster, &kubectl).await;
         }
         cluster.uninstall().await;
     });
@@ -116,5 +128,72 @@ async fn drain(cluster: &Cluster<'_>, kubectl: &Kubectl) {
     assert_eq!(room.field("ds/daemon", ".status.numberReady").await, "1");
     room.must(&format!("uncordon {NODE}")).await;
     room.must("rollout status deployment/web --timeout=60s").await;
+    room.leave().await;
+}
+
+async fn bounds(cluster: &Cluster<'_>, kubectl: &Kubectl) {
+    let room = Room::new(cluster, kubectl, "bounded").await;
+    room.apply(
+        "{apiVersion: v1, kind: LimitRange, metadata: {name: sizes}, spec: {limits: [{type: Container, default: {cpu: 200m}, \
+         defaultRequest: {cpu: 100m}, max: {cpu: 500m}}]}}",
+    )
+    .await
+    .unwrap();
+    room.must("create quota most --hard=pods=2,requests.cpu=250m,count/configmaps=3,services.nodeports=0").await;
+    room.until("quota/most", ".status.used.pods", "0").await;
+    // The root CA is a ConfigMap of every namespace.
+    let row = room.must("get quota most").await;
+    assert!(row.contains("count/configmaps: 1/3, pods: 0/2, requests.cpu: 0/250m, services.nodeports: 0/0"), "{row}");
+    let refused = room.run("create service nodeport web --tcp=80").await.unwrap_err();
+    let words = "services \"web\" is forbidden: exceeded quota: most, requested: services.nodeports=1, used: \
+                 services.nodeports=0, limited: services.nodeports=0";
+    assert!(refused.contains(words), "{refused}");
+    let image = format!("--image={IMAGE}");
+    let large = format!(
+        "run large {image} --overrides={{\"spec\":{{\"containers\":[{{\"name\":\"large\",\"image\":\"{IMAGE}\",\"resources\":{{\"limits\":{{\"cpu\":\"1\"}}}}}}]}}}}"
+    );
+    let refused = room.run(&large).await.unwrap_err();
+    let words = "pods \"large\" is forbidden: [maximum cpu usage per Container is 500m, but limit is 1";
+    assert!(refused.contains(&words.replace('[', "")), "{refused}");
+    // Three are wanted, and two are had; the third's owner says why.
+    let template = template("web");
+    room.apply(&format!(
+        "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: web}}, spec: {{replicas: 3, selector: {{matchLabels: \
+         {{app: web}}}}, template: {template}}}}}"
+    ))
+    .await
+    .unwrap();
+    room.until("deployment/web", ".status.readyReplicas", "2").await;
+    assert_eq!(
+        room.field("pods", ".items[0].spec.containers[0].resources").await.replace(' ', ""),
+        "{\"limits\":{\"cpu\":\"200m\"},\"requests\":{\"cpu\":\"100m\"}}"
+    );
+    let told = "exceeded quota: most, requested: pods=1,requests.cpu=100m, used: pods=2,requests.cpu=200m, limited: pods=2,requests.cpu=250m";
+    cluster.until("the owner says why", async || room.must("get events").await.contains(told)).await;
+    let described = room.must("describe quota most").await;
+    let line = |name: &str| {
+        described
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!((line("pods"), line("requests.cpu")), ("pods 2 2".to_owned(), "requests.cpu 200m 250m".to_owned()));
+    assert!(room.must("describe limits sizes").await.contains("Container"));
+    // What goes gives back what it had, and what has ended holds nothing.
+    room.must("scale deployment/web --replicas=1").await;
+    room.until("quota/most", ".status.used.pods", "1").await;
+    room.must(&format!("run ends {image} --restart=Never -- true")).await;
+    room.until("pod/ends", ".status.phase", "Succeeded").await;
+    room.until("quota/most", ".status.used.pods", "1").await;
+    room.must("delete deployment web").await;
+    room.until(
+        "quota/most",
+        ".status.used",
+        "{\"count/configmaps\":\"1\",\"pods\":\"0\",\"requests.cpu\":\"0\",\"services.nodeports\":\"0\"}",
+    )
+    .await;
     room.leave().await;
 }

@@ -50,6 +50,7 @@ pub static SUBRESOURCES: &[Subresource] = &[
     sub("", "pods", "status", ("", "v1", "Pod"), STATUS),
     sub("", "replicationcontrollers", "scale", SCALE, STATUS),
     sub("", "replicationcontrollers", "status", ("", "v1", "ReplicationController"), STATUS),
+    sub("", "resourcequotas", "status", ("", "v1", "ResourceQuota"), STATUS),
     sub("", "services", "status", ("", "v1", "Service"), STATUS),
     sub("", "serviceaccounts", "token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE),
     sub("apps", "daemonsets", "status", ("apps", "v1", "DaemonSet"), STATUS),

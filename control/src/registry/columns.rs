@@ -234,6 +234,11 @@ fn small(resource: &Resource) -> &'static Columns {
                 json!(o.str_at("/preemptionPolicy"))
             ]
         ),
+        "ResourceQuota" => columns!([text("Name"), text("Request"), text("Limit"), text("Age")], quota),
+        "LimitRange" => columns!([text("Name"), text("Created At")], |o, _| vec![
+            name(o),
+            json!(o.str_at("/metadata/creationTimestamp"))
+        ]),
         "Role" | "ClusterRole" => {
             columns!([text("Name"), text("Created At")], |o, _| vec![
                 name(o),
@@ -284,6 +289,20 @@ fn age(object: &Object, now: Timestamp) -> Value {
 
 fn count(object: &Object, pointer: &str) -> usize {
     object.get(pointer).and_then(Value::as_object).map_or(0, |map| map.len())
+}
+
+/// What is used of what there is, the limits of containers apart from the rest.
+fn quota(object: &Object, now: Timestamp) -> Vec<Value> {
+    let hard = object.get("/status/hard").and_then(Value::as_object);
+    let cell = |limits: bool| {
+        let of = hard.into_iter().flatten().filter(|(name, _)| name.starts_with("limits") == limits);
+        let words = of.map(|(name, most)| {
+            let used = object.get("/status/used").and_then(|used| used[name].as_str()).unwrap_or("0");
+            format!("{name}: {used}/{}", most.as_str().unwrap_or("0"))
+        });
+        json!(words.collect::<Vec<_>>().join(", "))
+    };
+    vec![name(object), cell(false), cell(true), age(object, now)]
 }
 
 /// A number or a percentage.

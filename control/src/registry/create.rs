@@ -68,6 +68,7 @@ impl Registry {
         if dry && self.cache.get(resource, &at).is_some() {
             return Err(Status::already_exists(resource, &at.name));
         }
+        let charged = self.charge(resource, &object, None, dry).await?;
         let stored = if *resource == resource::SERVICE {
             match self.write_service(&at, None, &object, dry).await? {
                 Written::Stored(stored) => stored,
@@ -80,6 +81,10 @@ impl Registry {
             let written = self.cache.create(resource, &at, &object).await;
             written.map_err(|error| write_status(&error, resource, &at.name))?
         };
+        if let Some(charged) = charged {
+            charged.written();
+        }
+        self.count_after(resource, None, Some(&object));
         self.trace_create(writer, resource, &object, admitted);
         Ok(Answer::Stored(stored))
     }

@@ -59,6 +59,17 @@ impl Registry {
         at: &Ref,
         current: &Arc<Stored>,
     ) -> Result<Arc<Stored>, WriteError> {
+        let removed = self.take_out(resource, at, current).await?;
+        self.count_after(resource, Some(&current.object()), None);
+        Ok(removed)
+    }
+
+    async fn take_out(
+        &self,
+        resource: &'static Resource,
+        at: &Ref,
+        current: &Arc<Stored>,
+    ) -> Result<Arc<Stored>, WriteError> {
         if *resource != resource::SERVICE {
             return self.cache.delete(resource, at, current.revision()).await;
         }

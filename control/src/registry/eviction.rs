@@ -167,7 +167,10 @@ impl Registry {
                 changes.push(change.map_err(|error| write_status(&error, &POD_DISRUPTION_BUDGET, spent.name()))?);
             }
             match self.cache.write(changes).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.count_after(&POD, Some(&pod), self.cache.get(&POD, at).map(|now| now.object()).as_deref());
+                    return Ok(());
+                }
                 // The pod or its budget was changed meanwhile: both are read again.
                 Err(WriteError::Conflict { .. }) => {}
                 Err(error) => return Err(write_status(&error, &POD, &at.name)),

@@ -135,24 +135,45 @@ impl Registry {
     ) -> Result<Swap, Status> {
         let dry = writer.options.dry_run;
         let released = deletion::is_released(resource, &new);
+        let old = current.object();
+        let charged = self.charge(resource, &new, Some(&old), dry).await?;
+        let swapped = self.write_swap(resource, at, current, &new, released, dry).await?;
+        if matches!(swapped, Swap::Done(_)) {
+            if let Some(charged) = charged {
+                charged.written();
+            }
+            self.count_after(resource, Some(&old), Some(&new).filter(|_| !released));
+        }
+        Ok(swapped)
+    }
+
+    async fn write_swap(
+        &self,
+        resource: &'static Resource,
+        at: &Ref,
+        current: &Arc<Stored>,
+        new: &Object,
+        released: bool,
+        dry: bool,
+    ) -> Result<Swap, Status> {
         if *resource == resource::SERVICE && !released {
-            return Ok(match self.write_service(at, Some(current), &new, dry).await? {
+            return Ok(match self.write_service(at, Some(current), new, dry).await? {
                 Written::Stored(stored) => Swap::Done(Answer::Stored(stored)),
                 Written::Dry(object) => Swap::Done(Answer::Made(object)),
                 Written::Newer(newer) => Swap::Retry(newer),
             });
         }
         if dry {
-            return Ok(Swap::Done(Answer::Made(new)));
+            return Ok(Swap::Done(Answer::Made(new.clone())));
         }
         let written = if released {
             self.remove(resource, at, current).await.map(|_| None)
         } else {
-            self.cache.update(resource, at, current.revision(), &new).await.map(Some)
+            self.cache.update(resource, at, current.revision(), new).await.map(Some)
         };
         match written {
             Ok(Some(stored)) => Ok(Swap::Done(Answer::Stored(stored))),
-            Ok(None) => Ok(Swap::Done(Answer::Made(new))),
+            Ok(None) => Ok(Swap::Done(Answer::Made(new.clone()))),
             Err(WriteError::Conflict { current: Some(newer), key }) if key == *current.key() => Ok(Swap::Retry(newer)),
             // An allocation beside the object changed: the same object is read again.
             Err(WriteError::Conflict { key, .. }) if key != *current.key() => Ok(Swap::Retry(self.get(resource, at)?)),

@@ -32,6 +32,7 @@ pub fn apply(resource: &Resource, object: &mut Object) {
         ("", "Node") => with(map, "status", node_status),
         ("", "Endpoints") => each(map, "subsets", |subset| each(subset, "ports", |port| zero(port, "protocol", "TCP"))),
         ("", "ReplicationController") => replication_controller(map),
+        ("", "LimitRange") => with(map, "spec", |spec| each(spec, "limits", limit_range_item)),
         ("batch", "Job") => job(map),
         ("batch", "CronJob") => with(map, "spec", cron_job),
         ("apps", "StatefulSet") => with(map, "spec", stateful_set),
@@ -85,6 +86,20 @@ fn namespace(map: &mut Fields) {
 fn node_status(status: &mut Fields) {
     if let Some(capacity) = status.get("capacity").cloned() {
         absent(status, "allocatable", capacity);
+    }
+}
+
+/// What containers are given follows from what they may have: the limit from the most, the request from the limit or the
+/// least.
+fn limit_range_item(item: &mut Fields) {
+    if text(item, "type") != "Container" {
+        return;
+    }
+    for (from, into) in [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")] {
+        for (name, amount) in item.get(from).and_then(Value::as_object).cloned().into_iter().flatten() {
+            absent(item, into, json!({}));
+            with(item, into, |list| absent(list, &name, amount.clone()));
+        }
     }
 }
 

@@ -75,6 +75,8 @@ resources! {
     SERVICE_ACCOUNT = "" "v1" "ServiceAccount" "serviceaccounts" "serviceaccount" true ["sa"], [], false;
     ENDPOINTS = "" "v1" "Endpoints" "endpoints" "endpoints" true ["ep"], [], false;
     EVENT = "" "v1" "Event" "events" "event" true ["ev"], [], false;
+    LIMIT_RANGE = "" "v1" "LimitRange" "limitranges" "limitrange" true ["limits"], [], false;
+    RESOURCE_QUOTA = "" "v1" "ResourceQuota" "resourcequotas" "resourcequota" true ["quota"], [], false;
     CONTROLLER_REVISION = "apps" "v1" "ControllerRevision" "controllerrevisions" "controllerrevision" true [], [], false;
     DAEMON_SET = "apps" "v1" "DaemonSet" "daemonsets" "daemonset" true ["ds"], ["all"], false;
     DEPLOYMENT = "apps" "v1" "Deployment" "deployments" "deployment" true ["deploy"], ["all"], false;

@@ -8,6 +8,7 @@
 use crate::{FieldError, Object, Resource};
 
 pub mod at;
+mod bounds;
 mod cluster;
 mod cron_job;
 mod data;
@@ -47,6 +48,7 @@ pub fn update(resource: &Resource, new: &Object, old: &Object) -> Vec<FieldError
     match (resource.group, resource.kind) {
         ("", "Pod") => pod::update(new, old, &mut errors),
         ("", "Service") => service::update(new, old, &mut errors),
+        ("", "ResourceQuota") => bounds::quota_update(new, old, &mut errors),
         ("", "Secret" | "ConfigMap") => data::update(new, old, &mut errors),
         ("", "Node") => cluster::node_update(new, old, &mut errors),
         ("apps", "DaemonSet" | "Deployment" | "ReplicaSet") => workload::update(new, old, &mut errors),
@@ -77,6 +79,8 @@ fn always(resource: &Resource, object: &Object, errors: &mut at::Errors) {
         ("batch", "Job") => job::job(object, errors),
         ("batch", "CronJob") => cron_job::cron_job(object, errors),
         ("policy", "PodDisruptionBudget") => disruption::budget(object, errors),
+        ("", "LimitRange") => bounds::limit_range(object, errors),
+        ("", "ResourceQuota") => bounds::quota(object, errors),
         ("apps", "StatefulSet") => workload::stateful_set(object, errors),
         ("apps", "DaemonSet") => workload::daemon_set(object, errors),
         ("apps", "Deployment") => workload::deployment(object, errors),

@@ -109,6 +109,7 @@ const WITH_STATUS: &[&str] = &[
     "Job",
     "CronJob",
     "PodDisruptionBudget",
+    "ResourceQuota",
 ];
 const BINDING: GroupVersionKind = GroupVersionKind { group: "", version: "v1", kind: "Binding" };
 const SCALE: GroupVersionKind = GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" };

@@ -76,6 +76,43 @@ pub fn limits(pod: &Object) -> Amounts {
     effective(pod, "limits")
 }
 
+/// What all containers of a pod ask for (`requests`) or may use (`limits`), as it was written: those that run side by side
+/// add up, of those that run at the start the most counts.
+pub fn total(pod: &Object, list: &str) -> BTreeMap<String, Quantity> {
+    type All = BTreeMap<String, Quantity>;
+    let of = |container: &Value| -> All {
+        let amounts = container["resources"][list].as_object().into_iter().flatten();
+        amounts.filter_map(|(name, value)| Some((name.clone(), quantity(value)?))).collect()
+    };
+    let add = |into: &mut All, more: &All| {
+        for (name, amount) in more {
+            let slot = into.entry(name.clone()).or_insert(Quantity::ZERO);
+            *slot = slot.add(*amount);
+        }
+    };
+    let raise = |into: &mut All, to: All| {
+        for (name, amount) in to {
+            let slot = into.entry(name).or_insert(amount);
+            *slot = (*slot).max(amount);
+        }
+    };
+    let (mut together, mut beside, mut at_start) = (All::new(), All::new(), All::new());
+    for container in containers(pod) {
+        add(&mut together, &of(container));
+    }
+    for init in init_containers(pod) {
+        let mut now = beside.clone();
+        add(&mut now, &of(init));
+        if is_sidecar(init) {
+            add(&mut together, &of(init));
+            beside.clone_from(&now);
+        }
+        raise(&mut at_start, now);
+    }
+    raise(&mut together, at_start);
+    together
+}
+
 fn effective(pod: &Object, list: &str) -> Amounts {
     let of = |container: &Value| Amounts::from_list(&container["resources"][list]);
     let mut together = Amounts::default();

@@ -505,3 +505,120 @@ fn disruption_budgets() {
     );
     changes(&POD_DISRUPTION_BUDGET, &budget, &[("/spec/minAvailable", json!(3), &[])]);
 }
+
+#[test]
+fn resource_quotas() {
+    let quota =
+        json!({"metadata": {"name": "q", "namespace": "n"}, "spec": {"hard": {"pods": "3", "requests.cpu": "1500m"}}});
+    refuses(
+        &RESOURCE_QUOTA,
+        &quota,
+        &[
+            ("/spec/hard/count~1deployments.apps", json!("2"), &[]),
+            ("/spec/hard/requests.example.com~1gpu", json!("2"), &[]),
+            (
+                "/spec/hard/shiny",
+                json!("1"),
+                &["spec.hard[shiny]: Invalid value: \"shiny\": must be a standard resource for quotas"],
+            ),
+            ("/spec/hard/pods", json!("1500m"), &["spec.hard[pods]: Invalid value: \"1500m\": must be an integer"]),
+            (
+                "/spec/hard/memory",
+                json!("-1"),
+                &["spec.hard[memory]: Invalid value: \"-1\": must be greater than or equal to 0"],
+            ),
+            ("/spec/scopes", json!(["NotTerminating"]), &[]),
+            ("/spec/scopes", json!(["Often"]), &["spec.scopes: Invalid value: [\"Often\"]: unsupported scope"]),
+            (
+                "/spec/scopes",
+                json!(["BestEffort"]),
+                &["spec.scopes: Invalid value: [\"BestEffort\"]: unsupported scope applied to resource"],
+            ),
+            (
+                "/spec/scopes",
+                json!(["Terminating", "NotTerminating"]),
+                &["spec.scopes: Invalid value: [\"Terminating\",\"NotTerminating\"]: conflicting scopes"],
+            ),
+            (
+                "/spec/scopeSelector",
+                json!({"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In"}]}),
+                &[
+                    "spec.scopeSelector.matchExpressions[0].values: Required value: must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+                ],
+            ),
+        ],
+    );
+    changes(
+        &RESOURCE_QUOTA,
+        &quota,
+        &[
+            ("/spec/hard/pods", json!("5"), &[]),
+            (
+                "/spec/scopes",
+                json!(["NotBestEffort"]),
+                &["spec.scopes: Invalid value: [\"NotBestEffort\"]: field is immutable"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn limit_ranges() {
+    let range = json!({"metadata": {"name": "l", "namespace": "n"},
+        "spec": {"limits": [{"type": "Container", "max": {"cpu": "2"}, "min": {"cpu": "100m"}}]}});
+    let made = prepared(&LIMIT_RANGE, &range);
+    assert_eq!(
+        (made.str_at("/spec/limits/0/default/cpu"), made.str_at("/spec/limits/0/defaultRequest/cpu")),
+        ("2", "2")
+    );
+    let at = "spec.limits[0]";
+    refuses(
+        &LIMIT_RANGE,
+        &range,
+        &[
+            (
+                "/spec/limits/0/type",
+                json!("Node"),
+                &[&format!("{at}.type: Invalid value: \"Node\": must be a standard limit type or fully qualified")],
+            ),
+            ("/spec/limits/1", json!({"type": "Container"}), &["spec.limits[1].type: Duplicate value: \"Container\""]),
+            (
+                "/spec/limits/1",
+                json!({"type": "Pod", "default": {"cpu": "1"}}),
+                &["spec.limits[1].default: Forbidden: may not be specified when `type` is 'Pod'"],
+            ),
+            (
+                "/spec/limits/0/default",
+                json!({"cpu": "3"}),
+                &[
+                    &format!(
+                        "{at}.defaultRequest[cpu]: Invalid value: \"3\": default request value 3 is greater than max value 2"
+                    ),
+                    &format!("{at}.default[cpu]: Invalid value: \"2\": default value 3 is greater than max value 2"),
+                ],
+            ),
+            (
+                "/spec/limits/0/maxLimitRequestRatio",
+                json!({"cpu": "21"}),
+                &[&format!(
+                    "{at}.maxLimitRequestRatio[cpu]: Invalid value: \"21\": ratio 21 is greater than max/min = 20.000000"
+                )],
+            ),
+            (
+                "/spec/limits/0/max/shiny",
+                json!("1"),
+                &[
+                    &format!(
+                        "{at}.max[shiny]: Invalid value: \"shiny\": must be a standard resource type or fully qualified"
+                    ),
+                    &format!(
+                        "{at}.default[shiny]: Invalid value: \"shiny\": must be a standard resource type or fully qualified"
+                    ),
+                    &format!(
+                        "{at}.defaultRequest[shiny]: Invalid value: \"shiny\": must be a standard resource type or fully qualified"
+                    ),
+                ],
+            ),
+        ],
+    );
+}
