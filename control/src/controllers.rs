@@ -4,6 +4,7 @@
 //! They run in the order in which a change travels: Deployment → ReplicaSet → pods → EndpointSlices; the rest (namespaces,
 //! service accounts, nodes, garbage) keeps the house. A stock kube-controller-manager could take the place of any.
 
+pub mod cluster_roles;
 pub mod cronjob;
 pub mod daemonset;
 pub(crate) mod dependents;
@@ -76,6 +77,7 @@ pub async fn run(client: Client, config: Config, env: Env, stop: CancellationTok
     tasks.spawn(disruption::run(context.clone()));
     tasks.spawn(endpointslice::run(context.clone()));
     tasks.spawn(namespace::run(context.clone()));
+    tasks.spawn(cluster_roles::run(context.clone()));
     tasks.spawn(service_account::run(context.clone(), config.ca_pem));
     tasks.spawn(node_ipam::run(context.clone(), config.cluster_cidr, config.node_cidr_mask));
     tasks.spawn(node_lifecycle::run(context.clone()));

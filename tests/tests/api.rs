@@ -515,6 +515,25 @@ async fn the_default_policy_is_that_of_kubernetes() {
     api.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_is_a_sum_says_what_it_grants() {
+    let api = Api::start().await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let added = json!({"metadata": {"name": "x", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+        "rules": [{"verbs": ["get"], "apiGroups": ["shiny.example.com"], "resources": ["things"]}]});
+    assert_eq!(api.post(roles, &added).await.code, 201);
+    let grants = async |name: &str| {
+        let described = api.kubectl(&["describe", "clusterrole", name]).await.unwrap();
+        described.contains("things.shiny.example.com") && described.contains("pods/log")
+    };
+    for name in ["view", "edit", "admin"] {
+        while !grants(name).await {
+            tokio::task::yield_now().await;
+        }
+    }
+    api.stop().await;
+}
+
 /// kubectl asks for compressed answers, the other client for plain ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_list_comes_whole() {

@@ -374,6 +374,8 @@ fn controller_rules() -> Vec<Value> {
         rule("create", "batch", "jobs"),
         rule("create", "discovery.k8s.io", "endpointslices"),
         rule("create", "networking.k8s.io", "ipaddresses"),
+        // Cluster roles that are sums of others.
+        rule("escalate", RBAC, "clusterroles"),
         rule("create", "coordination.k8s.io", "leases"),
         rule("create", "authentication.k8s.io", "tokenreviews"),
         rule("create", "authorization.k8s.io", "subjectaccessreviews"),
