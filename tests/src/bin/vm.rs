@@ -12,9 +12,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 /// The test files that look at cgroups, mounts, namespaces and packets of their host, and how many machines share the tests of
-/// each; the longest come first, so that none of them is waited for alone at the end. Three more are run by hand: `chaos`,
-/// which takes seven minutes in a machine, `nodes`, which wants three machines, and `faults`, whose killer is not always quick
-/// enough on one processor.
+/// each; the longest come first, so that none of them is waited for alone at the end.
 const OF_THE_HOST: &[(&str, usize)] = &[
     ("cluster", 4),
     ("power", 1),
@@ -24,6 +22,7 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("lifecycle", 1),
     ("limits", 1),
     ("cgroups", 1),
+    ("faults", 1),
     ("confinement", 1),
     ("survival", 1),
     ("network", 1),
@@ -31,6 +30,17 @@ const OF_THE_HOST: &[(&str, usize)] = &[
 /// The one that has systemd as process 1, and the one that has nothing on its root.
 const SYSTEMD: &str = "systemd";
 const BARE: &str = "bare";
+/// What only `--full` runs in one machine, and by itself in three.
+const LONG: &[(&str, usize)] = &[("chaos", 1)];
+const NODES: (&str, u32) = ("nodes", 3);
+/// What says something on Debian's own kernels, one machine at a time as each has two processors: controllers, modules and
+/// the second processor that user-mode Linux lacks, and a first pod.
+const ON_DEBIANS: &[(&str, &[&str])] = &[
+    ("cgroups", &["--test-threads=1"]),
+    ("limits", &[]),
+    ("network", &[]),
+    ("cluster", &["--exact", "the_ten_steps_of_a_pod_are_told"]),
+];
 type Failure = Box<dyn std::error::Error>;
 
 #[derive(Parser)]
@@ -46,7 +56,8 @@ struct Machine {
     /// Where console, answer and core files are left
     #[arg(long, default_value = "target/vm")]
     out: PathBuf,
-    #[arg(long, default_value_t = 1200)]
+    /// After so long a machine hangs; no scenario takes half of it
+    #[arg(long, default_value_t = 2400)]
     timeout_seconds: u64,
 }
 
@@ -83,6 +94,9 @@ enum What {
     All {
         #[command(flatten)]
         machine: Machine,
+        /// Also chaos, three machines as one cluster, and Debian's kernels in QEMU: an hour on two processors
+        #[arg(long)]
+        full: bool,
     },
     /// Lays every scenario that needs a host of its own in a folder, with the programs that it starts: for hosts without cargo
     Pack { folder: PathBuf },
@@ -129,13 +143,15 @@ fn main() -> Result<ExitCode, Failure> {
             let found = found.ok_or_else(|| format!("no test file is named {scenario}"))?;
             let vm = machine.of(&init, &scenario, false)?;
             if nodes > 1 {
-                return on_segment(vm, nodes, &found, &arguments);
+                let (passed, consoles) = on_segment(vm, nodes, &found, &arguments)?;
+                print!("{consoles}");
+                return Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
             let code = found.boot(vm.clone(), &arguments)?;
             print!("{}", std::fs::read_to_string(vm.console())?);
             Ok(code)
         }
-        What::All { machine } => all(&init, &machine),
+        What::All { machine, full } => all(&init, &machine, full),
         What::Pack { folder } => pack(&init, &folder),
         What::Shell { machine, command } => {
             let vm = machine.of(&init, "shell", true)?;
@@ -144,41 +160,80 @@ fn main() -> Result<ExitCode, Failure> {
     }
 }
 
-/// As many machines at once as there are processors: each has one.
-fn all(init: &Path, machine: &Machine) -> Result<ExitCode, Failure> {
+fn all(init: &Path, machine: &Machine, full: bool) -> Result<ExitCode, Failure> {
+    // Without this one nothing is proved.
+    vm::kernel(&machine.on)?;
     let found = scenarios()?;
+    let named = |name: &str| {
+        found.iter().find(|scenario| scenario.name == name).ok_or_else(|| format!("no test file is named {name}"))
+    };
     let mut wanted = Vec::new();
-    for (name, machines) in OF_THE_HOST {
-        let scenario = found.iter().find(|s| s.name == *name).ok_or_else(|| format!("no test file is named {name}"))?;
-        wanted.extend(scenario.parts(*machines)?);
+    for (name, machines) in if full { LONG } else { &[] }.iter().chain(OF_THE_HOST) {
+        wanted.extend(named(name)?.parts(*machines)?);
     }
+    let tally = Tally::default();
     let waiting = Mutex::new(wanted.iter());
-    let failed = AtomicUsize::new(0);
     let work = || {
         while let Some(part) = { waiting.lock().next() } {
-            let passed = machine.of(init, &part.name, false).map_err(Failure::from).and_then(|vm| {
-                let code = part.scenario.boot(vm.clone(), &part.arguments)?;
-                if code != ExitCode::SUCCESS {
-                    println!("{}", std::fs::read_to_string(vm.console())?);
-                }
-                Ok(code == ExitCode::SUCCESS)
-            });
-            if let Err(error) = &passed {
-                println!("{}: {error}", part.name);
-            }
-            if !passed.unwrap_or(false) {
-                failed.fetch_add(1, Ordering::Relaxed);
-            }
+            tally.count(
+                &part.name,
+                machine.of(init, &part.name, false).map_err(Failure::from).and_then(|vm| part.run(vm)),
+            );
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
+    // As many machines at once as there are processors, where each has one.
+    let at_once =
+        if machine.on.starts_with("uml") { std::thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+    std::thread::scope(|scope| (0..at_once).for_each(|_| drop(scope.spawn(work))));
+    if full {
+        let (name, nodes) = NODES;
+        let (scenario, vm) = (named(name)?, machine.of(init, name, false)?);
+        // The thread that makes a segment is on it from then on.
+        let thread = || on_segment(vm, nodes, scenario, &[]).map_err(|error| error.to_string());
+        let ended = std::thread::scope(|scope| scope.spawn(thread).join().expect("no panic"));
+        tally.count(name, ended.map_err(Failure::from));
+        for kernel in KERNELS.iter().filter(|kernel| kernel.starts_with("qemu")) {
+            if let Err(error) = vm::kernel(kernel) {
+                println!("SKIPPED: all {} scenarios on {kernel}: {error}", ON_DEBIANS.len());
+                tally.skipped.fetch_add(ON_DEBIANS.len(), Ordering::Relaxed);
+                continue;
+            }
+            let machine = Machine { on: (*kernel).to_owned(), out: machine.out.clone(), ..*machine };
+            for (name, arguments) in ON_DEBIANS {
+                let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+                let part = Part { name: (*name).to_owned(), scenario: named(name)?, arguments };
+                tally.count(name, part.run(machine.of(init, name, false)?));
+            }
         }
-    });
-    let failed = failed.into_inner();
-    println!("machines: {} passed, {failed} failed", wanted.len() - failed);
-    Ok(if failed == 0 && !wanted.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+    Ok(tally.close())
+}
+
+/// How machines ended.
+#[derive(Default)]
+struct Tally {
+    passed: AtomicUsize,
+    failed: AtomicUsize,
+    skipped: AtomicUsize,
+}
+
+impl Tally {
+    /// With it, what the machines printed.
+    fn count(&self, name: &str, ended: Result<(bool, String), Failure>) {
+        match &ended {
+            Ok((true, _)) => {}
+            Ok((false, consoles)) => println!("{consoles}"),
+            Err(error) => println!("{name}: {error}"),
+        }
+        let kind = if ended.is_ok_and(|(passed, _)| passed) { &self.passed } else { &self.failed };
+        kind.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn close(self) -> ExitCode {
+        let [passed, failed, skipped] = [self.passed, self.failed, self.skipped].map(AtomicUsize::into_inner);
+        println!("machines: {passed} passed, {failed} failed, {skipped} skipped");
+        if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }
 
 /// A test finds the programs that it starts in the folder above its own.
@@ -198,8 +253,8 @@ fn pack(own: &Path, folder: &Path) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Several machines at once, on a network that nobody else is on.
-fn on_segment(vm: Vm, nodes: u32, scenario: &Scenario, arguments: &[String]) -> Result<ExitCode, Failure> {
+/// Several machines at once, on a network that nobody else is on: whether all passed, and what they printed.
+fn on_segment(vm: Vm, nodes: u32, scenario: &Scenario, arguments: &[String]) -> Result<(bool, String), Failure> {
     let meeting = vm.out.join("meeting");
     let _ = std::fs::remove_dir_all(&meeting);
     std::fs::create_dir_all(&meeting)?;
@@ -215,24 +270,27 @@ fn on_segment(vm: Vm, nodes: u32, scenario: &Scenario, arguments: &[String]) -> 
         let machines: Vec<_> = (1..=nodes).map(|node| scope.spawn(move || run(node))).collect();
         machines.into_iter().map(|machine| machine.join().expect("no panic")).collect::<Vec<_>>()
     });
-    let mut passed = true;
+    let (mut passed, mut consoles) = (true, String::new());
     for (console, result) in ended {
-        println!("{}", std::fs::read_to_string(console)?);
+        consoles += &std::fs::read_to_string(console)?;
         if let Err(error) = &result {
-            println!("{error}");
+            consoles += &format!("{error}\n");
         }
         passed &= result.is_ok_and(|code| code == ExitCode::SUCCESS);
     }
     std::fs::remove_dir_all(&meeting)?;
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok((passed, consoles))
 }
 
 fn boot(vm: &Vm, folder: &Path, program: &Path, arguments: &[String]) -> Result<ExitCode, Failure> {
     let start = Instant::now();
     let answer = vm.run(folder, program, arguments)?;
+    // Of several machines, the scenario's folder has one for each.
+    let of_several = vm.seat.as_ref().and_then(|_| vm.out.parent());
+    let name = vm.out.strip_prefix(of_several.unwrap_or(&vm.out).parent().unwrap_or(Path::new("/")))?;
     println!(
         "{:<28} Linux {}; {}: code {} after {:.0} s, {:.1} s of them to boot",
-        vm.out.file_name().unwrap_or_default().to_string_lossy(),
+        name.display(),
         answer.kernel,
         answer.controllers,
         answer.code,
@@ -254,6 +312,14 @@ struct Part<'a> {
     name: String,
     scenario: &'a Scenario,
     arguments: Vec<String>,
+}
+
+impl Part<'_> {
+    /// Whether it passed, and what the machine printed where it did not.
+    fn run(&self, vm: Vm) -> Result<(bool, String), Failure> {
+        let passed = self.scenario.boot(vm.clone(), &self.arguments)? == ExitCode::SUCCESS;
+        Ok((passed, if passed { String::new() } else { std::fs::read_to_string(vm.console())? }))
+    }
 }
 
 impl Scenario {
