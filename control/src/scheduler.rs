@@ -3,11 +3,12 @@
 //! A pure cycle over a snapshot of the nodes: [`filter`] says for each node why it cannot take the pod, [`score`] which of
 //! the rest is best, and the pick is assumed at once, so that the next pod of a burst sees it taken. The bind is a call to
 //! the API; a bind that fails takes the assumption back. Pods that fit nowhere wait until something that they were refused
-//! for changes, or for their back-off.
+//! for changes, or for their back-off; where pods of lower priority are in the way, those are driven away ([`preempt`]).
 
 pub mod affinity;
 pub mod cycle;
 pub mod filter;
+pub mod preempt;
 pub mod queue;
 pub mod score;
 pub mod snapshot;
@@ -16,7 +17,7 @@ pub mod topology;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_client::{Client, ClientError, Informer, Patch, Scope};
+use gantry_client::{Client, ClientError, DeleteOptions, Informer, Patch, Scope};
 use gantry_env::{Env, chain};
 use gantry_kube::{Object, Ref, resource};
 use parking_lot::Mutex;
@@ -28,6 +29,7 @@ use tracing::{debug, warn};
 use crate::controllers::Recorder;
 use crate::controllers::events::Subject;
 use cycle::Decision;
+use preempt::{Budget, Hope, Preemption};
 use queue::Queue;
 use snapshot::{PodInfo, Snapshot};
 
@@ -45,6 +47,7 @@ struct Scheduler {
     recorder: Recorder,
     env: Env,
     pods: Informer<PodInfo>,
+    budgets: Informer<Budget>,
     state: Mutex<State>,
     /// A bind that failed gave room back, and its pod to the queue.
     bind_failed: Notify,
@@ -61,13 +64,17 @@ pub async fn run(client: Client, env: Env, stop: CancellationToken) {
     let pods =
         Informer::spawn(client.clone(), &resource::POD, Scope::default(), env.clone(), stop.clone(), PodInfo::project);
     let nodes = Informer::spawn(client.clone(), &resource::NODE, Scope::default(), env.clone(), stop.clone(), |o| o);
+    let kind = &resource::POD_DISRUPTION_BUDGET;
+    let budgets = Informer::spawn(client.clone(), kind, Scope::default(), env.clone(), stop.clone(), Budget::project);
     nodes.synced().await;
     pods.synced().await;
+    budgets.synced().await;
     let scheduler = Arc::new(Scheduler {
         recorder: Recorder::new(client.clone(), NAME, env.clone()),
         client,
         env,
         pods: pods.clone(),
+        budgets,
         bind_failed: Notify::new(),
         state: Mutex::new(State { snapshot: Snapshot::default(), queue: Queue::default() }),
     });
@@ -133,6 +140,9 @@ impl Scheduler {
             placed |= change.now.as_ref().is_some_and(|now| meets_anew(change.before.as_deref(), now));
             match change.now {
                 Some(pod) if pod.waits() => {
+                    if !pod.nominated.is_empty() && !state.snapshot.is_assumed(&pod.uid) {
+                        state.snapshot.nominate(&pod, &pod.nominated);
+                    }
                     if pod.scheduler == NAME && pod.gates == 0 && !state.snapshot.is_assumed(&pod.uid) {
                         state.queue.add(change.at, pod);
                     }
@@ -159,41 +169,98 @@ impl Scheduler {
     /// Decides for every pod that is ready, in order of priority and age.
     async fn drain(self: Arc<Self>, binds: &Arc<Semaphore>) {
         loop {
-            let (at, pod, decision) = {
+            let (at, pod, decision, hope) = {
                 let mut state = self.state.lock();
                 let State { snapshot, queue } = &mut *state;
                 let Some((at, pod)) = queue.pop() else { return };
                 let decision = cycle::decide(snapshot, &pod, self.env.rng.below(1 << 32));
+                let mut hope = Hope::Waits;
                 match &decision {
                     Decision::Bind { node } => snapshot.assume(&pod, node),
-                    Decision::Unschedulable { .. } => queue.park(at.clone(), pod.clone()),
+                    Decision::Unschedulable { .. } => {
+                        queue.park(at.clone(), pod.clone());
+                        hope = preempt::plan(snapshot, &pod, &self.budgets.list());
+                    }
                 }
-                (at, pod, decision)
+                match &hope {
+                    Hope::None => snapshot.withdraw(&pod.uid),
+                    Hope::Waits => {}
+                    Hope::MakesRoom(preemption) => snapshot.nominate(&pod, &preemption.node),
+                }
+                (at, pod, decision, hope)
             };
             // The semaphore is never closed, so a permit always comes.
             let Ok(permit) = binds.clone().acquire_owned().await else { return };
             let this = self.clone();
             tokio::spawn(async move {
-                this.carry_out(at, pod, decision).await;
+                this.carry_out(&at, &pod, decision).await;
+                this.make_room(&at, &pod, &hope).await;
                 drop(permit);
             });
         }
     }
 
-    async fn carry_out(&self, at: Ref, pod: Arc<PodInfo>, decision: Decision) {
+    async fn carry_out(&self, at: &Ref, pod: &PodInfo, decision: Decision) {
         match decision {
             Decision::Bind { node } => {
-                if let Err(error) = self.bind(&at, &pod, &node).await {
+                if let Err(error) = self.bind(at, pod, &node).await {
                     warn!(pod = %at, node, error = %chain(&error), "bind failed");
-                    self.take_back(at, &pod);
+                    self.take_back(at.clone(), pod);
                 }
             }
             Decision::Unschedulable { message } => {
-                if let Err(error) = self.tell_unschedulable(&at, &pod, &message).await {
+                if let Err(error) = self.tell_unschedulable(at, pod, &message).await {
                     debug!(pod = %at, error = %chain(&error), "condition not written");
                 }
             }
         }
+    }
+
+    /// The pod is told where to hope, then those who are in its way go. It comes back when they are gone.
+    async fn make_room(&self, at: &Ref, pod: &PodInfo, hope: &Hope) {
+        let done = match hope {
+            Hope::None if !pod.nominated.is_empty() => self.nominate(at, pod, None).await,
+            Hope::None | Hope::Waits => Ok(()),
+            Hope::MakesRoom(preemption) => self.preempt(at, pod, preemption).await,
+        };
+        if let Err(error) = done {
+            warn!(pod = %at, error = %chain(&error), "preemption failed");
+            let mut state = self.state.lock();
+            state.snapshot.withdraw(&pod.uid);
+            state.queue.flush_unschedulable();
+            self.bind_failed.notify_one();
+        }
+    }
+
+    async fn nominate(&self, at: &Ref, pod: &PodInfo, node: Option<&str>) -> Result<(), ClientError> {
+        let patch = json!({"metadata": {"uid": pod.uid}, "status": {"nominatedNodeName": node}});
+        self.client.patch(&resource::POD, at, "status", Patch::Strategic(patch)).await.map(drop)
+    }
+
+    async fn preempt(&self, at: &Ref, pod: &PodInfo, preemption: &Preemption) -> Result<(), ClientError> {
+        self.nominate(at, pod, Some(&preemption.node)).await?;
+        for victim in preemption.victims.iter().filter(|victim| !victim.deleting) {
+            let place = Ref::new(victim.namespace.as_str(), victim.name.as_str());
+            match self.drive_away(&place, victim).await {
+                Err(error) if error.is_not_found() || error.is_conflict() => {}
+                done => done?,
+            }
+            let message = format!("Preempted by pod {} on node {}", pod.uid, preemption.node);
+            self.recorder.record(&subject(&place, victim), "Normal", "Preempted", message);
+        }
+        Ok(())
+    }
+
+    async fn drive_away(&self, at: &Ref, victim: &PodInfo) -> Result<(), ClientError> {
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+            "message": format!("{NAME}: preempting to accommodate a higher priority pod"),
+            "lastTransitionTime": self.env.clock.now_rfc3339(),
+        });
+        let patch = json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}});
+        self.client.patch(&resource::POD, at, "status", Patch::Strategic(patch)).await?;
+        let options = DeleteOptions { uid: Some(victim.uid.clone()), ..DeleteOptions::default() };
+        self.client.delete(&resource::POD, at, &options).await
     }
 
     /// The pod, as it is now, tries again after its back-off: unless it is gone, going, or bound after all.

@@ -1,5 +1,5 @@
 //! What a cluster's owners set for those who work in it, as the stock kubectl meets it: disruption
-//! budgets, quotas, and the limits of containers.
+//! budgets, quotas, the limits of containers, and who makes way for whom.
 
 use gantry_tests::cluster::{Cluster, IMAGE, NODE, with};
 use gantry_tests::kubectl::Kubectl;
@@ -21,6 +21,17 @@ fn a_namespace_has_bounds() {
         let cluster = Cluster::up(machine).await;
         for kubectl in Kubectl::every(&machine.kubeconfig()) {
             bounds(&cluster, &kubectl).await;
+        }
+        cluster.uninstall().await;
+    });
+}
+
+#[test]
+fn the_important_come_first() {
+    with(async |machine| {
+        let cluster = Cluster::up(machine).await;
+        for kubectl in Kubectl::every(&machine.kubeconfig()) {
+            preemption(&cluster, &kubectl).await;
         }
         cluster.uninstall().await;
     });
@@ -195,5 +206,32 @@ async fn bounds(cluster: &Cluster<'_>, kubectl: &Kubectl) {
         "{\"count/configmaps\":\"1\",\"pods\":\"0\",\"requests.cpu\":\"0\",\"services.nodeports\":\"0\"}",
     )
     .await;
+    room.leave().await;
+}
+
+/// One processor is asked for more than half of twice.
+async fn preemption(cluster: &Cluster<'_>, kubectl: &Kubectl) {
+    let room = Room::new(cluster, kubectl, "ranked").await;
+    kubectl.must(&["create", "priorityclass", "high", "--value=1000"]).await;
+    let processors: u32 = room.field(&format!("node/{NODE}"), ".status.allocatable.cpu").await.parse().unwrap();
+    let pod = |name: &str, class: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 1{class}, \
+             containers: [{{name: main, image: \"{IMAGE}\", command: [sh, -c, {STAYS:?}], resources: {{requests: {{cpu: {}m}}}}}}]}}}}",
+            processors * 600
+        )
+    };
+    room.apply(&pod("low", "")).await.unwrap();
+    room.until("pod/low", ".status.phase", "Running").await;
+    // An equal waits; one above takes the place.
+    room.apply(&pod("equal", "")).await.unwrap();
+    room.until("pod/equal", ".status.conditions[0].reason", "Unschedulable").await;
+    room.apply(&pod("high", ", priorityClassName: high")).await.unwrap();
+    room.until("pod/high", ".status.phase", "Running").await;
+    assert!(room.run("get pod low").await.unwrap_err().contains("NotFound"));
+    assert_eq!(room.field("pod/equal", ".status.phase").await, "Pending");
+    let told = room.must("get events --field-selector=reason=Preempted").await;
+    assert!(told.contains("pod/low") && told.contains(&format!("on node {NODE}")), "{told}");
+    kubectl.must(&["delete", "priorityclass", "high"]).await;
     room.leave().await;
 }

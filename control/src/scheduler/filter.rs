@@ -35,14 +35,17 @@ fn ports_clash(node: &NodeInfo, pod: &PodInfo) -> bool {
 }
 
 fn lacking(node: &NodeInfo, pod: &PodInfo) -> Option<String> {
+    // Room that is made for one above it is not the pod's to take.
+    let promised = || node.nominated.values().filter(|other| other.uid != pod.uid && other.priority >= pod.priority);
     if let Some(max) = node.allocatable.get("pods")
-        && node.pods.len() as i64 + 1 > *max
+        && (node.pods.len() + promised().count()) as i64 + 1 > *max
     {
         return Some("Too many pods".to_owned());
     }
     let short = |(name, wanted): (&String, &i64)| {
         let all = node.allocatable.get(name).copied().unwrap_or(0);
-        let free = i128::from(all) - node.used.get(name).copied().unwrap_or(0);
+        let kept: i128 = promised().filter_map(|other| other.requests.get(name)).map(|n| i128::from(*n)).sum();
+        let free = i128::from(all) - node.used.get(name).copied().unwrap_or(0) - kept;
         (*wanted > 0 && i128::from(*wanted) > free).then(|| format!("Insufficient {name}"))
     };
     let found: Vec<String> = pod.requests.iter().filter_map(short).collect();

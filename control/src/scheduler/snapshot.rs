@@ -19,12 +19,18 @@ pub type Sums = BTreeMap<String, i128>;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodInfo {
     pub namespace: String,
+    pub name: String,
     pub uid: String,
     pub resource_version: String,
     pub created: String,
     pub node: String,
     pub scheduler: String,
     pub priority: i64,
+    /// It waits rather than drive others away.
+    pub never_preempts: bool,
+    /// The node where room is made for it.
+    pub nominated: String,
+    pub started: String,
     pub gates: usize,
     pub finished: bool,
     pub deleting: bool,
@@ -57,6 +63,7 @@ impl PodInfo {
         let containers = object.array_at("/spec/containers");
         PodInfo {
             namespace: object.namespace().to_owned(),
+            name: object.name().to_owned(),
             wishes: Wishes::parse(&object),
             uid: object.uid().to_owned(),
             resource_version: object.resource_version().to_owned(),
@@ -64,6 +71,9 @@ impl PodInfo {
             node: object.str_at("/spec/nodeName").to_owned(),
             scheduler: object.str_at("/spec/schedulerName").to_owned(),
             priority: object.i64_at("/spec/priority").unwrap_or(0),
+            never_preempts: object.str_at("/spec/preemptionPolicy") == "Never",
+            nominated: object.str_at("/status/nominatedNodeName").to_owned(),
+            started: object.str_at("/status/startTime").to_owned(),
             gates: object.array_at("/spec/schedulingGates").len(),
             finished: phase == "Succeeded" || phase == "Failed",
             deleting: object.deletion_timestamp().is_some(),
@@ -127,6 +137,8 @@ pub struct NodeInfo {
     pub allocatable: Amounts,
     pub used: Sums,
     pub pods: BTreeMap<String, Arc<PodInfo>>,
+    /// Pods that room is made for, and that are not here yet.
+    pub nominated: BTreeMap<String, Arc<PodInfo>>,
     pub images: BTreeSet<String>,
 }
 
@@ -155,6 +167,8 @@ pub struct Snapshot {
     /// Pod uid → node, for bound and assumed pods.
     placed: HashMap<String, String>,
     assumed: BTreeSet<String>,
+    /// Pod uid → node, for pods that room is made for.
+    nominated: HashMap<String, String>,
     /// Pods bound to nodes that are not known (yet).
     homeless: HashMap<String, Arc<PodInfo>>,
 }
@@ -190,7 +204,8 @@ impl Snapshot {
                 || old.taints != info.taints
                 || old.unschedulable != info.unschedulable
                 || old.allocatable != info.allocatable;
-            *old = NodeInfo { used: std::mem::take(&mut old.used), pods: std::mem::take(&mut old.pods), ..info };
+            let (used, pods) = (std::mem::take(&mut old.used), std::mem::take(&mut old.pods));
+            *old = NodeInfo { used, pods, nominated: std::mem::take(&mut old.nominated), ..info };
             return changed;
         }
         self.index.insert(name.clone(), self.nodes.len());
@@ -217,7 +232,30 @@ impl Snapshot {
         false
     }
 
+    /// Whether it is there or only tried.
+    pub fn put(&mut self, pod: &Arc<PodInfo>, node: &str) {
+        self.place(pod.clone(), node);
+    }
+
+    /// Room is made for a pod, which pods below it may not take.
+    pub fn nominate(&mut self, pod: &Arc<PodInfo>, node: &str) {
+        self.withdraw(&pod.uid);
+        if let Some(at) = self.index.get(node) {
+            self.nominated.insert(pod.uid.clone(), node.to_owned());
+            self.nodes[*at].nominated.insert(pod.uid.clone(), pod.clone());
+        }
+    }
+
+    /// The pod needs no room, or not there.
+    pub fn withdraw(&mut self, uid: &str) {
+        let node = self.nominated.remove(uid);
+        if let Some(at) = node.and_then(|node| self.index.get(&node)) {
+            self.nodes[*at].nominated.remove(uid);
+        }
+    }
+
     fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.withdraw(&pod.uid);
         match self.index.get(node) {
             Some(at) => {
                 self.placed.insert(pod.uid.clone(), node.to_owned());
@@ -239,6 +277,7 @@ impl Snapshot {
     }
 
     pub fn remove_pod(&mut self, uid: &str) -> bool {
+        self.withdraw(uid);
         self.assumed.remove(uid);
         self.homeless.remove(uid);
         let Some(node) = self.placed.remove(uid) else { return false };
