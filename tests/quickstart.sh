@@ -20,7 +20,8 @@ say "Starting the cluster"
 if kubectl get --raw /readyz >/dev/null 2>&1; then
     echo "it runs already"
 else
-    "$gantry" up --detach
+    # The disk of a machine that somebody works at is often fuller than a node's is to be.
+    "$gantry" up --detach --eviction-hard 'memory.available<100Mi,nodefs.available<1%,imagefs.available<1%' --image-gc-high-threshold 100
 fi
 kubectl version 2>/dev/null | tail -1
 kubectl get nodes -o wide

@@ -241,9 +241,10 @@ impl<'a> Cluster<'a> {
         match role {
             "up" | "agent" => {
                 arguments.extend(["--node-name", &self.node, "--node-ip", &self.ip]);
-                // Faults that fill the disk are no reason to evict what is looked at, unless a test is about that.
+                // Neither a full disk of the host nor faults that fill one are a reason to take from a test what it looks
+                // at, unless it is about that.
                 if !self.extra.iter().any(|argument| argument.starts_with("--eviction")) {
-                    arguments.push("--eviction-hard=");
+                    arguments.extend(["--eviction-hard=", "--image-gc-high-threshold=100"]);
                 }
             }
             _ => arguments.extend(["--advertise", &self.ip]),

@@ -213,7 +213,7 @@ pub struct EvictionArgs {
     /// How long the node's condition shows a pressure after it was last there
     #[arg(long = "eviction-pressure-transition-period", default_value = "5m", value_name = "DURATION", value_parser = thresholds::duration)]
     pub transition: Duration,
-    /// Used percentage of the images' disk from which on unused images are removed
+    /// Used percentage of the images' disk from which on unused images are removed; 100 keeps them
     #[arg(long = "image-gc-high-threshold", default_value_t = 85, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub images_high_percent: u8,
     /// Used percentage down to which they are removed

@@ -42,10 +42,10 @@ pub fn plan(images: &[Known], wanted: u64, age_min: Duration, now: Instant) -> V
     unused.into_iter().take_while(enough).map(|image| image.id.clone()).collect()
 }
 
-/// How much is to become free: nothing below the high mark, and down to the low one above it.
+/// How much is to become free: nothing below the high mark, and down to the low one above it. A mark of 100 % is none.
 pub fn wanted(room: &Room, limits: &ImageLimits) -> Option<u64> {
     let percent = u128::from(room.used_bytes()) * 100 / u128::from(room.capacity_bytes.max(1));
-    if percent < u128::from(limits.high_percent) {
+    if limits.high_percent >= 100 || percent < u128::from(limits.high_percent) {
         return None;
     }
     let free = u128::from(room.capacity_bytes) * u128::from(100 - limits.low_percent.min(100)) / 100;

@@ -175,6 +175,7 @@ fn images_are_collected_between_two_marks() {
     assert_eq!(wanted(&room(151), &limits), None);
     assert_eq!(wanted(&room(150), &limits), Some(50));
     assert_eq!(wanted(&room(0), &limits), Some(200));
+    assert_eq!(wanted(&room(0), &ImageLimits { high_percent: 100, ..limits }), None, "a full disk costs no image then");
 }
 
 #[test]
