@@ -22,7 +22,6 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("lifecycle", 1),
     ("limits", 1),
     ("cgroups", 1),
-    ("faults", 1),
     ("confinement", 1),
     ("survival", 1),
     ("network", 1),
@@ -37,6 +36,8 @@ const NODES: (&str, u32) = ("nodes", 3);
 /// the second processor that user-mode Linux lacks, and a first pod.
 const ON_DEBIANS: &[(&str, &[&str])] = &[
     ("cgroups", &["--test-threads=1"]),
+    // User-mode Linux 6.12 panics over a clone that fails late, as into the cgroup of a pod that is being removed.
+    ("faults", &["--test-threads=1"]),
     ("limits", &[]),
     ("network", &[]),
     ("cluster", &["--exact", "the_ten_steps_of_a_pod_are_told"]),
