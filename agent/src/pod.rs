@@ -13,6 +13,7 @@ pub mod plan;
 mod probes;
 mod pull;
 mod report;
+pub mod resize;
 pub mod seen;
 pub mod status;
 pub mod storage;

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::events::Kind;
 use crate::eviction::Eviction;
 use crate::pod::admit::{Rejection, admit, under_pressure};
+use crate::pod::resize::{self, Pending};
 use crate::pod::want::{Goal, grace_seconds};
 use crate::pod::worker::{Desired, Source, Target, Worker};
 use crate::runtime::Held;
@@ -37,6 +38,8 @@ const MIRROR_EVERY: Duration = Duration::from_secs(10);
 struct Entry {
     desired: watch::Sender<Desired>,
     wake: Arc<Notify>,
+    /// As the API has it. What the pod was given stands in `desired`.
+    wanted: Arc<Object>,
     /// Changes with the runtime's view of the pod; a relist wakes the worker only then.
     print: String,
 }
@@ -187,7 +190,11 @@ impl Pods {
     }
 
     fn api_pod(&mut self, pod: Arc<Object>) {
-        let target = Some(Target::of(&pod));
+        let (target, wanted) = (Some(Target::of(&pod)), pod.clone());
+        if let Some(entry) = self.entries.get_mut(pod.uid()) {
+            entry.wanted = wanted.clone();
+        }
+        let (pod, resize) = self.give(pod);
         if let Some(entry) = self.entries.get(pod.uid()) {
             let failed = entry.desired.borrow().failed.clone();
             let goal = match (goal_of(&pod), &failed) {
@@ -197,7 +204,7 @@ impl Pods {
             entry.desired.send_modify(|desired| {
                 if !matches!(desired.goal, Goal::Forget { .. }) {
                     let disrupted = desired.disrupted;
-                    *desired = Desired { pod, goal, failed, disrupted, source: Source::Api, report_to: target };
+                    *desired = Desired { pod, goal, failed, disrupted, resize, source: Source::Api, report_to: target };
                 }
             });
             return;
@@ -214,7 +221,60 @@ impl Pods {
             failed = Some((reason, message));
             goal = Goal::Fail { grace_seconds: 0 };
         }
-        self.enter(pod, goal, failed, Source::Api, target);
+        self.enter(pod.clone(), goal, failed, Source::Api, target);
+        if let Some(entry) = self.entries.get_mut(pod.uid()) {
+            entry.wanted = wanted;
+            entry.desired.send_modify(|desired| desired.resize = resize);
+        }
+    }
+
+    /// The pod as it is given what it asks for, or as it was before and why. A pod that is new here has been given what an
+    /// earlier life of the agent gave it.
+    fn give(&self, pod: Arc<Object>) -> (Arc<Object>, Option<Pending>) {
+        let ran_before = !pod.str_at("/status/startTime").is_empty();
+        let given = match self.entries.get(pod.uid()) {
+            Some(entry) => Some(entry.desired.borrow().pod.clone()),
+            None if ran_before => checkpoint::one(&self.shared.config.data_dir, pod.uid()).map(Arc::new),
+            None => None,
+        };
+        let Some(given) = given.filter(|given| resize::differs(&pod, given)) else { return (pod, None) };
+        let others: Vec<Arc<Object>> = self.taken(pod.uid());
+        let others: Vec<&Object> = others.iter().map(AsRef::as_ref).collect();
+        match resize::admit(&pod, &others, &self.shared.node_facts()) {
+            Ok(()) => (pod, None),
+            Err(pending) => {
+                let told = self.entries.get(pod.uid()).and_then(|entry| entry.desired.borrow().resize.clone());
+                if told.as_ref() != Some(&pending) {
+                    let reason = if pending.reason == "Deferred" { "ResizeDeferred" } else { "ResizeInfeasible" };
+                    self.shared.events.pod(&pod, None, Kind::Warning, reason, pending.message.clone());
+                }
+                (resize::with_resources_of(&pod, &given), Some(pending))
+            }
+        }
+    }
+
+    /// Those that were told to wait are tried again: something has ended, or some time has passed.
+    fn give_again(&mut self) {
+        let waits = |entry: &Entry| entry.desired.borrow().resize.as_ref().is_some_and(|p| p.reason == "Deferred");
+        let waiting: Vec<Arc<Object>> = self.entries.values().filter(|e| waits(e)).map(|e| e.wanted.clone()).collect();
+        for pod in waiting {
+            let (pod, resize) = self.give(pod);
+            let Some(entry) = self.entries.get(pod.uid()) else { continue };
+            entry.desired.send_if_modified(|desired| {
+                let changed = desired.resize != resize && desired.goal == Goal::Run;
+                if changed {
+                    (desired.pod, desired.resize) = (pod, resize);
+                }
+                changed
+            });
+        }
+    }
+
+    /// The pods that the node has taken and that have not ended, but for one.
+    fn taken(&self, but: &str) -> Vec<Arc<Object>> {
+        let entries = self.entries.iter().filter(|(uid, _)| *uid != but).map(|(_, entry)| entry.desired.borrow());
+        let taken = entries.filter(|d| d.failed.is_none() && !is_terminal(&d.pod) && d.source != Source::Runtime);
+        taken.map(|desired| desired.pod.clone()).collect()
     }
 
     /// The node runs short: the pod has to go, and is not taken again.
@@ -237,15 +297,7 @@ impl Pods {
     }
 
     fn admit(&self, pod: &Object) -> Result<(), Rejection> {
-        let taken: Vec<Arc<Object>> = self
-            .entries
-            .values()
-            .map(|entry| entry.desired.borrow())
-            .filter(|desired| {
-                desired.failed.is_none() && !is_terminal(&desired.pod) && desired.source != Source::Runtime
-            })
-            .map(|desired| desired.pod.clone())
-            .collect();
+        let taken = self.taken(pod.uid());
         let others: Vec<&Object> = taken.iter().map(AsRef::as_ref).collect();
         let config = &self.shared.config;
         let pressures = self.shared.pressures.borrow().clone();
@@ -276,8 +328,9 @@ impl Pods {
         source: Source,
         report_to: Option<Target>,
     ) {
-        let uid = pod.uid().to_owned();
-        let (desired, receiver) = watch::channel(Desired { pod, goal, failed, disrupted: false, source, report_to });
+        let (uid, wanted) = (pod.uid().to_owned(), pod.clone());
+        let (desired, receiver) =
+            watch::channel(Desired { pod, goal, failed, disrupted: false, resize: None, source, report_to });
         let wake = Arc::new(Notify::new());
         let worker = Worker::new(self.shared.clone(), uid.clone(), receiver, wake.clone());
         let (stop, name) = (self.stop.clone(), uid.clone());
@@ -285,7 +338,7 @@ impl Pods {
             worker.run(stop).await;
             name
         });
-        self.entries.insert(uid, Entry { desired, wake, print: String::new() });
+        self.entries.insert(uid, Entry { desired, wake, wanted, print: String::new() });
     }
 
     fn manifests_changed(&mut self, manifests: BTreeMap<String, Object>) {
@@ -331,6 +384,7 @@ impl Pods {
         if let Some(held) = &mut self.held {
             held.remove(uid);
         }
+        self.give_again();
         self.start_statics();
         self.keep_mirrors();
     }
@@ -429,6 +483,7 @@ impl Pods {
                 self.enter(Arc::new(object), goal, None, Source::Runtime, None);
             }
         }
+        self.give_again();
         self.start_statics();
         if all_known && !self.swept {
             self.swept = true;

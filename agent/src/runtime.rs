@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Streaming};
 
+use crate::pod::resize::Limits;
 use crate::pod::seen::{Container, Sandbox, Seen, State};
 
 /// Labels and annotations of CRI objects, as every kubelet sets them; crictl and log shippers read them.
@@ -179,6 +180,26 @@ impl Runtime {
         let message = v1::StopContainerRequest { container_id: id.to_owned(), timeout: grace_seconds };
         let timeout = CALL_TIMEOUT + Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
         gone_is_fine(call!(self.runtime.stop_container(message), id, timeout).map(|_| ()))
+    }
+
+    /// Changes what a running container may take.
+    pub async fn update_container(&self, id: &str, linux: v1::LinuxContainerResources) -> Result<(), RuntimeError> {
+        let message = v1::UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(linux),
+            ..v1::UpdateContainerResourcesRequest::default()
+        };
+        call!(self.runtime.update_container_resources(message), id).map(|_| ())
+    }
+
+    /// The same of a pod as a whole.
+    pub async fn update_sandbox(&self, id: &str, resources: v1::LinuxContainerResources) -> Result<(), RuntimeError> {
+        let message = v1::UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: id.to_owned(),
+            overhead: None,
+            resources: Some(resources),
+        };
+        call!(self.runtime.update_pod_sandbox_resources(message), id).map(|_| ())
     }
 
     pub async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
@@ -426,6 +447,7 @@ fn container_from(sandbox_id: String, status: v1::ContainerStatus) -> Container 
         hash: annotation(HASH_ANNOTATION),
         termination_from_log: annotation(TERMINATION_POLICY_ANNOTATION) == "FallbackToLogsOnError",
         termination_log,
+        limits: status.resources.and_then(|resources| resources.linux).map(|linux| Limits::of(&linux)),
         id: status.id,
         reason: status.reason,
         message: status.message,

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use gantry_tests::cluster::{Cluster, IMAGE, with};
+use gantry_tests::kubectl::Kubectl;
 
 /// The cgroup that a process is in, and its folder: `controller` names the hierarchy on version 1.
 fn cgroup(pid: i64, controller: &str) -> (String, String) {
@@ -195,6 +196,88 @@ fn a_made_device_cannot_be_opened() {
         said(&cluster, "devices", "main", "end").await;
         let log = cluster.kubectl().must(&["logs", "devices"]).await;
         assert!(!log.contains("opened") && log.matches("Operation not permitted").count() == 2, "{log}");
+        cluster.uninstall().await;
+    });
+}
+
+/// A pod that asks for more or for less while it runs.
+#[test]
+fn a_running_pod_is_resized_in_place() {
+    with(async |machine| {
+        let cluster = Cluster::up(machine).await;
+        let kubectl = Kubectl::every(&machine.kubeconfig()).pop().expect("the newest");
+        let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+        let sized = "requests: {cpu: 100m, memory: 32Mi}, limits: {cpu: 200m, memory: 64Mi}";
+        let policy = "}, resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]}";
+        let anew = container("anew", script, sized).replace("}}}", &format!("}}{policy}"));
+        let containers = [container("stays", script, sized), anew].join(", ");
+        cluster
+            .apply(&format!(
+                "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: p}}, spec: {{terminationGracePeriodSeconds: 1, \
+                 containers: [{containers}]}}}}\n"
+            ))
+            .await;
+        let field = async |path: &str| cluster.field("pod", "p", path).await;
+        let of = |name: &str, path: &str| format!(".status.containerStatuses[?(@.name==\"{name}\")].{path}");
+        cluster.until("both run", async || field(".status.containerStatuses[*].ready").await == "true true").await;
+        assert_eq!(field(&of("stays", "resources.limits.cpu")).await, "200m");
+        assert_eq!(field(&of("stays", "allocatedResources.memory")).await, "32Mi");
+        let pid = async |name: &str| cluster.running().await.into_iter().find(|r| r.1 == name).map_or(0, |r| r.3);
+        let (stays, anew) = (pid("stays").await, pid("anew").await);
+        assert_eq!((quota(stays), memory(stays)), ("20000".to_owned(), (64_i64 << 20).to_string()));
+
+        // Through the object itself nothing of that can be changed; through its subresource it can.
+        let patch = |name: &str, resources: &str| {
+            format!("{{\"spec\": {{\"containers\": [{{\"name\": \"{name}\", \"resources\": {resources}}}]}}}}")
+        };
+        let resize =
+            async |patch: &str| kubectl.run(&["patch", "pod", "p", "--subresource", "resize", "-p", patch]).await;
+        let more = patch("stays", r#"{"requests": {"cpu": "150m"}, "limits": {"cpu": "300m", "memory": "96Mi"}}"#);
+        let refused = kubectl.run(&["patch", "pod", "p", "-p", &more]).await.unwrap_err();
+        assert!(refused.contains("pod updates may not change fields other than"), "{refused}");
+        resize(&more).await.expect("it is taken");
+        cluster
+            .until("the kernel knows", async || quota(stays) == "30000" && memory(stays) == (96_i64 << 20).to_string())
+            .await;
+        cluster
+            .until("the API shows it", async || field(&of("stays", "resources.limits.memory")).await == "96Mi")
+            .await;
+        assert_eq!(field(&of("stays", "allocatedResources.cpu")).await, "150m");
+        assert_eq!((pid("stays").await, pid("anew").await), (stays, anew), "something was started anew");
+        let less = patch("stays", r#"{"requests": {"cpu": "50m"}, "limits": {"cpu": "100m", "memory": "48Mi"}}"#);
+        resize(&less).await.expect("it is taken");
+        cluster
+            .until("the kernel knows", async || quota(stays) == "10000" && memory(stays) == (48_i64 << 20).to_string())
+            .await;
+        assert_eq!(field(&of("stays", "restartCount")).await, "0");
+
+        // What wants to be started anew is, and what is not of its kind is not.
+        resize(&patch("anew", r#"{"limits": {"cpu": "250m"}}"#)).await.expect("it is taken");
+        cluster.until("the kernel knows", async || quota(anew) == "25000").await;
+        assert_eq!(pid("anew").await, anew);
+        resize(&patch("anew", r#"{"limits": {"memory": "80Mi"}}"#)).await.expect("it is taken");
+        cluster.until("it is started anew", async || field(&of("anew", "restartCount")).await == "1").await;
+        cluster.until("it runs", async || pid("anew").await != 0).await;
+        assert_eq!(memory(pid("anew").await), (80_i64 << 20).to_string());
+
+        // What no node has, and what the rules do not allow.
+        resize(&patch("stays", r#"{"requests": {"cpu": "999"}, "limits": {"cpu": "999"}}"#))
+            .await
+            .expect("it is taken");
+        let pending =
+            async |path: &str| field(&format!(".status.conditions[?(@.type==\"PodResizePending\")].{path}")).await;
+        cluster.until("it is told so", async || pending("reason").await == "Infeasible").await;
+        assert!(pending("message").await.contains("Node didn't have enough capacity: cpu, requested: "));
+        assert_eq!(quota(stays), "10000", "it goes on with what it has");
+        resize(&less).await.expect("it is taken back");
+        cluster.until("nothing is pending", async || pending("reason").await.is_empty()).await;
+        for (name, resources, why) in [
+            ("stays", r#"{"limits": {"cpu": null}}"#, "resource limits cannot be removed"),
+            ("stays", r#"{"limits": {"ephemeral-storage": "1Gi"}}"#, "only cpu and memory resources are mutable"),
+        ] {
+            let refused = resize(&patch(name, resources)).await.unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+        }
         cluster.uninstall().await;
     });
 }

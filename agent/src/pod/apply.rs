@@ -59,6 +59,10 @@ impl Worker {
                 }
                 self.done(done, "container not removed")
             }
+            Action::Resize { sandbox_id, containers } => {
+                self.resize(desired, want, seen, &sandbox_id, &containers).await;
+                true
+            }
             Action::ReleaseVolumes => self.release_volumes(),
             Action::Pull { name } => self.pull(desired, want, &name),
             Action::Run { name, attempt, sandbox_id, image_ref, ended_at } => {
@@ -344,12 +348,75 @@ impl Worker {
         self.find_ill(id, "FailedPostStartHook");
     }
 
+    /// Who takes less first, then the pod, then who takes more: no child may have more than its parent.
+    async fn resize(
+        &mut self,
+        desired: &Desired,
+        want: &Wanted,
+        seen: &Seen,
+        sandbox: &str,
+        containers: &[(String, String)],
+    ) {
+        let pod = &desired.pod;
+        let mut changes = Vec::new();
+        for (id, name) in containers {
+            let (Some(wanted), Some(now)) = (want.container(name), seen.container(id).and_then(|c| c.limits)) else {
+                continue;
+            };
+            changes.push((id, wanted.limits, now.shrinks_to(wanted.limits)));
+        }
+        let told = async {
+            for (id, limits, _) in changes.iter().filter(|(.., shrinks)| *shrinks) {
+                self.check_memory(id, limits.memory_bytes).await?;
+                self.shared.runtime.update_container(id, limits.update()).await.map_err(|error| error.words())?;
+            }
+            let whole = cri::pod_resources(pod, self.shared.config.pod_pids_max);
+            self.shared.runtime.update_sandbox(sandbox, whole).await.map_err(|error| error.words())?;
+            for (id, limits, _) in changes.iter().filter(|(.., shrinks)| !shrinks) {
+                self.shared.runtime.update_container(id, limits.update()).await.map_err(|error| error.words())?;
+            }
+            Ok::<(), String>(())
+        };
+        match told.await {
+            Ok(()) => {
+                info!(pod = %pod.reference(), "the pod's limits are changed");
+                self.memory.resize_failure = None;
+                self.shared.events.pod(pod, None, Kind::Normal, "ResizeCompleted", "Pod resize completed");
+            }
+            Err(message) => {
+                if self.memory.resize_failure.as_ref().is_none_or(|before| before.message != message) {
+                    self.shared.events.pod(pod, None, Kind::Warning, "ResizeError", message.clone());
+                }
+                self.memory.resize_failure = Some(self.failure("Error", message, RETRY_SECONDS));
+            }
+        }
+    }
+
+    /// A limit below what is in use would have the kernel kill the container.
+    async fn check_memory(&self, id: &str, limit: i64) -> Result<(), String> {
+        let Ok(snapshot) = self.shared.stats.usage().await else { return Ok(()) };
+        let found = snapshot.pods.iter().flat_map(|pod| &pod.containers).find(|c| c.id == *id);
+        let used = found.and_then(|c| c.used.memory.working_set_bytes).map_or(0, |v| v.value);
+        match u64::try_from(limit) {
+            Ok(limit) if limit > 0 && used >= limit => {
+                Err(format!("attempting to set memory limit ({limit}) below current usage ({used})"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn kill(&mut self, desired: &Desired, seen: &Seen, kill: Kill) {
         let Kill { id, name, grace_seconds, reason } = kill;
         let message = match reason {
             KillReason::PodEnds => format!("Stopping container {name}"),
             KillReason::DefinitionChanged => format!("Container {name} definition changed, will be restarted"),
             KillReason::Unhealthy => self.memory.unhealthy.get(&id).map(|why| why.message.clone()).unwrap_or_default(),
+            KillReason::Resized => {
+                // Whatever code it ends with, it runs again.
+                let message = format!("Container {name} resize requires restart");
+                self.note_unhealthy(&id, &message);
+                message
+            }
             KillReason::Unknown => format!("Container {name} is in unknown state, try killing it before restart"),
         };
         let again = self.memory.killing.contains_key(&id);

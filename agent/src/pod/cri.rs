@@ -188,7 +188,7 @@ fn port_mappings(pod: &Object) -> Vec<PortMapping> {
 }
 
 /// Limits of the pod's own cgroup: a quota or a memory limit only where every container has one.
-fn pod_resources(pod: &Object, pids_max: i64) -> LinuxContainerResources {
+pub fn pod_resources(pod: &Object, pids_max: i64) -> LinuxContainerResources {
     let (asked, limit) = (requests(pod), limits(pod));
     let limited = |limits: &Value, name: &str| limits.get(name).and_then(quantity).is_some_and(|q| !q.is_zero());
     let all = |name: &str| {
@@ -366,7 +366,7 @@ fn refuse_unsupported_of_container(pod: &Object, spec: &Value, name: &str) -> Re
     Ok(())
 }
 
-fn container_resources(spec: &Value) -> LinuxContainerResources {
+pub fn container_resources(spec: &Value) -> LinuxContainerResources {
     let limit = Amounts::from_list(&spec["resources"]["limits"]);
     let asked = Amounts::from_list(&spec["resources"]["requests"]);
     // A limit without a request is a request too.

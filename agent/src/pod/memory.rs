@@ -78,6 +78,8 @@ pub struct Memory {
     /// By container name and image: what is known of one image says nothing of the next that the container is given.
     pub images: BTreeMap<ImageKey, Image>,
     pub pull_seconds: BTreeMap<ImageKey, i64>,
+    /// Why the runtime could not be told of other limits.
+    pub resize_failure: Option<Failure>,
     pub create_failures: BTreeMap<String, Failure>,
     /// By container name: runs as they were last told of, for where the runtime has no record (a reboot loses them).
     pub past: BTreeMap<String, Past>,

@@ -22,6 +22,8 @@ pub enum KillReason {
     PodEnds,
     DefinitionChanged,
     Unhealthy,
+    /// It is given other limits, and its spec wants it started anew for that.
+    Resized,
     /// The runtime does not know how it is.
     Unknown,
 }
@@ -64,6 +66,11 @@ pub enum Action {
     },
     RemoveContainer {
         id: String,
+    },
+    /// Tell the runtime what running containers, by id and name, and their pod may take now.
+    Resize {
+        sandbox_id: String,
+        containers: Vec<(String, String)>,
     },
     ReleaseVolumes,
 }
@@ -144,6 +151,7 @@ impl<'a> Planner<'a> {
                 if volumes {
                     self.run_containers(&sandbox.id);
                 }
+                self.resize(&sandbox.id);
             }
             Some(sandbox) if self.lives_in(&sandbox.id) => {
                 self.act(Action::StopSandbox { id: sandbox.id.clone() });
@@ -269,6 +277,8 @@ impl<'a> Planner<'a> {
                 self.plan.waiting.remove(&container.name);
                 if let Some(why) = self.memory.unhealthy.get(&latest.id) {
                     self.kill(latest, why.grace_seconds.unwrap_or(self.want.grace_seconds), KillReason::Unhealthy);
+                } else if latest.limits.is_some_and(|limits| container.restarts(limits)) {
+                    self.kill(latest, self.want.grace_seconds, KillReason::Resized);
                 }
             }
             State::Unknown => self.kill(latest, self.want.grace_seconds, KillReason::Unknown),
@@ -336,6 +346,24 @@ impl<'a> Planner<'a> {
             self.wake(shown_until);
         }
         self.wait(&wanted.name, Waiting::new(&failure.reason, failure.message.clone()));
+    }
+
+    /// Running containers that may take something else than they should, those apart that are started anew for it.
+    fn resize(&mut self, sandbox: &str) {
+        let other = |wanted: &&WantedContainer| {
+            let latest = self.seen.latest(&wanted.name).filter(|c| c.state == State::Running)?;
+            let limits = latest.limits.filter(|limits| *limits != wanted.limits && !wanted.restarts(*limits));
+            limits.map(|_| (latest.id.clone(), wanted.name.clone()))
+        };
+        let sized = self.want.init.iter().chain(&self.want.containers);
+        let containers: Vec<(String, String)> = sized.filter_map(|wanted| other(&wanted)).collect();
+        if containers.is_empty() {
+            return;
+        }
+        match &self.memory.resize_failure {
+            Some(failure) if self.now < failure.until => self.wake(failure.until),
+            _ => self.act(Action::Resize { sandbox_id: sandbox.to_owned(), containers }),
+        }
     }
 
     /// Unless a kill is in flight that ends as early.

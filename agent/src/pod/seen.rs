@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use super::resize::Limits;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Created,
@@ -33,6 +35,8 @@ pub struct Container {
     /// The file in which the container may leave its last words.
     pub termination_log: String,
     pub termination_from_log: bool,
+    /// What it may take, where the runtime tells.
+    pub limits: Option<Limits>,
 }
 
 impl Container {

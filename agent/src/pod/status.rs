@@ -9,9 +9,11 @@ use gantry_kube::time;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::cri::container_resources;
 use super::memory::Memory;
 use super::past;
 use super::plan::Plan;
+use super::resize::{Limits, Pending};
 use super::seen::{Container, Seen, State};
 use super::want::Goal;
 
@@ -44,6 +46,8 @@ pub struct Inputs<'a> {
     pub failed: Option<(&'a str, &'a str)>,
     /// It failed for the sake of others, and through no fault of its own.
     pub disrupted: bool,
+    /// Why it has not been given what it asks for.
+    pub resize: Option<&'a Pending>,
     pub seen: &'a Seen,
     pub plan: &'a Plan,
     pub memory: &'a Memory,
@@ -95,6 +99,7 @@ pub fn status(inputs: &Inputs<'_>) -> Value {
         merged.push(json!({"type": DISRUPTION, "status": "True", "reason": TERMINATED_BY_NODE, "message": message,
             "lastProbeTime": null, "lastTransitionTime": now}));
     }
+    resize_conditions(inputs, old, &now, &mut merged);
     if generation > 0 {
         out.insert("observedGeneration".into(), json!(generation));
     }
@@ -196,7 +201,48 @@ fn container(inputs: &Inputs<'_>, spec: &Value, list: List) -> Value {
     out.insert("imageID".into(), json!(latest.image_ref));
     out.insert("containerID".into(), json!(format!("{ID_SCHEME}{}", latest.id)));
     out.insert("started".into(), json!(started));
+    resources(spec, latest, before, &mut out);
     Value::Object(out)
+}
+
+/// What the container was given, and what it has: the same, but for while the runtime is being told.
+fn resources(spec: &Value, latest: &Container, before: &Value, out: &mut Map<String, Value>) {
+    let given = &spec["resources"];
+    if let Some(requests) = given["requests"].as_object().filter(|requests| !requests.is_empty()) {
+        out.insert("allocatedResources".into(), json!(requests));
+    }
+    let has_it = latest.limits.is_none_or(|limits| limits == Limits::of(&container_resources(spec)));
+    let shown = if has_it || !before["resources"].is_object() { given } else { &before["resources"] };
+    if let Some(shown) = shown.as_object().filter(|shown| !shown.is_empty()) {
+        out.insert("resources".into(), json!(shown));
+    }
+}
+
+/// What stands between a pod and the resources that it asks for.
+const RESIZE_CONDITIONS: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
+fn resize_conditions(inputs: &Inputs<'_>, old: &[Value], now: &str, merged: &mut Vec<Value>) {
+    merged.retain(|c| RESIZE_CONDITIONS.iter().all(|kind| c["type"] != *kind));
+    let waits = |spec: &Value| {
+        let latest = inputs.seen.latest(spec["name"].as_str().unwrap_or("")).filter(|c| c.state == State::Running);
+        latest.and_then(|c| c.limits).is_some_and(|limits| limits != Limits::of(&container_resources(spec)))
+    };
+    let failure = inputs.memory.resize_failure.as_ref();
+    let in_progress = init_containers(inputs.pod).iter().chain(containers(inputs.pod)).any(waits);
+    let pending = inputs.resize.map(|pending| (pending.reason, pending.message.as_str()));
+    let working = in_progress.then(|| failure.map_or(("", ""), |f| (f.reason.as_str(), f.message.as_str())));
+    for (kind, found) in RESIZE_CONDITIONS.into_iter().zip([pending, working]) {
+        let Some((reason, message)) = found else { continue };
+        let before = old.iter().find(|c| c["type"] == kind && c["reason"].as_str().unwrap_or("") == reason);
+        let since = before.map_or_else(|| json!(now), |c| c["lastTransitionTime"].clone());
+        let mut condition = json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": since});
+        for (key, text) in [("reason", reason), ("message", message)] {
+            if !text.is_empty() {
+                condition[key] = json!(text);
+            }
+        }
+        merged.push(condition);
+    }
 }
 
 fn started_and_ready(inputs: &Inputs<'_>, spec: &Value, latest: &Container, list: List) -> (bool, bool) {
@@ -281,9 +327,17 @@ const OWN_CONDITIONS: [&str; 5] =
 pub fn patch(uid: &str, old: &Value, new: &Value) -> Value {
     let mut status = new.clone();
     if let Some(Value::Array(list)) = status.get_mut("conditions") {
-        list.retain(|c| is_own_disruption(c) || OWN_CONDITIONS.iter().any(|own| c["type"] == *own));
-        for condition in list {
+        let own = OWN_CONDITIONS.iter().chain(&RESIZE_CONDITIONS);
+        list.retain(|c| is_own_disruption(c) || own.clone().any(|own| c["type"] == *own));
+        for condition in list.iter_mut() {
             remove_old_reason(old, condition);
+        }
+        let has = |list: &[Value], kind: &str| list.iter().any(|c| c["type"] == kind);
+        let before = old["conditions"].as_array().map(Vec::as_slice).unwrap_or(&[]);
+        for kind in RESIZE_CONDITIONS {
+            if has(before, kind) && !has(list, kind) {
+                list.push(json!({"$patch": "delete", "type": kind}));
+            }
         }
     }
     // Lists of addresses merge by address: an old one would stay beside the new.

@@ -5,6 +5,9 @@ use gantry_kube::defaults::pull_policy;
 use gantry_kube::pod::{containers, ephemeral_containers, init_containers, is_sidecar};
 use serde_json::Value;
 
+use super::cri::container_resources;
+use super::resize::{self, Limits};
+
 /// What is to become of the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
@@ -49,6 +52,9 @@ pub struct WantedContainer {
     pub startup_probe: bool,
     /// A hook runs once it has started; until that ends, those after it wait.
     pub post_start: bool,
+    pub limits: Limits,
+    /// Whether a change of its processor's or its memory's limits makes it start anew.
+    pub restarts_for: (bool, bool),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +69,14 @@ pub struct Wanted {
     pub containers: Vec<WantedContainer>,
     /// Added while the pod runs, to look at it: each has one run.
     pub ephemeral: Vec<WantedContainer>,
+}
+
+impl WantedContainer {
+    /// Whether it has to be started anew to have other limits.
+    pub fn restarts(&self, now: Limits) -> bool {
+        let cpu = (now.cpu_shares, now.cpu_quota) != (self.limits.cpu_shares, self.limits.cpu_quota);
+        cpu && self.restarts_for.0 || now.memory_bytes != self.limits.memory_bytes && self.restarts_for.1
+    }
 }
 
 impl Wanted {
@@ -127,6 +141,8 @@ fn container(value: &Value) -> WantedContainer {
         hash: format!("{:016x}", fnv1a(image.as_bytes())),
         startup_probe: value["startupProbe"].is_object(),
         post_start: value["lifecycle"]["postStart"].is_object(),
+        limits: Limits::of(&container_resources(value)),
+        restarts_for: (resize::restarts_for(value, "cpu"), resize::restarts_for(value, "memory")),
         image,
     }
 }

@@ -22,6 +22,7 @@ use super::plan::{Plan, plan};
 use super::probes::Probes;
 use super::pull::PullError;
 use super::report::{Report, Written};
+use super::resize::Pending;
 use super::seen::{Container, Seen, State};
 use super::status;
 use super::storage::{self, Limits};
@@ -65,6 +66,8 @@ pub struct Desired {
     pub failed: Option<(String, String)>,
     /// It was failed for the sake of others.
     pub disrupted: bool,
+    /// Why it has not been given what it asks for.
+    pub resize: Option<Pending>,
     pub source: Source,
     /// Where its status goes: a static pod's goes to its mirror, once that is there.
     pub report_to: Option<Target>,
@@ -302,6 +305,11 @@ impl Worker {
         }
     }
 
+    pub(super) fn note_unhealthy(&self, id: &str, message: &str) {
+        let why = Unhealthy { message: message.to_owned(), grace_seconds: None };
+        self.probes.verdicts.set_unhealthy(id, why);
+    }
+
     pub(super) fn retry_soon(&mut self) {
         self.retry_at = Some(tokio::time::Instant::now() + RETRY);
     }
@@ -388,6 +396,7 @@ impl Worker {
             goal: desired.goal,
             failed: desired.failed.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str())),
             disrupted: desired.disrupted,
+            resize: desired.resize.as_ref(),
             seen,
             plan,
             memory: &self.memory,

@@ -130,6 +130,7 @@ mod tests {
             log_path: String::new(),
             termination_log: String::new(),
             termination_from_log: false,
+            limits: None,
         }
     }
 

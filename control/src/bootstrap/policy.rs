@@ -255,6 +255,7 @@ fn to_edit() -> Object {
             rule("impersonate", "core", "serviceaccounts"),
             rule(WRITE, "core", "pods pods/attach pods/exec pods/portforward pods/proxy"),
             rule("create", "core", "pods/eviction"),
+            rule("patch update", "core", "pods/resize"),
             rule(
                 WRITE,
                 "core",

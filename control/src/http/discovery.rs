@@ -47,6 +47,7 @@ pub static SUBRESOURCES: &[Subresource] = &[
     sub("", "pods", "exec", ("", "v1", "PodExecOptions"), &["create", "get"]),
     sub("", "pods", "log", ("", "v1", "Pod"), &["get"]),
     sub("", "pods", "portforward", ("", "v1", "PodPortForwardOptions"), &["create", "get"]),
+    sub("", "pods", "resize", ("", "v1", "Pod"), STATUS),
     sub("", "pods", "status", ("", "v1", "Pod"), STATUS),
     sub("", "replicationcontrollers", "scale", SCALE, STATUS),
     sub("", "replicationcontrollers", "status", ("", "v1", "ReplicationController"), STATUS),

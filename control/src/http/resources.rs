@@ -64,7 +64,7 @@ pub async fn serve(server: Arc<Server>, call: Call) -> Result<Response<Body>, St
     if info.subresource != "proxy" {
         call.query.refuse_unknown(info.verb, &info.subresource)?;
     }
-    if !matches!(info.subresource.as_str(), "" | "status" | "finalize" | "ephemeralcontainers") {
+    if !matches!(info.subresource.as_str(), "" | "status" | "finalize" | "ephemeralcontainers" | "resize") {
         return subresources::serve(server, resource, call, received).await;
     }
     match info.verb {
@@ -247,6 +247,7 @@ fn part(subresource: &str) -> Part {
         "status" => Part::Status,
         "finalize" => Part::Finalize,
         "ephemeralcontainers" => Part::EphemeralContainers,
+        "resize" => Part::Resize,
         _ => Part::Main,
     }
 }

@@ -182,6 +182,24 @@ impl Strategy {
         result
     }
 
+    /// A write to a pod's `/resize`: of each container that is there its resources, and nothing else.
+    pub fn update_resources(&self, new: &Object, old: &Object) -> Object {
+        let mut result = old.clone();
+        for list in ["containers", "initContainers"] {
+            let wanted = new.array_at(&format!("/spec/{list}"));
+            let containers = result.map_mut("spec").get_mut(list).and_then(Value::as_array_mut);
+            for container in containers.into_iter().flatten() {
+                let Some(wanted) = wanted.iter().find(|wanted| wanted["name"] == container["name"]) else { continue };
+                match wanted.get("resources") {
+                    Some(resources) => container["resources"] = resources.clone(),
+                    None => drop(container.as_object_mut().and_then(|map| map.remove("resources"))),
+                }
+            }
+        }
+        self.count_generation(&mut result, old);
+        result
+    }
+
     /// A write to `/status`: everything but the status stays as it was. Labels and annotations may come along for the
     /// kinds whose agents write them that way.
     pub fn update_status(&self, resource: &Resource, new: &Object, old: &Object) -> Object {

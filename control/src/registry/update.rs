@@ -20,6 +20,8 @@ pub enum Part {
     Finalize,
     /// `spec.ephemeralContainers` of a pod.
     EphemeralContainers,
+    /// What the containers of a pod ask for.
+    Resize,
     /// A change that the server itself makes (binding, scale): nothing is put back.
     Whole,
 }
@@ -31,6 +33,7 @@ impl Part {
             Part::Status => "status",
             Part::Finalize => "finalize",
             Part::EphemeralContainers => "ephemeralcontainers",
+            Part::Resize => "resize",
         }
     }
 }
@@ -107,14 +110,16 @@ impl Registry {
                 new.map_mut("spec").insert("finalizers".to_owned(), finalizers);
             }
             Part::EphemeralContainers => new = strategy.update_ephemeral_containers(&new, old),
+            Part::Resize => new = strategy.update_resources(&new, old),
             Part::Whole => {}
         }
         self.admit_update(writer, resource, part.subresource(), &mut new, old)?;
-        if matches!(part, Part::Main | Part::Status | Part::EphemeralContainers) {
+        if matches!(part, Part::Main | Part::Status | Part::EphemeralContainers | Part::Resize) {
             let mut errors = validation::meta::update(resource, &new, old);
             errors.extend(match part {
                 Part::Main => validation::update(resource, &new, old),
                 Part::EphemeralContainers => validation::pod::ephemeral_containers(&new, old),
+                Part::Resize => validation::pod::resize(&new, old),
                 _ => Vec::new(),
             });
             if !errors.is_empty() {

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::super::memory::{Failure, Memory, Volumes, after};
 use super::super::past::Past;
+use super::super::resize::Limits;
 use super::super::seen::{Container, Sandbox, Seen, State};
 use super::super::want::{Goal, PullPolicy, RestartPolicy, Wanted, WantedContainer};
 use super::{Action, KillReason, Plan, plan, seconds_text};
@@ -21,6 +22,8 @@ fn wanted(restart: RestartPolicy, init: &[&str], main: &[&str]) -> Wanted {
         hash: "h".to_owned(),
         startup_probe: false,
         post_start: name.starts_with("hook"),
+        limits: Limits::default(),
+        restarts_for: (false, name.starts_with("whole")),
     };
     Wanted {
         uid: "u".into(),
@@ -93,6 +96,12 @@ impl Model {
                 self.seen.containers.push(made);
             }
             Action::Start { id, .. } => self.with(id, |c| c.state = State::Running),
+            Action::Resize { containers, .. } => {
+                for (id, name) in containers {
+                    let limits = self.want.container(name).map(|wanted| wanted.limits);
+                    self.with(id, |c| c.limits = limits);
+                }
+            }
             Action::Kill { id, grace_seconds, reason, .. } => {
                 let now = self.now;
                 if *reason == KillReason::PodEnds {
@@ -171,6 +180,7 @@ fn container(id: &str, sandbox: &str, name: &str, attempt: u32, state: State, no
         log_path: String::new(),
         termination_log: String::new(),
         termination_from_log: false,
+        limits: None,
     };
     if state == State::Exited {
         made.finished_at = Some(now);
@@ -586,4 +596,32 @@ proptest! {
             Goal::Forget { .. } => prop_assert!(last.settled && model.seen.is_empty()),
         }
     }
+}
+
+#[test]
+fn other_limits_are_told_to_a_running_container_or_start_it_anew() {
+    let limits = |memory_bytes| Limits { memory_bytes, ..Limits::default() };
+    let mut want = wanted(RestartPolicy::Always, &[], &["a", "whole"]);
+    let run = |name: &str, memory| Container {
+        limits: Some(limits(memory)),
+        ..container(name, "s", name, 0, State::Running, at(0))
+    };
+    let sandbox = Sandbox { id: "s".into(), attempt: 0, ready: true, created_at: at(0), ips: vec!["1.1.1.1".into()] };
+    let seen =
+        |memory| Seen { sandboxes: vec![sandbox.clone()], containers: vec![run("a", memory), run("whole", memory)] };
+    let mut memory = Memory { volumes: Volumes::Ready, ..Memory::default() };
+    assert_eq!(plan(&want, &seen(0), &memory, at(1)).actions, []);
+    want.containers.iter_mut().for_each(|c| c.limits = limits(7));
+    let actions = plan(&want, &seen(0), &memory, at(1)).actions;
+    let kill =
+        Action::Kill { id: "whole".into(), name: "whole".into(), grace_seconds: 30, reason: KillReason::Resized };
+    let resize = Action::Resize { sandbox_id: "s".into(), containers: vec![("a".into(), "a".into())] };
+    assert_eq!(actions, [kill, resize]);
+    assert_eq!(plan(&want, &seen(7), &memory, at(1)).actions, [], "nothing is left to do");
+    // What the kernel refused is tried again later.
+    memory.resize_failure = Some(Failure { reason: "Error".into(), message: "busy".into(), at: at(1), until: at(11) });
+    memory.killing.insert("whole".into(), at(20));
+    let waits = plan(&want, &seen(0), &memory, at(5));
+    assert_eq!((waits.actions, waits.wake_at), (vec![], Some(at(11))));
+    assert_eq!(plan(&want, &seen(0), &memory, at(11)).actions.len(), 1);
 }

@@ -32,6 +32,7 @@ fn run(attempt: u32, state: State, exit_code: i32) -> Container {
         log_path: String::new(),
         termination_log: String::new(),
         termination_from_log: false,
+        limits: None,
     }
 }
 
@@ -52,6 +53,7 @@ fn of(pod: &Object, containers: Vec<Container>, waiting: Option<&str>, previous:
         goal: Goal::Run,
         failed: None,
         disrupted: false,
+        resize: None,
         seen: &Seen { sandboxes: vec![sandbox], containers },
         plan: &plan,
         memory: &Memory::default(),
@@ -126,6 +128,7 @@ fn an_evicted_pod_has_failed_once_nothing_of_it_runs_and_keeps_its_reason() {
             goal: Goal::Fail { grace_seconds: 1 },
             failed: Some(("Evicted", "too much")),
             disrupted: false,
+            resize: None,
             seen: &seen,
             plan: &Plan::default(),
             memory: &Memory::default(),
@@ -162,4 +165,53 @@ fn a_new_address_replaces_the_old_one() {
     let (old, new) = (json!({"podIPs": [{"ip": "a"}]}), json!({"podIPs": [{"ip": "b"}]}));
     assert_eq!(patch("u", &old, &new)["status"]["podIPs"], json!([{"$patch": "replace"}, {"ip": "b"}]));
     assert_eq!(patch("u", &old, &old)["status"]["podIPs"], json!([{"ip": "a"}]));
+}
+
+#[test]
+fn a_resize_shows_how_far_it_is_and_leaves_nothing_behind() {
+    let given = json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "200m", "memory": "1Mi"}});
+    let one = json!({"metadata": {"uid": "u"}, "spec": {"restartPolicy": "Always",
+        "containers": [{"name": "c", "image": "i", "resources": given}]}});
+    let one = Object::from_value(one).unwrap();
+    let limits = |memory_bytes| Some(Limits { cpu_shares: 102, cpu_quota: 20_000, memory_bytes });
+    let show = |memory_bytes, pending: Option<&Pending>, previous: &Value| {
+        let running = Container { limits: limits(memory_bytes), ..run(0, State::Running, 0) };
+        status(&Inputs {
+            pod: &one,
+            goal: Goal::Run,
+            failed: None,
+            disrupted: false,
+            resize: pending,
+            seen: &Seen { containers: vec![running], ..Seen::default() },
+            plan: &Plan::default(),
+            memory: &Memory::default(),
+            ready: &BTreeSet::new(),
+            host_ip: "1.1.1.1",
+            previous,
+            now: at(10),
+        })
+    };
+    let kinds = |status: &Value| -> Vec<String> {
+        let conditions = status["conditions"].as_array().unwrap().iter();
+        conditions.filter_map(|c| c["type"].as_str()?.strip_prefix("PodResize").map(str::to_owned)).collect()
+    };
+    let done = show(1 << 20, None, &Value::Null);
+    assert_eq!(kinds(&done), [""; 0]);
+    let container = &done["containerStatuses"][0];
+    assert_eq!((&container["resources"], &container["allocatedResources"]), (&given, &json!({"cpu": "100m"})));
+    // While the runtime is being told, the container has what it had.
+    let mut before = done.clone();
+    before["containerStatuses"][0]["resources"]["limits"]["memory"] = json!("2Mi");
+    let pending = Pending { reason: "Deferred", message: "full".into() };
+    let working = show(2 << 20, Some(&pending), &before);
+    assert_eq!(kinds(&working), ["Pending", "InProgress"]);
+    assert_eq!(working["containerStatuses"][0]["resources"]["limits"]["memory"], "2Mi");
+    // What is over is taken back from the API by name.
+    let patched = patch("u", &working, &done);
+    let conditions = patched["status"]["conditions"].as_array().unwrap();
+    for kind in ["PodResizePending", "PodResizeInProgress"] {
+        assert!(conditions.contains(&json!({"$patch": "delete", "type": kind})), "{conditions:?}");
+    }
+    let untouched = patch("u", &done, &done);
+    assert!(!untouched.to_string().contains("delete"));
 }

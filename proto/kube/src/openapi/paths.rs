@@ -195,6 +195,7 @@ fn subresources(resource: &Resource, kind: GroupVersionKind, one: &str) -> Vec<S
         }
         "Pod" => {
             add("binding", "Binding", BINDING, &["post"]);
+            add("resize", "Resize", kind, &["get", "put", "patch"]);
             add("ephemeralcontainers", "Ephemeralcontainers", kind, &["get", "put", "patch"]);
             add("eviction", "Eviction", EVICTION, &["post"]);
             let log = operation("get", "get", id("read", "Log"), kind, LOG, Body::None, None);

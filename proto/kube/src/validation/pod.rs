@@ -9,6 +9,7 @@ use crate::{FieldError, Object};
 mod container;
 mod ephemeral;
 mod probe;
+mod resize;
 mod resources;
 mod scheduling;
 mod security;
@@ -18,6 +19,7 @@ mod update;
 mod volume;
 
 pub use ephemeral::ephemeral_containers;
+pub use resize::resize;
 pub use update::update;
 
 const NAMESERVERS_MAX: usize = 3;
