@@ -591,6 +591,9 @@ async fn a_quota_is_kept_by_those_who_come_at_once() {
         tokio::task::yield_now().await;
     }
     assert_eq!(api.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("dry")).await.code, 201);
+    // What was not written after all is given back by the time of the answer.
+    assert_eq!(api.post(CONFIG_MAPS, &config_map(&format!("r0-{}", made[2]))).await.code, 409);
+    assert_eq!((used("a").await, used("b").await), ("5".to_owned(), "5".to_owned()));
     assert_eq!(fill(1).await.len(), 2);
     // Who asks for less finds what is over, and nothing more comes in.
     let less = json!({"spec": {"hard": {"count/configmaps": "3"}}});

@@ -1,4 +1,4 @@
-use gantry_kube::{Object, Resource, Status, resource, validation};
+use gantry_kube::{Object, Ref, Resource, Status, resource, validation};
 use serde_json::json;
 
 use super::services::Written;
@@ -69,24 +69,35 @@ impl Registry {
             return Err(Status::already_exists(resource, &at.name));
         }
         let charged = self.charge(resource, &object, None, dry).await?;
-        let stored = if *resource == resource::SERVICE {
-            match self.write_service(&at, None, &object, dry).await? {
-                Written::Stored(stored) => stored,
-                Written::Dry(object) => return Ok(Answer::Made(object)),
-                Written::Newer(_) => return Err(Status::already_exists(resource, &at.name)),
-            }
-        } else if dry {
-            return Ok(Answer::Made(object));
-        } else {
-            let written = self.cache.create(resource, &at, &object).await;
-            written.map_err(|error| write_status(&error, resource, &at.name))?
-        };
-        if let Some(charged) = charged {
-            charged.written();
+        let written = self.write_new(resource, &at, &object, dry).await;
+        self.settle(charged, written.is_ok()).await;
+        let answer = written?;
+        if !dry {
+            self.count_after(resource, None, Some(&object));
+            self.trace_create(writer, resource, &object, admitted);
         }
-        self.count_after(resource, None, Some(&object));
-        self.trace_create(writer, resource, &object, admitted);
-        Ok(Answer::Stored(stored))
+        Ok(answer)
+    }
+
+    async fn write_new(
+        &self,
+        resource: &'static Resource,
+        at: &Ref,
+        object: &Object,
+        dry: bool,
+    ) -> Result<Answer, Status> {
+        if *resource == resource::SERVICE {
+            return match self.write_service(at, None, object, dry).await? {
+                Written::Stored(stored) => Ok(Answer::Stored(stored)),
+                Written::Dry(object) => Ok(Answer::Made(object)),
+                Written::Newer(_) => Err(Status::already_exists(resource, &at.name)),
+            };
+        }
+        if dry {
+            return Ok(Answer::Made(object.clone()));
+        }
+        let written = self.cache.create(resource, at, object).await;
+        written.map(Answer::Stored).map_err(|error| write_status(&error, resource, &at.name))
     }
 
     fn trace_create(&self, writer: &Writer<'_>, resource: &Resource, object: &Object, admitted: jiff::Timestamp) {

@@ -34,24 +34,18 @@ pub struct Quotas {
     queue: WorkQueue<String>,
 }
 
-/// A quota was charged for an object that is about to be written. Dropped before that is known to have happened, it has the
-/// namespace counted.
+/// A quota was charged for an object that is about to be written. Dropped before it is known what became of that, it has
+/// the namespace counted a little later.
 pub(super) struct Charged {
     _turn: OwnedMutexGuard<()>,
     queue: WorkQueue<String>,
     namespace: String,
-    written: bool,
-}
-
-impl Charged {
-    pub(super) fn written(mut self) {
-        self.written = true;
-    }
+    settled: bool,
 }
 
 impl Drop for Charged {
     fn drop(&mut self) {
-        if !self.written {
+        if !self.settled {
             self.queue.add_after(std::mem::take(&mut self.namespace), UNKNOWN_FOR);
         }
     }
@@ -109,10 +103,16 @@ impl Registry {
             }
             if self.write_charges(charged).await.map_err(|error| write_status(&error, resource, new.name()))? {
                 let (queue, namespace) = (self.quotas.queue.clone(), namespace.to_owned());
-                return Ok(Some(Charged { _turn: turn, queue, namespace, written: false }));
+                return Ok(Some(Charged { _turn: turn, queue, namespace, settled: false }));
             }
         }
         Err(Status::stale(&RESOURCE_QUOTA, namespace))
+    }
+
+    /// The object was written; or it was not, and what it was charged for is given back before anybody else has the turn.
+    pub(super) async fn settle(&self, charged: Option<Charged>, written: bool) {
+        let Some(mut charged) = charged else { return };
+        charged.settled = written || self.recount(&charged.namespace).await.is_ok();
     }
 
     /// False where somebody changed a quota meanwhile: what was charged until then is counted out of it again.
@@ -159,9 +159,10 @@ impl Registry {
             return;
         }
         let ended = |pod: &Object| pod::is_terminal(pod);
+        let smaller = |old: &Object, new: &Object| old.get("/spec/containers") != new.get("/spec/containers");
         let gives_back = match (old, new) {
             (_, None) => true,
-            (Some(old), Some(new)) if *resource == POD => !ended(old) && ended(new),
+            (Some(old), Some(new)) if *resource == POD => (!ended(old) && ended(new)) || smaller(old, new),
             (Some(_), Some(_)) => *resource == SERVICE || *resource == RESOURCE_QUOTA,
             (None, Some(_)) => *resource == RESOURCE_QUOTA,
         };

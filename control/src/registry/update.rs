@@ -142,14 +142,13 @@ impl Registry {
         let released = deletion::is_released(resource, &new);
         let old = current.object();
         let charged = self.charge(resource, &new, Some(&old), dry).await?;
-        let swapped = self.write_swap(resource, at, current, &new, released, dry).await?;
-        if matches!(swapped, Swap::Done(_)) {
-            if let Some(charged) = charged {
-                charged.written();
-            }
+        let swapped = self.write_swap(resource, at, current, &new, released, dry).await;
+        let written = matches!(swapped, Ok(Swap::Done(_)));
+        self.settle(charged, written).await;
+        if written {
             self.count_after(resource, Some(&old), Some(&new).filter(|_| !released));
         }
-        Ok(swapped)
+        swapped
     }
 
     async fn write_swap(

@@ -67,9 +67,12 @@ pub fn plan(snapshot: &Snapshot, pod: &PodInfo, budgets: &[Arc<Budget>]) -> Hope
     if waits_for_victims(snapshot, pod) {
         return Hope::Waits;
     }
-    let mut trial = snapshot.clone();
     let nodes = snapshot.nodes().iter().filter(|node| node.pods.values().any(|other| other.priority < pod.priority));
     let names: Vec<String> = nodes.take(TRIED_MAX).map(|node| node.name.clone()).collect();
+    if names.is_empty() {
+        return Hope::None;
+    }
+    let mut trial = snapshot.clone();
     let found = names.into_iter().filter_map(|name| on_node(&mut trial, pod, name, budgets));
     let best = found.min_by_key(|(cost, _)| cost.clone());
     best.map_or(Hope::None, |(_, preemption)| Hope::MakesRoom(preemption))
