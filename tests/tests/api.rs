@@ -396,7 +396,7 @@ async fn services_that_are_made_at_once_share_no_port() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_served_is_named() {
     let api = Api::start_without_loops().await;
-    for path in ["pods/x/proxy", "pods/x/resize", "services/x/proxy"] {
+    for path in ["pods/x/proxy", "services/x/proxy"] {
         let answer = api.get(&format!("/api/v1/namespaces/default/{path}")).await;
         assert_eq!((answer.code, answer.json()["reason"].as_str()), (404, Some("NotFound")), "{path}");
         assert!(answer.json()["details"].is_object(), "kubectl debug looks into it");
