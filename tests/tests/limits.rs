@@ -175,9 +175,10 @@ fn only_the_container_that_took_too_much_is_killed() {
         let bomb = running.iter().find(|(_, name, ..)| name == "bomb").expect("it goes on").3;
         let above = |file: &str| read_above(1, bomb, "pids", file, file);
         assert_eq!(above("pids.max"), "40");
-        // All that it could have but the inner shell, which has ended for want of more.
+        // All that it could have but the inner shell, which has ended for want of more, and the places of those who were still
+        // busy with its start.
         let current: u64 = above("pids.current").parse().unwrap();
-        assert!((38..=40).contains(&current), "{current}");
+        assert!((35..=40).contains(&current), "{current}");
         assert_eq!(cluster.kubectl().must(&["exec", "hungry", "-c", "modest", "--", "echo", "well"]).await, "well\n");
         cluster.uninstall().await;
     });

@@ -2,9 +2,10 @@
 //! wants systemd, that takes its place, with a unit that does the rest.
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use gantry_netlink::route::Routes;
@@ -12,6 +13,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags};
 
 use super::{Answer, Order};
 
@@ -67,6 +69,11 @@ fn off_after(done: io::Result<()>) -> ! {
 }
 
 fn prepare(kind: &str, shared: &str) -> io::Result<Order> {
+    // User-mode Linux takes the host's path as an option, a virtual device has a name of its own.
+    let data = if kind == "hostfs" { shared } else { "" };
+    mount(Some(shared), SHARED, Some(kind), MsFlags::empty(), Some(data)).map_err(|e| named(SHARED, e.into()))?;
+    let order = order()?;
+    let covered = covered(&order)?;
     for (what, at, kind, data) in MOUNTS {
         match mount(Some(*what), *at, Some(*kind), MsFlags::empty(), Some(*data)) {
             // Some kernels mount their devices themselves.
@@ -82,9 +89,11 @@ fn prepare(kind: &str, shared: &str) -> io::Result<Order> {
     for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
         symlink(target, Path::new("/dev").join(name))?;
     }
-    // User-mode Linux takes the host's path as an option, a virtual device has a name of its own.
-    let data = if kind == "hostfs" { shared } else { "" };
-    mount(Some(shared), SHARED, Some(kind), MsFlags::empty(), Some(data)).map_err(|e| named(SHARED, e.into()))?;
+    for (path, folder) in covered {
+        std::fs::create_dir_all(&path)?;
+        let open = format!("/proc/self/fd/{}", folder.as_raw_fd());
+        mount(Some(open.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
     std::fs::write("/proc/sys/kernel/core_pattern", format!("{SHARED}/core.%e.%p"))?;
     nix::unistd::sethostname("machine")?;
     let loopback = || {
@@ -93,7 +102,21 @@ fn prepare(kind: &str, shared: &str) -> io::Result<Order> {
         routes.set_up(index)
     };
     loopback().map_err(io::Error::other)?;
-    order()
+    Ok(order)
+}
+
+/// What is asked for and the machine's own mounts are about to cover (a checkout below /tmp, say): the workspace, of which a
+/// test's folder is one package, and the folder of the programs, two above the test's.
+fn covered(order: &Order) -> io::Result<Vec<(PathBuf, OwnedFd)>> {
+    let asked = [order.folder.parent(), order.program.parent().and_then(Path::parent)];
+    let is_covered = |path: &&Path| MOUNTS.iter().any(|(_, at, ..)| path.starts_with(at) && *path != Path::new(at));
+    let open = |path: &Path| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|e| named(&path.display().to_string(), e.into()))?;
+        Ok((path.to_owned(), folder))
+    };
+    asked.into_iter().flatten().filter(is_covered).map(open).collect()
 }
 
 fn order() -> io::Result<Order> {
