@@ -23,6 +23,7 @@ const DAY: &[(&str, &str)] = &[
     ),
     ("create deployment web --image=IMAGE --replicas=2", "deployment.apps/web created"),
     ("create job j --image=IMAGE -- echo done", "job.batch/j created"),
+    ("create quota q --hard=count/configmaps=100", "resourcequota/q created"),
     ("create priorityclass NS --value=10", "priorityclass.scheduling.k8s.io/NS created"),
     ("create service clusterip svc --tcp=80:8080", "service/svc created"),
     ("create service nodeport port --tcp=80:8080", "service/port created"),
@@ -56,7 +57,7 @@ const DAY: &[(&str, &str)] = &[
     ("logs job/j --tail=1 --timestamps", "Z done"),
     ("logs -l job-name=j --all-containers --prefix", "done"),
     ("get events --field-selector=involvedObject.name=p", "Scheduled"),
-    ("top pods --help", "Usage:"),
+    ("top nodes", "node-under-test"),
     // Inside
     ("exec p -- echo inside", "inside"),
     ("exec deploy/web -- hostname", "web-"),
@@ -142,6 +143,8 @@ const DAY: &[(&str, &str)] = &[
 const NEWER: &[(&str, &str)] = &[
     ("create namespace NS", "namespace/NS created"),
     ("create token default", "."),
+    ("create cronjob later --image=IMAGE --schedule='0 0 1 1 *' -- true", "cronjob.batch/later created"),
+    ("create poddisruptionbudget b --selector=run=p --min-available=0", "poddisruptionbudget.policy/b created"),
     ("auth whoami", "kubernetes-admin"),
     ("run p --image=IMAGE --restart=Never -- sleep 1000", "pod/p created"),
     ("wait --for=jsonpath={.status.phase}=Running pod/p --timeout=60s", "pod/p condition met"),
@@ -217,8 +220,6 @@ async fn day(cluster: &Cluster<'_>, kubectl: &Kubectl, namespace: &str, lines: &
         }
     }
     assert!(failed.is_empty(), "{}:\n{}", kubectl.name(), failed.join("\n"));
-    let back = folder.join("back");
-    assert!(!back.exists() || std::fs::read_to_string(back).unwrap() == "content of a file\n");
 }
 
 #[test]
@@ -230,6 +231,10 @@ fn a_day_with_kubectl() {
         let days = days.map(|(kubectl, namespace)| day(&cluster, kubectl, namespace, DAY));
         // Most of a day is waiting for what is told to end.
         futures::future::join_all(days).await;
+        for (_, namespace) in every.iter().zip(["old-day", "new-day"]) {
+            let back = std::fs::read_to_string(machine.root().join(namespace).join("back")).unwrap();
+            assert_eq!(back, "content of a file\n", "what was copied out of a pod in {namespace}");
+        }
         day(&cluster, every.last().unwrap(), "newer-day", NEWER).await;
         cluster.uninstall().await;
     });

@@ -345,7 +345,7 @@ impl Worker {
             "FailedPostStartHook",
             format!("PostStartHook failed: {why}"),
         );
-        self.find_ill(id, "FailedPostStartHook");
+        self.note_unhealthy(id, "FailedPostStartHook");
     }
 
     /// Who takes less first, then the pod, then who takes more: no child may have more than its parent.

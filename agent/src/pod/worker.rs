@@ -495,11 +495,6 @@ impl Worker {
         self.desired.borrow().pod.clone()
     }
 
-    /// The container is ended, and run again where the pod's policy says so.
-    pub(super) fn find_ill(&self, id: &str, message: &str) {
-        self.probes.verdicts.set_unhealthy(id, Unhealthy { message: message.to_owned(), grace_seconds: None });
-    }
-
     fn evict(&mut self, message: String) {
         let pod = self.desired_pod();
         warn!(pod = %pod.reference(), reason = message, "pod evicted");
