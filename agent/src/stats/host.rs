@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gantry_cri::v1::{self, PsiData, PsiStats};
+use gantry_cri::{psi, v1};
 use jiff::Timestamp;
 
 use super::Use;
@@ -78,7 +78,7 @@ impl Host {
     pub fn read(&self, at: Timestamp) -> NodeUse {
         let timestamp = i64::try_from(at.as_nanosecond()).unwrap_or(0);
         let (stat, vmstat) = (self.text("stat"), self.text("vmstat"));
-        let pressure = |what: &str| pressure(&self.text(&format!("pressure/{what}")));
+        let pressure = |what: &str| psi::parse(&self.text(&format!("pressure/{what}")));
         let memory = Memory::parse(&self.text("meminfo"));
         let number = |value: u64| Some(v1::UInt64Value { value });
         let nanos = self.cgroups.cpu_nanos("/").or_else(|| cpu_nanos(&stat));
@@ -207,23 +207,6 @@ fn interfaces(dev: &str) -> Vec<Interface> {
 fn default_interface(route: &str) -> Option<String> {
     let routes = route.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
     routes.into_iter().find(|fields| fields.get(1) == Some(&"00000000")).map(|fields| fields[0].to_owned())
-}
-
-/// Two lines, `some` and `full`, with averages in percent and a sum of microseconds (the kernel's psi.rst); CRI counts
-/// nanoseconds.
-fn pressure(text: &str) -> Option<PsiStats> {
-    let line = |name: &str| {
-        let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-        let value = |key: &str| rest.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-        let average = |key| value(key)?.parse().ok();
-        Some(PsiData {
-            total: value("total")?.parse::<u64>().ok()?.saturating_mul(1000),
-            avg10: average("avg10")?,
-            avg60: average("avg60")?,
-            avg300: average("avg300")?,
-        })
-    };
-    Some(PsiStats { some: Some(line("some")?), full: line("full") })
 }
 
 #[cfg(test)]

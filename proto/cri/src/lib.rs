@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod connect;
+pub mod psi;
 
 /// Everything of `runtime.v1`: messages, clients and servers.
 #[allow(clippy::all, deprecated, missing_docs, rustdoc::all)]

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use gantry_cri::v1::{PsiData, PsiStats};
+use gantry_cri::psi;
+use gantry_cri::v1::PsiStats;
 
 use super::Hierarchies;
 
@@ -71,7 +72,7 @@ fn unified(folder: &Path) -> Usage {
     let stat = text(&folder.join("memory.stat"));
     let memory = read_number(&folder.join("memory.current"));
     let inactive = field(&stat, "inactive_file").unwrap_or(0);
-    let pressure = |file: &str| pressure(&text(&folder.join(file)));
+    let pressure = |file: &str| psi::parse(&text(&folder.join(file)));
     Usage {
         cpu_nanos: field(&text(&folder.join("cpu.stat")), "usage_usec").map(|us| us.saturating_mul(1000)),
         memory_bytes: memory,
@@ -89,23 +90,6 @@ fn unified(folder: &Path) -> Usage {
             io: pressure("io.pressure"),
         },
     }
-}
-
-/// Two lines, `some` and `full`, with averages in percent and a sum. The kernel counts that in microseconds, CRI in
-/// nanoseconds.
-fn pressure(text: &str) -> Option<PsiStats> {
-    let line = |name: &str| {
-        let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-        let value = |key: &str| rest.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-        let average = |key| value(key)?.parse().ok();
-        Some(PsiData {
-            total: value("total")?.parse::<u64>().ok()?.saturating_mul(1000),
-            avg10: average("avg10")?,
-            avg60: average("avg60")?,
-            avg300: average("avg300")?,
-        })
-    };
-    Some(PsiStats { some: Some(line("some")?), full: line("full") })
 }
 
 fn text(path: &Path) -> String {
@@ -129,17 +113,5 @@ mod tests {
         let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
         assert_eq!(field(text, "oom_kill"), Some(3));
         assert_eq!(field(text, "oom"), None);
-    }
-
-    #[test]
-    fn pressure_is_in_nanoseconds() {
-        let some = "some avg10=1.50 avg60=0.25 avg300=0.00 total=7\n";
-        let read = pressure(&format!("{some}full avg10=0.00 avg60=0.00 avg300=0.00 total=2\n")).unwrap();
-        assert_eq!(read.some, Some(PsiData { total: 7000, avg10: 1.5, avg60: 0.25, avg300: 0.0 }));
-        assert_eq!(read.full.map(|full| full.total), Some(2000));
-        assert_eq!(pressure(some).unwrap().full, None);
-        for bad in ["", "some", "some avg10=x avg60=0 avg300=0 total=1", "something avg10=0 avg60=0 avg300=0 total=1"] {
-            assert_eq!(pressure(bad), None, "{bad:?}");
-        }
     }
 }
