@@ -195,7 +195,7 @@ impl Hierarchies {
     }
 
     /// Every process of the cgroup and of those below it, which a privileged container may have made.
-    fn processes(&self, path: &str) -> BTreeSet<i32> {
+    pub fn processes(&self, path: &str) -> BTreeSet<i32> {
         let mut all = BTreeSet::new();
         let mut folders = self.folders(path);
         while let Some(folder) = folders.pop() {

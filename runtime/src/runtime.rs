@@ -282,6 +282,7 @@ async fn recover((_, node): &Opened) -> Result<(), StartError> {
                 crate::cri::sandbox_stop::tear_down(node, &record).await?;
                 return crate::cri::sandbox_remove::forget(node, &record).await;
             }
+            crate::sandbox::processes::watch(node, &record);
             crate::recover::take_up(node, &record.id, false).await.map(drop)
         };
         if let Err(error) = recovered.await {

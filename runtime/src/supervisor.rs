@@ -1,9 +1,13 @@
 //! A sandbox's supervisor from the runtime's side: found on its socket or started, asked, and listened to.
 
 use std::collections::HashMap;
-use std::io;
+use std::ffi::OsStr;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -82,18 +86,38 @@ impl Program {
 
     /// Starts a supervisor for the sandbox in `dir`; comes back once its socket listens. Blocks for some milliseconds.
     pub fn spawn(&self, dir: &Path, cgroups: &[PathBuf]) -> Result<(), SupervisorError> {
+        let complete = |command: &mut Command| {
+            command.arg(dir).args(cgroups);
+        };
+        self.start(complete, b"")
+    }
+
+    /// Makes a pid namespace beside the sandbox's other `pins`, with a first process in `cgroups`. Blocks likewise.
+    pub fn hold_pids(&self, pins: &Path, cgroups: &[PathBuf]) -> Result<(), SupervisorError> {
+        let mut order = Vec::new();
+        for path in std::iter::once(pins).chain(cgroups.iter().map(PathBuf::as_path)) {
+            order.extend_from_slice(path.as_os_str().as_bytes());
+            order.push(0);
+        }
+        let complete = |command: &mut Command| {
+            command.arg0(OsStr::from_bytes(layout::FIRST_PROCESS.to_bytes()));
+        };
+        self.start(complete, &order)
+    }
+
+    /// Runs the program until it, or what it leaves behind, closes its standard error.
+    fn start(&self, complete: impl FnOnce(&mut Command), input: &[u8]) -> Result<(), SupervisorError> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.memfd.as_raw_fd()));
+        let failed = |source| SupervisorError::Spawn { path: path.clone(), source };
         // No folder to start in, which the supervisor chooses itself: the standard library of a static program would fork for
         // that, and copy the tables of all our pages, where it spawns without.
-        let output = std::process::Command::new(&path)
-            .arg(dir)
-            .args(cgroups)
-            .env_clear()
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::piped())
-            .output()
-            .map_err(|source| SupervisorError::Spawn { path, source })?;
+        let mut command = Command::new(&path);
+        complete(&mut command);
+        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
+        // It is less than a pipe holds; one that has ended already says why itself.
+        let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input));
+        let output = child.wait_with_output().map_err(failed)?;
         if output.status.success() {
             return Ok(());
         }

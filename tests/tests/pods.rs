@@ -29,6 +29,7 @@ fn a_pod_gets_what_it_asks_for() {
         deadline(&cluster).await;
         names(&cluster).await;
         company(&cluster).await;
+        shared_processes(&cluster).await;
         cluster.uninstall().await;
     });
 }
@@ -105,4 +106,40 @@ async fn company(cluster: &Cluster<'_>) {
     assert!(refused.contains("existing ephemeral containers \"look\" may not be changed"), "{refused}");
     assert_eq!(cluster.field("pod", "looked-at", ".status.containerStatuses[0].restartCount").await, "0");
     kubectl.must(&["delete", "pod", "looked-at"]).await;
+}
+
+/// Containers of a pod that share their processes signal each other; where the first of these is killed, the pod begins anew.
+async fn shared_processes(cluster: &Cluster<'_>) {
+    let other = format!("}}, {{name: other, image: \"{IMAGE}\", command: [sleep, '2000']");
+    cluster.apply(&pod("sharing", "exec sleep 1000", ", shareProcessNamespace: true", &other)).await;
+    phase(cluster, "sharing", "Running").await;
+    let end_main = "kill $(grep -l '[1]000' /proc/[0-9]*/cmdline | grep -v self | head -n 1 | cut -d / -f 3)";
+    let restarts = async |container: &str| {
+        let path = format!(".status.containerStatuses[?(@.name=='{container}')].restartCount");
+        cluster.field("pod", "sharing", &path).await
+    };
+    cluster.kubectl().must(&["exec", "sharing", "-c", "other", "--", "sh", "-c", end_main]).await;
+    cluster.until("main runs again", async || restarts("main").await == "1").await;
+    assert_eq!(restarts("other").await, "0");
+
+    let (_, _, _, pid) = cluster.running().await.into_iter().find(|(_, name, ..)| name == "other").expect("it runs");
+    let namespace = |pid: i64| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let init =
+        |pid: &i64| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "gantry-init\n");
+    let all =
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let first =
+        all.into_iter().find(|other| init(other) && namespace(*other) == namespace(pid)).expect("a first process");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first as i32), nix::sys::signal::SIGKILL).expect("it runs");
+    cluster.until("the other runs again", async || restarts("other").await == "1").await;
+    phase(cluster, "sharing", "Running").await;
+    let seen =
+        async || cluster.kubectl().run(&["exec", "sharing", "-c", "other", "--", "ps"]).await.unwrap_or_default();
+    cluster
+        .until("they see each other", async || {
+            let seen = seen().await;
+            ["gantry-init", "sleep 1000", "sleep 2000"].iter().all(|word| seen.contains(word))
+        })
+        .await;
+    cluster.kubectl().must(&["delete", "pod", "sharing"]).await;
 }

@@ -294,9 +294,6 @@ fn stop_signal(spec: &Value) -> i32 {
 /// What is asked for and would not be done is refused by name: a pod that merely ran would claim it was.
 fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), SpecError> {
     let unsupported = |field: &str| Err(SpecError::Unsupported { container: name.to_owned(), field: field.to_owned() });
-    if flag(pod, "shareProcessNamespace") {
-        return unsupported("shareProcessNamespace");
-    }
     if !pod.array_at("/spec/resourceClaims").is_empty() {
         return unsupported("resourceClaims");
     }

@@ -1,5 +1,6 @@
 //! Names of the files under a sandbox's folder, `<run>/sandboxes/<sandbox>`, which is 0700.
 
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 
 use crate::id::Id;
@@ -13,6 +14,14 @@ pub fn socket(sandbox: &Path) -> PathBuf {
 pub fn bundle(sandbox: &Path, container: &Id) -> PathBuf {
     sandbox.join("containers").join(container.as_str())
 }
+
+/// In the folder of a sandbox's pins: where the pid namespace is that its containers share.
+pub fn pid_pin(pins: &Path) -> PathBuf {
+    pins.join("pid")
+}
+
+/// As what the supervisor's program is started to be the first process of such a namespace; its name in it, too.
+pub const FIRST_PROCESS: &CStr = c"gantry-init";
 
 /// Where libcontainer keeps its state, a folder a container.
 pub fn libcontainer(sandbox: &Path) -> PathBuf {

@@ -11,6 +11,7 @@ use crate::container::{capabilities, spec};
 use crate::image::{Image, Rootfs};
 use crate::node::{Node, NodeError, blocking, encode_launch};
 use crate::records::{ContainerRecord, ContainerState, SandboxRecord, private_dir};
+use crate::sandbox::processes;
 
 /// Prepares a container: its root, its configuration, its pipes. No process is made before it is started.
 pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1::CreateContainerResponse, NodeError> {
@@ -173,7 +174,7 @@ fn host(
         net: pinned(pod_net, pins.net()),
         ipc: pinned(pod_ipc, pins.ipc()),
         uts: pinned(pod_net, pins.uts()),
-        pid: shared_pid(node, &own)?,
+        pid: shared_pid(node, sandbox, &own)?,
         shm: if pod_ipc { text(pins.shm()) } else { "/dev/shm".to_owned() },
         files,
         hostname: pod.hostname.clone(),
@@ -186,10 +187,15 @@ fn host(
     })
 }
 
-/// The pid namespace of another container, for debugging it.
-fn shared_pid(node: &Node, options: &v1::NamespaceOption) -> Result<String, NodeError> {
+/// The pid namespace that it shares: the pod's, or for debugging that of another container.
+fn shared_pid(node: &Node, sandbox: &SandboxRecord, options: &v1::NamespaceOption) -> Result<String, NodeError> {
     match options.pid() {
-        NamespaceMode::Container | NamespaceMode::Node | NamespaceMode::Pod => Ok(String::new()),
+        NamespaceMode::Container | NamespaceMode::Node => Ok(String::new()),
+        NamespaceMode::Pod if !sandbox.config.as_ref().is_some_and(processes::shared) => {
+            let (value, why) = ("POD".to_owned(), "its sandbox was made without one to share");
+            Err(NodeError::Invalid { what: "pid namespace", value, why })
+        }
+        NamespaceMode::Pod => Ok(node.pins(&sandbox.id).pid().to_string_lossy().into_owned()),
         NamespaceMode::Target => {
             let target = node.container(&options.target_id)?;
             if target.state() != ContainerState::Running {

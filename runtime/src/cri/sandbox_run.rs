@@ -5,7 +5,7 @@ use crate::network::{HostPort, Protocol};
 use crate::node::{Node, NodeError, blocking};
 use crate::records::{SandboxRecord, SandboxState, write_atomically};
 use crate::sandbox::namespaces::Wanted;
-use crate::sandbox::{cgroup, files};
+use crate::sandbox::{cgroup, files, processes};
 
 /// Makes a pod's namespaces, address, files and cgroup. The record is written before anything is made; what fails is
 /// taken down again.
@@ -38,7 +38,8 @@ pub async fn run(node: &Node, request: v1::RunPodSandboxRequest) -> Result<v1::R
         Ok(ip) => {
             record.ip = ip;
             record.set_state(SandboxState::Ready);
-            node.put_sandbox(record)?;
+            node.put_sandbox(record.clone())?;
+            processes::watch(node, &record);
             node.emit(&id, ContainerEventType::ContainerCreatedEvent);
             node.emit(&id, ContainerEventType::ContainerStartedEvent);
             Ok(v1::RunPodSandboxResponse { pod_sandbox_id: id })
@@ -119,6 +120,7 @@ async fn make(node: &Node, record: &SandboxRecord) -> Result<String, NodeError> 
         })?;
         write_files(&node, &record, &config, &ip)?;
         cgroup::make(&node, &record)?;
+        processes::make(&node, &record)?;
         Ok(ip)
     })
     .await

@@ -2,6 +2,7 @@ use gantry_cri::v1::{self, ContainerEventType};
 
 use crate::node::{Node, NodeError, blocking};
 use crate::records::{SandboxRecord, SandboxState};
+use crate::sandbox::processes;
 
 /// Ends every container, gives the address back and lets the namespaces go. Asking again is no error, nor is a sandbox
 /// that is gone.
@@ -49,10 +50,11 @@ pub async fn tear_down(node: &Node, record: &SandboxRecord) -> Result<(), NodeEr
         let _ = link.leave().await;
     }
     let shared = node.me.upgrade().ok_or(NodeError::Interrupted)?;
-    let id = record.id.clone();
+    let record = record.clone();
     blocking(move || {
-        shared.network.detach(&id)?;
-        let pins = shared.pins(&id);
+        processes::end(&shared, &record)?;
+        shared.network.detach(&record.id)?;
+        let pins = shared.pins(&record.id);
         shared.network.delete_netns(&pins.net())?;
         pins.remove()?;
         Ok(())

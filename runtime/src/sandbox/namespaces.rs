@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use gantry_base::layout;
 use nix::sched::CloneFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -36,7 +37,7 @@ pub struct Wanted {
     pub sysctls: Vec<(String, String)>,
 }
 
-/// `<run>/ns/<sandbox>`: files `ipc`, `uts`, `net` and the folders `shm` and `etc`.
+/// `<run>/ns/<sandbox>`: files `ipc`, `uts`, `net`, `pid` and the folders `shm` and `etc`.
 #[derive(Clone, Debug)]
 pub struct Pins(pub PathBuf);
 
@@ -54,6 +55,9 @@ impl Pins {
     }
     pub fn uts(&self) -> PathBuf {
         self.0.join("uts")
+    }
+    pub fn pid(&self) -> PathBuf {
+        layout::pid_pin(&self.0)
     }
     pub fn shm(&self) -> PathBuf {
         self.0.join("shm")
@@ -86,7 +90,7 @@ impl Pins {
     }
 
     fn unmount_all(&self) -> Result<(), NamespaceError> {
-        [self.ipc(), self.uts(), self.shm(), self.etc()].iter().try_for_each(|path| unmount(path))
+        [self.ipc(), self.uts(), self.pid(), self.shm(), self.etc()].iter().try_for_each(|path| unmount(path))
     }
 
     fn make(&self, wanted: &Wanted) -> Result<(), NamespaceError> {
@@ -125,7 +129,7 @@ impl Pins {
     /// Lets go of everything but the network namespace. Safe when nothing was made. Blocks.
     pub fn remove(&self) -> Result<(), NamespaceError> {
         self.unmount_all()?;
-        for path in [self.ipc(), self.uts()] {
+        for path in [self.ipc(), self.uts(), self.pid()] {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed("remove", &path, e)),
                 _ => {}

@@ -2,10 +2,13 @@
 //! and go. It owns their output and their exit codes, forks a short-lived creator for every create and exec (libcontainer
 //! runs nowhere else, because this program has one thread for life), and speaks frames over the socket in its folder.
 //! The first process returns once the socket listens; the one that stays is a child of nobody in particular.
+//!
+//! Under the name [`layout::FIRST_PROCESS`] it is something else: the first process of a pid namespace (`first.rs`).
 
 mod attach;
 mod creator;
 mod executor;
+mod first;
 mod inroot;
 mod log;
 mod root;
@@ -15,6 +18,7 @@ mod sys;
 mod unit;
 mod users;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -42,12 +46,15 @@ enum StartError {
 }
 
 fn main() -> ExitCode {
+    let first =
+        std::env::args_os().next().is_some_and(|name| name == layout::FIRST_PROCESS.to_str().unwrap_or_default());
+    let name = if first { layout::FIRST_PROCESS } else { c"gantry-supervisor" };
     // It is started through a descriptor, whose number would be its name in ps.
-    let _ = rustix::thread::set_name(c"gantry-supervisor");
-    match start() {
+    let _ = rustix::thread::set_name(name);
+    match if first { first::start() } else { start() } {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gantry-supervisor: {error}");
+            eprintln!("{}: {error}", name.to_string_lossy());
             ExitCode::FAILURE
         }
     }
@@ -59,11 +66,7 @@ fn start() -> Result<(), StartError> {
     let cgroups: Vec<PathBuf> = arguments.map(PathBuf::from).collect();
     let listener = listen(&sandbox)?;
     let step = |what: &'static str| move |source: io::Error| StartError::Step { what, source };
-    // v2: one folder, entered by clone3. v1: one a hierarchy, entered after the fork.
-    let unified = match cgroups.as_slice() {
-        [only] if !only.join("tasks").exists() => Some(open_dir(only)?),
-        _ => None,
-    };
+    let unified = unified(&cgroups)?;
     let (ready, not_yet) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| step("pipe")(e.into()))?;
     match sys::fork_into(unified.as_ref().map(|c| c.as_fd())).map_err(step("fork"))? {
         Forked::Parent(_) => {
@@ -77,16 +80,27 @@ fn start() -> Result<(), StartError> {
     rustix::net::listen(&listener, LISTEN_MAX).map_err(|e| step("listen")(e.into()))?;
     drop((ready, not_yet));
     drop(unified);
-    for cgroup in &cgroups {
-        let tasks = cgroup.join("tasks");
-        // An own cgroup is a protection, not a condition: the supervisor of a host without some controller works too.
-        let _ = std::fs::write(tasks, "0");
-    }
+    join_legacy(&cgroups);
     rustix::process::setsid().map_err(|e| step("setsid")(e.into()))?;
     sys::set_child_subreaper().map_err(step("become subreaper"))?;
-    detach_stdio().map_err(step("detach from standard streams"))?;
+    null().and_then(|null| detach_stdio(&null)).map_err(step("detach from standard streams"))?;
     let signals = block_signals().map_err(step("block signals"))?;
     serve::Supervisor::new(sandbox, listener, signals).run().map_err(step("poll"))
+}
+
+/// v2: one folder, entered by clone3. v1: one a hierarchy, entered after the fork.
+fn unified(cgroups: &[PathBuf]) -> Result<Option<OwnedFd>, StartError> {
+    match cgroups {
+        [only] if !only.join("tasks").exists() => open_dir(only).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// An own cgroup is a protection, not a condition: the supervisor of a host without some controller works too.
+fn join_legacy(cgroups: &[PathBuf]) {
+    for cgroup in cgroups {
+        let _ = std::fs::write(cgroup.join("tasks"), "0");
+    }
 }
 
 fn open_dir(path: &Path) -> Result<OwnedFd, StartError> {
@@ -122,11 +136,14 @@ fn listen(sandbox: &Path) -> Result<OwnedFd, StartError> {
     bind().map_err(|e| failed("listen in")(e.into()))
 }
 
-fn detach_stdio() -> io::Result<()> {
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    nix::unistd::dup2_stdin(&null)?;
-    nix::unistd::dup2_stdout(&null)?;
-    nix::unistd::dup2_stderr(&null)?;
+fn null() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/null")
+}
+
+fn detach_stdio(null: &File) -> io::Result<()> {
+    nix::unistd::dup2_stdin(null)?;
+    nix::unistd::dup2_stdout(null)?;
+    nix::unistd::dup2_stderr(null)?;
     Ok(())
 }
 

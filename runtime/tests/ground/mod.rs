@@ -352,7 +352,7 @@ pub fn base_layer() -> Tar {
     folder(&mut layer, "bin", 0o755);
     file(&mut layer, "bin/busybox", &std::fs::read("/bin/busybox").expect("busybox-static"), 0o755);
     let applets = "sh echo cat sleep true false ls id kill head dd test env stat grep wc readlink seq touch mkdir stty \
-                   mount nc ip hostname nproc";
+                   mount nc ip hostname nproc tr cut";
     for applet in applets.split_whitespace() {
         link(&mut layer, &format!("bin/{applet}"), "busybox");
     }

@@ -1,0 +1,171 @@
+//! Containers that share the pod's pid namespace, as CRI's POD mode asks for.
+
+mod ground;
+
+use std::path::Path;
+
+use gantry_cri::v1;
+use ground::{Client, Ground, with};
+
+fn shared_pod(ground: &Ground, name: &str) -> v1::PodSandboxConfig {
+    let mut config = ground.pod(name);
+    let security = config.linux.as_mut().and_then(|l| l.security_context.as_mut()).expect("it has one");
+    security.namespace_options.as_mut().expect("it has them").pid = v1::NamespaceMode::Pod as i32;
+    config
+}
+
+fn sharing(ground: &Ground, name: &str, command: &[&str]) -> v1::ContainerConfig {
+    let mut container = ground.container(name, command);
+    let security = container.linux.as_mut().and_then(|l| l.security_context.as_mut()).expect("it has one");
+    security.namespace_options = Some(v1::NamespaceOption { pid: v1::NamespaceMode::Pod as i32, ..Default::default() });
+    container
+}
+
+async fn started(client: &Client, pod: &str, config: &v1::PodSandboxConfig, container: v1::ContainerConfig) -> String {
+    let id = client.create(pod, container, config).await.expect("created");
+    client.start(&id).await.expect("started");
+    id
+}
+
+async fn said(client: &Client, container: &str, script: &str) -> String {
+    let answer = client.exec(container, &["sh", "-c", script]).await;
+    String::from_utf8([answer.stdout, answer.stderr].concat()).expect("text").trim().to_owned()
+}
+
+async fn state(client: &Client, pod: &str) -> v1::PodSandboxState {
+    let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.into(), verbose: false };
+    client
+        .runtime
+        .clone()
+        .pod_sandbox_status(request)
+        .await
+        .expect("a status")
+        .into_inner()
+        .status
+        .expect("one")
+        .state()
+}
+
+/// The host's number of the process that others of that container see as their first.
+async fn first_process(client: &Client, container: &str) -> i32 {
+    let of = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let namespace = of(client.pid(container).await);
+    let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let named = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "gantry-init\n");
+    pids.into_iter().find(|pid| named(pid) && of(*pid) == namespace).expect("a first process")
+}
+
+#[test]
+fn containers_of_a_pod_see_each_other_and_nothing_of_the_host() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = shared_pod(&ground, "shared");
+        let pod = client.run_pod(&config).await;
+        let one = started(&client, &pod, &config, sharing(&ground, "one", &["sleep", "1000"])).await;
+        let two = started(&client, &pod, &config, sharing(&ground, "two", &["sleep", "2000"])).await;
+        let arguments = said(&client, &two, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").await;
+        for word in ["gantry-init", "sleep 1000", "sleep 2000"] {
+            assert!(arguments.contains(word), "{word} in {arguments}");
+        }
+        assert!(!arguments.contains(&*ground.dir.path().to_string_lossy()), "no path of the host: {arguments}");
+        let status = said(&client, &two, "cat /proc/1/status").await;
+        let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map_or("", str::trim).to_owned();
+        let none = "0000000000000000";
+        for capabilities in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+            assert_eq!(field(capabilities), none, "{status}");
+        }
+        assert_eq!((field("Uid:"), field("NoNewPrivs:")), ("65535\t65535\t65535\t65535".into(), "1".into()));
+        assert!(said(&client, &two, "ls /proc/1/root; ls -l /proc/1/cwd").await.contains("Permission denied"));
+
+        // Who may trace it finds an empty root and the pod's namespaces.
+        let mut tracer = sharing(&ground, "tracer", &["sleep", "3000"]);
+        let security = tracer.linux.as_mut().and_then(|l| l.security_context.as_mut()).unwrap();
+        security.capabilities =
+            Some(v1::Capability { add_capabilities: vec!["SYS_PTRACE".into()], ..Default::default() });
+        let tracer = started(&client, &pod, &config, tracer).await;
+        assert_eq!(said(&client, &tracer, "ls -A /proc/1/root/ /proc/1/cwd/").await, "/proc/1/cwd/:\n\n/proc/1/root/:");
+        for kind in ["ipc", "uts", "net", "pid"] {
+            let same = format!("[ $(readlink /proc/1/ns/{kind}) = $(readlink /proc/self/ns/{kind}) ] && echo same");
+            assert_eq!(said(&client, &tracer, &same).await, "same", "{kind}");
+        }
+        assert!(said(&client, &tracer, "echo > /proc/1/exe").await.contains("sh:"), "nobody writes to the program");
+
+        // Who has lost its parent is reaped.
+        said(&client, &one, "(sleep 0.05 & sleep 0.05 &) ; true").await;
+        let zombies = "while grep -l '^State:.Z' /proc/[0-9]*/status; do sleep 0.05; done 2>/dev/null; echo none";
+        assert!(said(&client, &one, zombies).await.ends_with("none"));
+
+        // One may end the other.
+        said(&client, &two, "kill $(grep -l 1000 /proc/[0-9]*/cmdline | head -n 1 | cut -d / -f 3)").await;
+        assert_eq!(client.ended(&one).await.exit_code, 143);
+        assert_eq!(client.status(&two).await.state(), v1::ContainerState::ContainerRunning);
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn a_shared_pid_namespace_outlives_everything_of_ours_but_its_first_process() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = shared_pod(&ground, "shared");
+        let pod = client.run_pod(&config).await;
+        let one = started(&client, &pod, &config, sharing(&ground, "one", &["sleep", "1000"])).await;
+        let (first, pid) = (first_process(&client, &one).await, client.pid(&one).await);
+        let kill = |pid: i32| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+        kill(client.supervisor_pid(&pod).await).expect("it runs");
+        runtime.stop().await;
+        let (runtime, client) = ground.start().await;
+        assert_eq!(state(&client, &pod).await, v1::PodSandboxState::SandboxReady);
+        let two = started(&client, &pod, &config, sharing(&ground, "two", &["sleep", "2000"])).await;
+        assert_eq!((first_process(&client, &two).await, client.pid(&one).await), (first, pid));
+
+        kill(first).expect("it runs");
+        for container in [&one, &two] {
+            assert_eq!(client.ended(container).await.exit_code, 137);
+        }
+        for _ in 0..1000 * ground::patience() {
+            if state(&client, &pod).await == v1::PodSandboxState::SandboxNotready {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let error = client.create(&pod, sharing(&ground, "three", &["true"]), &config).await.expect_err("not ready");
+        assert!(error.message().contains("not ready"), "{error}");
+        client.remove_pod(&pod).await;
+
+        // Ended while nobody looked.
+        let pod = client.run_pod(&shared_pod(&ground, "again")).await;
+        let again = started(&client, &pod, &config, sharing(&ground, "again", &["sleep", "1000"])).await;
+        let first = first_process(&client, &again).await;
+        runtime.stop().await;
+        kill(first).expect("it runs");
+        while Path::new(&format!("/proc/{first}/root")).exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let (runtime, client) = ground.start().await;
+        for _ in 0..1000 * ground::patience() {
+            if state(&client, &pod).await == v1::PodSandboxState::SandboxNotready {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(state(&client, &pod).await, v1::PodSandboxState::SandboxNotready);
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn a_pid_namespace_that_is_not_there_cannot_be_shared() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("private");
+        let pod = client.run_pod(&config).await;
+        let error = client.create(&pod, sharing(&ground, "one", &["true"]), &config).await.expect_err("refused");
+        assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error}");
+        assert!(error.message().contains("POD"), "{error}");
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
