@@ -25,7 +25,7 @@ use crate::stats::host::Host;
 use crate::stats::own::Counters;
 use crate::stats::{self, Stats};
 use crate::trace::Trace;
-use crate::volume::{VolumeError, Volumes, is_mount_point, mount_tmpfs, token::Tokens};
+use crate::volume::{VolumeError, Volumes, follow::Objects, is_mount_point, mount_tmpfs, token::Tokens};
 use crate::{Config, volume};
 
 /// Words of the runtime that wait for the owner of the maps.
@@ -67,6 +67,7 @@ impl Agent {
             run_dir: config.run_dir.clone(),
             mounts: config.mounts,
             client: client.clone(),
+            objects: Arc::new(Objects::new(client.clone(), env.clone(), stop.clone())),
             tokens: Tokens::default(),
             env: env.clone(),
         };

@@ -12,6 +12,7 @@ pub mod past;
 pub mod plan;
 mod probes;
 mod pull;
+mod refresh;
 mod report;
 pub mod resize;
 pub mod seen;

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gantry_client::{Client, ClientError};
 use gantry_cri::v1::Mount;
@@ -21,6 +22,7 @@ use crate::pod::cri::{SpecError, bind};
 use crate::pod::env::{EnvError, PodFacts};
 
 pub mod atomic;
+pub mod follow;
 pub mod payload;
 pub mod token;
 pub mod usage;
@@ -79,6 +81,7 @@ pub struct Volumes {
     /// Whether tmpfs may be mounted.
     pub mounts: bool,
     pub client: Client,
+    pub objects: Arc<follow::Objects>,
     pub tokens: token::Tokens,
     pub env: Env,
 }
@@ -142,12 +145,12 @@ impl Volumes {
                     Err(error) if error.is_unreachable() && path.join("..data").exists() => return Ok(()),
                     other => other?,
                 };
-                payload::from_object(object.as_ref(), "configmap", source, payload::default_mode(source), &mut out)?;
+                payload::from_object(object.as_deref(), "configmap", source, payload::default_mode(source), &mut out)?;
             }
             "secret" => {
                 let source = &volume["secret"];
                 let object = self.object(&resource::SECRET, pod, source["secretName"].as_str().unwrap_or("")).await?;
-                payload::from_object(object.as_ref(), "secret", source, payload::default_mode(source), &mut out)?;
+                payload::from_object(object.as_deref(), "secret", source, payload::default_mode(source), &mut out)?;
             }
             "downwardAPI" => {
                 let source = &volume["downwardAPI"];
@@ -174,11 +177,11 @@ impl Volumes {
             match kind.as_str() {
                 "configMap" => {
                     let object = self.object(&resource::CONFIG_MAP, pod, name).await?;
-                    payload::from_object(object.as_ref(), "configmap", inner, mode, out)?;
+                    payload::from_object(object.as_deref(), "configmap", inner, mode, out)?;
                 }
                 "secret" => {
                     let object = self.object(&resource::SECRET, pod, name).await?;
-                    payload::from_object(object.as_ref(), "secret", inner, mode, out)?;
+                    payload::from_object(object.as_deref(), "secret", inner, mode, out)?;
                 }
                 "downwardAPI" => payload::from_downward(pod, inner, mode, facts, out)?,
                 "serviceAccountToken" => {
@@ -194,8 +197,13 @@ impl Volumes {
         Ok(())
     }
 
-    async fn object(&self, kind: &'static Resource, pod: &Object, name: &str) -> Result<Option<Object>, VolumeError> {
-        let found = self.client.find(kind, &Ref::new(pod.namespace(), name)).await;
+    async fn object(
+        &self,
+        kind: &'static Resource,
+        pod: &Object,
+        name: &str,
+    ) -> Result<Option<Arc<Object>>, VolumeError> {
+        let found = self.objects.get(kind, &Ref::new(pod.namespace(), name)).await;
         found.map_err(|source| VolumeError::Api {
             what: format!("{} {name:?}", kind.singular),
             source: Box::new(source),

@@ -37,7 +37,7 @@ mod port_forward;
 mod runtime_status;
 mod sandbox_list;
 pub(crate) mod sandbox_remove;
-pub mod sandbox_run;
+pub(crate) mod sandbox_run;
 mod sandbox_stats;
 mod sandbox_status;
 pub(crate) mod sandbox_stop;

@@ -30,6 +30,7 @@ fn a_pod_gets_what_it_asks_for() {
         names(&cluster).await;
         company(&cluster).await;
         shared_processes(&cluster).await;
+        live_volumes(&cluster).await;
         cluster.uninstall().await;
     });
 }
@@ -142,4 +143,35 @@ async fn shared_processes(cluster: &Cluster<'_>) {
         })
         .await;
     cluster.kubectl().must(&["delete", "pod", "sharing"]).await;
+}
+
+/// What volumes are made from reaches them when it changes, and a pod that waits for it starts when it comes.
+async fn live_volumes(cluster: &Cluster<'_>) {
+    let kubectl = cluster.kubectl();
+    let volumes = ", volumes: [{name: map, configMap: {name: live}}, {name: all, projected: {sources: [\
+                   {secret: {name: live}}, {downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}]}}]";
+    let mounts = ", volumeMounts: [{name: map, mountPath: /map}, {name: all, mountPath: /all}]";
+    cluster.apply(&pod("live", "sleep 1000", volumes, mounts)).await;
+    cluster.until("it says what it waits for", async || events_of(cluster, "live").await.contains("FailedMount")).await;
+    kubectl.must(&["create", "configmap", "live", "--from-literal=k=first"]).await;
+    kubectl.must(&["create", "secret", "generic", "live", "--from-literal=s=hidden"]).await;
+    phase(cluster, "live", "Running").await;
+    let reads = async |path: &str, wanted: &str| {
+        let text = async || cluster.kubectl().run(&["exec", "live", "--", "cat", path]).await.unwrap_or_default();
+        cluster.until(&format!("{path} says {wanted}"), async || text().await.contains(wanted)).await;
+    };
+    reads("/map/k", "first").await;
+    kubectl.must(&["patch", "configmap", "live", "-p", r#"{"data":{"k":"second","more":"file"}}"#]).await;
+    reads("/map/k", "second").await;
+    reads("/map/more", "file").await;
+    kubectl.must(&["patch", "secret", "live", "-p", r#"{"stringData":{"s":"found"}}"#]).await;
+    reads("/all/s", "found").await;
+    kubectl.must(&["label", "pod", "live", "colour=blue"]).await;
+    reads("/all/labels", "colour=\"blue\"").await;
+    // What is gone leaves a running pod what it had.
+    kubectl.must(&["delete", "configmap", "live"]).await;
+    kubectl.must(&["create", "configmap", "live", "--from-literal=k=third"]).await;
+    reads("/map/k", "third").await;
+    kubectl.must(&["delete", "pod", "live"]).await;
+    kubectl.must(&["delete", "configmap,secret", "live"]).await;
 }

@@ -91,8 +91,14 @@ impl Worker {
 
     async fn prepare_volumes(&mut self, desired: &Desired, seen: &Seen) -> bool {
         let facts = self.pod_facts(&desired.pod, seen);
+        if self.following.is_none() {
+            self.following = Some(self.shared.volumes.objects.follow(&desired.pod, &self.sources));
+        }
         match self.shared.volumes.prepare(&desired.pod, &facts).await {
-            Ok(()) => self.memory.volumes = Volumes::Ready,
+            Ok(()) => {
+                self.memory.volumes = Volumes::Ready;
+                self.refresh_when_due();
+            }
             Err(error) => {
                 let message = chain(&error);
                 self.shared.events.pod(&desired.pod, None, Kind::Warning, "FailedMount", error.to_string());
@@ -110,6 +116,7 @@ impl Worker {
         match self.shared.volumes.release(&self.uid) {
             Ok(()) => {
                 self.memory.volumes = Volumes::Gone;
+                self.following = None;
                 true
             }
             Err(error) => {

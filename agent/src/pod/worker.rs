@@ -31,9 +31,8 @@ use crate::events::Kind as EventKind;
 use crate::probe::state::Unhealthy;
 use crate::shared::Shared;
 use crate::source::checkpoint;
+use crate::volume::follow::Following;
 
-/// Volumes made from objects are looked at again this often.
-const REFRESH: Duration = Duration::from_secs(60);
 /// A runtime or an API that does not answer is asked again after this.
 const RETRY: Duration = Duration::from_secs(1);
 /// The use of the disk is measured this often, and so rarely that measuring takes a tenth of the time at most.
@@ -135,6 +134,11 @@ pub struct Worker {
     failed: Option<(String, String)>,
     /// When the use of the disk is measured next; `None` while it is being measured.
     measure_at: Option<tokio::time::Instant>,
+    /// Told when something that volumes are made from has changed, while they follow it.
+    pub(super) sources: Arc<Notify>,
+    pub(super) following: Option<Following>,
+    /// When a token in a volume is to be renewed.
+    pub(super) refresh_at: Option<tokio::time::Instant>,
 }
 
 /// What the checkpoint says that makes a difference to a next life.
@@ -172,13 +176,15 @@ impl Worker {
             kept: None,
             failed: None,
             measure_at: Some(tokio::time::Instant::now() + MEASURE),
+            sources: Arc::default(),
+            following: None,
+            refresh_at: None,
         }
     }
 
     /// Works until the pod is gone, or the agent ends (which touches no container).
     pub async fn run(mut self, stop: CancellationToken) {
         self.remember();
-        let mut refresh = tokio::time::interval_at(tokio::time::Instant::now() + REFRESH, REFRESH);
         let mut rounds = 0;
         loop {
             let wake_at = match self.turn().await {
@@ -211,18 +217,20 @@ impl Worker {
                     if changed.is_err() {
                         return;
                     }
+                    self.pod_changed().await;
                 }
                 // A permit of Notify stays until it is taken.
                 () = self.wake.notified() => {}
-                // A tick that is not taken is ready again at once.
-                _ = refresh.tick() => self.refresh_volumes().await,
+                // As above.
+                () = self.sources.notified() => self.sources_changed().await,
+                () = sleep_until(self.refresh_at) => self.refresh_volumes().await,
                 // A deadline is computed anew in each round.
                 () = sleep_until(wake_at) => {}
             }
         }
     }
 
-    fn instant_of(&self, at: Timestamp) -> tokio::time::Instant {
+    pub(super) fn instant_of(&self, at: Timestamp) -> tokio::time::Instant {
         let wait = at.duration_since(self.shared.env.clock.now());
         tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO) + Duration::from_millis(1)
     }
@@ -491,6 +499,10 @@ impl Worker {
         });
     }
 
+    pub(super) fn desired(&self) -> Desired {
+        self.desired.borrow().clone()
+    }
+
     pub(super) fn desired_pod(&self) -> Arc<Object> {
         self.desired.borrow().pod.clone()
     }
@@ -517,17 +529,6 @@ impl Worker {
             _ => seen.sandbox().map(|s| s.ips.clone()).unwrap_or_default(),
         };
         PodFacts { host_ip, pod_ips, node_allocatable: self.shared.node_facts().allocatable.clone() }
-    }
-
-    async fn refresh_volumes(&mut self) {
-        let desired = self.desired.borrow().clone();
-        if self.memory.volumes != Volumes::Ready || desired.goal != Goal::Run {
-            return;
-        }
-        let facts = self.pod_facts(&desired.pod, &Seen::default());
-        if let Err(error) = self.shared.volumes.prepare(&desired.pod, &facts).await {
-            debug!(pod = %self.uid, error = %chain(&error), "volumes keep what they had");
-        }
     }
 }
 

@@ -67,6 +67,12 @@ impl Tokens {
         Ok(token)
     }
 
+    /// When the first of the pod's tokens is to be renewed.
+    pub fn renew_at(&self, pod_uid: &str) -> Option<Timestamp> {
+        let held = self.held.lock();
+        held.iter().filter(|(key, _)| key.pod_uid == pod_uid).map(|(_, held)| held.renew_at).min()
+    }
+
     pub fn forget(&self, pod_uid: &str) {
         self.held.lock().retain(|key, _| key.pod_uid != pod_uid);
     }

@@ -84,11 +84,8 @@ fn what_would_not_be_done_is_refused_by_name() {
     let plain = Object::from_value(serde_json::json!({"spec": {}})).unwrap();
     let none = serde_json::json!({"name": "c"});
     assert!(super::refuse_unsupported(&plain, &none, "c").is_ok());
-    for (field, value) in [
-        ("shareProcessNamespace", true.into()),
-        ("resourceClaims", json!([{"name": "gpu"}])),
-        ("resources", json!({"limits": {"cpu": "1"}})),
-    ] {
+    for (field, value) in [("resourceClaims", json!([{"name": "gpu"}])), ("resources", json!({"limits": {"cpu": "1"}}))]
+    {
         let value: serde_json::Value = value;
         let pod = Object::from_value(serde_json::json!({"spec": {field: value}})).unwrap();
         let refusal = super::refuse_unsupported(&pod, &none, "c").unwrap_err().to_string();
