@@ -15,11 +15,12 @@ uml() { # uml SERIES
     local package=linux-source-$1 version key
     version=$(apt-cache policy "$package" | sed -n 's/^  Candidate: //p')
     [ -n "$version" ] && [ "$version" != "(none)" ] || { say "Debian has no package $package here (apt-get update?)"; exit 1; }
-    key=$kernel-$version-$(sha256sum uml.config | cut -c1-12)
+    key=$kernel-$version-$(cat uml.config uml-mend.sh uml-xstate.h | sha256sum | cut -c1-12)
     [ -x "$cache/$key/linux" ] && { echo "$cache/$key/linux"; return; }
     say "building $key: some seventeen minutes of one processor"
     work=$(mktemp -d)
     (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$package=$version" >&2 && dpkg-deb --fsys-tarfile ./*.deb | tar -x --wildcards './usr/src/*.tar.xz' -O | tar -xJ)
+    ./uml-mend.sh "$work/$package"
     cd "$work/$package"
     {
         make -s ARCH=um defconfig
