@@ -4,6 +4,7 @@ mod ground;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use gantry_cri::v1;
 use ground::{Client, Ground, with};
@@ -94,6 +95,31 @@ fn a_container_opens_no_device_of_the_host_on_v2() {
     with(|ground| {
         ground::with_v2_only();
         only_its_own_devices(ground)
+    });
+}
+
+#[test]
+fn only_who_is_privileged_divides_its_cgroup() {
+    with(|ground| async move {
+        if !unified() {
+            eprintln!("SKIPPED: cgroups made from within: this host has cgroup v1");
+            return;
+        }
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("pod");
+        let pod = client.run_pod(&config).await;
+        for (name, privileged, wanted) in [("plain", false, ["refused"]), ("all", true, ["made"])] {
+            let script = "mkdir /sys/fs/cgroup/made 2>/dev/null && echo made || echo refused";
+            let mut container = ground.container(name, &["sh", "-c", script]);
+            container.linux.as_mut().and_then(|l| l.security_context.as_mut()).expect("it has one").privileged =
+                privileged;
+            let id = client.create(&pod, container, &config).await.unwrap();
+            client.start(&id).await.unwrap();
+            client.ended(&id).await;
+            assert_eq!(ground.lines(&format!("{name}.log")), wanted);
+        }
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
     });
 }
 
@@ -354,18 +380,44 @@ fn settings_are_written_by_their_v2_names() {
     });
 }
 
+/// A disk of the test's own, its number, and what makes it go.
+fn loop_disk(folder: &Path) -> Option<(String, String)> {
+    let file = folder.join("disk");
+    std::fs::File::create(&file).unwrap().set_len(16 * MIB as u64).unwrap();
+    let made = std::process::Command::new("busybox").args(["losetup", "-f"]).output().ok()?;
+    let disk = String::from_utf8(made.stdout).ok()?.trim().to_owned();
+    let done = std::process::Command::new("busybox").args(["losetup", &disk]).arg(&file).status().ok()?;
+    let number = std::fs::read_to_string(format!("/sys/block/{}/dev", disk.strip_prefix("/dev/")?)).ok()?;
+    done.success().then(|| (disk, number.trim().to_owned()))
+}
+
 #[test]
 fn a_disk_is_limited_by_its_number() {
     with(|ground| async move {
         let (runtime, client) = ground.start().await;
         let pod = client.run_pod(&ground.pod("pod")).await;
         let (_, plain) = sleeper(&ground, &client, &pod, "plain", shares(0)).await.unwrap();
-        let number = std::fs::read_to_string("/sys/block/loop0/dev").unwrap_or_default().trim().to_owned();
         let there = unified() && Path::new(&format!("/sys/fs/cgroup{plain}/io.max")).exists();
-        if there && !number.is_empty() {
+        if let Some((disk, number)) = there.then(|| loop_disk(ground.dir.path())).flatten() {
+            let config = ground.pod("pod");
+            let script = "dd if=/dev/zero of=/dev/disk bs=64k count=64 conv=fsync";
+            let mut container = ground.container("slow", &["sh", "-c", script]);
+            let permissions = "rwm".to_owned();
+            container.devices =
+                vec![v1::Device { container_path: "/dev/disk".into(), host_path: disk.clone(), permissions }];
             let asked = settings(&[("io.max", &format!("{number} wbps=1048576"))]);
-            let (_, cgroup) = sleeper(&ground, &client, &pod, "slow", asked).await.unwrap();
+            container.linux.as_mut().expect("it has one").resources = Some(asked);
+            let id = client.create(&pod, container, &config).await.unwrap();
+            client.start(&id).await.unwrap();
+            let cgroup = format!("{}/{pod}/{id}", ground.config.cgroup_parent);
             assert_eq!(file(&cgroup, "io.max"), format!("{number} rbps=max wbps=1048576 riops=max wiops=max"));
+            let ended = client.ended(&id).await;
+            assert_eq!(ended.exit_code, 0, "{}", ground.log("slow.log"));
+            // 4 MiB at 1 MiB a second; a slow machine only takes longer.
+            let took = Duration::from_nanos((ended.finished_at - ended.started_at) as u64);
+            assert!(took > Duration::from_secs(2), "{took:?}");
+            let detached = std::process::Command::new("busybox").args(["losetup", "-d", &disk]).status();
+            assert!(detached.is_ok_and(|status| status.success()), "{disk} is detached");
         } else {
             eprintln!("SKIPPED: io.max: this host has no cgroup v2 with it, or no loop device");
         }

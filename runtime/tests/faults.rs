@@ -48,7 +48,8 @@ fn a_creator_that_is_killed_fails_the_start_and_nothing_else() {
         let first = client.create(&pod, ground.container("first", &["sleep", "1000"]), &config).await.unwrap();
         client.start(&first).await.unwrap();
         let supervisor = client.supervisor_pid(&pod).await;
-        let before = children(supervisor);
+        let before = vec![client.pid(&first).await];
+        until("the end of its creator", || children(supervisor) == before).await;
         let gate = ground.config.cgroup_parent.clone() + "/" + &pod;
         // At every stage of a creation, which takes some ten milliseconds. Every other creator finds the pod frozen: what it
         // has begun in there says nothing, it waits, and its killer comes in time. The others may be faster.
@@ -116,7 +117,7 @@ fn a_command_in_a_frozen_container_times_out_and_does_not_run_later() {
         client.start(&id).await.unwrap();
         let supervisor = client.supervisor_pid(&pod).await;
         let cgroup = format!("{}/{pod}/{id}", ground.config.cgroup_parent);
-        let before = children(supervisor);
+        let before = vec![client.pid(&id).await];
         freeze(&cgroup, true).await;
         let cmd = vec!["sleep".to_owned(), "999".to_owned()];
         let request = v1::ExecSyncRequest { container_id: id.clone(), cmd, timeout: 1 };

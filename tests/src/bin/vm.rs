@@ -16,14 +16,26 @@ use tokio::time::Instant;
 const OF_THE_HOST: &[(&str, usize)] = &[
     ("cluster", 4),
     ("power", 1),
+    ("policies", 1),
+    ("workloads", 1),
+    ("kubectl", 1),
+    ("streams", 1),
     ("agent", 1),
     ("systemd", 1),
-    ("bare", 1),
-    ("lifecycle", 1),
+    ("eviction", 1),
+    ("pods", 1),
     ("limits", 1),
+    ("bare", 1),
+    ("stream_urls", 1),
+    ("metrics", 1),
+    ("faults", 1),
     ("cgroups", 1),
+    ("log_rotation", 1),
+    ("lifecycle", 1),
     ("confinement", 1),
     ("survival", 1),
+    ("processes", 1),
+    ("logs", 1),
     ("network", 1),
 ];
 /// The one that has systemd as process 1, and the one that has nothing on its root.
@@ -36,7 +48,6 @@ const NODES: (&str, u32) = ("nodes", 3);
 /// the second processor that user-mode Linux lacks, and a first pod.
 const ON_DEBIANS: &[(&str, &[&str])] = &[
     ("cgroups", &["--test-threads=1"]),
-    // User-mode Linux 6.12 panics over a clone that fails late, as into the cgroup of a pod that is being removed.
     ("faults", &["--test-threads=1"]),
     ("limits", &[]),
     ("network", &[]),
