@@ -44,6 +44,15 @@ pub fn oci_run(rounds: usize) -> Option<(&'static str, Cost)> {
     })
 }
 
+/// Milliseconds of CPU of `busybox true`, started and waited for: the least that an exec can cost.
+pub fn fork_exec(rounds: usize) -> Option<f64> {
+    let before = children_millis();
+    for _ in 0..rounds {
+        Command::new("busybox").arg("true").status().ok()?.success().then_some(())?;
+    }
+    Some((children_millis() - before) / rounds.max(1) as f64)
+}
+
 fn oci_once(runtime: &str, bundle: &Path, round: usize) -> Option<Cost> {
     let name = format!("gantry-bench-{}-{round}", std::process::id());
     let (start, before) = (Instant::now(), children_millis());

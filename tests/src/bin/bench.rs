@@ -39,6 +39,22 @@ enum What {
         #[arg(long, default_value_t = 30)]
         burst: usize,
     },
+    /// A full node: its pods at once, what they cost when nothing happens, and with an exec probe each second; a ConfigMap's way
+    /// into a volume
+    Full {
+        #[arg(long)]
+        image: String,
+        #[arg(long, default_value_t = 110)]
+        pods: usize,
+        #[arg(long, default_value_t = 100)]
+        probed: usize,
+        /// How long the cost of a second is taken
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+        /// Where the agent keeps its pods' volumes
+        #[arg(long, default_value = "/var/lib/gantry/pods")]
+        pods_folder: PathBuf,
+    },
     /// Durable creates of 100-byte ConfigMaps
     Creates {
         #[arg(long, default_value_t = 32)]
@@ -78,6 +94,9 @@ async fn main() -> Result<(), Failure> {
     .await;
     let done = match cli.what {
         What::Pods { image, in_a_row, burst } => pods(&client, &image, in_a_row, burst).await,
+        What::Full { image, pods, probed, seconds, pods_folder } => {
+            full(&client, &image, pods, probed, Duration::from_secs(seconds), &pods_folder).await
+        }
         What::Creates { clients, count, peer_folder } => creates(&cli.kubeconfig, clients, count, &peer_folder).await,
         What::Service { image, count } => service(&client, &image, count).await,
     };
@@ -200,6 +219,86 @@ async fn pods(client: &Client, image: &str, in_a_row: usize, burst: usize) -> Re
     println!("{:<44} {spent:>12.1} ms", "CPU per pod in the burst");
     memory(&format!("with {burst} pods"));
     remove(client).await?;
+    Ok(())
+}
+
+async fn full(
+    client: &Client,
+    image: &str,
+    pods: usize,
+    probed: usize,
+    period: Duration,
+    folder: &Path,
+) -> Result<(), Failure> {
+    let sleep = ["/bin/busybox", "sleep", "3600"];
+    start(client, vec![probe("warm", image, &sleep)]).await?;
+    remove(client).await?;
+    println!("{:<44} {:>12.2} % of a core", "idle with no pod", percent_of_a_core(period).await);
+    let took = start(client, (0..pods).map(|n| probe(&format!("full-{n}"), image, &sleep)).collect()).await?;
+    line(&format!("pod POST to Running, {pods} at once"), took, "ms");
+    let idle = percent_of_a_core(period).await;
+    println!("{:<44} {idle:>12.2} % of a core", format!("idle with {pods} pods"));
+    memory(&format!("with {pods} pods"));
+    remove(client).await?;
+
+    let asked = |n: usize| {
+        let mut pod = probe(&format!("probed-{n}"), image, &sleep).into_value();
+        pod["spec"]["containers"][0]["readinessProbe"] =
+            json!({"exec": {"command": ["/bin/busybox", "true"]}, "periodSeconds": 1});
+        object(pod)
+    };
+    start(client, (0..probed).map(asked).collect()).await?;
+    let busy = percent_of_a_core(period).await;
+    println!("{:<44} {busy:>12.2} % of a core", format!("{probed} pods with an exec probe each second"));
+    let each = busy * 10.0 / probed.max(1) as f64;
+    println!("{:<44} {each:>12.2} ms", "CPU of one probe, its command's included");
+    match peer::fork_exec(PEER_ROUNDS) {
+        Some(cost) => println!("{:<44} {:>12.2} ms", "peer: CPU of a bare fork and exec of it", cost),
+        None => println!("peer: busybox is not installed"),
+    }
+    remove(client).await?;
+    live(client, image, folder).await?;
+    remove(client).await?;
+    Ok(())
+}
+
+/// What our processes take of one processor, once what was just done has settled.
+async fn percent_of_a_core(period: Duration) -> f64 {
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let cpu = Cpu::now();
+    tokio::time::sleep(period).await;
+    cpu.spent() / period.as_secs_f64() / 10.0
+}
+
+/// From the PUT of a ConfigMap to its file in a pod's volume, as seen on the node.
+async fn live(client: &Client, image: &str, folder: &Path) -> Result<(), Failure> {
+    const ROUNDS: usize = 20;
+    let map = |value: usize| {
+        object(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "live", "namespace": NAMESPACE},
+            "data": {"k": value.to_string()},
+        }))
+    };
+    client.create(&resource::CONFIG_MAP, &map(0)).await?;
+    let mut pod = probe("live", image, &["/bin/busybox", "sleep", "3600"]).into_value();
+    pod["spec"]["volumes"] = json!([{"name": "v", "configMap": {"name": "live"}}]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+    start(client, vec![object(pod)]).await?;
+    let pod = client.get(&resource::POD, &Ref::new(NAMESPACE, "live")).await?;
+    let file = folder.join(pod.uid()).join("volumes/kubernetes.io~configmap/v/k");
+    let mut took = Vec::new();
+    for round in 1..=ROUNDS {
+        let (wanted, at) = (round.to_string(), Instant::now());
+        client.update(&resource::CONFIG_MAP, &map(round)).await?;
+        while std::fs::read_to_string(&file)? != wanted {
+            if at.elapsed() > Duration::from_secs(120) {
+                return Err(format!("{} never changed", file.display()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        took.push(at.elapsed().as_secs_f64() * 1000.0);
+    }
+    line("ConfigMap PUT to its file in a volume", took, "ms");
     Ok(())
 }
 
