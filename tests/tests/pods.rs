@@ -29,6 +29,7 @@ fn a_pod_gets_what_it_asks_for() {
         deadline(&cluster).await;
         names(&cluster).await;
         company(&cluster).await;
+        restarts(&cluster).await;
         shared_processes(&cluster).await;
         live_volumes(&cluster).await;
         cluster.uninstall().await;
@@ -174,4 +175,27 @@ async fn live_volumes(cluster: &Cluster<'_>) {
     reads("/map/k", "third").await;
     kubectl.must(&["delete", "pod", "live"]).await;
     kubectl.must(&["delete", "configmap,secret", "live"]).await;
+}
+
+/// A container's own policy and rules say whether it is run again, whatever its pod's says.
+async fn restarts(cluster: &Cluster<'_>) {
+    let line = "n=$(cat /d/n 2>/dev/null || echo 0); echo $((n + 1)) > /d/n; [ $n -ge 1 ] && exit 7; exit 42";
+    let volume = ", restartPolicy: Always, volumes: [{name: d, emptyDir: {}}]";
+    let ruled = ", restartPolicy: Never, volumeMounts: [{name: d, mountPath: /d}], \
+                 restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]";
+    cluster.apply(&pod("ruled", line, volume, ruled)).await;
+    phase(cluster, "ruled", "Failed").await;
+    let status = async |of: &str| cluster.field("pod", "ruled", &format!(".status.containerStatuses[0].{of}")).await;
+    assert_eq!(status("restartCount").await, "1");
+    assert_eq!(
+        (status("state.terminated.exitCode").await, status("lastState.terminated.exitCode").await),
+        ("7".into(), "42".into())
+    );
+    // Where an init container gives up, so does its pod.
+    let init = format!(
+        ", initContainers: [{{name: once, image: \"{IMAGE}\", command: [sh, -c, 'exit 3'], restartPolicy: Never}}]"
+    );
+    cluster.apply(&pod("given-up", "sleep 1000", &init, "")).await;
+    phase(cluster, "given-up", "Failed").await;
+    cluster.kubectl().must(&["delete", "pod", "ruled", "given-up"]).await;
 }

@@ -6,7 +6,7 @@ use gantry_cri::v1::{
     self, Capability, ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, Int64Value, KeyValue,
     LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
     LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxMetadata, PortMapping, SecurityProfile,
+    PodSandboxMetadata, PortMapping, SecurityProfile, SupplementalGroupsPolicy,
 };
 use gantry_kube::Object;
 use gantry_kube::pod::qos::{self, CPU_PERIOD_MICROS, QosClass};
@@ -115,6 +115,12 @@ pub fn supplemental_groups(pod: &Object) -> Vec<i64> {
     groups
 }
 
+/// Merge, as ever, is also what a runtime does that knows no policy.
+fn groups_policy(pod: &Object) -> i32 {
+    let strict = pod.str_at("/spec/securityContext/supplementalGroupsPolicy") == "Strict";
+    if strict { SupplementalGroupsPolicy::Strict } else { SupplementalGroupsPolicy::Merge }.into()
+}
+
 pub fn sandbox(
     pod: &Object,
     attempt: u32,
@@ -156,6 +162,7 @@ pub fn sandbox(
                 run_as_user: int(&context["runAsUser"]),
                 run_as_group: int(&context["runAsGroup"]),
                 supplemental_groups: supplemental_groups(pod),
+                supplemental_groups_policy: groups_policy(pod),
                 privileged,
                 seccomp: Some(seccomp(pod, &Value::Null, privileged)),
                 ..LinuxSandboxSecurityContext::default()
@@ -306,9 +313,6 @@ fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), Spec
     if !pod.str_at("/spec/runtimeClassName").is_empty() {
         return unsupported("runtimeClassName");
     }
-    if pod.str_at("/spec/securityContext/supplementalGroupsPolicy") == "Strict" {
-        return unsupported("securityContext.supplementalGroupsPolicy: Strict");
-    }
     let security = [pod.get("/spec/securityContext"), spec.get("securityContext")];
     for context in security.into_iter().flatten() {
         if context["appArmorProfile"]["type"] == "Localhost" {
@@ -320,11 +324,7 @@ fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), Spec
             }
         }
     }
-    refuse_unsupported_of_container(pod, spec, name)?;
-    let mut mounts = spec["volumeMounts"].as_array().into_iter().flatten();
-    if mounts.any(|m| m["recursiveReadOnly"].as_str().is_some_and(|mode| mode != "Disabled")) {
-        return unsupported("volumeMounts.recursiveReadOnly");
-    }
+    refuse_unsupported_of_container(spec, name)?;
     if spec["volumeDevices"].as_array().is_some_and(|list| !list.is_empty()) {
         return unsupported("volumeDevices");
     }
@@ -339,17 +339,8 @@ fn is_empty(value: &Value) -> bool {
     value.is_null() || value.as_object().is_some_and(|m| m.is_empty()) || value.as_array().is_some_and(Vec::is_empty)
 }
 
-fn refuse_unsupported_of_container(pod: &Object, spec: &Value, name: &str) -> Result<(), SpecError> {
+fn refuse_unsupported_of_container(spec: &Value, name: &str) -> Result<(), SpecError> {
     let unsupported = |field: &str| Err(SpecError::Unsupported { container: name.to_owned(), field: field.to_owned() });
-    let is_init = init_containers(pod).iter().any(|c| c["name"] == name);
-    if !is_empty(&spec["restartPolicyRules"]) {
-        return unsupported("restartPolicyRules");
-    }
-    match spec["restartPolicy"].as_str() {
-        None => {}
-        Some("Always") if is_init => {}
-        Some(policy) => return unsupported(&format!("restartPolicy: {policy}")),
-    }
     if !is_empty(&spec["resources"]["claims"]) {
         return unsupported("resources.claims");
     }
@@ -429,6 +420,7 @@ fn security_context(
         run_as_group: int(pick("runAsGroup")),
         readonly_rootfs: own["readOnlyRootFilesystem"] == true,
         supplemental_groups: supplemental_groups(pod),
+        supplemental_groups_policy: groups_policy(pod),
         no_new_privs: own["allowPrivilegeEscalation"] == false,
         masked_paths: masked,
         readonly_paths: paths(&READONLY_PATHS),

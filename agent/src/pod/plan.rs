@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::memory::{Image, Memory, PULL_ERROR_SHOWN_SECONDS, Volumes, after, image_key};
 use super::seen::{Container, Sandbox, Seen, State};
-use super::want::{Goal, RestartPolicy, Wanted, WantedContainer};
+use super::want::{Goal, Wanted, WantedContainer};
 
 /// Ended containers that are kept of each name: the last, and the one before for `logs --previous`.
 const ENDED_KEPT: usize = 2;
@@ -466,9 +466,8 @@ impl<'a> Planner<'a> {
         let has_run =
             |c: &WantedContainer| self.seen.latest(&c.name).is_some() || self.memory.past.contains_key(&c.name);
         let begun = self.want.containers.iter().any(has_run);
-        let init_failed = !begun
-            && self.want.restart == RestartPolicy::Never
-            && self.want.init.iter().any(|c| !c.sidecar && self.exit_code(c).is_some_and(|code| code != 0));
+        let has_failed = |c: &WantedContainer| self.exit_code(c).is_some_and(|code| code != 0) && self.is_done(c);
+        let init_failed = !begun && self.want.init.iter().any(has_failed);
         init_failed || self.want.containers.iter().all(|c| self.is_done(c))
     }
 
@@ -492,11 +491,8 @@ impl<'a> Planner<'a> {
         // What a probe had ended is run again, whatever code it ended with.
         let latest = self.seen.latest(&container.name);
         let failed = code != 0 || latest.is_some_and(|c| self.memory.unhealthy.contains_key(&c.id));
-        match self.want.restart {
-            RestartPolicy::Never => true,
-            RestartPolicy::Always if !self.is_init(container) => false,
-            RestartPolicy::Always | RestartPolicy::OnFailure => !failed,
-        }
+        let again = container.restart.again(code.into(), failed);
+        if self.is_init(container) { !failed || !again } else { !again }
     }
 
     fn is_init(&self, container: &WantedContainer) -> bool {

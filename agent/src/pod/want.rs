@@ -2,6 +2,7 @@
 
 use gantry_kube::Object;
 use gantry_kube::defaults::pull_policy;
+use gantry_kube::pod::restart::Restart;
 use gantry_kube::pod::{containers, ephemeral_containers, init_containers, is_sidecar};
 use serde_json::Value;
 
@@ -27,13 +28,6 @@ pub enum Goal {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestartPolicy {
-    Always,
-    OnFailure,
-    Never,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullPolicy {
     Always,
     IfNotPresent,
@@ -47,6 +41,7 @@ pub struct WantedContainer {
     pub pull: PullPolicy,
     /// An init container that goes on beside the others.
     pub sidecar: bool,
+    pub restart: Restart,
     /// Changes when the container must be made anew: its name and image.
     pub hash: String,
     pub startup_probe: bool,
@@ -63,7 +58,6 @@ pub struct Wanted {
     pub namespace: String,
     pub name: String,
     pub goal: Goal,
-    pub restart: RestartPolicy,
     pub grace_seconds: i64,
     pub init: Vec<WantedContainer>,
     pub containers: Vec<WantedContainer>,
@@ -81,16 +75,12 @@ impl WantedContainer {
 
 impl Wanted {
     pub fn from_object(pod: &Object, goal: Goal) -> Wanted {
+        let container = |value: &Value| container(pod, value);
         Wanted {
             uid: pod.uid().to_owned(),
             namespace: pod.namespace().to_owned(),
             name: pod.name().to_owned(),
             goal,
-            restart: match pod.str_at("/spec/restartPolicy") {
-                "Never" => RestartPolicy::Never,
-                "OnFailure" => RestartPolicy::OnFailure,
-                _ => RestartPolicy::Always,
-            },
             grace_seconds: grace_seconds(pod),
             init: init_containers(pod).iter().map(container).collect(),
             containers: containers(pod).iter().map(container).collect(),
@@ -126,7 +116,7 @@ pub fn grace_seconds(pod: &Object) -> i64 {
     asked.or_else(|| pod.i64_at("/spec/terminationGracePeriodSeconds")).unwrap_or(GRACE_DEFAULT_SECONDS).max(0)
 }
 
-fn container(value: &Value) -> WantedContainer {
+fn container(pod: &Object, value: &Value) -> WantedContainer {
     let text = |key: &str| value[key].as_str().unwrap_or("").to_owned();
     let image = text("image");
     let policy = value["imagePullPolicy"].as_str().unwrap_or_else(|| pull_policy(&image));
@@ -138,6 +128,7 @@ fn container(value: &Value) -> WantedContainer {
             _ => PullPolicy::IfNotPresent,
         },
         sidecar: is_sidecar(value),
+        restart: Restart::of(pod, value),
         hash: format!("{:016x}", fnv1a(image.as_bytes())),
         startup_probe: value["startupProbe"].is_object(),
         post_start: value["lifecycle"]["postStart"].is_object(),

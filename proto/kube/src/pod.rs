@@ -10,6 +10,7 @@ use crate::Object;
 pub mod phase;
 pub mod qos;
 pub mod resources;
+pub mod restart;
 
 #[cfg(test)]
 mod tests;

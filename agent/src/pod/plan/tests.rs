@@ -1,3 +1,4 @@
+use gantry_kube::pod::restart::RestartPolicy;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
@@ -5,7 +6,7 @@ use super::super::memory::{Failure, Memory, Volumes, after};
 use super::super::past::Past;
 use super::super::resize::Limits;
 use super::super::seen::{Container, Sandbox, Seen, State};
-use super::super::want::{Goal, PullPolicy, RestartPolicy, Wanted, WantedContainer};
+use super::super::want::{Goal, PullPolicy, Wanted, WantedContainer};
 use super::{Action, KillReason, Plan, plan, seconds_text};
 use crate::probe::state::Unhealthy;
 
@@ -19,6 +20,7 @@ fn wanted(restart: RestartPolicy, init: &[&str], main: &[&str]) -> Wanted {
         image: "i".to_owned(),
         pull: PullPolicy::IfNotPresent,
         sidecar: name.starts_with("side"),
+        restart: restart.into(),
         hash: "h".to_owned(),
         startup_probe: false,
         post_start: name.starts_with("hook"),
@@ -30,7 +32,6 @@ fn wanted(restart: RestartPolicy, init: &[&str], main: &[&str]) -> Wanted {
         namespace: "n".into(),
         name: "p".into(),
         goal: Goal::Run,
-        restart,
         grace_seconds: 30,
         init: init.iter().map(container).collect(),
         containers: main.iter().map(container).collect(),

@@ -7,6 +7,7 @@
 
 use serde_json::{Value, json};
 
+use super::restart::Restart;
 use super::{containers, init_containers, is_sidecar};
 use crate::Object;
 
@@ -41,7 +42,6 @@ fn status_of<'a>(statuses: &'a [Value], container: &Value) -> Option<&'a Value> 
 
 /// The phase that `statuses` (of containers) and `init_statuses` amount to.
 pub fn phase(pod: &Object, statuses: &[Value], init_statuses: &[Value]) -> Phase {
-    let policy = pod.str_at("/spec/restartPolicy");
     let (mut init_waiting, mut init_failed) = (false, false);
     for init in init_containers(pod) {
         let Some(status) = status_of(init_statuses, init) else {
@@ -55,26 +55,28 @@ pub fn phase(pod: &Object, statuses: &[Value], init_statuses: &[Value]) -> Phase
         let ended = ended(status);
         match ended {
             Some(0) => {}
-            Some(_) if policy == "Never" => init_failed = true,
+            Some(code) if !Restart::of(pod, init).again(code, true) => init_failed = true,
             _ => init_waiting = true,
         }
     }
-    let (mut unknown, mut running, mut waiting, mut stopped, mut succeeded) = (0, 0, 0, 0, 0);
+    let (mut unknown, mut running, mut waiting, mut stopped, mut succeeded, mut again) = (0, 0, 0, 0, 0, 0);
     for container in containers(pod) {
+        let restart = Restart::of(pod, container);
         match status_of(statuses, container) {
             None => unknown += 1,
             Some(status) if status["state"]["running"].is_object() => running += 1,
             Some(status) if status["state"]["terminated"].is_object() => {
+                let code = ended(status).unwrap_or(0);
                 stopped += 1;
-                succeeded += usize::from(status["state"]["terminated"]["exitCode"] == 0);
+                succeeded += usize::from(code == 0);
+                again += usize::from(restart.again(code, code != 0));
             }
             // It has run before, and waits to run again.
             Some(status) if status["lastState"]["terminated"].is_object() => {
+                let code = status["lastState"]["terminated"]["exitCode"].as_i64().unwrap_or(0);
                 stopped += 1;
-                succeeded += usize::from(status["lastState"]["terminated"]["exitCode"] == 0);
-                if policy != "Never" {
-                    running += 1;
-                }
+                succeeded += usize::from(code == 0);
+                running += usize::from(restart.again(code, true));
             }
             Some(_) => waiting += 1,
         }
@@ -87,11 +89,10 @@ pub fn phase(pod: &Object, statuses: &[Value], init_statuses: &[Value]) -> Phase
         () if waiting > 0 => Phase::Pending,
         () if unknown > 0 && running + stopped == 0 => Phase::Pending,
         () if running > 0 && unknown == 0 => Phase::Running,
-        () if running == 0 && stopped > 0 && unknown == 0 => match policy {
-            "Always" | "" => Phase::Running,
-            _ if stopped == succeeded => Phase::Succeeded,
-            "Never" => Phase::Failed,
-            _ => Phase::Running,
+        () if running == 0 && stopped > 0 && unknown == 0 => match () {
+            () if again > 0 => Phase::Running,
+            () if stopped == succeeded => Phase::Succeeded,
+            () => Phase::Failed,
         },
         () => Phase::Pending,
     }

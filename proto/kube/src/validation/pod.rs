@@ -24,7 +24,6 @@ pub use update::update;
 
 const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
-const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
 const ONLY_SIDECARS: &str = "may not be set for init containers without restartPolicy=Always";
 
 /// What the rules of a container need to know of its pod.
@@ -76,7 +75,7 @@ fn spec(at: &At<'_>, is_pod: bool, errors: &mut Errors) {
     let claims = claims(at, errors);
     let pod = Pod { volumes, claims, grace: at.int_of("terminationGracePeriodSeconds") };
     containers(at, &pod, errors);
-    at.field("restartPolicy").one_of(errors, &RESTART_POLICIES);
+    at.field("restartPolicy").one_of(errors, &container::RESTART_POLICIES);
     dns(at, errors);
     security::pod(&at.field("securityContext"), errors);
     host(at, is_pod, errors);
@@ -122,11 +121,11 @@ fn containers(spec: &At<'_>, pod: &Pod<'_>, errors: &mut Errors) {
     }
     for at in list.items() {
         container::container(&at, pod, &mut names, errors);
-        at.field("restartPolicy").maybe_one_of(errors, &RESTART_POLICIES);
+        container::restart(&at, errors);
     }
     for at in spec.field("initContainers").items() {
         container::container(&at, pod, &mut names, errors);
-        at.field("restartPolicy").maybe_one_of(errors, &RESTART_POLICIES);
+        container::restart(&at, errors);
         if at.text_of("restartPolicy") != "Always" {
             for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
                 if let Some(field) = at.get(field) {

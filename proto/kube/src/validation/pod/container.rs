@@ -28,6 +28,10 @@ const ENV_FIELDS: [&str; 9] = [
     "status.podIPs",
 ];
 
+pub const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
+const RESTART_RULES_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
+
 /// What all containers have in common. `names` are those of the containers before it.
 pub fn container<'a>(at: &At<'a>, pod: &Pod<'a>, names: &mut BTreeSet<&'a str>, errors: &mut Errors) {
     let name = at.field("name");
@@ -47,6 +51,26 @@ pub fn container<'a>(at: &At<'a>, pod: &Pod<'a>, names: &mut BTreeSet<&'a str>, 
     security::container(&at.field("securityContext"), errors);
     probe::probes(at, errors);
     probe::lifecycle(at, pod.grace, errors);
+}
+
+/// A container's own policy and rules; rules without a policy beside them would leave open what happens else.
+pub fn restart(at: &At<'_>, errors: &mut Errors) {
+    let (policy, rules) = (at.field("restartPolicy"), at.field("restartPolicyRules"));
+    policy.maybe_one_of(errors, &RESTART_POLICIES);
+    if rules.count() > 0 && !policy.is_set() {
+        policy.required(errors, "must specify restartPolicy when restart rules are used");
+    }
+    rules.too_many(errors, RESTART_RULES_MAX);
+    for rule in rules.items() {
+        rule.field("action").one_of(errors, &["Restart"]);
+        let codes = rule.field("exitCodes");
+        if !codes.is_set() {
+            codes.required(errors, "must be specified");
+            continue;
+        }
+        codes.field("operator").one_of(errors, &["In", "NotIn"]);
+        codes.field("values").too_many(errors, EXIT_CODES_MAX);
+    }
 }
 
 fn ports(ports: &At<'_>, errors: &mut Errors) {

@@ -105,6 +105,61 @@ fn security() {
 }
 
 #[test]
+fn when_a_container_is_run_again() {
+    let rule = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let own = with(&pod(), "/spec/containers/0/restartPolicy", json!("Never"));
+    let ruled = with(&own, "/spec/containers/0/restartPolicyRules", rule.clone());
+    accepts(&POD, &own, &[("/spec/containers/0/restartPolicy", json!("Always"))]);
+    let at = "/spec/containers/0/restartPolicyRules";
+    refuses(
+        &POD,
+        &pod(),
+        &[(
+            at,
+            rule.clone(),
+            &[
+                "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used",
+            ],
+        )],
+    );
+    let many = serde_json::Value::Array(vec![rule[0].clone(); 21]);
+    refuses(
+        &POD,
+        &ruled,
+        &[
+            (
+                "/spec/containers/0/restartPolicy",
+                json!("Sometimes"),
+                &["spec.containers[0].restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \
+                \"OnFailure\", \"Never\""],
+            ),
+            (at, many, &["spec.containers[0].restartPolicyRules: Too many: 21: must have at most 20 items"]),
+            (
+                "/spec/containers/0/restartPolicyRules/0/action",
+                json!("Explode"),
+                &[
+                    "spec.containers[0].restartPolicyRules[0].action: Unsupported value: \"Explode\": supported values: \
+                \"Restart\"",
+                ],
+            ),
+            (
+                "/spec/containers/0/restartPolicyRules/0/exitCodes",
+                json!(null),
+                &["spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified"],
+            ),
+            (
+                "/spec/containers/0/restartPolicyRules/0/exitCodes/operator",
+                json!("Above"),
+                &[
+                    "spec.containers[0].restartPolicyRules[0].exitCodes.operator: Unsupported value: \"Above\": supported \
+                values: \"In\", \"NotIn\"",
+                ],
+            ),
+        ],
+    );
+}
+
+#[test]
 fn the_host() {
     refuses(
         &POD,
