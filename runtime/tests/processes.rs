@@ -170,3 +170,32 @@ fn a_pid_namespace_that_is_not_there_cannot_be_shared() {
         ground::finish(runtime).await;
     });
 }
+
+#[test]
+fn a_command_enters_whatever_its_container_has_of_the_host() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let node = v1::NamespaceMode::Node as i32;
+        let on_host = v1::NamespaceOption { network: node, pid: node, ipc: node, ..Default::default() };
+        let mut config = ground.pod("host");
+        let security = config.linux.as_mut().and_then(|l| l.security_context.as_mut()).expect("it has one");
+        security.namespace_options = Some(on_host.clone());
+        let pod = client.run_pod(&config).await;
+        let mut container = ground.container("host", &["sleep", "1000"]);
+        let security = container.linux.as_mut().and_then(|l| l.security_context.as_mut()).expect("it has one");
+        security.namespace_options = Some(on_host);
+        let id = started(&client, &pod, &config, container).await;
+        for kind in ["pid", "net", "ipc", "uts"] {
+            let own = std::fs::read_link(format!("/proc/thread-self/ns/{kind}")).unwrap();
+            assert_eq!(
+                said(&client, &id, &format!("readlink /proc/self/ns/{kind}")).await,
+                own.to_string_lossy(),
+                "{kind}"
+            );
+        }
+        let of_container = std::fs::read_link(format!("/proc/{}/ns/mnt", client.pid(&id).await)).unwrap();
+        assert_eq!(said(&client, &id, "readlink /proc/self/ns/mnt").await, of_container.to_string_lossy());
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}

@@ -1,7 +1,7 @@
 //! What a forked creator does: everything around libcontainer, then libcontainer, then it ends. It never returns to the
 //! supervisor's loop, and libcontainer's side effects (its directory, its dumpable flag, its panics) die with it.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use libcontainer::syscall::syscall::SyscallType;
 
 use crate::executor::{LastStage, OpenVolume, Stage, plain};
 use crate::users::{self, UserError};
-use crate::{inroot, root, socket};
+use crate::{enter, inroot, root, socket};
 
 wire_struct! {
     /// What a creator reports before it ends.
@@ -46,6 +46,8 @@ pub enum CreateError {
     Write { path: String, source: io::Error },
     #[error("terminal: {0}")]
     Terminal(#[source] io::Error),
+    #[error(transparent)]
+    Enter(#[from] enter::EnterError),
     #[error("{0}")]
     Container(#[from] libcontainer::error::LibcontainerError),
     #[error("libcontainer reports no pid")]
@@ -77,8 +79,8 @@ pub fn create_and_exit(task: Task<'_>, report: BorrowedFd<'_>) -> ! {
 }
 
 /// The same for a further process in a running container.
-pub fn exec_and_exit(task: Task<'_>, launch: OwnedFd, report: BorrowedFd<'_>) -> ! {
-    finish(exec(task, launch), report)
+pub fn exec_and_exit(task: Task<'_>, launch: OwnedFd, init: BorrowedFd<'_>, report: BorrowedFd<'_>) -> ! {
+    finish(exec(task, launch, init), report)
 }
 
 fn finish(result: Result<Made, CreateError>, report: BorrowedFd<'_>) -> ! {
@@ -167,37 +169,16 @@ fn create(task: Task<'_>) -> Result<Made, CreateError> {
     Ok(Made { pid, master })
 }
 
-/// The process document that libcontainer wants; all that matters is applied by our own last stage.
-const TENANT: &str =
-    r#"{"terminal":false,"user":{"uid":0,"gid":0},"args":["exec"],"env":["PATH=/","HOME=/"],"cwd":"/"}"#;
-const TENANT_TERMINAL: &str =
-    r#"{"terminal":true,"user":{"uid":0,"gid":0},"args":["exec"],"env":["PATH=/","HOME=/"],"cwd":"/"}"#;
-
-fn exec(task: Task<'_>, launch: OwnedFd) -> Result<Made, CreateError> {
-    let bundle = layout::bundle(task.sandbox, task.container);
+fn exec(task: Task<'_>, launch: OwnedFd, init: BorrowedFd<'_>) -> Result<Made, CreateError> {
     let launch = read_launch(std::fs::File::from(launch), Path::new("memfd"))?;
-    let path = bundle.join(layout::IDS);
+    let path = layout::bundle(task.sandbox, task.container).join(layout::IDS);
     let encoded = std::fs::read(&path).map_err(|source| CreateError::Read { path, source })?;
     let ids = Ids::take(&mut encoded.as_slice())?;
     join_cgroups(&launch)?;
-    root::leave_host_mounts()?;
-    root::hide_cgroup_files(&launch.cgroups, launch.unified)?;
     adjust_oom_score(launch.process.oom_score_adj);
     let stage = stage(&launch, ids, Vec::new(), &task);
-    let terminal = Terminal::for_stdio(&task.stdio, &bundle)?;
-    let document = process_document(if terminal.is_some() { TENANT_TERMINAL } else { TENANT })?;
-    let mut builder = base(&task, stage)?;
-    if let Stdio::Streams { stdin, stdout, stderr } = task.stdio {
-        builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
-    }
-    if let Some(terminal) = &terminal {
-        builder = builder.with_console_socket(Some(&terminal.path));
-    }
-    let process = PathBuf::from(format!("/proc/self/fd/{}", document.as_raw_fd()));
-    let tenant = builder.as_tenant().with_process(Some(process)).with_detach(terminal.is_some()).as_sibling(true);
-    let pid = tenant.build()?.as_raw();
-    let master = terminal.map(Terminal::receive).transpose()?;
-    Ok(Made { pid, master })
+    let entered = enter::enter(init, &stage, task.stdio)?;
+    Ok(Made { pid: entered.pid, master: entered.master })
 }
 
 fn base(task: &Task<'_>, stage: Stage) -> Result<ContainerBuilder, CreateError> {
@@ -250,14 +231,6 @@ fn adjust_oom_score(score: Option<i32>) {
 fn write(path: PathBuf, bytes: &[u8]) -> Result<(), CreateError> {
     std::fs::write(&path, bytes)
         .map_err(|source| CreateError::Write { path: path.to_string_lossy().into_owned(), source })
-}
-
-fn process_document(text: &str) -> Result<std::fs::File, CreateError> {
-    let failed = |source| CreateError::Write { path: "memfd".to_owned(), source };
-    let fd = rustix::fs::memfd_create("process", rustix::fs::MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
-    let mut file = std::fs::File::from(fd);
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    Ok(file)
 }
 
 /// The socket at which libcontainer delivers the terminal's master.

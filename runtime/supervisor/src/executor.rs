@@ -74,11 +74,25 @@ impl Executor for LastStage {
     }
 
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        let error = run(&self.0);
-        let text = plain(&error);
-        sys::write_raw(self.0.failure, text.as_bytes());
-        Err(ExecutorError::Other(text))
+        Err(ExecutorError::Other(tell(&self.0, &run(&self.0))))
     }
+}
+
+/// The same for a process that libcontainer has not made.
+pub fn last_stage(stage: &Stage) -> ! {
+    fail(stage, &run(stage))
+}
+
+/// Ends a process that has not reached its program.
+pub fn fail(stage: &Stage, error: &impl ToString) -> ! {
+    tell(stage, error);
+    sys::exit_now(1)
+}
+
+fn tell(stage: &Stage, error: &impl ToString) -> String {
+    let text = plain(error);
+    sys::write_raw(stage.failure, text.as_bytes());
+    text
 }
 
 /// The text without Rust's "(os error 2)": users know the words, not the number.

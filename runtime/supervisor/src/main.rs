@@ -7,6 +7,7 @@
 
 mod attach;
 mod creator;
+mod enter;
 mod executor;
 mod first;
 mod inroot;

@@ -349,7 +349,8 @@ impl Supervisor {
             }
         };
         let id = container.clone();
-        self.fork(seq, &id, stdio, cgroup, Some(launch), Work::Exec { container, exec })?;
+        let init = target.pidfd.try_clone()?;
+        self.fork(seq, &id, stdio, cgroup, Some((launch, init)), Work::Exec { container, exec })?;
         // Counted once it runs: a fork that was refused reports nothing.
         if let Some(target) = self.containers.iter_mut().find(|c| c.unit.id == id) {
             target.joining += 1;
@@ -357,13 +358,14 @@ impl Supervisor {
         Ok(())
     }
 
+    /// `joins`: the launch file of a further process, and the container's first process.
     fn fork(
         &mut self,
         seq: u64,
         container: &Id,
         stdio: Stdio,
         cgroup: Option<OwnedFd>,
-        launch: Option<OwnedFd>,
+        joins: Option<(OwnedFd, OwnedFd)>,
         work: Work,
     ) -> io::Result<()> {
         let (report, theirs) =
@@ -376,9 +378,9 @@ impl Supervisor {
                 drop(report);
                 drop(failure);
                 let task = Task { sandbox: &self.sandbox, container, stdio, failure: failure_write.as_fd() };
-                match launch {
+                match joins {
                     None => creator::create_and_exit(task, theirs.as_fd()),
-                    Some(launch) => creator::exec_and_exit(task, launch, theirs.as_fd()),
+                    Some((launch, init)) => creator::exec_and_exit(task, launch, init.as_fd(), theirs.as_fd()),
                 }
             }
             Forked::Parent(pid) => {

@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -29,6 +29,18 @@ pub fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
     }
     // SAFETY: no stack and no shared memory are asked for, so this is fork; this program has one thread for life, so the
     // child may run any code.
+    match check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })? {
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(pid as i32)),
+    }
+}
+
+/// fork(2), of a child that has the same parent as this process and tells it of its end in the same way.
+pub fn fork_sibling() -> io::Result<Forked> {
+    // SAFETY: as above.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = libc::CLONE_PARENT as u64;
+    // SAFETY: as above.
     match check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })? {
         0 => Ok(Forked::Child),
         pid => Ok(Forked::Parent(pid as i32)),
@@ -108,6 +120,25 @@ pub fn set_no_new_privs() -> io::Result<()> {
     // SAFETY: an integer-only prctl.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())?;
     Ok(())
+}
+
+/// Whether others of the same user may trace this process; execve makes it so again.
+pub fn set_dumpable(dumpable: bool) -> io::Result<()> {
+    // SAFETY: an integer-only prctl.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(dumpable), 0, 0, 0) }.into())?;
+    Ok(())
+}
+
+/// The end of a new terminal that programs use, by its master: no path leads to it that somebody could have changed.
+pub fn other_end(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: the request reads an int, which outlives the call.
+    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) }.into())?;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: the request takes flags by value and returns a new descriptor.
+    let fd = check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }.into())?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 pub fn set_child_subreaper() -> io::Result<()> {
