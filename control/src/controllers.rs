@@ -4,6 +4,7 @@
 //! They run in the order in which a change travels: Deployment → ReplicaSet → pods → EndpointSlices; the rest (namespaces,
 //! service accounts, nodes, garbage) keeps the house. A stock kube-controller-manager could take the place of any.
 
+pub mod autoscaler;
 pub mod cluster_roles;
 pub mod cronjob;
 pub mod daemonset;
@@ -75,6 +76,7 @@ pub async fn run(client: Client, config: Config, env: Env, stop: CancellationTok
     tasks.spawn(job::run(context.clone()));
     tasks.spawn(cronjob::run(context.clone()));
     tasks.spawn(disruption::run(context.clone()));
+    tasks.spawn(autoscaler::run(context.clone()));
     tasks.spawn(endpointslice::run(context.clone()));
     tasks.spawn(namespace::run(context.clone()));
     tasks.spawn(cluster_roles::run(context.clone()));

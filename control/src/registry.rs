@@ -21,15 +21,17 @@ pub mod subresource;
 pub mod update;
 pub mod watch;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_env::Env;
-use gantry_kube::{Object, Ref, Resource, Status};
+use gantry_kube::{Object, Ref, Resource, Status, versions};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use crate::auth::{Identity, Lookup};
+use crate::store::cache::Encoding;
 use crate::store::{Cache, Stored};
 use crate::trace::Trace;
 
@@ -47,10 +49,19 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// As the stored version has it.
     pub fn json(&self) -> Bytes {
         match self {
             Answer::Stored(stored) => stored.json().clone(),
             Answer::Made(object) => object.to_vec().into(),
+        }
+    }
+
+    /// As the version has it that was asked for.
+    pub fn json_as(&self, resource: &Resource) -> Bytes {
+        match self {
+            Answer::Stored(stored) => json_as(resource, stored),
+            Answer::Made(object) => versions::from_stored(resource, object).to_vec().into(),
         }
     }
 
@@ -59,6 +70,19 @@ impl Answer {
             Answer::Stored(stored) => stored.object(),
             Answer::Made(object) => Arc::new(object.clone()),
         }
+    }
+}
+
+/// A stored object's bytes in the version that was asked for: made by the first who asks, and kept with the others.
+pub fn json_as(resource: &Resource, stored: &Stored) -> Bytes {
+    if versions::is_stored(resource) {
+        return stored.json().clone();
+    }
+    let encoding = Encoding { api_version: resource.version, media: "application/json" };
+    let made: Result<Bytes, Infallible> =
+        stored.encoded(encoding, |stored| Ok(versions::from_stored(resource, &stored.object()).to_vec().into()));
+    match made {
+        Ok(bytes) => bytes,
     }
 }
 

@@ -58,6 +58,10 @@ const DAY: &[(&str, &str)] = &[
     ("logs -l job-name=j --all-containers --prefix", "done"),
     ("get events --field-selector=involvedObject.name=p", "Scheduled"),
     ("top nodes", "node-under-test"),
+    ("autoscale deployment web --min=1 --max=9 --cpu-percent=80", "horizontalpodautoscaler.autoscaling/web autoscaled"),
+    ("get hpa web", "Deployment/web"),
+    ("describe hpa web", "Deployment/web"),
+    ("delete hpa web", "horizontalpodautoscaler.autoscaling \"web\" deleted"),
     // Inside
     ("exec p -- echo inside", "inside"),
     ("exec deploy/web -- hostname", "web-"),

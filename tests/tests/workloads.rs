@@ -27,6 +27,17 @@ fn jobs_come_by_the_clock() {
     });
 }
 
+#[test]
+fn pods_come_by_what_they_use() {
+    with(async |machine| {
+        let cluster = Cluster::up(machine).await;
+        for kubectl in Kubectl::every(&machine.kubeconfig()) {
+            autoscaler(&cluster, &kubectl).await;
+        }
+        cluster.uninstall().await;
+    });
+}
+
 /// kubectl in a namespace of its own.
 struct Room<'a> {
     cluster: &'a Cluster<'a>,
@@ -317,5 +328,70 @@ async fn cron_job(cluster: &Cluster<'_>, kubectl: &Kubectl) {
     assert!(told.contains("SuccessfulCreate") && told.contains("Created job yearly-"), "{told}");
     room.must("delete cj yearly").await;
     room.until("jobs", ".items[*].metadata.name", "").await;
+    room.leave().await;
+}
+
+async fn autoscaler(cluster: &Cluster<'_>, kubectl: &Kubectl) {
+    let room = Room::with(cluster, kubectl, "busy").await;
+    let resources = ", resources: {requests: {cpu: 20m}, limits: {cpu: 50m}}";
+    let busy = spec("while :; do :; done", resources);
+    room.apply(&format!(
+        "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: web}}, spec: {{selector: {{matchLabels: {{app: web}}}}, \
+         template: {{metadata: {{labels: {{app: web}}}}, spec: {busy}}}}}}}"
+    ))
+    .await;
+    let words = room.must("autoscale deployment web --min=1 --max=3 --cpu-percent=50").await;
+    assert!(words.contains("horizontalpodautoscaler.autoscaling/web autoscaled"), "{words}");
+    room.until("deploy/web", ".spec.replicas", "3").await;
+    room.must("rollout status deploy/web --timeout=60s").await;
+    // Both versions tell of the same object, the older one in annotations what it has no field for.
+    let limited = ".status.conditions[?(@.type==\"ScalingLimited\")].reason";
+    room.until("horizontalpodautoscalers.v2.autoscaling/web", limited, "TooManyReplicas").await;
+    room.until("horizontalpodautoscalers.v1.autoscaling/web", ".status.currentReplicas", "3").await;
+    let percent =
+        room.field("horizontalpodautoscalers.v1.autoscaling/web", ".status.currentCPUUtilizationPercentage").await;
+    assert!(percent.parse::<i64>().is_ok_and(|percent| percent > 100), "{percent}");
+    let row = room.must("get hpa web --no-headers").await;
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(
+        (cells[..3].to_vec(), &cells[4..7]),
+        (vec!["web", "Deployment/web", "cpu:"], &["1", "3", "3"][..]),
+        "{row}"
+    );
+    assert!(cells[3].ends_with("%/50%"), "{row}");
+    let described = room.must("describe hpa web").await;
+    let scaled = "reason: cpu resource utilization (percentage of request) above target";
+    assert!(described.contains("SuccessfulRescale") && described.contains(scaled), "{described}");
+    // What only the newer version has a field for survives a change by the older one.
+    let slow = r#"{"spec":{"behavior":{"scaleDown":{"stabilizationWindowSeconds":0,"policies":[{"type":"Pods","value":1,"periodSeconds":60}]}}}}"#;
+    room.run(&["patch", "horizontalpodautoscalers.v2.autoscaling", "web", "--type=merge", "-p", slow]).await.unwrap();
+    room.run(&["patch", "horizontalpodautoscalers.v1.autoscaling", "web", "-p", r#"{"spec":{"maxReplicas":2}}"#])
+        .await
+        .unwrap();
+    assert_eq!(
+        room.field("horizontalpodautoscalers.v2.autoscaling/web", ".spec.behavior.scaleDown.policies[0].value").await,
+        "1"
+    );
+    room.until("deploy/web", ".spec.replicas", "2").await;
+    let watched = "get --raw /apis/autoscaling/v1/namespaces/busy/horizontalpodautoscalers?watch=true&timeoutSeconds=1";
+    let event = room.must(watched).await;
+    assert!(
+        event.starts_with(r#"{"type":"ADDED","object":{"#) && event.contains(r#""apiVersion":"autoscaling/v1""#),
+        "{event}"
+    );
+    let refused = room
+        .run(&["patch", "horizontalpodautoscalers.v1.autoscaling", "web", "-p", r#"{"spec":{"maxReplicas":0}}"#])
+        .await
+        .unwrap_err();
+    assert!(refused.contains("spec.maxReplicas: Invalid value: 0: must be greater than 0"), "{refused}");
+    // A metric that nobody serves is said to be none.
+    let elsewhere = r#"{"spec":{"metrics":[{"type":"Pods","pods":{"metric":{"name":"m"},"target":{"type":"AverageValue","averageValue":"1"}}}]}}"#;
+    room.run(&["patch", "horizontalpodautoscalers.v2.autoscaling", "web", "--type=merge", "-p", elsewhere])
+        .await
+        .unwrap();
+    let active = ".status.conditions[?(@.type==\"ScalingActive\")].reason";
+    room.until("horizontalpodautoscalers.v2.autoscaling/web", active, "FailedGetPodsMetric").await;
+    room.must("delete hpa web").await;
+    room.must("scale deploy web --replicas=0").await;
     room.leave().await;
 }

@@ -132,7 +132,7 @@ impl Garbage {
 
     /// Asks the API: a cache may not know an owner that was just made.
     async fn owner_state(&self, owner: &plan::Owner, dependent: &Ref) -> Result<plan::OwnerState, ClientError> {
-        let Some(kind) = resource::ALL.iter().find(|r| r.kind == owner.kind && r.api_version() == owner.api_version)
+        let Some(kind) = resource::served().find(|r| r.kind == owner.kind && r.api_version() == owner.api_version)
         else {
             return Ok(plan::OwnerState::Unknown);
         };

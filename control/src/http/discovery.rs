@@ -61,6 +61,7 @@ pub static SUBRESOURCES: &[Subresource] = &[
     sub("apps", "replicasets", "status", ("apps", "v1", "ReplicaSet"), STATUS),
     sub("apps", "statefulsets", "scale", SCALE, STATUS),
     sub("apps", "statefulsets", "status", ("apps", "v1", "StatefulSet"), STATUS),
+    sub("autoscaling", "horizontalpodautoscalers", "status", ("autoscaling", "v2", "HorizontalPodAutoscaler"), STATUS),
     sub("batch", "cronjobs", "status", ("batch", "v1", "CronJob"), STATUS),
     sub("batch", "jobs", "status", ("batch", "v1", "Job"), STATUS),
     sub("policy", "poddisruptionbudgets", "status", ("policy", "v1", "PodDisruptionBudget"), STATUS),
@@ -82,7 +83,7 @@ pub fn verbs(resource: &Resource) -> &'static [&'static str] {
 
 /// Everything that is served: what is stored or reviewed, and what is made when it is asked for.
 fn served() -> impl Iterator<Item = &'static Resource> {
-    resource::ALL.iter().copied().chain(&usage::RESOURCES)
+    resource::served().chain(usage::RESOURCES)
 }
 
 pub fn resource(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
@@ -93,12 +94,17 @@ fn subresources(resource: &Resource) -> impl Iterator<Item = &'static Subresourc
     SUBRESOURCES.iter().filter(move |s| s.group == resource.group && s.plural == resource.plural)
 }
 
-/// Groups with their versions, in the order of the table of kinds, the core group left out.
-fn groups() -> Vec<(&'static str, &'static str)> {
-    let mut all = Vec::new();
+/// A group's name and its versions, the preferred one first.
+type Group = (&'static str, Vec<&'static str>);
+
+/// The groups in the order of the table of kinds, the core group left out.
+fn groups() -> Vec<Group> {
+    let mut all: Vec<Group> = Vec::new();
     for resource in served().filter(|r| !r.group.is_empty()) {
-        if !all.contains(&(resource.group, resource.version)) {
-            all.push((resource.group, resource.version));
+        match all.iter_mut().find(|(group, _)| *group == resource.group) {
+            Some((_, versions)) if versions.contains(&resource.version) => {}
+            Some((_, versions)) => versions.push(resource.version),
+            None => all.push((resource.group, vec![resource.version])),
         }
     }
     all
@@ -117,7 +123,7 @@ pub fn serve(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
         ["api", "v1"] => resource_list("", "v1"),
         ["apis", group] => group_document(groups().into_iter().find(|(g, _)| g == group)?),
         ["apis", group, version] => {
-            groups().into_iter().find(|known| known == &(*group, *version))?;
+            groups().into_iter().find(|(known, versions)| known == group && versions.contains(version))?;
             resource_list(group, version)
         }
         _ => return None,
@@ -130,12 +136,13 @@ fn api_versions() -> Value {
         "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}]})
 }
 
-fn group_entry((group, version): (&str, &str)) -> Value {
-    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
-    json!({"name": group, "versions": [version], "preferredVersion": version})
+fn group_entry((group, versions): Group) -> Value {
+    let version = |version: &&str| json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    let versions: Vec<Value> = versions.iter().map(version).collect();
+    json!({"name": group, "preferredVersion": versions[0], "versions": versions})
 }
 
-fn group_document(group: (&str, &str)) -> Value {
+fn group_document(group: Group) -> Value {
     let mut value = group_entry(group);
     value["kind"] = json!("APIGroup");
     value["apiVersion"] = json!("v1");
@@ -165,7 +172,7 @@ fn resource_list(group: &str, version: &str) -> Value {
         for sub in subresources(resource) {
             let mut entry = json!({"name": format!("{}/{}", sub.plural, sub.name), "singularName": "",
                 "namespaced": resource.namespaced, "kind": sub.kind.2, "verbs": sub.verbs});
-            if (sub.kind.0, sub.kind.1) != (group, version) {
+            if (sub.kind.0, sub.kind.1) != (group, version) && sub.kind.2 != resource.kind {
                 entry["group"] = json!(sub.kind.0);
                 entry["version"] = json!(sub.kind.1);
             }
@@ -186,12 +193,13 @@ fn aggregated(headers: &HeaderMap, core: bool) -> Option<Response<Body>> {
         "v2beta1" if asked => ("v2beta1", "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"),
         _ => return None,
     };
-    let listed = if core { vec![("", "v1")] } else { groups() };
+    let listed = if core { vec![("", vec!["v1"])] } else { groups() };
+    let one = |group: &str, version: &str| json!({"version": version, "freshness": "Current", "resources": discovered(group, version)});
     let items: Vec<Value> = listed
         .into_iter()
-        .map(|(group, version)| {
-            json!({"metadata": {"name": group, "creationTimestamp": null},
-                "versions": [{"version": version, "freshness": "Current", "resources": discovered(group, version)}]})
+        .map(|(group, versions)| {
+            let versions: Vec<Value> = versions.into_iter().map(|version| one(group, version)).collect();
+            json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
         })
         .collect();
     let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
@@ -220,7 +228,12 @@ fn discovered(group: &str, version: &str) -> Vec<Value> {
             entry["categories"] = json!(resource.categories);
         }
         let subs: Vec<Value> = subresources(resource)
-            .map(|s| json!({"subresource": s.name, "responseKind": kind(s.kind), "verbs": s.verbs}))
+            .map(|s| {
+                // A part of the object is of its kind, in the version that is asked for.
+                let own = s.kind.2 == resource.kind;
+                let answers = if own { (resource.group, resource.version, resource.kind) } else { s.kind };
+                json!({"subresource": s.name, "responseKind": kind(answers), "verbs": s.verbs})
+            })
             .collect();
         if !subs.is_empty() {
             entry["subresources"] = json!(subs);
@@ -244,6 +257,8 @@ mod tests {
             "/apis",
             "/apis/apps",
             "/apis/apps/v1",
+            "/apis/autoscaling/v1",
+            "/apis/autoscaling/v2",
             "/apis/discovery.k8s.io/v1",
             "/apis/metrics.k8s.io/v1beta1",
         ] {
@@ -251,6 +266,21 @@ mod tests {
         }
         for path in ["/apis/nope", "/apis/apps/v2", "/api/v2", "/version"] {
             assert!(serve(path, &headers).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_group_names_its_versions_and_the_preferred_one() {
+        let (group, versions) = groups().into_iter().find(|(group, _)| *group == "autoscaling").unwrap();
+        assert_eq!(versions, ["v2", "v1"]);
+        let entry = group_entry((group, versions));
+        assert_eq!(entry["preferredVersion"]["groupVersion"], "autoscaling/v2");
+        assert_eq!(entry["versions"][1]["groupVersion"], "autoscaling/v1");
+        for version in ["v1", "v2"] {
+            let list = resource_list("autoscaling", version);
+            assert_eq!(list["resources"][1]["name"], "horizontalpodautoscalers/status");
+            assert_eq!(list["resources"][1]["version"], Value::Null);
+            assert_eq!(discovered("autoscaling", version)[0]["subresources"][0]["responseKind"]["version"], version);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use gantry_kube::{Ref, Resource, Status, resource};
+use gantry_kube::{Ref, Resource, Status, resource, versions};
 use http::{HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -341,7 +341,7 @@ async fn delete_collection(
     let (listed, deleted) =
         server.registry.delete_collection(&write.writer(), resource, namespace, &selected, &options).await?;
     let items: Vec<serde_json::Value> =
-        deleted.iter().map(|answer| serde_json::Value::Object(answer.object().0.clone())).collect();
+        deleted.iter().map(|answer| versions::from_stored(resource, &answer.object()).into_value()).collect();
     Ok(write.finish(respond::json(&serde_json::json!({
         "apiVersion": resource.api_version(), "kind": format!("{}List", resource.kind),
         "metadata": listed.metadata(), "items": items,

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_env::Clock;
-use gantry_kube::{Object, Resource, Status};
+use gantry_kube::{Object, Resource, Status, versions};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::media::{Form, Wanted};
 use super::query::Query;
 use crate::registry::watch::Shape;
-use crate::registry::{Answer, Listed, columns};
+use crate::registry::{self, Answer, Listed, columns};
 use crate::store::Stored;
 use crate::store::cache::Encoding;
 
@@ -57,7 +57,7 @@ fn row(resource: &Resource, object: &Object, include: Include, version: &str, no
     let beside = match include {
         Include::Nothing => return row,
         Include::Metadata => partial(object, version),
-        Include::Object => Value::Object(object.0.clone()),
+        Include::Object => versions::from_stored(resource, object).into_value(),
     };
     row["object"] = beside;
     row
@@ -91,7 +91,7 @@ pub fn object(
     now: Timestamp,
 ) -> Result<Bytes, Status> {
     let bytes = match (wanted.form, answer) {
-        (Form::Object, answer) => answer.json(),
+        (Form::Object, answer) => answer.json_as(resource),
         (Form::PartialMetadata { version }, Answer::Stored(stored)) => partial_bytes(stored, version),
         (Form::PartialMetadata { version }, Answer::Made(object)) => {
             serde_json::to_vec(&partial(object, version)).unwrap_or_default().into()
@@ -108,7 +108,7 @@ pub fn object(
 
 /// A list in the form that is wanted.
 pub fn list(
-    resource: &Resource,
+    resource: &'static Resource,
     listed: &Listed,
     wanted: Wanted,
     include: Include,
@@ -152,7 +152,7 @@ pub struct WatchShape {
 impl Shape for WatchShape {
     fn object(&mut self, stored: &Arc<Stored>) -> Bytes {
         match self.form {
-            Form::Object => stored.json().clone(),
+            Form::Object => registry::json_as(self.resource, stored),
             Form::PartialMetadata { version } => partial_bytes(stored, version),
             Form::Table { version } => {
                 let object = stored.object();

@@ -17,24 +17,11 @@ use super::{kubelet, respond, shape};
 use crate::registry::ListOptions;
 use crate::usage::{Measure, PodMeasure, Scrape, Window, scrape};
 
-pub const GROUP: &str = "metrics.k8s.io";
-const VERSION: &str = "v1beta1";
-const fn metrics(kind: &'static str, plural: &'static str, namespaced: bool) -> Resource {
-    Resource {
-        group: GROUP,
-        version: VERSION,
-        kind,
-        plural,
-        singular: "",
-        namespaced,
-        short_names: &[],
-        categories: &[],
-        virtual_only: true,
-    }
-}
+pub const GROUP: &str = resource::NODE_METRICS.group;
+const VERSION: &str = resource::NODE_METRICS.version;
 
 /// What is served here, beside the table of stored kinds.
-pub static RESOURCES: [Resource; 2] = [metrics("NodeMetrics", "nodes", false), metrics("PodMetrics", "pods", true)];
+pub static RESOURCES: [&Resource; 2] = [&resource::NODE_METRICS, &resource::POD_METRICS];
 
 pub const VERBS: &[&str] = &["get", "list"];
 
@@ -43,7 +30,7 @@ const SCRAPE_MAX_BYTES: usize = 16 << 20;
 
 pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status> {
     let info = &call.info;
-    let known = RESOURCES.iter().find(|r| r.version == info.version && r.plural == info.resource);
+    let known = RESOURCES.into_iter().find(|r| r.version == info.version && r.plural == info.resource);
     let kind = known.filter(|_| info.subresource.is_empty()).ok_or_else(no_such_path)?;
     let named = info.verb == "get";
     if (!kind.namespaced && !info.namespace.is_empty()) || (kind.namespaced && named && info.namespace.is_empty()) {
@@ -251,11 +238,11 @@ mod tests {
     #[test]
     fn a_row_is_the_sum_of_a_pod() {
         let wanted = Wanted { form: Form::Table { version: "v1" }, yaml: false };
-        let table = shaped(&RESOURCES[1], vec![pod()], Some(json!({})), wanted);
+        let table = shaped(RESOURCES[1], vec![pod()], Some(json!({})), wanted);
         assert_eq!(table["rows"][0]["cells"], json!(["p", "1500007n", "6Mi", "1m4.5s"]));
         assert_eq!(table["rows"][0]["object"]["metadata"]["labels"]["a"], "b");
-        let list = shaped(&RESOURCES[1], vec![pod()], Some(json!({})), Wanted::JSON);
+        let list = shaped(RESOURCES[1], vec![pod()], Some(json!({})), Wanted::JSON);
         assert_eq!((&list["kind"], &list["items"][0]["kind"]), (&json!("PodMetricsList"), &json!("PodMetrics")));
-        assert_eq!(shaped(&RESOURCES[1], vec![pod()], None, Wanted::JSON)["kind"], "PodMetrics");
+        assert_eq!(shaped(RESOURCES[1], vec![pod()], None, Wanted::JSON)["kind"], "PodMetrics");
     }
 }

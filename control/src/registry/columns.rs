@@ -1,5 +1,6 @@
 //! What `kubectl get` prints of each kind: the columns of its Table and the cells of one object. Pure: `now` comes in.
 
+mod autoscaler;
 mod pod;
 mod workload;
 
@@ -69,6 +70,18 @@ pub fn of(resource: &Resource) -> &'static Columns {
                 wide("Selector")
             ],
             workload::deployment
+        ),
+        ("autoscaling", _) => columns!(
+            [
+                text("Name"),
+                text("Reference"),
+                text("Targets"),
+                text("MinPods"),
+                text("MaxPods"),
+                text("Replicas"),
+                text("Age")
+            ],
+            autoscaler::cells
         ),
         ("batch", "Job") => columns!(
             [

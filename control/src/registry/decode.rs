@@ -1,6 +1,6 @@
 //! From the bytes of a body to an object of the kind that the request is about, and from a patch to what it makes.
 
-use gantry_kube::{FieldError, Object, Resource, Status, canonical, defaults, merge, protobuf, schema};
+use gantry_kube::{FieldError, Object, Resource, Status, canonical, defaults, merge, protobuf, schema, versions};
 use serde_json::Value;
 
 use super::options::FieldValidation;
@@ -69,7 +69,18 @@ pub fn decode(
     let api_version = resource.api_version();
     let (mut object, duplicates) = object(bytes, format, &api_version, resource.kind)?;
     check_kind(&mut object, &api_version, resource.kind)?;
-    let mut decoded = canonical(resource, object, &duplicates, validation)?;
+    let decoded = canonical(resource, object, &duplicates, validation)?;
+    as_stored(resource, decoded)
+}
+
+/// What is canonical in the version that was sent, in the one that is stored and with its defaults.
+fn as_stored(resource: &Resource, mut decoded: Decoded) -> Result<Decoded, Status> {
+    if !versions::is_stored(resource) {
+        let unreadable = |why: String| Status::bad_request(unhandled(resource.version, resource.kind, &why));
+        let object = versions::to_stored(resource, decoded.object).map_err(|error| unreadable(error.to_string()))?;
+        let stored = versions::stored(resource);
+        decoded.object = canonical_as((stored.group, stored.version, stored.kind), object)?;
+    }
     defaults::apply(resource, &mut decoded.object);
     Ok(decoded)
 }
@@ -218,9 +229,13 @@ impl Patch {
 
     /// What the patch makes of `old`, canonical and with defaults.
     pub fn apply(&self, resource: &Resource, old: &Object, validation: FieldValidation) -> Result<Decoded, Status> {
-        let mut new = self.raw((resource.group, resource.version, resource.kind), old)?;
+        let definition = (resource.group, resource.version, resource.kind);
+        let mut new = match versions::is_stored(resource) {
+            true => self.raw(definition, old)?,
+            false => self.raw(definition, &versions::from_stored(resource, old))?,
+        };
         check_kind(&mut new, &resource.api_version(), resource.kind)?;
-        let mut decoded = canonical(resource, new, &self.duplicates, validation).map_err(|status| {
+        let decoded = canonical(resource, new, &self.duplicates, validation).map_err(|status| {
             // A patch that leads to unknown fields is well-formed itself.
             if !status.message.contains("strict decoding error") {
                 return status;
@@ -228,8 +243,7 @@ impl Patch {
             let error = FieldError::invalid("patch", self.value.clone(), status.message.clone());
             Status::invalid(resource, old.name(), &[error])
         })?;
-        defaults::apply(resource, &mut decoded.object);
-        Ok(decoded)
+        as_stored(resource, decoded)
     }
 }
 

@@ -49,13 +49,14 @@ impl Listed {
 
     /// `{"kind":"PodList",…,"items":[…]}` in pieces that are made when they are asked for: a list that many read at once
     /// is not in memory as often.
-    pub fn chunks(self, resource: &Resource) -> impl Iterator<Item = Bytes> + Send + use<> {
+    pub fn chunks(self, resource: &'static Resource) -> impl Iterator<Item = Bytes> + Send + use<> {
         let head = json!({"apiVersion": resource.api_version(), "kind": format!("{}List", resource.kind),
             "metadata": self.metadata()});
         let mut head = serde_json::to_vec(&head).unwrap_or_default();
         head.pop();
         head.extend_from_slice(b",\"items\":[");
-        let (mut next, mut first, mut items) = (Some(head), true, self.items.into_iter());
+        let (mut next, mut first) = (Some(head), true);
+        let mut items = self.items.into_iter().map(move |item| super::json_as(resource, &item));
         std::iter::from_fn(move || {
             let mut out = next.take()?;
             while out.len() < CHUNK_MIN_BYTES {
@@ -66,7 +67,7 @@ impl Listed {
                 if !std::mem::take(&mut first) {
                     out.push(b',');
                 }
-                out.extend_from_slice(item.json());
+                out.extend_from_slice(&item);
             }
             next = Some(Vec::with_capacity(out.len()));
             Some(out.into())
@@ -74,7 +75,7 @@ impl Listed {
     }
 
     /// The same as a whole.
-    pub fn json(&self, resource: &Resource) -> Vec<u8> {
+    pub fn json(&self, resource: &'static Resource) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.bytes() + CHUNK_MIN_BYTES);
         self.clone().chunks(resource).for_each(|chunk| out.extend_from_slice(&chunk));
         out

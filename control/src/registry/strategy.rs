@@ -89,6 +89,8 @@ static JOB: Strategy = Strategy { status: true, generation: true, prepare_create
 static CRON_JOB: Strategy =
     Strategy { status: true, generation: true, prepare_create: workload::empty_status, ..PLAIN };
 static BUDGET: Strategy = Strategy { status: true, generation: true, prepare_create: workload::budget_create, ..PLAIN };
+static AUTOSCALER: Strategy =
+    Strategy { status: true, generation: true, prepare_create: workload::autoscaler_create, ..PLAIN };
 static RESOURCE_QUOTA: Strategy = Strategy { status: true, prepare_create: workload::empty_status, ..PLAIN };
 static DAEMON_SET: Strategy =
     Strategy { status: true, generation: true, prepare_create: workload::daemon_set_create, ..PLAIN };
@@ -123,6 +125,7 @@ pub fn of(resource: &Resource) -> &'static Strategy {
         ("apps", "Deployment") => &DEPLOYMENT,
         ("apps", "ReplicaSet") | ("", "ReplicationController") => &REPLICA_SET,
         ("apps", "StatefulSet") => &STATEFUL_SET,
+        ("autoscaling", "HorizontalPodAutoscaler") => &AUTOSCALER,
         ("batch", "Job") => &JOB,
         ("batch", "CronJob") => &CRON_JOB,
         ("policy", "PodDisruptionBudget") => &BUDGET,

@@ -33,6 +33,7 @@ pub fn apply(resource: &Resource, object: &mut Object) {
         ("", "Endpoints") => each(map, "subsets", |subset| each(subset, "ports", |port| zero(port, "protocol", "TCP"))),
         ("", "ReplicationController") => replication_controller(map),
         ("", "LimitRange") => with(map, "spec", |spec| each(spec, "limits", limit_range_item)),
+        ("autoscaling", "HorizontalPodAutoscaler") => with(map, "spec", autoscaler),
         ("batch", "Job") => job(map),
         ("batch", "CronJob") => with(map, "spec", cron_job),
         ("apps", "StatefulSet") => with(map, "spec", stateful_set),
@@ -214,6 +215,35 @@ fn stateful_set(spec: &mut Fields) {
         zero(policy, "whenScaled", "Retain");
     });
     template(spec);
+}
+
+fn autoscaler(spec: &mut Fields) {
+    absent(spec, "minReplicas", 1);
+    if spec.get("metrics").and_then(Value::as_array).is_none_or(|metrics| metrics.is_empty()) {
+        let target = json!({"type": "Utilization", "averageUtilization": 80});
+        spec.insert("metrics".into(), json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]));
+    }
+    with(spec, "behavior", |behavior| {
+        for (side, wanted) in [("scaleUp", scale_up_rules()), ("scaleDown", scale_down_rules())] {
+            absent(behavior, side, json!({}));
+            with(behavior, side, |rules| {
+                for (field, value) in wanted.as_object().into_iter().flatten() {
+                    absent(rules, field, value.clone());
+                }
+            });
+        }
+    });
+}
+
+/// How fast an autoscaler adds pods where nothing else is said: at once, twice as many or four more.
+pub fn scale_up_rules() -> Value {
+    json!({"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [
+        {"type": "Pods", "value": 4, "periodSeconds": 15}, {"type": "Percent", "value": 100, "periodSeconds": 15}]})
+}
+
+/// How fast it takes pods away. How long it waits before is the controller's to say.
+pub fn scale_down_rules() -> Value {
+    json!({"selectPolicy": "Max", "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]})
 }
 
 fn deployment(spec: &mut Fields) {

@@ -22,6 +22,7 @@ pub mod selector;
 pub mod status;
 pub mod time;
 pub mod validation;
+pub mod versions;
 
 pub use field::FieldError;
 pub use object::{Object, Ref};

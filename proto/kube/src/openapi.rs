@@ -82,7 +82,7 @@ fn v3_documents() -> &'static Documents {
     static DOCUMENTS: OnceLock<Documents> = OnceLock::new();
     DOCUMENTS.get_or_init(|| {
         let mut served: BTreeMap<(&str, &str), Vec<Served>> = BTreeMap::new();
-        for resource in resource::ALL {
+        for resource in resource::served() {
             served.entry((resource.group, resource.version)).or_default().extend(paths::of(resource));
         }
         let document = |served: Vec<Served>| {
@@ -99,7 +99,7 @@ fn find(group: &str, version: &str) -> Option<&'static Document> {
 }
 
 fn v2_document() -> Value {
-    let served: Vec<Served> = resource::ALL.iter().flat_map(|r| paths::of(r)).collect();
+    let served: Vec<Served> = resource::served().flat_map(paths::of).collect();
     json!({
         "swagger": "2.0",
         "info": info(),

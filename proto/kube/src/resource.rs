@@ -45,12 +45,39 @@ impl Resource {
     }
 
     pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
-        ALL.iter().copied().find(|r| r.group == group && r.version == version && r.kind == kind)
+        served().find(|r| r.group == group && r.version == version && r.kind == kind)
     }
 
     pub fn by_plural(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-        ALL.iter().copied().find(|r| r.group == group && r.version == version && r.plural == plural)
+        served().find(|r| r.group == group && r.version == version && r.plural == plural)
     }
+}
+
+const fn metrics(kind: &'static str, plural: &'static str, namespaced: bool) -> Resource {
+    Resource {
+        group: "metrics.k8s.io",
+        version: "v1beta1",
+        kind,
+        plural,
+        singular: "",
+        namespaced,
+        short_names: &[],
+        categories: &[],
+        virtual_only: true,
+    }
+}
+
+/// What nodes and pods use: measured when it is asked for, and no part of the table.
+pub static NODE_METRICS: Resource = metrics("NodeMetrics", "nodes", false);
+pub static POD_METRICS: Resource = metrics("PodMetrics", "pods", true);
+
+/// What is served of objects that are stored in another version ([`crate::versions`]).
+static OTHER_VERSIONS: [Resource; 1] = [Resource { version: "v1", ..HORIZONTAL_POD_AUTOSCALER }];
+
+/// Every kind in every version of it; the one that is stored, and preferred, comes first.
+pub fn served() -> impl Iterator<Item = &'static Resource> {
+    let others = |of: &'static Resource| OTHER_VERSIONS.iter().filter(|r| (r.group, r.kind) == (of.group, of.kind));
+    ALL.iter().flat_map(move |stored| std::iter::once(*stored).chain(others(stored)))
 }
 
 macro_rules! resources {
@@ -59,7 +86,7 @@ macro_rules! resources {
             group: $group, version: $version, kind: $kind, plural: $plural, singular: $singular,
             namespaced: $namespaced, short_names: &$short, categories: &$categories, virtual_only: $virtual,
         };)*
-        /// Every served kind, in the order in which discovery lists them.
+        /// Every served kind in the version that is stored, in the order in which discovery lists them.
         pub static ALL: &[&Resource] = &[$(&$name),*];
     };
 }
@@ -82,6 +109,7 @@ resources! {
     DEPLOYMENT = "apps" "v1" "Deployment" "deployments" "deployment" true ["deploy"], ["all"], false;
     REPLICA_SET = "apps" "v1" "ReplicaSet" "replicasets" "replicaset" true ["rs"], ["all"], false;
     STATEFUL_SET = "apps" "v1" "StatefulSet" "statefulsets" "statefulset" true ["sts"], ["all"], false;
+    HORIZONTAL_POD_AUTOSCALER = "autoscaling" "v2" "HorizontalPodAutoscaler" "horizontalpodautoscalers" "horizontalpodautoscaler" true ["hpa"], ["all"], false;
     CRON_JOB = "batch" "v1" "CronJob" "cronjobs" "cronjob" true ["cj"], ["all"], false;
     JOB = "batch" "v1" "Job" "jobs" "job" true [], ["all"], false;
     ENDPOINT_SLICE = "discovery.k8s.io" "v1" "EndpointSlice" "endpointslices" "endpointslice" true [], [], false;

@@ -8,6 +8,7 @@
 use crate::{FieldError, Object, Resource};
 
 pub mod at;
+mod autoscaler;
 mod bounds;
 mod cluster;
 mod cron_job;
@@ -76,6 +77,7 @@ fn always(resource: &Resource, object: &Object, errors: &mut at::Errors) {
         ("", "Endpoints") => endpoints::endpoints(object, errors),
         ("", "ReplicationController") => workload::replication_controller(object, errors),
         ("apps", "ControllerRevision") => workload::revision(object, errors),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaler::autoscaler(object, errors),
         ("batch", "Job") => job::job(object, errors),
         ("batch", "CronJob") => cron_job::cron_job(object, errors),
         ("policy", "PodDisruptionBudget") => disruption::budget(object, errors),

@@ -38,6 +38,10 @@ pub(super) fn job_create(new: &mut Object) {
     spec.entry("selector").or_insert_with(|| json!({"matchLabels": {key: uid}}));
 }
 
+pub(super) fn autoscaler_create(new: &mut Object) {
+    zeros(new, &["desiredReplicas"]);
+}
+
 pub(super) fn stateful_set_create(new: &mut Object) {
     zeros(new, &["replicas", "availableReplicas"]);
 }

@@ -211,6 +211,29 @@ fn any_spec() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn autoscalers_say_how_fast_they_are() {
+    let spec = |more: Value| {
+        let mut spec = json!({"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "a"}});
+        json_patch::merge(&mut spec, &more);
+        defaulted(&HORIZONTAL_POD_AUTOSCALER, json!({"spec": spec}))["spec"].clone()
+    };
+    let plain = spec(json!({}));
+    assert_eq!((&plain["minReplicas"], &plain["behavior"]), (&json!(1), &Value::Null));
+    let cpu = json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
+    assert_eq!(plain["metrics"], cpu);
+    let half = spec(json!({"behavior": {"scaleUp": {"selectPolicy": "Min"}}}))["behavior"].clone();
+    assert_eq!(
+        (
+            &half["scaleUp"]["selectPolicy"],
+            &half["scaleUp"]["policies"],
+            &half["scaleUp"]["stabilizationWindowSeconds"]
+        ),
+        (&json!("Min"), &scale_up_rules()["policies"], &json!(0))
+    );
+    assert_eq!(half["scaleDown"], scale_down_rules());
+}
+
 proptest! {
     #[test]
     fn defaulting_twice_is_defaulting_once(value in any_spec(), which in 0..resource::ALL.len()) {

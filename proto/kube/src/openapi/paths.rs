@@ -110,6 +110,7 @@ const WITH_STATUS: &[&str] = &[
     "CronJob",
     "PodDisruptionBudget",
     "ResourceQuota",
+    "HorizontalPodAutoscaler",
 ];
 const BINDING: GroupVersionKind = GroupVersionKind { group: "", version: "v1", kind: "Binding" };
 const SCALE: GroupVersionKind = GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" };

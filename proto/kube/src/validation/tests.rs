@@ -6,6 +6,7 @@ use super::*;
 use crate::resource::*;
 use crate::{canonical, defaults, schema};
 
+mod autoscaler;
 mod laws;
 mod others;
 mod rarer;

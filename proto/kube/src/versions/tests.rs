@@ -1,0 +1,130 @@
+use super::*;
+use serde_json::{Value, json};
+
+use crate::{canonical, defaults, schema};
+
+fn v1() -> &'static Resource {
+    Resource::by_kind("autoscaling", "v1", "HorizontalPodAutoscaler").unwrap()
+}
+
+fn canonical(resource: &Resource, mut object: Object) -> Object {
+    let ty = schema::for_kind(resource.group, resource.version, resource.kind).unwrap();
+    assert_eq!(canonical::normalize(ty, &mut object), canonical::Findings::default());
+    object
+}
+
+/// As a write in v1 is stored.
+fn stored_of(served: Object) -> Object {
+    let mut stored = canonical(stored(v1()), to_stored(v1(), canonical(v1(), served)).unwrap());
+    defaults::apply(stored_resource(), &mut stored);
+    stored
+}
+
+fn stored_resource() -> &'static Resource {
+    stored(v1())
+}
+
+fn object(value: Value) -> Object {
+    Object::from_value(value).unwrap()
+}
+
+fn everything() -> Object {
+    let metric = |name: &str| json!({"name": name, "selector": {"matchLabels": {"a": "b"}}});
+    let whom = json!({"kind": "Service", "name": "s", "apiVersion": "v1"});
+    let rules = json!({"stabilizationWindowSeconds": 0, "selectPolicy": "Min", "tolerance": "50m",
+        "policies": [{"type": "Pods", "value": 2, "periodSeconds": 60}]});
+    object(json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "h", "namespace": "n", "annotations": {"mine": "yes"}},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+            "minReplicas": 2, "maxReplicas": 7, "behavior": {"scaleUp": rules, "scaleDown": rules},
+            "metrics": [
+                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}}},
+                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}},
+                {"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "1Gi"}}},
+                {"type": "ContainerResource", "containerResource":
+                    {"name": "cpu", "container": "c", "target": {"type": "Utilization", "averageUtilization": 5}}},
+                {"type": "Pods", "pods": {"metric": metric("p"), "target": {"type": "AverageValue", "averageValue": "5"}}},
+                {"type": "Object", "object": {"metric": metric("o"), "describedObject": whom, "target": {"type": "Value", "value": "5"}}},
+                {"type": "Object", "object":
+                    {"metric": metric("o"), "describedObject": whom, "target": {"type": "AverageValue", "averageValue": "5"}}},
+                {"type": "External", "external": {"metric": metric("e"), "target": {"type": "AverageValue", "averageValue": "5"}}},
+                {"type": "External", "external": {"metric": metric("e"), "target": {"type": "Value", "value": "5"}}},
+            ],
+        },
+        "status": {
+            "currentReplicas": 2, "desiredReplicas": 3, "observedGeneration": 4, "lastScaleTime": "2026-01-01T00:00:00Z",
+            "conditions": [{"type": "AbleToScale", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            "currentMetrics": [
+                {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 33, "averageValue": "33m"}}},
+                {"type": "External", "external": {"metric": metric("e"), "current": {"value": "3"}}},
+                {"type": "Object", "object": {"metric": metric("o"), "describedObject": whom, "current": {"value": "3"}}},
+                {"type": "Pods", "pods": {"metric": metric("p"), "current": {"averageValue": "3"}}},
+            ],
+        },
+    }))
+}
+
+#[test]
+fn nothing_is_lost_by_the_older_version() {
+    let whole = canonical(stored_resource(), everything());
+    let old = canonical(v1(), from_stored(v1(), &whole));
+    assert_eq!(old.api_version(), "autoscaling/v1");
+    let percents = ["/spec/targetCPUUtilizationPercentage", "/status/currentCPUUtilizationPercentage"];
+    assert_eq!(percents.map(|at| old.i64_at(at)), [Some(60), Some(33)]);
+    assert_eq!(stored_of(old), whole);
+}
+
+#[test]
+fn annotations_are_as_older_clients_know_them() {
+    let old = from_stored(v1(), &everything());
+    let carried = |name: &str| -> Value {
+        serde_json::from_str(old.annotation(&format!("autoscaling.alpha.kubernetes.io/{name}")).unwrap()).unwrap()
+    };
+    assert_eq!(
+        carried("metrics")[1],
+        json!({"type": "Resource", "resource": {"name": "memory", "targetAverageValue": "1Gi"}})
+    );
+    let of_object = &carried("metrics")[4]["object"];
+    assert_eq!(
+        (&of_object["metricName"], &of_object["target"]["name"], &of_object["targetValue"]),
+        (&json!("o"), &json!("s"), &json!("5"))
+    );
+    assert_eq!(carried("metrics")[7]["external"]["targetValue"], "5");
+    let current = json!({"name": "cpu", "currentAverageUtilization": 33, "currentAverageValue": "33m"});
+    assert_eq!(carried("current-metrics")[0]["resource"], current);
+    assert_eq!(carried("conditions")[0]["reason"], "R");
+    assert_eq!(carried("behavior")["ScaleUp"]["Policies"][0]["PeriodSeconds"], 60);
+    assert_eq!(old.annotation("mine"), Some("yes"));
+}
+
+#[test]
+fn a_plain_one_has_the_defaults() {
+    let plain = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}});
+    let stored = stored_of(object(plain));
+    assert_eq!(stored.i64_at("/spec/minReplicas"), Some(1));
+    assert_eq!(stored.i64_at("/spec/metrics/0/resource/target/averageUtilization"), Some(80));
+    assert_eq!(stored.get("/spec/behavior"), None);
+    let old = from_stored(v1(), &stored);
+    assert_eq!(old.i64_at("/spec/targetCPUUtilizationPercentage"), Some(80));
+    assert_eq!(old.get("/metadata/annotations"), None);
+}
+
+#[test]
+fn annotations_that_hold_something_else_are_named() {
+    for (name, text) in
+        [("metrics", "{"), ("metrics", "{}"), ("behavior", "[]"), ("conditions", "7"), ("current-metrics", "x")]
+    {
+        let key = format!("autoscaling.alpha.kubernetes.io/{name}");
+        let bad = object(json!({"metadata": {"annotations": {&key: text}}}));
+        let error = to_stored(v1(), bad).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("annotation {key}: ")), "{error}");
+    }
+    // What is no metric is left for the schema to judge.
+    let odd = object(
+        json!({"metadata": {"annotations": {"autoscaling.alpha.kubernetes.io/metrics": "[1,{\"type\":7,\"pods\":[]}]"}}}),
+    );
+    assert_eq!(to_stored(v1(), odd).unwrap().array_at("/spec/metrics").len(), 2);
+}
