@@ -1,9 +1,10 @@
 //! Admission: what the cluster adds to an object, and what it refuses, after authorisation and before validation.
 //!
-//! One pure pipeline, [`admit`]: namespace lifecycle, node restriction, service account, default tolerations, limit ranges,
-//! priority, node taints, and the check that nobody grants rights that they do not hold. Each step is a function over the same
+//! One pure pipeline, [`admit`]: namespace lifecycle, node restriction, service account, default tolerations, default ingress
+//! class, limit ranges, priority, node taints, and the check that nobody grants rights that they do not hold. Each step is a function over the same
 //! [`AdmissionContext`] and is named for the plugin whose rules it follows.
 
+mod ingress_class;
 mod limits;
 pub mod namespace;
 mod node_restriction;
@@ -73,6 +74,7 @@ pub fn admit(context: &AdmissionContext<'_>, object: &mut Object, old: Option<&O
     node_restriction::check(context, object, old)?;
     service_account::provide(context, object)?;
     tolerations::add_defaults(context, object);
+    ingress_class::choose(context, object);
     limits::apply(context, object)?;
     priority::resolve(context, object, old)?;
     node_taint::taint(context, object);

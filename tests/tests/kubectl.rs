@@ -62,6 +62,14 @@ const DAY: &[(&str, &str)] = &[
     ("get hpa web", "Deployment/web"),
     ("describe hpa web", "Deployment/web"),
     ("delete hpa web", "horizontalpodautoscaler.autoscaling \"web\" deleted"),
+    ("create ingress in --class=c --rule=a.example/*=svc:80,tls=cert", "ingress.networking.k8s.io/in created"),
+    ("get ing in", "in c a.example 80, 443"),
+    ("apply -f DIR/net.yaml", "networkpolicy.networking.k8s.io/quiet created"),
+    ("get netpol quiet", "quiet app=web"),
+    ("describe netpol quiet", "Allowing ingress traffic"),
+    ("get podtemplates", "shape main IMAGE a=b"),
+    ("get ingressclass NS", "NS example.com/nobody Own.example.com/settings"),
+    ("delete -f DIR/net.yaml", "podtemplate \"shape\" deleted"),
     // Inside
     ("exec p -- echo inside", "inside"),
     ("exec deploy/web -- hostname", "web-"),
@@ -194,10 +202,26 @@ fn files(folder: &Path, namespace: &str) {
         ("map.yaml", map("one")),
         ("map2.yaml", map("two")),
         ("role.yaml", role),
+        ("net.yaml", network(namespace)),
         ("kustomization.yaml", format!("namePrefix: k-\nnamespace: {namespace}\nresources: [map.yaml]\n")),
     ] {
         std::fs::write(folder.join(name), text).unwrap();
     }
+}
+
+/// What charts bring along though nothing here enforces it yet.
+fn network(namespace: &str) -> String {
+    let meta = |name: &str| format!("metadata: {{name: {name}, namespace: {namespace}}}");
+    format!(
+        "---\n{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, {}, spec: {{podSelector: {{matchLabels: {{app: web}}}}, \
+         ingress: [{{from: [{{podSelector: {{}}}}], ports: [{{port: 80}}]}}]}}}}\n\
+         ---\n{{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {{name: {namespace}}}, spec: {{controller: \
+         example.com/nobody, parameters: {{apiGroup: example.com, kind: Own, name: settings}}}}}}\n\
+         ---\n{{apiVersion: v1, kind: PodTemplate, {}, template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: \
+         [{{name: main, image: \"{IMAGE}\"}}]}}}}}}\n",
+        meta("quiet"),
+        meta("shape"),
+    )
 }
 
 async fn day(cluster: &Cluster<'_>, kubectl: &Kubectl, namespace: &str, lines: &[(&str, &str)]) {

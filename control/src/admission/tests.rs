@@ -1,7 +1,7 @@
 //! What admission adds, and what it refuses.
 
 use gantry_env::Env;
-use gantry_kube::resource::{CONFIG_MAP, LEASE, NAMESPACE, NODE, POD, PRIORITY_CLASS, SERVICE_ACCOUNT};
+use gantry_kube::resource::{CONFIG_MAP, INGRESS, LEASE, NAMESPACE, NODE, POD, PRIORITY_CLASS, SERVICE_ACCOUNT};
 use gantry_kube::{Object, Resource, Status};
 use serde_json::{Value, json};
 
@@ -95,6 +95,33 @@ fn nothing_is_made_where_there_is_no_namespace() {
     assert_eq!(refused.details["causes"][0]["reason"], "NamespaceTerminating");
     request.operation = Operation::Update;
     assert!(request.run(&world(), body(), Some(body())).is_ok(), "what is there may still change");
+}
+
+#[test]
+fn an_ingress_is_of_the_newest_default_class() {
+    let class = |name: &str, second: u8, default: &str| {
+        json!({"kind": "IngressClass", "metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:0{second}Z"),
+            "annotations": {"ingressclass.kubernetes.io/is-default-class": default}}})
+    };
+    let namespace = || json!({"kind": "Namespace", "metadata": {"name": "a"}});
+    let classes = [
+        class("old", 1, "true"),
+        class("new", 2, "true"),
+        class("also", 2, "true"),
+        class("not", 3, "false"),
+        namespace(),
+    ];
+    let chosen = |objects: &Objects, operation, ingress: Value| {
+        let made = Request::new(&INGRESS, operation).run(objects, ingress.clone(), Some(ingress)).unwrap();
+        made.str_at("/spec/ingressClassName").to_owned()
+    };
+    let (all, plain) = (Objects::of(classes), json!({"metadata": {"name": "x"}, "spec": {}}));
+    assert_eq!(chosen(&all, Operation::Create, plain.clone()), "also");
+    assert_eq!(chosen(&all, Operation::Update, plain.clone()), "");
+    assert_eq!(chosen(&all, Operation::Create, json!({"spec": {"ingressClassName": "mine"}})), "mine");
+    let annotated = json!({"metadata": {"annotations": {"kubernetes.io/ingress.class": "mine"}}});
+    assert_eq!(chosen(&all, Operation::Create, annotated), "");
+    assert_eq!(chosen(&Objects::of([class("not", 3, "false"), namespace()]), Operation::Create, plain), "");
 }
 
 #[test]

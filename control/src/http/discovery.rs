@@ -64,6 +64,7 @@ pub static SUBRESOURCES: &[Subresource] = &[
     sub("autoscaling", "horizontalpodautoscalers", "status", ("autoscaling", "v2", "HorizontalPodAutoscaler"), STATUS),
     sub("batch", "cronjobs", "status", ("batch", "v1", "CronJob"), STATUS),
     sub("batch", "jobs", "status", ("batch", "v1", "Job"), STATUS),
+    sub("networking.k8s.io", "ingresses", "status", ("networking.k8s.io", "v1", "Ingress"), STATUS),
     sub("policy", "poddisruptionbudgets", "status", ("policy", "v1", "PodDisruptionBudget"), STATUS),
 ];
 

@@ -1,6 +1,7 @@
 //! What `kubectl get` prints of each kind: the columns of its Table and the cells of one object. Pure: `now` comes in.
 
 mod autoscaler;
+mod network;
 mod pod;
 mod workload;
 
@@ -236,6 +237,21 @@ fn small(resource: &Resource) -> &'static Columns {
                 age(o, now)
             ]
         ),
+        "PodTemplate" => {
+            columns!([text("Name"), text("Containers"), text("Images"), text("Pod Labels")], workload::pod_template)
+        }
+        "Ingress" => columns!(
+            [text("Name"), text("Class"), text("Hosts"), text("Address"), text("Ports"), text("Age")],
+            network::ingress
+        ),
+        "IngressClass" => {
+            columns!([text("Name"), text("Controller"), text("Parameters"), text("Age")], network::ingress_class)
+        }
+        "NetworkPolicy" => columns!([text("Name"), text("Pod-Selector"), text("Age")], |o, now| vec![
+            name(o),
+            workload::selector(o.get("/spec/podSelector")),
+            age(o, now)
+        ]),
         "IPAddress" => columns!([text("Name"), text("ParentRef")], |o, _| vec![name(o), json!(parent_ref(o))]),
         "PriorityClass" => columns!(
             [text("Name"), integer("Value"), text("Global-Default"), text("Age"), text("PreemptionPolicy")],

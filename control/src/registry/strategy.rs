@@ -91,6 +91,8 @@ static CRON_JOB: Strategy =
 static BUDGET: Strategy = Strategy { status: true, generation: true, prepare_create: workload::budget_create, ..PLAIN };
 static AUTOSCALER: Strategy =
     Strategy { status: true, generation: true, prepare_create: workload::autoscaler_create, ..PLAIN };
+static INGRESS: Strategy =
+    Strategy { status: true, generation: true, prepare_create: workload::ingress_create, ..PLAIN };
 static RESOURCE_QUOTA: Strategy = Strategy { status: true, prepare_create: workload::empty_status, ..PLAIN };
 static DAEMON_SET: Strategy =
     Strategy { status: true, generation: true, prepare_create: workload::daemon_set_create, ..PLAIN };
@@ -132,6 +134,8 @@ pub fn of(resource: &Resource) -> &'static Strategy {
         ("", "ResourceQuota") => &RESOURCE_QUOTA,
         ("discovery.k8s.io", _) | ("scheduling.k8s.io", _) => &COUNTED,
         ("networking.k8s.io", "IPAddress") => &IP_ADDRESS,
+        ("networking.k8s.io", "Ingress") => &INGRESS,
+        ("networking.k8s.io", "IngressClass" | "NetworkPolicy") | ("", "PodTemplate") => &COUNTED,
         _ => &DEFAULT,
     }
 }

@@ -33,6 +33,11 @@ pub fn apply(resource: &Resource, object: &mut Object) {
         ("", "Endpoints") => each(map, "subsets", |subset| each(subset, "ports", |port| zero(port, "protocol", "TCP"))),
         ("", "ReplicationController") => replication_controller(map),
         ("", "LimitRange") => with(map, "spec", |spec| each(spec, "limits", limit_range_item)),
+        ("", "PodTemplate") => template(map),
+        ("networking.k8s.io", "IngressClass") => with(map, "spec", |spec| {
+            with(spec, "parameters", |parameters| absent(parameters, "scope", "Cluster"));
+        }),
+        ("networking.k8s.io", "NetworkPolicy") => with(map, "spec", network_policy),
         ("autoscaling", "HorizontalPodAutoscaler") => with(map, "spec", autoscaler),
         ("batch", "Job") => job(map),
         ("batch", "CronJob") => with(map, "spec", cron_job),
@@ -215,6 +220,18 @@ fn stateful_set(spec: &mut Fields) {
         zero(policy, "whenScaled", "Retain");
     });
     template(spec);
+}
+
+/// One that names no direction is about what comes in, and about what goes out where it has rules for that.
+fn network_policy(spec: &mut Fields) {
+    for direction in ["ingress", "egress"] {
+        each(spec, direction, |rule| each(rule, "ports", |port| absent(port, "protocol", "TCP")));
+    }
+    let any = |spec: &Fields, key: &str| spec.get(key).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    if !any(spec, "policyTypes") {
+        let types = if any(spec, "egress") { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+        spec.insert("policyTypes".into(), types);
+    }
 }
 
 fn autoscaler(spec: &mut Fields) {

@@ -104,6 +104,7 @@ resources! {
     EVENT = "" "v1" "Event" "events" "event" true ["ev"], [], false;
     LIMIT_RANGE = "" "v1" "LimitRange" "limitranges" "limitrange" true ["limits"], [], false;
     RESOURCE_QUOTA = "" "v1" "ResourceQuota" "resourcequotas" "resourcequota" true ["quota"], [], false;
+    POD_TEMPLATE = "" "v1" "PodTemplate" "podtemplates" "podtemplate" true [], [], false;
     CONTROLLER_REVISION = "apps" "v1" "ControllerRevision" "controllerrevisions" "controllerrevision" true [], [], false;
     DAEMON_SET = "apps" "v1" "DaemonSet" "daemonsets" "daemonset" true ["ds"], ["all"], false;
     DEPLOYMENT = "apps" "v1" "Deployment" "deployments" "deployment" true ["deploy"], ["all"], false;
@@ -115,6 +116,9 @@ resources! {
     ENDPOINT_SLICE = "discovery.k8s.io" "v1" "EndpointSlice" "endpointslices" "endpointslice" true [], [], false;
     LEASE = "coordination.k8s.io" "v1" "Lease" "leases" "lease" true [], [], false;
     IP_ADDRESS = "networking.k8s.io" "v1" "IPAddress" "ipaddresses" "ipaddress" false ["ip"], [], false;
+    INGRESS_CLASS = "networking.k8s.io" "v1" "IngressClass" "ingressclasses" "ingressclass" false [], [], false;
+    INGRESS = "networking.k8s.io" "v1" "Ingress" "ingresses" "ingress" true ["ing"], [], false;
+    NETWORK_POLICY = "networking.k8s.io" "v1" "NetworkPolicy" "networkpolicies" "networkpolicy" true ["netpol"], [], false;
     POD_DISRUPTION_BUDGET = "policy" "v1" "PodDisruptionBudget" "poddisruptionbudgets" "poddisruptionbudget" true ["pdb"], [], false;
     PRIORITY_CLASS = "scheduling.k8s.io" "v1" "PriorityClass" "priorityclasses" "priorityclass" false ["pc"], [], false;
     ROLE = "rbac.authorization.k8s.io" "v1" "Role" "roles" "role" true [], [], false;

@@ -18,6 +18,7 @@ mod endpoints;
 mod format;
 mod job;
 pub mod meta;
+mod network;
 pub mod pod;
 mod rbac;
 mod selector;
@@ -36,6 +37,7 @@ pub fn create(resource: &Resource, object: &Object) -> Vec<FieldError> {
     let mut errors = at::Errors::default();
     match (resource.group, resource.kind) {
         ("", "Pod") => pod::create(object, &mut errors),
+        ("networking.k8s.io", "Ingress") => network::ingress_create(object, &mut errors),
         ("batch", "CronJob") => cron_job::create(object, &mut errors),
         _ => always(resource, object, &mut errors),
     }
@@ -59,6 +61,7 @@ pub fn update(resource: &Resource, new: &Object, old: &Object) -> Vec<FieldError
         ("discovery.k8s.io", "EndpointSlice") => endpoints::slice_update(new, old, &mut errors),
         ("scheduling.k8s.io", "PriorityClass") => cluster::priority_class_update(new, old, &mut errors),
         ("networking.k8s.io", "IPAddress") => cluster::ip_address_update(new, old, &mut errors),
+        ("networking.k8s.io", "IngressClass") => network::ingress_class_update(new, old, &mut errors),
         (RBAC_GROUP, "RoleBinding" | "ClusterRoleBinding") => rbac::binding_update(new, old, &mut errors),
         _ => {}
     }
@@ -91,6 +94,10 @@ fn always(resource: &Resource, object: &Object, errors: &mut at::Errors) {
         ("coordination.k8s.io", "Lease") => cluster::lease(object, errors),
         ("scheduling.k8s.io", "PriorityClass") => cluster::priority_class(object, errors),
         ("networking.k8s.io", "IPAddress") => cluster::ip_address(object, errors),
+        ("networking.k8s.io", "Ingress") => network::ingress(object, errors),
+        ("networking.k8s.io", "IngressClass") => network::ingress_class(object, errors),
+        ("networking.k8s.io", "NetworkPolicy") => network::policy(object, errors),
+        ("", "PodTemplate") => pod::template(&at::At::of(object, "template"), errors),
         (RBAC_GROUP, "Role") => rbac::role(object, true, errors),
         (RBAC_GROUP, "ClusterRole") => rbac::role(object, false, errors),
         (RBAC_GROUP, "RoleBinding") => rbac::binding(object, true, errors),

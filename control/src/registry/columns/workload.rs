@@ -23,7 +23,7 @@ fn containers(object: &Object, pointer: &str, field: &str) -> Value {
 }
 
 /// A selector as kubectl prints it: `a=b,c in (d,e)`.
-fn selector(value: Option<&Value>) -> Value {
+pub(super) fn selector(value: Option<&Value>) -> Value {
     let mut parts = Vec::new();
     for (key, value) in value.and_then(|v| v["matchLabels"].as_object()).into_iter().flatten() {
         parts.push(format!("{key}={}", value.as_str().unwrap_or("")));
@@ -53,6 +53,13 @@ pub(super) fn deployment(object: &Object, now: Timestamp) -> Vec<Value> {
         template(object, "image"),
         selector(object.get("/spec/selector")),
     ]
+}
+
+pub(super) fn pod_template(object: &Object, _: Timestamp) -> Vec<Value> {
+    let pointer = "/template/spec/containers";
+    let labels = object.get("/template/metadata/labels").map(|labels| json!({ "matchLabels": labels }));
+    let (names, images) = (containers(object, pointer, "name"), containers(object, pointer, "image"));
+    vec![name(object), names, images, selector(labels.as_ref())]
 }
 
 pub(super) fn stateful_set(object: &Object, now: Timestamp) -> Vec<Value> {

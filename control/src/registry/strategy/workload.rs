@@ -42,6 +42,10 @@ pub(super) fn autoscaler_create(new: &mut Object) {
     zeros(new, &["desiredReplicas"]);
 }
 
+pub(super) fn ingress_create(new: &mut Object) {
+    set(new, "status", json!({"loadBalancer": {}}));
+}
+
 pub(super) fn stateful_set_create(new: &mut Object) {
     zeros(new, &["replicas", "availableReplicas"]);
 }

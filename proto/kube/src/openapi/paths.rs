@@ -111,6 +111,7 @@ const WITH_STATUS: &[&str] = &[
     "PodDisruptionBudget",
     "ResourceQuota",
     "HorizontalPodAutoscaler",
+    "Ingress",
 ];
 const BINDING: GroupVersionKind = GroupVersionKind { group: "", version: "v1", kind: "Binding" };
 const SCALE: GroupVersionKind = GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" };

@@ -8,6 +8,7 @@ use crate::{canonical, defaults, schema};
 
 mod autoscaler;
 mod laws;
+mod network;
 mod others;
 mod rarer;
 mod service;
