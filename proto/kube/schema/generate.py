@@ -20,7 +20,7 @@ VERSION = "1.36"
 # The kinds whose definitions, and all that these reach, go into the table: "group/version: kinds".
 ROOTS = """
 core.v1: Namespace Node Pod PodTemplate ConfigMap Secret Service ServiceAccount Endpoints Event Binding ReplicationController
-core.v1: PersistentVolume PersistentVolumeClaim LimitRange ResourceQuota ComponentStatus
+core.v1: PersistentVolume PersistentVolumeClaim LimitRange ResourceQuota
 apps.v1: Deployment ReplicaSet DaemonSet StatefulSet ControllerRevision
 batch.v1: Job CronJob
 autoscaling.v1: Scale HorizontalPodAutoscaler

@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::{canonical, defaults, schema};
@@ -127,4 +128,56 @@ fn annotations_that_hold_something_else_are_named() {
         json!({"metadata": {"annotations": {"autoscaling.alpha.kubernetes.io/metrics": "[1,{\"type\":7,\"pods\":[]}]"}}}),
     );
     assert_eq!(to_stored(v1(), odd).unwrap().array_at("/spec/metrics").len(), 2);
+}
+
+fn anything() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        "[A-Za-z]{0,8}".prop_map(Value::from),
+    ];
+    let key = prop::sample::select(vec![
+        "type",
+        "resource",
+        "object",
+        "pods",
+        "external",
+        "containerResource",
+        "target",
+        "current",
+        "metric",
+        "name",
+        "selector",
+        "averageValue",
+        "targetValue",
+        "describedObject",
+        "metrics",
+        "behavior",
+        "ScaleUp",
+        "é",
+    ]);
+    leaf.prop_recursive(4, 32, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(key.clone().prop_map(str::to_owned), inner, 0..5)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    /// Whatever annotations hold and a stored object is, there is an answer.
+    #[test]
+    fn nothing_panics(carried in prop::collection::vec(anything(), 4), spec in anything(), status in anything()) {
+        let names = ["metrics", "current-metrics", "conditions", "behavior"];
+        let annotations: serde_json::Map<String, Value> = names.iter().zip(&carried)
+            .map(|(name, value)| (format!("autoscaling.alpha.kubernetes.io/{name}"), json!(value.to_string()))).collect();
+        let object = object(json!({"metadata": {"annotations": annotations}, "spec": spec, "status": status}));
+        let _ = from_stored(v1(), &object);
+        if let Ok(stored) = to_stored(v1(), object) {
+            let again = from_stored(v1(), &stored);
+            let _ = to_stored(v1(), again);
+        }
+    }
 }
