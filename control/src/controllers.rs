@@ -12,6 +12,7 @@ pub(crate) mod dependents;
 pub mod deployment;
 pub mod disruption;
 pub mod endpointslice;
+pub mod endpointslice_mirroring;
 pub mod event_expiry;
 pub mod events;
 pub mod garbage;
@@ -78,6 +79,7 @@ pub async fn run(client: Client, config: Config, env: Env, stop: CancellationTok
     tasks.spawn(disruption::run(context.clone()));
     tasks.spawn(autoscaler::run(context.clone()));
     tasks.spawn(endpointslice::run(context.clone()));
+    tasks.spawn(endpointslice_mirroring::run(context.clone()));
     tasks.spawn(namespace::run(context.clone()));
     tasks.spawn(cluster_roles::run(context.clone()));
     tasks.spawn(service_account::run(context.clone(), config.ca_pem));
