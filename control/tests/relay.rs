@@ -187,6 +187,36 @@ async fn a_node_says_itself_why_it_refuses_a_stream() {
     assert!(head.contains("container x is not valid for pod p"), "{head}");
 }
 
+/// Behind an upgrade a kubelet runs commands: who may only look at a node's paths gets none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_to_a_node_is_more_than_a_look() {
+    let house = House::new("n", UPGRADED).await;
+    let client = Client::new(house.control.client(Identity::new("admin", ["system:masters"])), "test");
+    let object = |value| Object::from_value(value).unwrap();
+    let named = json!({"name": "looks"});
+    let rules = json!([{"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]}]);
+    let role =
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": named, "rules": rules});
+    client.create(&resource::CLUSTER_ROLE, &object(role)).await.unwrap();
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": named,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "looks"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve"}]});
+    client.create(&resource::CLUSTER_ROLE_BINDING, &object(binding)).await.unwrap();
+    let upgrade = |user: &str| {
+        format!(
+            "GET /api/v1/nodes/n/proxy/exec/a/b/c?command=ls HTTP/1.1\r\nHost: localhost\r\nImpersonate-User: {user}\r\n\
+             Impersonate-Group: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            if user == "eve" { "some" } else { "system:masters" }
+        )
+    };
+    let (refused, _) = house.ask(&upgrade("eve"), "\"code\"").await;
+    assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+    assert_eq!(house.heard.lock().as_str(), "");
+    let (switched, _) = house.ask(&upgrade("root"), "\r\n\r\n").await;
+    assert!(switched.starts_with("HTTP/1.1 101"), "{switched}");
+    assert!(!house.heard.lock().to_lowercase().contains("impersonate"));
+}
+
 /// Attach and port-forward go the same way as exec, each to its own path.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_stream_has_its_place_at_the_node() {
@@ -230,5 +260,5 @@ async fn logs_and_proxied_paths_come_through() {
     let (proxied, _) = house.ask(&get("/api/v1/nodes/n/proxy/debug/gantry/trace/u-1"), "hello").await;
     assert!(proxied.starts_with("HTTP/1.1 200"), "{proxied}");
     let heard = house.heard.lock().clone();
-    assert!(heard.starts_with("GET /debug/gantry/trace/u-1? "), "{heard}");
+    assert!(heard.starts_with("GET /debug/gantry/trace/u-1 HTTP/1.1"), "{heard}");
 }

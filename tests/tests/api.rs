@@ -138,7 +138,7 @@ async fn what_is_not_honoured_is_refused() {
         ("/api/v1/pods?watch=1&sendInitialEvents=true", 422, "NotOlderThan"),
         ("/api/v1/namespaces/default/nodes", 404, "could not find"),
         ("/apis/shiny/v1/things", 404, "could not find"),
-        ("/api/v1/namespaces/default/pods/x/proxy", 404, "could not find"),
+        ("/api/v1/namespaces/default/pods/x/proxy", 404, "not found"),
         ("/nothing", 404, "could not find"),
     ] {
         let answer = api.get(path).await;
@@ -396,7 +396,7 @@ async fn services_that_are_made_at_once_share_no_port() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_served_is_named() {
     let api = Api::start_without_loops().await;
-    for path in ["pods/x/proxy", "services/x/proxy"] {
+    for path in ["pods/x/checkpoint", "services/x/scale"] {
         let answer = api.get(&format!("/api/v1/namespaces/default/{path}")).await;
         assert_eq!((answer.code, answer.json()["reason"].as_str()), (404, Some("NotFound")), "{path}");
         assert!(answer.json()["details"].is_object(), "kubectl debug looks into it");

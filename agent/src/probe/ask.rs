@@ -1,13 +1,17 @@
 //! One question to a container: an HTTP request, a TCP connection, a call over gRPC, a command.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::runtime::Runtime;
 
@@ -105,7 +109,7 @@ pub async fn http_get(action: &Value, target: &Target<'_>) -> Result<(), String>
     }
     let request = request.header("host", host).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
     let status = if scheme == "https" {
-        let tls = insecure::connect(stream).await.map_err(|e| format!("Get \"{}\": {e}", url(&at)))?;
+        let tls = unverified(stream).await.map_err(|e| format!("Get \"{}\": {e}", url(&at)))?;
         exchange(tls, request).await
     } else {
         exchange(stream, request).await
@@ -156,66 +160,12 @@ async fn command(runtime: &Runtime, action: &Value, target: &Target<'_>, timeout
     Err(String::from_utf8_lossy(&output).into_owned())
 }
 
-/// TLS whose certificate nobody checks: the probe asks whether the container answers, not who it is.
-mod insecure {
-    use std::sync::Arc;
-
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-    use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-    use tokio::net::TcpStream;
-    use tokio_rustls::TlsConnector;
-    use tokio_rustls::client::TlsStream;
-
-    #[derive(Debug)]
-    struct AnyCertificate;
-
-    impl ServerCertVerifier for AnyCertificate {
-        fn verify_server_cert(
-            &self,
-            _end_entity: &CertificateDer<'_>,
-            _intermediates: &[CertificateDer<'_>],
-            _server_name: &ServerName<'_>,
-            _ocsp_response: &[u8],
-            _now: UnixTime,
-        ) -> Result<ServerCertVerified, rustls::Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _message: &[u8],
-            _cert: &CertificateDer<'_>,
-            _dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _message: &[u8],
-            _cert: &CertificateDer<'_>,
-            _dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            gantry_pki::tls::provider().signature_verification_algorithms.supported_schemes()
-        }
-    }
-
-    pub async fn connect(stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
-        let config = ClientConfig::builder_with_provider(gantry_pki::tls::provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate))
-            .with_no_client_auth();
-        let peer = stream.peer_addr().map_err(|e| e.to_string())?;
-        let name = ServerName::IpAddress(peer.ip().into());
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())
-    }
+/// The probe asks whether the container answers, not who it is.
+async fn unverified(stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+    let config = gantry_pki::tls::unverified_client_config().map_err(|e| e.to_string())?;
+    let peer = stream.peer_addr().map_err(|e| e.to_string())?;
+    let name = ServerName::IpAddress(peer.ip().into());
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

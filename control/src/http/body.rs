@@ -74,6 +74,11 @@ impl Unread {
         self.0.lock().take()
     }
 
+    /// The body as it comes, however long it is: for those who pass it on.
+    pub fn pass_on(&self) -> Body {
+        self.take().unwrap_or_else(|| full(Bytes::new()))
+    }
+
     /// Reads the body to its end, or refuses it: 413 past the limit, 408 where it never ends, 429 where there is no room
     /// for it. The room is taken for as long as the share lives.
     pub async fn read(&self, bounds: &Bounds) -> Result<(Bytes, Share), Status> {

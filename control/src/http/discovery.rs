@@ -10,6 +10,7 @@ use super::{media, respond, usage};
 
 const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
+const CONNECT: &[&str] = &["create", "delete", "get", "patch", "update"];
 const STATUS: &[&str] = &["get", "patch", "update"];
 
 /// A subresource (`pods/log`), or a resource that exists only to be posted to (`bindings`, with an empty `name`).
@@ -38,7 +39,7 @@ const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 pub static SUBRESOURCES: &[Subresource] = &[
     sub("", "namespaces", "finalize", ("", "v1", "Namespace"), &["update"]),
     sub("", "namespaces", "status", ("", "v1", "Namespace"), STATUS),
-    sub("", "nodes", "proxy", ("", "v1", "NodeProxyOptions"), &["get"]),
+    sub("", "nodes", "proxy", ("", "v1", "NodeProxyOptions"), CONNECT),
     sub("", "nodes", "status", ("", "v1", "Node"), STATUS),
     sub("", "pods", "attach", ("", "v1", "PodAttachOptions"), &["create", "get"]),
     sub("", "pods", "binding", ("", "v1", "Binding"), CREATE),
@@ -47,11 +48,13 @@ pub static SUBRESOURCES: &[Subresource] = &[
     sub("", "pods", "exec", ("", "v1", "PodExecOptions"), &["create", "get"]),
     sub("", "pods", "log", ("", "v1", "Pod"), &["get"]),
     sub("", "pods", "portforward", ("", "v1", "PodPortForwardOptions"), &["create", "get"]),
+    sub("", "pods", "proxy", ("", "v1", "PodProxyOptions"), CONNECT),
     sub("", "pods", "resize", ("", "v1", "Pod"), STATUS),
     sub("", "pods", "status", ("", "v1", "Pod"), STATUS),
     sub("", "replicationcontrollers", "scale", SCALE, STATUS),
     sub("", "replicationcontrollers", "status", ("", "v1", "ReplicationController"), STATUS),
     sub("", "resourcequotas", "status", ("", "v1", "ResourceQuota"), STATUS),
+    sub("", "services", "proxy", ("", "v1", "ServiceProxyOptions"), CONNECT),
     sub("", "services", "status", ("", "v1", "Service"), STATUS),
     sub("", "serviceaccounts", "token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE),
     sub("apps", "daemonsets", "status", ("apps", "v1", "DaemonSet"), STATUS),

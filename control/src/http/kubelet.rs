@@ -16,11 +16,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::body::{self, Body};
+use super::body::{self, Body, BoxError};
+use super::relay;
 use super::request_info::RequestInfo;
 use super::router::{Call, Server, action};
 
@@ -28,10 +28,7 @@ const KUBELET_PORT: u16 = 10_250;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A kubelet may take its time to start a command, not to answer at all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A relayed stream on which nothing moves for this long is closed.
-const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
 const REFUSAL_MAX_BYTES: usize = 64 * 1024;
-const RELAY_BUFFER_BYTES: usize = 32 * 1024;
 /// What an upgrade consists of, in both directions.
 const UPGRADE_HEADERS: [HeaderName; 7] = [
     header::CONNECTION,
@@ -58,7 +55,11 @@ impl Kubelets {
         Kubelets { tls: TlsConnector::from(Arc::new(config)) }
     }
 
-    async fn connect(&self, node: &Endpoint) -> Result<http1::SendRequest<Empty<Bytes>>, Status> {
+    pub(super) async fn connect<B>(&self, node: &Endpoint) -> Result<http1::SendRequest<B>, Status>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let unreachable =
             |why: String| Status::new(502, "BadGateway", format!("error dialing node {}: {why}", node.name));
         let name = ServerName::try_from(node.name.clone()).map_err(|error| unreachable(error.to_string()))?;
@@ -85,13 +86,13 @@ impl Kubelets {
 
 /// Where a node's kubelet API is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Endpoint {
-    name: String,
+pub(super) struct Endpoint {
+    pub(super) name: String,
     address: IpAddr,
-    port: u16,
+    pub(super) port: u16,
 }
 
-fn endpoint(node: &Object) -> Result<Endpoint, Status> {
+pub(super) fn endpoint(node: &Object) -> Result<Endpoint, Status> {
     let name = node.name().to_owned();
     let address = node
         .array_at("/status/addresses")
@@ -228,7 +229,7 @@ pub async fn fetch(server: &Server, node: &str, path: &str, max_bytes: usize) ->
 }
 
 /// What a kubelet refused, in the API's form. A redirect is a refusal, too.
-async fn refusal(node: &Endpoint, response: Response<hyper::body::Incoming>) -> Status {
+pub(super) async fn refusal(node: &Endpoint, response: Response<hyper::body::Incoming>) -> Status {
     let code = response.status();
     let text = match Limited::new(response.into_body(), REFUSAL_MAX_BYTES).collect().await {
         Ok(collected) => String::from_utf8_lossy(&collected.to_bytes()).trim().to_owned(),
@@ -263,33 +264,6 @@ pub async fn log(server: &Server, call: Call) -> Result<Response<Body>, Status> 
     Ok(answer)
 }
 
-/// `GET /api/v1/nodes/NAME/proxy/PATH`: whatever the node's kubelet API answers there. The kubelet asks by its own
-/// authorisation whether the API server may; that the user may was decided by `nodes/proxy`.
-pub async fn proxy(server: &Server, call: Call) -> Result<Response<Body>, Status> {
-    let node = server.registry.get(&resource::NODE, &Ref::cluster(call.info.name.as_str()))?.object();
-    let node = endpoint(&node)?;
-    if call.info.rest.iter().any(|segment| segment == "..") {
-        return Err(Status::bad_request("a path with \"..\" is not relayed"));
-    }
-    let path: String = call.info.rest.iter().map(|segment| format!("/{}", encode(segment))).collect();
-    let pairs: Vec<String> =
-        call.query.pairs().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
-    let path = format!("{}?{}", if path.is_empty() { "/" } else { &path }, pairs.join("&"));
-    let response = send(server, &node, request(&call, &node, &path, HeaderMap::new())?).await?;
-    if response.status().is_redirection() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(refusal(&node, response).await);
-    }
-    let (parts, content) = response.into_parts();
-    let mut answer = Response::new(body::holding(content, call.seat));
-    *answer.status_mut() = parts.status;
-    for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {
-        if let Some(value) = parts.headers.get(&name) {
-            answer.headers_mut().insert(name, value.clone());
-        }
-    }
-    Ok(answer)
-}
-
 pub async fn exec(server: Arc<Server>, call: Call) -> Result<Response<Body>, Status> {
     stream(server, call, Root::OfContainer("exec")).await
 }
@@ -319,24 +293,7 @@ async fn stream(server: Arc<Server>, mut call: Call, root: Root) -> Result<Respo
     let mut answer = Response::new(body::full(Bytes::new()));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *answer.headers_mut() = upgrade_headers(response.headers());
-    let upstream = hyper::upgrade::on(&mut response);
-    let (stop, seat) = (server.stop.clone(), call.seat.take());
-    tokio::spawn(async move {
-        let _seat = seat;
-        let (client, upstream) = match tokio::try_join!(client, upstream) {
-            Ok(both) => both,
-            Err(error) => return tracing::debug!(%error, "a stream was not upgraded"),
-        };
-        let relay = relay(TokioIo::new(client), TokioIo::new(upstream));
-        tokio::select! {
-            biased;
-            // The relay ends with the server; both ends see the connection close.
-            () = stop.cancelled() => {}
-            ended = relay => if let Err(error) = ended {
-                tracing::debug!(%error, "a relayed stream ended with an error");
-            }
-        }
-    });
+    relay::splice(&server, call.seat.take(), client, hyper::upgrade::on(&mut response));
     Ok(answer)
 }
 
@@ -348,58 +305,6 @@ fn upgrade_headers(from: &HeaderMap) -> HeaderMap {
         }
     }
     headers
-}
-
-/// Copies both ways until both ends are done, or nothing moves for too long in either direction. One that breaks leaves the
-/// other its last words: a command that has ended reads no more, and still has its exit code to tell.
-async fn relay<A, B>(client: A, upstream: B) -> std::io::Result<()>
-where
-    A: AsyncRead + AsyncWrite,
-    B: AsyncRead + AsyncWrite,
-{
-    let (client_read, client_write) = tokio::io::split(client);
-    let (upstream_read, upstream_write) = tokio::io::split(upstream);
-    let moved = tokio::sync::Notify::new();
-    let both =
-        async { tokio::join!(copy(client_read, upstream_write, &moved), copy(upstream_read, client_write, &moved)) };
-    tokio::pin!(both);
-    loop {
-        tokio::select! {
-            biased;
-            // Pinned outside the loop: nothing of a copy is lost when another arm wins.
-            (up, down) = &mut both => return up.and(down),
-            () = moved.notified() => {}
-            () = tokio::time::sleep(STREAM_IDLE_TIMEOUT) => {
-                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the stream was idle for too long"));
-            }
-        }
-    }
-}
-
-async fn copy(
-    from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    moved: &tokio::sync::Notify,
-) -> std::io::Result<()> {
-    let copied = copy_all(from, &mut to, moved).await;
-    copied.and(to.shutdown().await)
-}
-
-async fn copy_all(
-    mut from: impl AsyncRead + Unpin,
-    to: &mut (impl AsyncWrite + Unpin),
-    moved: &tokio::sync::Notify,
-) -> std::io::Result<()> {
-    let mut buffer = vec![0; RELAY_BUFFER_BYTES];
-    loop {
-        let count = from.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok(());
-        }
-        to.write_all(&buffer[..count]).await?;
-        to.flush().await?;
-        moved.notify_one();
-    }
 }
 
 #[cfg(test)]

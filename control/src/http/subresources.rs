@@ -34,7 +34,7 @@ pub async fn serve(
         "eviction" => eviction(&server, call, received).await,
         "token" => super::reviews::token(&server, call, received).await,
         "log" => super::kubelet::log(&server, call).await,
-        "proxy" => super::kubelet::proxy(&server, call).await,
+        "proxy" => super::proxy::serve(server, resource, call).await,
         "exec" => super::kubelet::exec(server, call).await,
         "attach" => super::kubelet::attach(server, call).await,
         "portforward" => super::kubelet::port_forward(server, call).await,
