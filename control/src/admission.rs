@@ -1,7 +1,7 @@
 //! Admission: what the cluster adds to an object, and what it refuses, after authorisation and before validation.
 //!
-//! One pure pipeline, [`admit`]: namespace lifecycle, node restriction, service account, default tolerations, limit ranges,
-//! priority, node taints, and the check that nobody grants rights that they do not hold. Each step is a function over the same
+//! One pure pipeline, [`admit`]: namespace lifecycle, node restriction, service account, default tolerations, storage (the
+//! default class, protection of what is in use, resizes), limit ranges, priority, node taints, and the check that nobody grants rights that they do not hold. Each step is a function over the same
 //! [`AdmissionContext`] and is named for the plugin whose rules it follows.
 
 mod limits;
@@ -10,6 +10,7 @@ mod node_restriction;
 mod node_taint;
 mod priority;
 mod service_account;
+mod storage;
 mod tolerations;
 
 use gantry_env::Env;
@@ -73,6 +74,7 @@ pub fn admit(context: &AdmissionContext<'_>, object: &mut Object, old: Option<&O
     node_restriction::check(context, object, old)?;
     service_account::provide(context, object)?;
     tolerations::add_defaults(context, object);
+    storage::apply(context, object, old)?;
     limits::apply(context, object)?;
     priority::resolve(context, object, old)?;
     node_taint::taint(context, object);

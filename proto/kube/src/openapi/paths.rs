@@ -110,6 +110,8 @@ const WITH_STATUS: &[&str] = &[
     "CronJob",
     "PodDisruptionBudget",
     "ResourceQuota",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
 ];
 const BINDING: GroupVersionKind = GroupVersionKind { group: "", version: "v1", kind: "Binding" };
 const SCALE: GroupVersionKind = GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" };

@@ -10,6 +10,7 @@ mod laws;
 mod others;
 mod rarer;
 mod service;
+mod storage;
 mod workload;
 
 /// As the registry sees an object: canonical, with its defaults.
