@@ -15,15 +15,18 @@ use gantry_client::{Client, ClientError};
 use gantry_cri::v1::Mount;
 use gantry_env::{Env, chain};
 use gantry_kube::pod::resources::quantity;
-use gantry_kube::{Object, Ref, Resource, resource};
+use gantry_kube::{Object, Ref, Resource, resource, storage};
 use serde_json::Value;
 
 use crate::pod::cri::{SpecError, bind};
 use crate::pod::env::{EnvError, PodFacts};
 
 pub mod atomic;
+pub mod claim;
 pub mod follow;
+pub mod ownership;
 pub mod payload;
+pub mod reclaim;
 pub mod token;
 pub mod usage;
 
@@ -53,6 +56,10 @@ pub enum VolumeError {
     },
     #[error("{path} is not removed: a file system is still mounted on {mounted}", mounted = .mounted.display())]
     Mounted { path: PathBuf, mounted: PathBuf },
+    #[error("persistentvolumeclaim {0:?} not found")]
+    NoClaim(String),
+    #[error("can't use persistentvolumeclaim {claim:?}: {why}")]
+    Claim { claim: String, why: String },
     #[error("medium {0:?} of an emptyDir is not supported")]
     Medium(String),
     #[error("failed to fetch {what}")]
@@ -77,6 +84,7 @@ pub struct MountError {
 #[derive(Clone)]
 pub struct Volumes {
     pub data_dir: PathBuf,
+    pub volumes_dir: PathBuf,
     pub run_dir: PathBuf,
     /// Whether tmpfs may be mounted.
     pub mounts: bool,
@@ -116,6 +124,10 @@ impl Volumes {
             "secret" => below(self.memory_folder(pod.uid()), "secret"),
             "projected" => below(self.memory_folder(pod.uid()), "projected"),
             "configMap" => below(self.pod_folder(pod.uid()), "configmap"),
+            "persistentVolumeClaim" | "ephemeral" => {
+                let link = below(self.pod_folder(pod.uid()), claim::FOLDER);
+                fs::read_link(&link).unwrap_or(link)
+            }
             "downwardAPI" => below(self.pod_folder(pod.uid()), "downward-api"),
             _ => below(self.pod_folder(pod.uid()), "empty-dir"),
         }
@@ -137,6 +149,7 @@ impl Volumes {
         match kind_of(volume) {
             "emptyDir" => return self.empty_dir(&volume["emptyDir"], &path, group),
             "hostPath" => return host_path_check(&volume["hostPath"]),
+            "persistentVolumeClaim" | "ephemeral" => return self.claim(pod, volume).await,
             "configMap" => {
                 let source = &volume["configMap"];
                 let object = self.object(&resource::CONFIG_MAP, pod, source["name"].as_str().unwrap_or("")).await;
@@ -248,8 +261,9 @@ impl Volumes {
             if !sub.is_empty() {
                 path = sub_path(&path, sub, volume, &name)?;
             }
-            let made_from_objects = !matches!(kind_of(volume), "emptyDir" | "hostPath");
-            let readonly = mount["readOnly"] == true || made_from_objects;
+            let claimed = storage::claim_use(pod.name(), volume);
+            let made_from_objects = claimed.is_none() && !matches!(kind_of(volume), "emptyDir" | "hostPath");
+            let readonly = mount["readOnly"] == true || made_from_objects || claimed.is_some_and(|c| c.read_only);
             let at = mount["mountPath"].as_str().unwrap_or("");
             out.push(bind(at, path.to_string_lossy().into_owned(), readonly, &mount["mountPropagation"]));
         }
@@ -281,6 +295,8 @@ fn sub_path(root: &Path, sub: &str, volume: &Value, container: &str) -> Result<P
     let kind = match kind_of(volume) {
         "emptyDir" => "emptyDir",
         "hostPath" => "hostPath",
+        "persistentVolumeClaim" => "persistentVolumeClaim",
+        "ephemeral" => "ephemeral",
         _ => "",
     };
     if !kind.is_empty() {
