@@ -16,6 +16,7 @@ fn volumes_outlive_their_pods() {
         brought(&cluster).await;
         shared(&cluster).await;
         own(&cluster).await;
+        parts(&cluster).await;
         stateful(&cluster).await;
         cluster.uninstall().await;
     });
@@ -273,6 +274,40 @@ async fn own(cluster: &Cluster<'_>) {
     room.until("pvc", ".items[*].metadata.name", "").await;
     room.until("pv", ".items[*].metadata.name", "").await;
     assert!(!std::path::Path::new(&folder).exists(), "{folder} is left");
+    room.leave().await;
+}
+
+/// Containers that mount a path inside a volume, and one that is led out of it.
+async fn parts(cluster: &Cluster<'_>) {
+    let room = Room::new(cluster, "parts").await;
+    room.apply(&claim("data", "")).await;
+    room.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: page}, data: {index: hello}}").await;
+    let line = format!("echo one > /part/file; ln -s / /whole/evil; cat /named/page; find /whole | sort; {STAYS}");
+    let mounts = ", env: [{name: WHO, value: me}], volumeMounts: [{name: v, mountPath: /whole}, {name: v, mountPath: \
+                  /part, subPath: a/b}, {name: v, mountPath: /mine, subPathExpr: of/$(WHO)}, {name: c, mountPath: \
+                  /named/page, subPath: index}]";
+    let volumes =
+        "{volumes: [{name: v, persistentVolumeClaim: {claimName: data}}, {name: c, configMap: {name: page}}], ";
+    let manifest = |name: &str, line: &str, mounts: &str| {
+        let spec = spec(line, mounts).replacen('{', volumes, 1);
+        format!("{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {spec}}}")
+    };
+    room.apply(&manifest("p", &line, mounts)).await;
+    room.must("wait pod/p --for=condition=Ready --timeout=60s").await;
+    let found = "hello/whole\n/whole/a\n/whole/a/b\n/whole/a/b/file\n/whole/evil\n/whole/of\n/whole/of/me\n";
+    cluster.until("it has what it asked for", async || room.must("logs p").await == found).await;
+    // Its next run has the same, and another pod is not led to the host.
+    room.run(&["exec", "p", "--", "sh", "-c", "rm /whole/evil; kill 1"]).await.unwrap();
+    room.until("pod/p", ".status.containerStatuses[0].restartCount", "1").await;
+    cluster.until("it has that again", async || room.must("logs p").await == found).await;
+    room.apply(&manifest("led", STAYS, ", volumeMounts: [{name: v, mountPath: /host, subPath: evil/etc}]")).await;
+    let why = ".status.containerStatuses[0].state.waiting.reason";
+    room.until("pod/led", why, "CreateContainerConfigError").await;
+    let lacks = ", volumeMounts: [{name: v, mountPath: /x, subPathExpr: $(NOBODY)}]";
+    room.apply(&manifest("lacks", STAYS, lacks)).await;
+    room.until("pod/lacks", why, "CreateContainerConfigError").await;
+    assert!(room.must("describe pod lacks").await.contains("missing value for \"NOBODY\""));
+    room.must("delete pod p led lacks").await;
     room.leave().await;
 }
 

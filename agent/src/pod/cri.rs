@@ -36,10 +36,10 @@ pub enum SpecError {
     Unsupported { container: String, field: String },
     #[error("container {container} mounts {volume:?}, which is no volume of the pod")]
     NoVolume { container: String, volume: String },
-    #[error("container {container}: subPath in the {kind} volume {volume:?} is not supported")]
-    SubPath { container: String, volume: String, kind: &'static str },
-    #[error("container {container}: subPath {path:?} does not exist in the volume {volume:?}")]
-    SubPathMissing { container: String, volume: String, path: String },
+    #[error("failed to prepare subPath {path:?} of volume {volume:?} for container {container:?}: {why}")]
+    SubPath { container: String, volume: String, path: String, why: String },
+    #[error("failed to expand subPathExpr of container {container:?}: missing value for {variable:?}")]
+    SubPathVariable { container: String, variable: String },
 }
 
 /// The folder of a pod's logs, under the node's.

@@ -45,6 +45,9 @@ impl Volumes {
         if storage::volume_mode(&found) != "Filesystem" {
             return Err(refuse(&format!("volumeMode {} is not supported", storage::volume_mode(&found))));
         }
+        if !found.array_at("/spec/mountOptions").is_empty() {
+            return Err(refuse(&format!("mountOptions of volume {name:?} are not supported")));
+        }
         let path = self.lay(&found).map_err(|error| match error {
             Laid::Kind(kind) => refuse(&format!("volumes of kind {kind:?} are not supported")),
             Laid::Volume(error) => error,
