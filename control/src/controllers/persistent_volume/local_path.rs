@@ -22,7 +22,7 @@ pub enum Refusal {
 }
 
 pub fn volume(claim: &Object, class: &Object, nodes: &[Arc<Object>]) -> Result<Object, Refusal> {
-    if let Some(why) = unsupported(claim) {
+    if let Some(why) = unsupported(claim, class) {
         return Err(Refusal::Claim(why.to_owned()));
     }
     let Some(node) = claim.annotation(storage::SELECTED_NODE) else {
@@ -45,7 +45,7 @@ pub fn volume(claim: &Object, class: &Object, nodes: &[Arc<Object>]) -> Result<O
     folder.truncate(NAME_MAX_BYTES);
     let requests = claim.get("/spec/resources/requests/storage").cloned().unwrap_or_default();
     let on_node = json!({"key": "metadata.name", "operator": "In", "values": [node]});
-    let mut body = json!({
+    let body = json!({
         "apiVersion": "v1", "kind": "PersistentVolume",
         "metadata": {
             "name": name, "labels": {storage::LOCAL_PATH_NODE: node}, "finalizers": [storage::LOCAL_PATH],
@@ -58,13 +58,10 @@ pub fn volume(claim: &Object, class: &Object, nodes: &[Arc<Object>]) -> Result<O
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchFields": [on_node]}]}},
         },
     });
-    if let Some(options) = class.get("/mountOptions").filter(|options| !options.is_null()) {
-        body["spec"]["mountOptions"] = options.clone();
-    }
     Ok(Object::from_value(body).unwrap_or_default())
 }
 
-fn unsupported(claim: &Object) -> Option<&'static str> {
+fn unsupported(claim: &Object, class: &Object) -> Option<&'static str> {
     let is_set = |pointer: &str| claim.get(pointer).is_some_and(|value| !value.is_null());
     let once = |mode: &Value| mode == "ReadWriteOnce" || mode == "ReadWriteOncePod";
     if !claim.array_at("/spec/accessModes").iter().all(once) {
@@ -72,6 +69,9 @@ fn unsupported(claim: &Object) -> Option<&'static str> {
     }
     if storage::volume_mode(claim) != "Filesystem" {
         return Some("volumeMode Block is not supported");
+    }
+    if !class.array_at("/mountOptions").is_empty() {
+        return Some("mountOptions are not supported");
     }
     if is_set("/spec/selector") {
         return Some("claim Selector is not supported");

@@ -188,13 +188,19 @@ fn bind(claim: &Object, volume: &Object) -> Turn {
     if after != *claim {
         return Turn::write(Write::Update(after));
     }
+    // A folder grows by saying so; what others have made, they make larger.
+    let is_ours = volume.annotation(storage::PROVISIONED_BY) == Some(storage::LOCAL_PATH);
+    if is_ours && storage::requested(claim) > storage::capacity(volume) {
+        let mut larger = volume.clone();
+        let asked = claim.get("/spec/resources/requests/storage").cloned().unwrap_or_default();
+        larger.map_mut("spec").insert("capacity".to_owned(), json!({ "storage": asked }));
+        return Turn::write(Write::Update(larger));
+    }
     let status = after.map_mut("status");
-    status.insert("phase".to_owned(), json!("Bound"));
+    let first = status.insert("phase".to_owned(), json!("Bound")) != Some(json!("Bound"));
     for (key, pointer) in [("accessModes", "/spec/accessModes"), ("capacity", "/spec/capacity")] {
-        // What a claim has been told that it has may grow by an expansion, which is not ours to take back.
-        let value = volume.get(pointer).cloned().unwrap_or_default();
-        if claim.str_at("/status/phase") != "Bound" {
-            status.insert(key.to_owned(), value);
+        if first || is_ours {
+            status.insert(key.to_owned(), volume.get(pointer).cloned().unwrap_or_default());
         }
     }
     if after == *claim { Turn::default() } else { Turn::write(Write::Status(after)) }

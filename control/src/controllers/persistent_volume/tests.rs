@@ -239,6 +239,12 @@ fn a_folder_is_made_where_the_first_consumer_will_run() {
     assert_eq!((made.str_at("/status/phase"), made.str_at("/spec/persistentVolumeReclaimPolicy")), ("Bound", "Delete"));
     let terms = "/spec/nodeAffinity/required/nodeSelectorTerms/0/matchFields/0";
     assert_eq!(made.get(terms), Some(&json!({"key": "metadata.name", "operator": "In", "values": ["n"]})));
+    let mut greedy = cluster.claims["data"].clone();
+    greedy.map_mut("spec")["resources"]["requests"]["storage"] = json!("3Gi");
+    let mut grown = Cluster::of([greedy, made.clone()]);
+    grown.settle();
+    assert_eq!(grown.claims["data"].str_at("/status/capacity/storage"), "3Gi");
+    assert_eq!(grown.volumes["pvc-uid-data"].str_at("/spec/capacity/storage"), "3Gi");
     assert_eq!(cluster.was_told("ProvisioningSucceeded"), "Successfully provisioned volume pvc-uid-data");
     let mut defaulted = made.clone();
     gantry_kube::defaults::apply(&gantry_kube::resource::PERSISTENT_VOLUME, &mut defaulted);
