@@ -1,8 +1,9 @@
 //! Admission: what the cluster adds to an object, and what it refuses, after authorisation and before validation.
 //!
 //! One pure pipeline, [`admit`]: namespace lifecycle, node restriction, service account, default tolerations, storage (the
-//! default class, protection of what is in use, resizes), limit ranges, priority, node taints, and the check that nobody grants rights that they do not hold. Each step is a function over the same
-//! [`AdmissionContext`] and is named for the plugin whose rules it follows.
+//! default class, protection of what is in use, resizes), limit ranges, priority, node taints, and the check that nobody
+//! grants rights that they do not hold. Each step is a function over the same [`AdmissionContext`] and is named for the
+//! plugin whose rules it follows.
 
 mod limits;
 pub mod namespace;
