@@ -277,7 +277,7 @@ impl Volumes {
                 path = self.held(&path, &sub, place, !readonly).map_err(missing)?;
             }
             let at = mount["mountPath"].as_str().unwrap_or("");
-            out.push(bind(at, path.to_string_lossy().into_owned(), readonly, &mount["mountPropagation"]));
+            out.push(bind(at, path.to_string_lossy().into_owned(), readonly, mount));
         }
         Ok(out)
     }

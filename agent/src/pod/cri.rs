@@ -446,13 +446,16 @@ fn verify_not_root(
     }
 }
 
-/// A bind of `host_path`, as the mount of a spec wants it.
-pub fn bind(container_path: &str, host_path: String, readonly: bool, propagation: &Value) -> Mount {
+/// A bind of `host_path`, as the `volumeMount` of a spec wants it. The runtime can make read-only what is mounted below, so that
+/// what is asked for where it is possible is done.
+pub fn bind(container_path: &str, host_path: String, readonly: bool, volume_mount: &Value) -> Mount {
     Mount {
         container_path: container_path.to_owned(),
         host_path,
         readonly,
-        propagation: match propagation.as_str() {
+        recursive_read_only: readonly
+            && matches!(volume_mount["recursiveReadOnly"].as_str(), Some("Enabled" | "IfPossible")),
+        propagation: match volume_mount["mountPropagation"].as_str() {
             Some("HostToContainer") => MountPropagation::PropagationHostToContainer.into(),
             Some("Bidirectional") => MountPropagation::PropagationBidirectional.into(),
             _ => MountPropagation::PropagationPrivate.into(),
