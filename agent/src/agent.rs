@@ -25,7 +25,7 @@ use crate::stats::host::Host;
 use crate::stats::own::Counters;
 use crate::stats::{self, Stats};
 use crate::trace::Trace;
-use crate::volume::{VolumeError, Volumes, follow::Objects, is_mount_point, mount_tmpfs, token::Tokens};
+use crate::volume::{VolumeError, Volumes, follow::Objects, is_mount_point, mount_tmpfs, reclaim, token::Tokens};
 use crate::{Config, volume};
 
 /// Words of the runtime that wait for the owner of the maps.
@@ -64,6 +64,7 @@ impl Agent {
         let runtime = Runtime::new(config.cri.clone());
         let volumes = Volumes {
             data_dir: config.data_dir.clone(),
+            volumes_dir: config.volumes_dir.clone(),
             run_dir: config.run_dir.clone(),
             mounts: config.mounts,
             client: client.clone(),
@@ -108,6 +109,7 @@ impl Agent {
             reserved_cpu_milli: config.reserved_cpu_milli,
             reserved_memory_bytes: config.reserved_memory_bytes,
             data_dir: config.data_dir.clone(),
+            volumes_dir: config.volumes_dir.clone(),
         };
         let (pressures, pressed) = watch::channel(Pressures::new());
         let (registration, view) =
@@ -200,6 +202,7 @@ impl Agent {
             ears.run_until_cancelled(evictor.run()).await;
         });
         parts.spawn(registration.run(stop.clone()));
+        parts.spawn(reclaim::run(shared.clone(), stop.clone()));
         Pods::new(shared, stop).run(Inputs { api, manifests, held, touched, evictions, asked }).await;
         while parts.join_next().await.is_some() {}
     }

@@ -23,6 +23,8 @@ pub struct Config {
     pub node_ip: IpAddr,
     /// What outlives a reboot: checkpoints, volumes on disk (`/var/lib/gantry/pods`).
     pub data_dir: PathBuf,
+    /// Persistent volumes of the built-in provisioner (`/var/lib/gantry/volumes`).
+    pub volumes_dir: PathBuf,
     /// What does not: volumes that hold secrets (`/run/gantry`).
     pub run_dir: PathBuf,
     /// Where container logs lie (`/var/log/pods`).
@@ -69,6 +71,7 @@ impl Config {
             node_name: node_name.into(),
             node_ip,
             data_dir: "/var/lib/gantry/pods".into(),
+            volumes_dir: "/var/lib/gantry/volumes".into(),
             run_dir: "/run/gantry".into(),
             log_dir: "/var/log/pods".into(),
             static_pod_dir: Some("/etc/gantry/manifests".into()),

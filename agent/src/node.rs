@@ -49,6 +49,8 @@ pub struct NodeConfig {
     pub reserved_memory_bytes: i64,
     /// The file system whose room counts as ephemeral storage.
     pub data_dir: std::path::PathBuf,
+    /// Where local volumes are kept, as the Node tells it.
+    pub volumes_dir: std::path::PathBuf,
 }
 
 /// What the rest of the agent reads of its Node.
@@ -115,8 +117,9 @@ impl Registration {
         match self.client.create(&resource::NODE, &node).await {
             Ok(_) => info!(node = self.config.name, "node registered"),
             Err(error) if error.is_already_exists() => {
-                let labels = node.get("/metadata/labels").cloned().unwrap_or_default();
-                let patch = Patch::Strategic(json!({"metadata": {"labels": labels}}));
+                let of = |key: &str| node.get(&format!("/metadata/{key}")).cloned().unwrap_or_default();
+                let (labels, annotations) = (of("labels"), of("annotations"));
+                let patch = Patch::Strategic(json!({"metadata": {"labels": labels, "annotations": annotations}}));
                 self.client.patch(&resource::NODE, &self.at(), "", patch).await?;
             }
             Err(error) => return Err(error),

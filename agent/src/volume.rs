@@ -3,6 +3,7 @@
 //! What is secret (Secrets, tokens, projections) lies under the run folder, which is in memory; the rest under the data
 //! folder, which outlives a reboot, so that a pod can start again while the API server is away.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -15,15 +16,19 @@ use gantry_client::{Client, ClientError};
 use gantry_cri::v1::Mount;
 use gantry_env::{Env, chain};
 use gantry_kube::pod::resources::quantity;
-use gantry_kube::{Object, Ref, Resource, resource};
+use gantry_kube::{Object, Ref, Resource, resource, storage};
 use serde_json::Value;
 
 use crate::pod::cri::{SpecError, bind};
-use crate::pod::env::{EnvError, PodFacts};
+use crate::pod::env::{EnvError, PodFacts, expand};
 
 pub mod atomic;
+pub mod claim;
 pub mod follow;
+pub mod ownership;
 pub mod payload;
+pub mod reclaim;
+pub mod subpath;
 pub mod token;
 pub mod usage;
 
@@ -53,6 +58,10 @@ pub enum VolumeError {
     },
     #[error("{path} is not removed: a file system is still mounted on {mounted}", mounted = .mounted.display())]
     Mounted { path: PathBuf, mounted: PathBuf },
+    #[error("persistentvolumeclaim {0:?} not found")]
+    NoClaim(String),
+    #[error("can't use persistentvolumeclaim {claim:?}: {why}")]
+    Claim { claim: String, why: String },
     #[error("medium {0:?} of an emptyDir is not supported")]
     Medium(String),
     #[error("failed to fetch {what}")]
@@ -77,6 +86,7 @@ pub struct MountError {
 #[derive(Clone)]
 pub struct Volumes {
     pub data_dir: PathBuf,
+    pub volumes_dir: PathBuf,
     pub run_dir: PathBuf,
     /// Whether tmpfs may be mounted.
     pub mounts: bool,
@@ -116,6 +126,10 @@ impl Volumes {
             "secret" => below(self.memory_folder(pod.uid()), "secret"),
             "projected" => below(self.memory_folder(pod.uid()), "projected"),
             "configMap" => below(self.pod_folder(pod.uid()), "configmap"),
+            "persistentVolumeClaim" | "ephemeral" => {
+                let link = below(self.pod_folder(pod.uid()), claim::FOLDER);
+                fs::read_link(&link).unwrap_or(link)
+            }
             "downwardAPI" => below(self.pod_folder(pod.uid()), "downward-api"),
             _ => below(self.pod_folder(pod.uid()), "empty-dir"),
         }
@@ -137,6 +151,7 @@ impl Volumes {
         match kind_of(volume) {
             "emptyDir" => return self.empty_dir(&volume["emptyDir"], &path, group),
             "hostPath" => return host_path_check(&volume["hostPath"]),
+            "persistentVolumeClaim" | "ephemeral" => return self.claim(pod, volume).await,
             "configMap" => {
                 let source = &volume["configMap"];
                 let object = self.object(&resource::CONFIG_MAP, pod, source["name"].as_str().unwrap_or("")).await;
@@ -231,29 +246,53 @@ impl Volumes {
     }
 
     /// What one container mounts of the pod's volumes.
-    pub fn binds(&self, pod: &Object, container: &Value) -> Result<Vec<Mount>, SpecError> {
+    /// `variables` are the container's.
+    pub fn binds(
+        &self,
+        pod: &Object,
+        container: &Value,
+        variables: &[(String, String)],
+    ) -> Result<Vec<Mount>, SpecError> {
         let name = container["name"].as_str().unwrap_or("").to_owned();
         let volumes = pod.array_at("/spec/volumes");
         let mut out = Vec::new();
-        for mount in container["volumeMounts"].as_array().into_iter().flatten() {
+        for (n, mount) in container["volumeMounts"].as_array().into_iter().flatten().enumerate() {
             let Some(volume) = volumes.iter().find(|v| v["name"] == mount["name"]) else {
                 let volume = mount["name"].as_str().unwrap_or("").to_owned();
                 return Err(SpecError::NoVolume { container: name, volume });
             };
             let mut path = self.host_path(pod, volume);
-            let sub = mount["subPath"].as_str().unwrap_or("");
-            if mount["subPathExpr"].as_str().is_some_and(|s| !s.is_empty()) {
-                return Err(SpecError::Unsupported { container: name, field: "volumeMounts.subPathExpr".to_owned() });
-            }
+            let claimed = storage::claim_use(pod.name(), volume);
+            let made_from_objects = claimed.is_none() && !matches!(kind_of(volume), "emptyDir" | "hostPath");
+            let readonly = mount["readOnly"] == true || made_from_objects || claimed.is_some_and(|c| c.read_only);
+            let sub = sub_path(mount, variables, &name)?;
             if !sub.is_empty() {
-                path = sub_path(&path, sub, volume, &name)?;
+                let missing = |why: String| SpecError::SubPath {
+                    container: name.clone(),
+                    volume: volume["name"].as_str().unwrap_or("").to_owned(),
+                    path: sub.clone(),
+                    why,
+                };
+                let place = self.pod_folder(pod.uid()).join(subpath::FOLDER).join(&name).join(n.to_string());
+                path = self.held(&path, &sub, place, !readonly).map_err(missing)?;
             }
-            let made_from_objects = !matches!(kind_of(volume), "emptyDir" | "hostPath");
-            let readonly = mount["readOnly"] == true || made_from_objects;
             let at = mount["mountPath"].as_str().unwrap_or("");
-            out.push(bind(at, path.to_string_lossy().into_owned(), readonly, &mount["mountPropagation"]));
+            out.push(bind(at, path.to_string_lossy().into_owned(), readonly, mount));
         }
         Ok(out)
+    }
+
+    /// The path of what lies at `sub` in a volume, which stays what it is whoever writes the volume.
+    fn held(&self, root: &Path, sub: &str, place: PathBuf, make: bool) -> Result<PathBuf, String> {
+        if !atomic::is_safe_path(sub) {
+            return Err("the path leaves the volume".to_owned());
+        }
+        let found = subpath::open(root, sub, make).map_err(|error| chain(&error))?;
+        if !self.mounts {
+            return subpath::name_of(&found).map_err(|error| chain(&error));
+        }
+        subpath::bind(&found, &place).map_err(|error| chain(&error))?;
+        Ok(place)
     }
 
     /// Unmounts and removes everything of the pod. Safe to call when there is nothing.
@@ -262,6 +301,7 @@ impl Volumes {
         for root in [self.pod_folder(uid), self.memory_folder(uid)] {
             unmount_below(&root)?;
             remove(&root.join("volumes"))?;
+            remove(&root.join(subpath::FOLDER))?;
         }
         let _ = fs::remove_dir(self.memory_folder(uid));
         Ok(())
@@ -275,29 +315,29 @@ impl VolumeError {
     }
 }
 
-/// A path inside a volume that the agent alone writes; elsewhere a container could exchange it under our hands.
-fn sub_path(root: &Path, sub: &str, volume: &Value, container: &str) -> Result<PathBuf, SpecError> {
-    let name = volume["name"].as_str().unwrap_or("").to_owned();
-    let kind = match kind_of(volume) {
-        "emptyDir" => "emptyDir",
-        "hostPath" => "hostPath",
-        _ => "",
-    };
-    if !kind.is_empty() {
-        return Err(SpecError::SubPath { container: container.to_owned(), volume: name, kind });
+/// The path inside the volume that a mount asks for; empty where it asks for all of it.
+fn sub_path(mount: &Value, variables: &[(String, String)], container: &str) -> Result<String, SpecError> {
+    let expression = mount["subPathExpr"].as_str().unwrap_or("");
+    if expression.is_empty() {
+        return Ok(mount["subPath"].as_str().unwrap_or("").to_owned());
     }
-    let missing =
-        || SpecError::SubPathMissing { container: container.to_owned(), volume: name.clone(), path: sub.to_owned() };
-    if !atomic::is_safe_path(sub) {
-        return Err(missing());
+    let missing = RefCell::new(None);
+    let expanded = expand(expression, |name| {
+        let found = variables.iter().rfind(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        if found.is_none() {
+            missing.replace(Some(name.to_owned()));
+        }
+        found
+    });
+    match missing.into_inner() {
+        Some(variable) => Err(SpecError::SubPathVariable { container: container.to_owned(), variable }),
+        None => Ok(expanded),
     }
-    let found = fs::canonicalize(root.join(sub)).map_err(|_| missing())?;
-    let root = fs::canonicalize(root).map_err(|_| missing())?;
-    if found.starts_with(root) { Ok(found) } else { Err(missing()) }
 }
 
-/// Unmounts the volumes in memory of the pod whose folder this is.
+/// Unmounts the volumes in memory, and the paths of volumes that are held, of the pod whose folder this is.
 pub fn unmount_below(root: &Path) -> Result<(), VolumeError> {
+    subpath::clear(&root.join(subpath::FOLDER))?;
     let folder = root.join("volumes").join("kubernetes.io~empty-dir");
     for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
         if is_mount_point(&entry.path()) {
@@ -322,9 +362,7 @@ pub fn remove(path: &Path) -> Result<(), VolumeError> {
     // The kernel names mount points by their real paths; a link in the last place is removed, not followed.
     let parent = fs::canonicalize(path.parent().unwrap_or(path)).map_err(file_error("remove", path))?;
     let path = parent.join(path.file_name().unwrap_or_default());
-    // Of the thread, which may be in another mount namespace than its process.
-    let mounts = fs::read("/proc/thread-self/mountinfo").map_err(file_error("read the mounts below", &path))?;
-    if let Some(mounted) = mount_below(&mounts, &path) {
+    if let Some(mounted) = mount_points(&path)?.into_iter().next() {
         return Err(VolumeError::Mounted { path, mounted });
     }
     match fs::remove_dir_all(&path) {
@@ -333,11 +371,18 @@ pub fn remove(path: &Path) -> Result<(), VolumeError> {
     }
 }
 
-/// A mount point in or at `root`, by the text of a mountinfo file (proc_pid_mountinfo(5): the fifth field).
-fn mount_below(mountinfo: &[u8], root: &Path) -> Option<PathBuf> {
+/// The mount points in or at `root`, in the order in which they were mounted.
+fn mount_points(root: &Path) -> Result<Vec<PathBuf>, VolumeError> {
+    // Of the thread, which may be in another mount namespace than its process.
+    let mounts = fs::read("/proc/thread-self/mountinfo").map_err(file_error("read the mounts below", root))?;
+    Ok(mounts_below(&mounts, root).collect())
+}
+
+/// The same by the text of a mountinfo file (proc_pid_mountinfo(5): the fifth field).
+fn mounts_below<'a>(mountinfo: &'a [u8], root: &'a Path) -> impl Iterator<Item = PathBuf> + use<'a> {
     let points = mountinfo.split(|b| *b == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4));
-    let mut points = points.map(|point| PathBuf::from(OsString::from_vec(unescape(point))));
-    points.find(|point| point.starts_with(root))
+    let points = points.map(|point| PathBuf::from(OsString::from_vec(unescape(point))));
+    points.filter(move |point| point.starts_with(root))
 }
 
 /// `\040` and the like: the kernel writes blanks, newlines and backslashes as three octal digits.

@@ -1,8 +1,9 @@
 //! Admission: what the cluster adds to an object, and what it refuses, after authorisation and before validation.
 //!
 //! One pure pipeline, [`admit`]: namespace lifecycle, node restriction, service account, default tolerations, default ingress
-//! class, limit ranges, priority, node taints, and the check that nobody grants rights that they do not hold. Each step is a function over the same
-//! [`AdmissionContext`] and is named for the plugin whose rules it follows.
+//! class, storage (the default class, protection of what is in use, resizes), limit ranges, priority, node taints, and the
+//! check that nobody grants rights that they do not hold. Each step is a function over the same [`AdmissionContext`] and is
+//! named for the plugin whose rules it follows.
 
 mod ingress_class;
 mod limits;
@@ -11,6 +12,7 @@ mod node_restriction;
 mod node_taint;
 mod priority;
 mod service_account;
+mod storage;
 mod tolerations;
 
 use gantry_env::Env;
@@ -75,6 +77,7 @@ pub fn admit(context: &AdmissionContext<'_>, object: &mut Object, old: Option<&O
     service_account::provide(context, object)?;
     tolerations::add_defaults(context, object);
     ingress_class::choose(context, object);
+    storage::apply(context, object, old)?;
     limits::apply(context, object)?;
     priority::resolve(context, object, old)?;
     node_taint::taint(context, object);

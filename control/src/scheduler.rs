@@ -13,13 +13,15 @@ pub mod queue;
 pub mod score;
 pub mod snapshot;
 pub mod topology;
+pub mod volumes;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_client::{Client, ClientError, DeleteOptions, Informer, Patch, Scope};
 use gantry_env::{Env, chain};
-use gantry_kube::{Object, Ref, resource};
+use gantry_kube::{Object, Ref, resource, storage};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore};
@@ -28,10 +30,12 @@ use tracing::{debug, warn};
 
 use crate::controllers::Recorder;
 use crate::controllers::events::Subject;
+use crate::controllers::persistent_volume::plan::{annotate, set_aside};
 use cycle::Decision;
 use preempt::{Budget, Hope, Preemption};
 use queue::Queue;
 use snapshot::{PodInfo, Snapshot};
+use volumes::{Binding, Needs, Progress, Storage};
 
 /// The user that the scheduler acts as.
 pub const USER: &str = "system:kube-scheduler";
@@ -41,6 +45,8 @@ pub const NAME: &str = "default-scheduler";
 const BINDS_MAX: usize = 64;
 /// Unschedulable pods are looked at again after this even if nothing seems to have changed.
 const FLUSH_EVERY: Duration = Duration::from_secs(60);
+/// How long a pod that has its node waits for its claims' volumes before a node is chosen anew.
+const VOLUMES_WITHIN: Duration = Duration::from_secs(600);
 
 struct Scheduler {
     client: Client,
@@ -48,6 +54,7 @@ struct Scheduler {
     env: Env,
     pods: Informer<PodInfo>,
     budgets: Informer<Budget>,
+    claims: Informer<Object>,
     state: Mutex<State>,
     /// A bind that failed gave room back, and its pod to the queue.
     bind_failed: Notify,
@@ -66,7 +73,14 @@ pub async fn run(client: Client, env: Env, stop: CancellationToken) {
     let nodes = Informer::spawn(client.clone(), &resource::NODE, Scope::default(), env.clone(), stop.clone(), |o| o);
     let kind = &resource::POD_DISRUPTION_BUDGET;
     let budgets = Informer::spawn(client.clone(), kind, Scope::default(), env.clone(), stop.clone(), Budget::project);
-    nodes.synced().await;
+    let whole = |resource| {
+        Informer::spawn(client.clone(), resource, Scope::default(), env.clone(), stop.clone(), |object| object)
+    };
+    let claims = whole(&resource::PERSISTENT_VOLUME_CLAIM);
+    let (volumes, classes) = (whole(&resource::PERSISTENT_VOLUME), whole(&resource::STORAGE_CLASS));
+    for informer in [&nodes, &claims, &volumes, &classes] {
+        informer.synced().await;
+    }
     pods.synced().await;
     budgets.synced().await;
     let scheduler = Arc::new(Scheduler {
@@ -75,10 +89,13 @@ pub async fn run(client: Client, env: Env, stop: CancellationToken) {
         env,
         pods: pods.clone(),
         budgets,
+        claims: claims.clone(),
         bind_failed: Notify::new(),
         state: Mutex::new(State { snapshot: Snapshot::default(), queue: Queue::default() }),
     });
     let (mut pod_changes, mut node_changes) = (pods.subscribe(), nodes.subscribe());
+    let (mut claim_changes, mut volume_changes) = (claims.subscribe(), volumes.subscribe());
+    let mut class_changes = classes.subscribe();
     let binds = Arc::new(Semaphore::new(BINDS_MAX));
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     loop {
@@ -88,6 +105,9 @@ pub async fn run(client: Client, env: Env, stop: CancellationToken) {
             // Every arm waits on a timer, a mailbox or a notice and takes nothing before it returns.
             () = stop.cancelled() => return,
             changes = node_changes.changes() => scheduler.nodes_changed(changes),
+            changes = claim_changes.changes() => scheduler.storage_changed(changes, |storage| &mut storage.claims),
+            changes = volume_changes.changes() => scheduler.storage_changed(changes, |storage| &mut storage.volumes),
+            changes = class_changes.changes() => scheduler.storage_changed(changes, |storage| &mut storage.classes),
             changes = pod_changes.changes() => scheduler.pods_changed(changes),
             // The queue has a new first back-off.
             () = scheduler.bind_failed.notified() => continue,
@@ -96,6 +116,9 @@ pub async fn run(client: Client, env: Env, stop: CancellationToken) {
         }
         // Whatever else has arrived meanwhile belongs into this snapshot too.
         scheduler.nodes_changed(node_changes.take());
+        scheduler.storage_changed(claim_changes.take(), |storage| &mut storage.claims);
+        scheduler.storage_changed(volume_changes.take(), |storage| &mut storage.volumes);
+        scheduler.storage_changed(class_changes.take(), |storage| &mut storage.classes);
         scheduler.pods_changed(pod_changes.take());
         scheduler.clone().drain(&binds).await;
     }
@@ -124,6 +147,25 @@ impl Scheduler {
         if better {
             state.queue.flush_unschedulable();
         }
+    }
+
+    fn storage_changed(
+        &self,
+        changes: Vec<gantry_client::Change<Object>>,
+        of: impl Fn(&mut Storage) -> &mut BTreeMap<Ref, Arc<Object>>,
+    ) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        let known = of(&mut state.snapshot.storage);
+        for change in changes {
+            match change.now {
+                Some(object) => known.insert(change.at, object),
+                None => known.remove(&change.at),
+            };
+        }
+        state.queue.flush_claiming();
     }
 
     fn pods_changed(&self, changes: Vec<gantry_client::Change<PodInfo>>) {
@@ -169,14 +211,19 @@ impl Scheduler {
     /// Decides for every pod that is ready, in order of priority and age.
     async fn drain(self: Arc<Self>, binds: &Arc<Semaphore>) {
         loop {
-            let (at, pod, decision, hope) = {
+            let (at, pod, decision, hope, volumes) = {
                 let mut state = self.state.lock();
                 let State { snapshot, queue } = &mut *state;
                 let Some((at, pod)) = queue.pop() else { return };
                 let decision = cycle::decide(snapshot, &pod, self.env.rng.below(1 << 32));
-                let mut hope = Hope::Waits;
+                let (mut hope, mut volumes) = (Hope::Waits, Vec::new());
                 match &decision {
-                    Decision::Bind { node } => snapshot.assume(&pod, node),
+                    Decision::Bind { node } => {
+                        let info = snapshot.nodes().iter().find(|info| info.name == *node);
+                        volumes = info.and_then(|info| Needs::of(snapshot, &pod).choose(info)).unwrap_or_default();
+                        snapshot.storage.promise(&volumes);
+                        snapshot.assume(&pod, node);
+                    }
                     Decision::Unschedulable { .. } => {
                         queue.park(at.clone(), pod.clone());
                         hope = preempt::plan(snapshot, &pod, &self.budgets.list());
@@ -187,12 +234,20 @@ impl Scheduler {
                     Hope::Waits => {}
                     Hope::MakesRoom(preemption) => snapshot.nominate(&pod, &preemption.node),
                 }
-                (at, pod, decision, hope)
+                (at, pod, decision, hope, volumes)
             };
             // The semaphore is never closed, so a permit always comes.
             let Ok(permit) = binds.clone().acquire_owned().await else { return };
             let this = self.clone();
             tokio::spawn(async move {
+                if let Decision::Bind { node } = &decision
+                    && !volumes.is_empty()
+                {
+                    // Whoever waits for volumes keeps no other from its bind.
+                    drop(permit);
+                    this.bind_after(&at, &pod, node, &volumes).await;
+                    return;
+                }
                 this.carry_out(&at, &pod, decision).await;
                 this.make_room(&at, &pod, &hope).await;
                 drop(permit);
@@ -214,6 +269,66 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// Binds once the pod's claims are bound to what they were given.
+    async fn bind_after(&self, at: &Ref, pod: &PodInfo, node: &str, volumes: &[Binding]) {
+        let given = tokio::time::timeout(VOLUMES_WITHIN, self.give_volumes(node, volumes)).await;
+        self.state.lock().snapshot.storage.withdraw(volumes);
+        let done = match given {
+            Ok(Ok(true)) => self.bind(at, pod, node).await.map_err(|error| chain(&error)),
+            Ok(Ok(false)) => Err("its claims cannot be bound there".to_owned()),
+            Ok(Err(error)) => Err(chain(&error)),
+            Err(_) => Err(format!("its claims were not bound within {} s", VOLUMES_WITHIN.as_secs())),
+        };
+        if let Err(why) = done {
+            warn!(pod = %at, node, why, "bind failed");
+            self.take_back(at.clone(), pod);
+        }
+    }
+
+    /// Writes what each claim gets, and waits until it has it; false where it will not, or not there.
+    async fn give_volumes(&self, node: &str, volumes: &[Binding]) -> Result<bool, ClientError> {
+        let mut changes = self.claims.subscribe();
+        let mut versions = Vec::new();
+        for binding in volumes {
+            let written = match binding {
+                Binding::Volume { volume, claim } => {
+                    self.client.update(&resource::PERSISTENT_VOLUME, &set_aside(volume, claim)).await?;
+                    0
+                }
+                Binding::Provision { claim } => {
+                    let mut after = (**claim).clone();
+                    annotate(&mut after, storage::SELECTED_NODE, node);
+                    let written = self.client.update(&resource::PERSISTENT_VOLUME_CLAIM, &after).await?;
+                    written.resource_version().parse().unwrap_or(0)
+                }
+            };
+            versions.push(written);
+        }
+        loop {
+            let seen = volumes.iter().zip(&versions).map(|(binding, version)| {
+                let claim = self.claims.get(&binding.claim().reference());
+                volumes::progress(binding, claim.as_deref(), node, *version)
+            });
+            let seen: Vec<Progress> = seen.collect();
+            if seen.contains(&Progress::Failed) {
+                return Ok(false);
+            }
+            if seen.iter().all(|progress| *progress == Progress::Bound) {
+                break;
+            }
+            changes.changes().await;
+        }
+        for binding in volumes {
+            let Some(claim) = self.claims.get(&binding.claim().reference()) else { return Ok(false) };
+            let at = Ref::cluster(claim.str_at("/spec/volumeName"));
+            let Some(volume) = self.client.find(&resource::PERSISTENT_VOLUME, &at).await? else { return Ok(false) };
+            if !volumes::suits(&volume, node, &self.state.lock().snapshot) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The pod is told where to hope, then those who are in its way go. It comes back when they are gone.

@@ -13,6 +13,7 @@ pub mod kubectl;
 pub mod ledger;
 pub mod peer;
 pub mod registry;
+pub mod room;
 pub mod store_conformance;
 pub mod store_model;
 pub mod vm;

@@ -2,6 +2,7 @@
 
 use gantry_tests::cluster::{Cluster, IMAGE, NODE, with};
 use gantry_tests::kubectl::Kubectl;
+use gantry_tests::room::{Room, STAYS, spec};
 
 /// The kinds of one machine, one after another.
 #[test]
@@ -38,71 +39,10 @@ fn pods_come_by_what_they_use() {
     });
 }
 
-/// kubectl in a namespace of its own.
-struct Room<'a> {
-    cluster: &'a Cluster<'a>,
-    kubectl: Kubectl,
-    namespace: &'static str,
-}
-
-impl<'a> Room<'a> {
-    async fn new(cluster: &'a Cluster<'a>, namespace: &'static str) -> Room<'a> {
-        Room::with(cluster, &cluster.kubectl(), namespace).await
-    }
-
-    /// The same, with another kubectl than the one on the search path.
-    async fn with(cluster: &'a Cluster<'a>, kubectl: &Kubectl, namespace: &'static str) -> Room<'a> {
-        kubectl.must(&["create", "namespace", namespace]).await;
-        Room { cluster, kubectl: kubectl.clone(), namespace }
-    }
-
-    async fn run(&self, arguments: &[&str]) -> Result<String, String> {
-        self.kubectl.run(&[&["-n", self.namespace], arguments].concat()).await
-    }
-
-    async fn must(&self, line: &str) -> String {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        self.run(&arguments).await.unwrap_or_else(|error| panic!("kubectl {line}: {error}"))
-    }
-
-    async fn apply(&self, manifest: &str) {
-        let done = self.try_apply(manifest).await;
-        done.unwrap_or_else(|error| panic!("{error}\n{manifest}"));
-    }
-
-    async fn try_apply(&self, manifest: &str) -> Result<String, String> {
-        let arguments = ["-n", self.namespace, "apply", "-f", "-"];
-        self.kubectl.with_input(&arguments, &format!("---\n{manifest}")).await
-    }
-
-    async fn field(&self, what: &str, path: &str) -> String {
-        self.run(&["get", what, "-o", &format!("jsonpath={{{path}}}")]).await.unwrap_or_default()
-    }
-
-    async fn until(&self, what: &str, path: &str, wanted: &str) {
-        let name = format!("{path} of {what} is {wanted}");
-        self.cluster.until(&name, async || self.field(what, path).await == wanted).await;
-    }
-
-    async fn leave(self) {
-        self.kubectl.must(&["delete", "namespace", self.namespace, "--timeout=60s"]).await;
-    }
-}
-
-/// The spec of a pod that runs one shell line.
-fn spec(line: &str, more: &str) -> String {
-    format!(
-        "{{terminationGracePeriodSeconds: 1, containers: [{{name: main, image: \"{IMAGE}\", \
-         command: [sh, -c, {line:?}]{more}}}]}}"
-    )
-}
-
 /// A template of that.
 fn template(app: &str, line: &str) -> String {
     format!("{{metadata: {{labels: {{app: {app}}}}}, spec: {}}}", spec(line, ""))
 }
-
-const STAYS: &str = "trap exit TERM; while :; do sleep 0.1; done";
 
 async fn daemon_set(cluster: &Cluster<'_>) {
     let room = Room::new(cluster, "daemons").await;
@@ -165,7 +105,7 @@ async fn stateful_set(cluster: &Cluster<'_>) {
         )
     };
     let refused = room.try_apply(&manifest(", volumeClaimTemplates: [{metadata: {name: data}}]")).await.unwrap_err();
-    assert!(refused.contains("spec.volumeClaimTemplates: Forbidden"), "{refused}");
+    assert!(refused.contains("spec.volumeClaimTemplates[0].spec.accessModes: Required value"), "{refused}");
     room.apply("{apiVersion: v1, kind: Service, metadata: {name: dbs}, spec: {clusterIP: None, selector: {app: db}}}")
         .await;
     room.apply(&manifest("")).await;

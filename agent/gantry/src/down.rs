@@ -56,6 +56,8 @@ pub async fn down(paths: &Paths, args: &DownArgs, env: &Env) -> Result<(), Failu
 
 pub async fn uninstall(paths: &Paths, args: &DownArgs, env: &Env) -> Result<(), Failure> {
     down(paths, args, env).await?;
+    // What somebody has mounted in a volume is theirs.
+    gantry_agent::volume::remove(&paths.volumes())?;
     for folder in [&paths.state, &paths.etc, &paths.run] {
         remove(folder)?;
     }

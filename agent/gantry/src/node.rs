@@ -165,6 +165,7 @@ impl Node {
         let proxy = proxy_config(&wires.name, services, pods, dns, domain)?;
         let mut config = gantry_agent::Config::new(wires.name.clone(), wires.ip, runtime.channel());
         config.data_dir = paths.pods();
+        config.volumes_dir = paths.volumes();
         config.run_dir = paths.run.clone();
         config.log_dir = paths.pod_logs.clone();
         config.static_pod_dir = Some(paths.manifests());

@@ -31,6 +31,10 @@ impl Paths {
         self.state.join("pods")
     }
 
+    pub fn volumes(&self) -> PathBuf {
+        self.state.join("volumes")
+    }
+
     pub fn kubeconfig(&self) -> PathBuf {
         self.etc.join("admin.kubeconfig")
     }

@@ -1,4 +1,4 @@
-use gantry_kube::Object;
+use gantry_kube::{Object, storage};
 use serde_json::{Value, json};
 
 use super::NodeConfig;
@@ -20,6 +20,7 @@ pub fn registration(config: &NodeConfig, facts: &Facts, now: &str) -> Object {
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": config.name, "labels": labels, "annotations": {
             "node.alpha.kubernetes.io/ttl": "0", "volumes.kubernetes.io/controller-managed-attach-detach": "true",
+            storage::LOCAL_PATH_ROOT: config.volumes_dir,
         }},
         "spec": {}, "status": status,
     }))
@@ -130,6 +131,7 @@ mod tests {
             reserved_cpu_milli: 100,
             reserved_memory_bytes: 0,
             data_dir: "/".into(),
+            volumes_dir: "/volumes".into(),
         }
     }
 
@@ -141,6 +143,7 @@ mod tests {
     fn a_registered_node_says_what_it_has() {
         let node = registration(&config(), &facts(), "2026-01-01T00:00:00Z");
         assert_eq!(node.label("rack"), Some("7"));
+        assert_eq!(node.annotation(storage::LOCAL_PATH_ROOT), Some("/volumes"));
         assert_eq!(node.str_at("/status/capacity/cpu"), "2");
         assert_eq!(node.str_at("/status/allocatable/cpu"), "1900m");
         assert_eq!(node.str_at("/status/addresses/0/address"), "192.0.2.1");

@@ -221,7 +221,7 @@ impl Worker {
         };
         let sources = self.sources(desired, spec, seen).await.map_err(config_error)?;
         let list = variables(pod, spec, &sources).map_err(|e| config_error(e.to_string()))?;
-        let mut mounts = self.shared.volumes.binds(pod, spec).map_err(|e| config_error(e.to_string()))?;
+        let mut mounts = self.shared.volumes.binds(pod, spec, &list).map_err(|e| config_error(e.to_string()))?;
         self.own_files(pod, spec, seen, run, &mut mounts)
             .map_err(|e| Refusal { reason: "CreateContainerError", message: format!("pod folder: {e}") })?;
         let target_id = target(spec, seen, run.sandbox_id)

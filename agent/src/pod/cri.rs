@@ -36,10 +36,10 @@ pub enum SpecError {
     Unsupported { container: String, field: String },
     #[error("container {container} mounts {volume:?}, which is no volume of the pod")]
     NoVolume { container: String, volume: String },
-    #[error("container {container}: subPath in the {kind} volume {volume:?} is not supported")]
-    SubPath { container: String, volume: String, kind: &'static str },
-    #[error("container {container}: subPath {path:?} does not exist in the volume {volume:?}")]
-    SubPathMissing { container: String, volume: String, path: String },
+    #[error("failed to prepare subPath {path:?} of volume {volume:?} for container {container:?}: {why}")]
+    SubPath { container: String, volume: String, path: String, why: String },
+    #[error("failed to expand subPathExpr of container {container:?}: missing value for {variable:?}")]
+    SubPathVariable { container: String, variable: String },
 }
 
 /// The folder of a pod's logs, under the node's.
@@ -446,13 +446,16 @@ fn verify_not_root(
     }
 }
 
-/// A bind of `host_path`, as the mount of a spec wants it.
-pub fn bind(container_path: &str, host_path: String, readonly: bool, propagation: &Value) -> Mount {
+/// A bind of `host_path`, as the `volumeMount` of a spec wants it. The runtime can make read-only what is mounted below, so that
+/// what is asked for where it is possible is done.
+pub fn bind(container_path: &str, host_path: String, readonly: bool, volume_mount: &Value) -> Mount {
     Mount {
         container_path: container_path.to_owned(),
         host_path,
         readonly,
-        propagation: match propagation.as_str() {
+        recursive_read_only: readonly
+            && matches!(volume_mount["recursiveReadOnly"].as_str(), Some("Enabled" | "IfPossible")),
+        propagation: match volume_mount["mountPropagation"].as_str() {
             Some("HostToContainer") => MountPropagation::PropagationHostToContainer.into(),
             Some("Bidirectional") => MountPropagation::PropagationBidirectional.into(),
             _ => MountPropagation::PropagationPrivate.into(),

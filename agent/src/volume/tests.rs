@@ -5,7 +5,7 @@ fn mounts_are_found_by_whole_names_and_with_blanks() {
     let text = b"36 35 98:0 / / rw - ext4 /dev/sda rw\n\
         37 36 0:31 / /var/pods/u\\0401/volumes/x rw shared:1 - tmpfs tmpfs rw\n\
         38 36 0:32 / /var/pods/v rw - tmpfs tmpfs rw\n";
-    let below = |path: &str| mount_below(text, Path::new(path));
+    let below = |path: &str| mounts_below(text, Path::new(path)).next();
     assert_eq!(below("/var/pods/u 1"), Some("/var/pods/u 1/volumes/x".into()));
     assert_eq!(below("/var/pods/v"), Some("/var/pods/v".into()), "the folder itself is one");
     assert_eq!(below("/var/pods/u"), None);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use gantry_kube::pod::resources::{quantity, total};
 use gantry_kube::quantity::Quantity;
-use gantry_kube::resource::{LIMIT_RANGE, POD};
-use gantry_kube::{Object, Status};
+use gantry_kube::resource::{LIMIT_RANGE, PERSISTENT_VOLUME_CLAIM, POD};
+use gantry_kube::{Object, Status, storage};
 use serde_json::{Map, Value, json};
 
 use super::{AdmissionContext, Operation};
@@ -16,22 +16,37 @@ const LISTS: [(&str, &str); 2] = [("initContainers", "init container"), ("contai
 
 type Amounts = BTreeMap<String, Quantity>;
 
-pub fn apply(context: &AdmissionContext<'_>, pod: &mut Object) -> Result<(), Status> {
-    if !context.is(&POD, "") || context.operation != Operation::Create {
+pub fn apply(context: &AdmissionContext<'_>, object: &mut Object) -> Result<(), Status> {
+    let changes = matches!(context.operation, Operation::Create | Operation::Update);
+    let (is_pod, is_claim) = (context.is(&POD, ""), context.is(&PERSISTENT_VOLUME_CLAIM, ""));
+    if !(is_pod && context.operation == Operation::Create || is_claim && changes) {
         return Ok(());
     }
     let ranges = context.lookup.list(&LIMIT_RANGE, Some(context.namespace));
     let mut broken = Vec::new();
-    for range in &ranges {
-        give(range, pod);
+    for range in ranges.iter().filter(|_| is_pod) {
+        give(range, object);
     }
     for range in &ranges {
-        check(range, pod, &mut broken);
+        if is_pod { check(range, object, &mut broken) } else { check_claim(range, object, &mut broken) }
     }
     match &broken[..] {
         [] => Ok(()),
-        [one] => Err(context.forbidden(pod, one)),
-        all => Err(context.forbidden(pod, &format!("[{}]", all.join(", ")))),
+        [one] => Err(context.forbidden(object, one)),
+        all => Err(context.forbidden(object, &format!("[{}]", all.join(", ")))),
+    }
+}
+
+/// A claim only asks: it has no limit of its own.
+fn check_claim(range: &Arc<Object>, claim: &Object, broken: &mut Vec<String>) {
+    let asked = storage::requested(claim);
+    for item in items(range, "PersistentVolumeClaim") {
+        let bound = |list: &str| quantity(&item[list]["storage"]);
+        let words = |word: &str, bound| {
+            format!("{word} storage usage per PersistentVolumeClaim is {bound}, but request is {asked}")
+        };
+        broken.extend(bound("min").filter(|least| asked < *least).map(|least| words("minimum", least)));
+        broken.extend(bound("max").filter(|most| asked > *most).map(|most| words("maximum", most)));
     }
 }
 

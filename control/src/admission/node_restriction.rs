@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use gantry_kube::resource::{LEASE, NODE, POD, SERVICE_ACCOUNT};
-use gantry_kube::{Object, Ref, Status};
+use gantry_kube::resource::{LEASE, NODE, PERSISTENT_VOLUME, POD, SERVICE_ACCOUNT};
+use gantry_kube::{Object, Ref, Status, storage};
 use serde_json::{Map, Value};
 
 use super::{AdmissionContext, MIRROR_ANNOTATION, NODE_LEASE_NAMESPACE, Operation};
@@ -56,6 +56,7 @@ pub fn check(context: &AdmissionContext<'_>, object: &Object, old: Option<&Objec
             context.subresource
         )),
         (r, _) if r == &NODE => own_node(context, node, object, old).or_else(refuse),
+        (r, _) if r == &PERSISTENT_VOLUME => volume(node, object, old).or_else(refuse),
         (r, _) if r == &LEASE => lease(context, node, object).or_else(refuse),
         (r, "token") if r == &SERVICE_ACCOUNT => token(context, node, object).or_else(refuse),
         _ => Ok(()),
@@ -222,6 +223,28 @@ fn is_restricted(key: &str) -> bool {
     let within = |root: &str| domain == root || domain.strip_suffix(root).is_some_and(|rest| rest.ends_with('.'));
     let of_kubernetes = within("kubernetes.io") || within("k8s.io");
     of_kubernetes && !OWN_LABELS.contains(&key) && !OWN_LABEL_DOMAINS.iter().any(|own| within(own))
+}
+
+/// Of a volume that the node keeps, and that is on its way out, it may say that the folder is gone.
+fn volume(node: &str, object: &Object, old: Option<&Object>) -> Result<(), String> {
+    let Some(old) = old else { return Err(format!("node {node:?} can only release persistent volumes")) };
+    let mut released = old.clone();
+    let kept: Vec<Value> =
+        old.finalizers().filter(|finalizer| *finalizer != storage::LOCAL_PATH).map(Value::from).collect();
+    if kept.is_empty() {
+        released.metadata_mut().remove("finalizers");
+    } else {
+        released.metadata_mut().insert("finalizers".to_owned(), Value::Array(kept));
+    }
+    let own = old.label(storage::LOCAL_PATH_NODE) == Some(node) && old.deletion_timestamp().is_some();
+    let same = |key: &str| object.0.get(key) == released.0.get(key);
+    let finalizers = object.array_at("/metadata/finalizers") == released.array_at("/metadata/finalizers");
+    let names = |key: &str| object.get(&format!("/metadata/{key}")) == old.get(&format!("/metadata/{key}"));
+    let unchanged = ["labels", "annotations", "ownerReferences"].into_iter().all(names);
+    if own && finalizers && unchanged && same("spec") && same("status") {
+        return Ok(());
+    }
+    Err(format!("node {node:?} can only take the finalizer {:?} from its own volumes", storage::LOCAL_PATH))
 }
 
 fn lease(context: &AdmissionContext<'_>, node: &str, lease: &Object) -> Result<(), String> {

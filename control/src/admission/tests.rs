@@ -1,7 +1,10 @@
 //! What admission adds, and what it refuses.
 
 use gantry_env::Env;
-use gantry_kube::resource::{CONFIG_MAP, INGRESS, LEASE, NAMESPACE, NODE, POD, PRIORITY_CLASS, SERVICE_ACCOUNT};
+use gantry_kube::resource::{
+    CONFIG_MAP, INGRESS, LEASE, NAMESPACE, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, PRIORITY_CLASS,
+    SERVICE_ACCOUNT,
+};
 use gantry_kube::{Object, Resource, Status};
 use serde_json::{Value, json};
 
@@ -50,7 +53,7 @@ impl Request {
 
 fn world() -> Objects {
     Objects::of([
-        json!({"kind": "Namespace", "metadata": {"name": "a"}, "status": {"phase": "Active"}}),
+        namespace_a(),
         json!({"kind": "Namespace", "metadata": {"name": "kube-node-lease"}}),
         json!({"kind": "Namespace", "metadata": {"name": "ending"}, "status": {"phase": "Terminating"}}),
         json!({"kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "a"}}),
@@ -63,6 +66,10 @@ fn world() -> Objects {
         json!({"kind": "Pod", "metadata": {"name": "theirs", "namespace": "a", "uid": "pod-2"},
                "spec": {"nodeName": "m", "serviceAccountName": "default"}}),
     ])
+}
+
+fn namespace_a() -> Value {
+    json!({"kind": "Namespace", "metadata": {"name": "a"}, "status": {"phase": "Active"}})
 }
 
 fn pod(spec: Value) -> Value {
@@ -320,4 +327,92 @@ fn a_member_of_the_nodes_that_is_no_node_writes_nothing_of_theirs() {
     let identity = Identity::new("somebody", ["system:nodes"]);
     let request = Request { identity, ..Request::new(&POD, Operation::Create) };
     assert_eq!(request.run(&world(), pod(json!({})), None).unwrap_err().code, 403);
+}
+
+#[test]
+fn claims_get_the_default_class_and_protection() {
+    let class = |name: &str, created: &str| {
+        let annotations = json!({"storageclass.kubernetes.io/is-default-class": "true"});
+        json!({"kind": "StorageClass", "metadata": {"name": name, "creationTimestamp": created, "annotations": annotations}})
+    };
+    let objects = Objects::of([namespace_a(), class("old", "1"), class("new", "2")]);
+    let run = |resource, spec: Value| {
+        let value = json!({"metadata": {"name": "x"}, "spec": spec});
+        Request::new(resource, Operation::Create).run(&objects, value, None).unwrap()
+    };
+    let claim = run(&PERSISTENT_VOLUME_CLAIM, json!({}));
+    assert_eq!(claim.str_at("/spec/storageClassName"), "new");
+    assert_eq!(claim.str_at("/metadata/finalizers/0"), "kubernetes.io/pvc-protection");
+    let none = run(&PERSISTENT_VOLUME_CLAIM, json!({"storageClassName": ""}));
+    assert_eq!(none.get("/spec/storageClassName"), Some(&json!("")), "who wants no class gets none");
+    assert_eq!(run(&PERSISTENT_VOLUME, json!({})).str_at("/metadata/finalizers/0"), "kubernetes.io/pv-protection");
+}
+
+#[test]
+fn only_bound_claims_of_a_class_that_allows_it_grow() {
+    let class = |name: &str, grows: bool| json!({"kind": "StorageClass", "metadata": {"name": name}, "allowVolumeExpansion": grows});
+    let objects = Objects::of([namespace_a(), class("fixed", false), class("elastic", true)]);
+    let claim = |class: &str, phase: &str, size: &str| {
+        json!({"metadata": {"name": "x"}, "status": {"phase": phase},
+            "spec": {"storageClassName": class, "resources": {"requests": {"storage": size}}}})
+    };
+    for (class, phase, size, why) in [
+        ("elastic", "Bound", "2Gi", ""),
+        ("fixed", "Bound", "1Gi", ""),
+        ("elastic", "Pending", "2Gi", "Only bound persistent volume claims can be expanded"),
+        ("fixed", "Bound", "2Gi", "only dynamically provisioned pvc can be resized"),
+        ("gone", "Bound", "2Gi", "only dynamically provisioned pvc can be resized"),
+    ] {
+        let request = Request::new(&PERSISTENT_VOLUME_CLAIM, Operation::Update);
+        let done = request.run(&objects, claim(class, phase, size), Some(claim(class, phase, "1Gi")));
+        let refused = done.err().map_or(String::new(), |status| status.message);
+        assert!(refused.contains(why) && refused.is_empty() == why.is_empty(), "{class} {phase} {size}: {refused}");
+    }
+}
+
+#[test]
+fn a_limit_range_bounds_what_claims_ask_for() {
+    let limits = json!([{"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "5Gi"}}]);
+    let range = json!({"kind": "LimitRange", "metadata": {"name": "r", "namespace": "a"}, "spec": {"limits": limits}});
+    let objects = Objects::of([namespace_a(), range]);
+    for (size, why) in [
+        ("1Gi", ""),
+        ("5Gi", ""),
+        ("1Mi", "minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 1Mi"),
+        ("6Gi", "maximum storage usage per PersistentVolumeClaim is 5Gi, but request is 6Gi"),
+    ] {
+        let claim = json!({"metadata": {"name": "x"}, "spec": {"resources": {"requests": {"storage": size}}}});
+        let done = Request::new(&PERSISTENT_VOLUME_CLAIM, Operation::Create).run(&objects, claim, None);
+        let refused = done.err().map_or(String::new(), |status| status.message);
+        assert!(refused.ends_with(why) && refused.is_empty() == why.is_empty(), "{size}: {refused}");
+    }
+}
+
+#[test]
+fn a_node_lets_go_of_its_own_volumes_and_changes_nothing_else() {
+    let volume = |node: &str, deleting: bool, finalizers: Value| {
+        let mut value = json!({"metadata": {"name": "x", "labels": {"gantry.dev/node": node}, "finalizers": finalizers},
+            "spec": {"persistentVolumeReclaimPolicy": "Retain"}});
+        if deleting {
+            value["metadata"]["deletionTimestamp"] = json!("t");
+        }
+        value
+    };
+    let run = |new: Value, old: Value| {
+        Request::new(&PERSISTENT_VOLUME, Operation::Update).by_node().run(&world(), new, Some(old)).map(drop)
+    };
+    let (own, both) = (json!(["gantry.dev/local-path"]), json!(["x/y", "gantry.dev/local-path"]));
+    assert_eq!(run(volume("n", true, json!([])), volume("n", true, own.clone())), Ok(()));
+    assert_eq!(run(volume("n", true, json!(["x/y"])), volume("n", true, both.clone())), Ok(()));
+    let mut greedy = volume("n", true, json!([]));
+    greedy["spec"]["persistentVolumeReclaimPolicy"] = json!("Delete");
+    for (new, old) in [
+        (volume("m", true, json!([])), volume("m", true, own.clone())),
+        (volume("n", false, json!([])), volume("n", false, own.clone())),
+        (volume("n", true, json!([])), volume("n", true, both)),
+        (volume("m", true, json!([])), volume("n", true, own.clone())),
+        (greedy, volume("n", true, own)),
+    ] {
+        assert_eq!(run(new.clone(), old).unwrap_err().code, 403, "{new}");
+    }
 }

@@ -25,6 +25,8 @@ pub enum Action<'a> {
         name: &'a str,
         /// The field selector of a list, a watch or a deletecollection.
         fields: &'a str,
+        /// The label selector of the same.
+        labels: &'a str,
     },
     /// A path that is no resource (`/healthz`); the verb is the method in lower case.
     NonResource { verb: &'a str, path: &'a str },

@@ -48,6 +48,7 @@ fn role(policy: &Policy, identity: &Identity, resource: &Resource, object: &Obje
         namespace: object.namespace(),
         name: object.name(),
         fields: "",
+        labels: "",
     };
     if policy.authorize(identity, &escalate).is_allowed() {
         return Ok(());
@@ -78,6 +79,7 @@ fn binding(lookup: &dyn Lookup, identity: &Identity, resource: &Resource, object
         namespace,
         name,
         fields: "",
+        labels: "",
     };
     if policy.authorize(identity, &bind).is_allowed() {
         return Ok(());

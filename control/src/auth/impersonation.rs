@@ -41,8 +41,16 @@ pub fn impersonate(authorizer: &Authorizer, identity: &Identity, headers: &Heade
         }
     };
     let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-        let action =
-            Action::Resource { verb: "impersonate", group, resource, subresource, namespace, name, fields: "" };
+        let action = Action::Resource {
+            verb: "impersonate",
+            group,
+            resource,
+            subresource,
+            namespace,
+            name,
+            fields: "",
+            labels: "",
+        };
         authorizer.check(identity, &action)
     };
     let mut other = Identity { user, ..Identity::default() };

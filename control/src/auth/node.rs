@@ -1,11 +1,11 @@
-//! The Node authorizer: a node reads the secrets and config maps that its own pods name, one by one, its own pods, its
-//! own Node and its own Lease, and no others.
+//! The Node authorizer: a node reads the secrets, config maps and claims that its own pods name, one by one, the volumes of
+//! such claims and those that it keeps itself, its own pods, its own Node and its own Lease, and no others.
 //!
 //! Everything else that a node may do is the role `system:node`; whose objects it may write is admission's to say.
 
-use gantry_kube::resource::{CONFIG_MAP, LEASE, NODE, POD, SECRET};
-use gantry_kube::selector::FieldSelector;
-use gantry_kube::{Object, Ref};
+use gantry_kube::resource::{CONFIG_MAP, LEASE, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, SECRET};
+use gantry_kube::selector::{FieldSelector, LabelSelector, Requirement};
+use gantry_kube::{Object, Ref, storage};
 use serde_json::Value;
 
 use super::{Action, Lookup};
@@ -23,7 +23,7 @@ pub enum Relation {
 
 /// Whether what is asked for is the node's own.
 pub fn relation(lookup: &dyn Lookup, node: &str, action: &Action<'_>) -> Relation {
-    let Action::Resource { verb, group, resource, subresource: "", namespace, name, fields } = *action else {
+    let Action::Resource { verb, group, resource, subresource: "", namespace, name, fields, labels } = *action else {
         return Relation::Unrelated;
     };
     let is = |known: &gantry_kube::Resource| (group, resource) == (known.group, known.plural);
@@ -37,6 +37,11 @@ pub fn relation(lookup: &dyn Lookup, node: &str, action: &Action<'_>) -> Relatio
         let one = reads && !namespace.is_empty() && !name.is_empty();
         let mut is_its_own = |pod: &Object| pod.str_at("/spec/nodeName") == node && names(pod, name);
         granted(one && lookup.any(&POD, namespace, &[node, name], &mut is_its_own), &unrelated)
+    } else if is(&PERSISTENT_VOLUME_CLAIM) {
+        granted(verb == "get" && !name.is_empty() && uses_claim(lookup, node, namespace, name), &unrelated)
+    } else if is(&PERSISTENT_VOLUME) {
+        let listed = matches!(verb, "list" | "watch") && name.is_empty() && selects_kept(labels, node);
+        granted(listed || volume(lookup, node, verb, name), &unrelated)
     } else if is(&POD) && reads {
         let bound = || lookup.get(&POD, &Ref::new(namespace, name)).is_some_and(|p| p.str_at("/spec/nodeName") == node);
         if !name.is_empty() {
@@ -54,6 +59,32 @@ pub fn relation(lookup: &dyn Lookup, node: &str, action: &Action<'_>) -> Relatio
     } else {
         Relation::Unrelated
     }
+}
+
+/// Whether a pod of the node uses the claim.
+fn uses_claim(lookup: &dyn Lookup, node: &str, namespace: &str, name: &str) -> bool {
+    let names = |pod: &Object| storage::claims_of(pod).any(|used| used.claim == name);
+    lookup.any(&POD, namespace, &[node], &mut |pod| pod.str_at("/spec/nodeName") == node && names(pod))
+}
+
+/// A node reads the volumes that its pods use, and those whose folders it keeps; of these, admission lets it take away its
+/// own finalizer.
+fn volume(lookup: &dyn Lookup, node: &str, verb: &str, name: &str) -> bool {
+    let Some(volume) = lookup.get(&PERSISTENT_VOLUME, &Ref::cluster(name)) else { return false };
+    let kept = volume.label(storage::LOCAL_PATH_NODE) == Some(node);
+    let claim = |part: &str| volume.str_at(&format!("/spec/claimRef/{part}"));
+    match verb {
+        "get" => kept || uses_claim(lookup, node, claim("namespace"), claim("name")),
+        "update" | "patch" => kept,
+        _ => false,
+    }
+}
+
+/// Whether a label selector asks for the volumes that this node keeps.
+fn selects_kept(labels: &str, node: &str) -> bool {
+    let selector = LabelSelector::parse(labels).unwrap_or_default();
+    let own = Requirement::In(storage::LOCAL_PATH_NODE.to_owned(), vec![node.to_owned()]);
+    selector.0.contains(&own)
 }
 
 /// Whether a field selector asks for pods of this node alone.

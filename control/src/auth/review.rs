@@ -34,6 +34,7 @@ fn action_of<'a>(resource: &Resource, body: &'a Object) -> Result<Action<'a>, St
                 namespace: text("namespace"),
                 name: text("name"),
                 fields: "",
+                labels: "",
             })
         }
         (None, Some(_)) => Ok(Action::NonResource {

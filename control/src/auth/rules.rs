@@ -147,7 +147,7 @@ mod tests {
         subresource: &'a str,
         name: &'a str,
     ) -> Action<'a> {
-        Action::Resource { verb, group, resource, subresource, namespace: "", name, fields: "" }
+        Action::Resource { verb, group, resource, subresource, namespace: "", name, fields: "", labels: "" }
     }
 
     #[test]

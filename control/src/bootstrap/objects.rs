@@ -1,13 +1,13 @@
-//! The objects that a cluster is born with besides its policy: namespaces, priority classes, the services of the API
-//! and of DNS, and the addresses behind the API's.
+//! The objects that a cluster is born with besides its policy: namespaces, priority classes, a storage class, the services
+//! of the API and of DNS, and the addresses behind the API's.
 
 use std::net::IpAddr;
 
 use gantry_kube::resource::{
     CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ENDPOINT_SLICE, ENDPOINTS, NAMESPACE, PRIORITY_CLASS, ROLE, ROLE_BINDING,
-    SERVICE,
+    SERVICE, STORAGE_CLASS,
 };
-use gantry_kube::{Object, Resource};
+use gantry_kube::{Object, Resource, storage};
 use serde_json::{Value, json};
 
 use super::{Cluster, policy};
@@ -55,6 +55,7 @@ pub fn seeds(cluster: &Cluster) -> Vec<Seed> {
         all.extend(objects.into_iter().map(|object| Seed { resource, object, upkeep: Upkeep::Add }));
     }
     all.extend(priority_classes());
+    all.push(storage_class());
     all.extend(kubernetes_service(cluster));
     all.push(dns_service(cluster));
     all
@@ -79,6 +80,17 @@ fn priority_classes() -> Vec<Seed> {
             seed(&PRIORITY_CLASS, Upkeep::Once, body)
         })
         .collect()
+}
+
+/// Folders on the node that runs a claim's first consumer: what claims get that name no class.
+fn storage_class() -> Seed {
+    let body = json!({
+        "metadata": {
+            "name": "local-path", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+        },
+        "provisioner": storage::LOCAL_PATH, "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
+    });
+    seed(&STORAGE_CLASS, Upkeep::Once, body)
 }
 
 fn families(ip: IpAddr) -> (&'static str, Value) {

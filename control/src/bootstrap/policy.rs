@@ -392,7 +392,7 @@ fn nodes() -> Vec<Object> {
                 rule("create", "authentication.k8s.io", "tokenreviews"),
                 rule("create", "authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews"),
                 rule(READ, "core", "services namespaces"),
-                // Secrets, config maps, and what it reads of nodes, pods and leases, are granted by relation
+                // Secrets, config maps, claims, volumes, and what it reads of nodes, pods and leases, are granted by relation
                 // (`auth::node`).
                 rule("create patch update", "core", "nodes"),
                 rule("patch update", "core", "nodes/status"),
@@ -400,8 +400,7 @@ fn nodes() -> Vec<Object> {
                 rule("create delete", "core", "pods"),
                 rule("patch update", "core", "pods/status"),
                 rule("create", "core", "pods/eviction"),
-                rule("get", "core", "persistentvolumeclaims persistentvolumes serviceaccounts"),
-                rule("get patch update", "core", "persistentvolumeclaims/status"),
+                rule("get", "core", "serviceaccounts"),
                 rule("create", "core", "serviceaccounts/token"),
                 rule(READ, "storage.k8s.io", "csidrivers volumeattachments"),
                 rule("create delete get patch update", "storage.k8s.io", "csinodes"),

@@ -171,6 +171,22 @@ impl Dependents {
         Ok(())
     }
 
+    async fn create_claims(&self, owner: &Object, claims: &[(Object, String)]) -> Result<(), ClientError> {
+        for (claim, pod) in claims {
+            let what = format!("create Claim {} Pod {pod} in StatefulSet {}", claim.name(), owner.name());
+            match self.client.create(&resource::PERSISTENT_VOLUME_CLAIM, claim).await {
+                Ok(_) => self.tell(owner, "Normal", "SuccessfulCreate", format!("{what} success")),
+                // The informer is behind.
+                Err(error) if error.is_already_exists() => {}
+                Err(error) => {
+                    self.tell(owner, "Warning", "FailedCreate", format!("{what} failed error: {}", words(&error)));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn create(&self, owner: &Object, pod: &Object) -> Result<(), ClientError> {
         match self.client.create(&resource::POD, pod).await {
             Ok(_) => {
@@ -243,8 +259,8 @@ impl Dependents {
         self.ended(&at, result)
     }
 
-    /// The revision before the pods that carry its name; deletes before creates, so that a node's ports are free; status
-    /// last, so that it tells what was done.
+    /// The revision before the pods that carry its name; claims before the pods that use them, or that take them along;
+    /// deletes before creates, so that a node's ports are free; status last, so that it tells what was done.
     async fn apply(&self, owner: &Object, turn: &Turn) -> Result<(), ClientError> {
         if revisions::apply(&self.client, &turn.revisions).await? == Applied::Collision {
             let mut status = owner.0.get("status").cloned().unwrap_or_default();
@@ -257,8 +273,14 @@ impl Dependents {
         for (reason, message) in &turn.warnings {
             self.tell(owner, "Warning", reason, message.clone());
         }
+        for claim in &turn.claim_owners {
+            self.client.update(&resource::PERSISTENT_VOLUME_CLAIM, claim).await?;
+        }
         let gone = self.delete(owner, &turn.delete).await;
-        let made = self.create_slowly(owner, &turn.create).await;
+        let made = match self.create_claims(owner, &turn.claims).await {
+            Ok(()) => self.create_slowly(owner, &turn.create).await,
+            failed => failed,
+        };
         let written = self.write_status(owner, turn.status.clone()).await;
         gone.and(made).and(written)
     }

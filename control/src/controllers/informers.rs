@@ -1,5 +1,6 @@
 use gantry_client::{Client, Informer, Scope};
 use gantry_env::Env;
+use gantry_kube::storage::{self, ClaimUse};
 use gantry_kube::{Object, Ref, Resource, resource};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -22,6 +23,9 @@ pub struct Informers {
     pub disruption_budgets: Informer<Object>,
     pub autoscalers: Informer<Object>,
     pub controller_revisions: Informer<Object>,
+    pub persistent_volumes: Informer<Object>,
+    pub claims: Informer<Object>,
+    pub storage_classes: Informer<Object>,
     pub services: Informer<Object>,
     pub endpoint_slices: Informer<Object>,
     pub endpoints: Informer<Object>,
@@ -59,6 +63,9 @@ pub struct Pod {
     /// `(container port name, protocol, number)`: what a named target port resolves to.
     pub ports: Vec<(String, String, i64)>,
     pub tolerations: Vec<Value>,
+    /// The claims that it uses, and the templates of those that are its own.
+    pub claims: Vec<ClaimUse>,
+    pub claim_templates: Vec<(String, Value)>,
     pub grace_seconds: i64,
     /// Of a Job's pod alone.
     pub job: Option<Box<JobPod>>,
@@ -142,6 +149,8 @@ impl Pod {
             subdomain: object.str_at("/spec/subdomain").to_owned(),
             ports: containers.iter().flat_map(container_ports).collect(),
             tolerations: object.array_at("/spec/tolerations").to_vec(),
+            claims: storage::claims_of(&object).collect(),
+            claim_templates: claim_templates(&object),
             job: JobPod::project(&object),
             grace_seconds: object.i64_at("/spec/terminationGracePeriodSeconds").unwrap_or(30),
         }
@@ -170,6 +179,13 @@ impl Pod {
     pub fn active(&self) -> bool {
         !self.finished() && !self.deleting
     }
+}
+
+fn claim_templates(object: &Object) -> Vec<(String, Value)> {
+    let volumes = object.array_at("/spec/volumes").iter();
+    let own = volumes.filter_map(|v| Some((storage::claim_use(object.name(), v)?, &v["ephemeral"])));
+    let own = own.filter(|(used, _)| used.ephemeral);
+    own.map(|(used, source)| (used.claim, source["volumeClaimTemplate"].clone())).collect()
 }
 
 fn pinned_to(object: &Object) -> String {
@@ -225,6 +241,9 @@ impl Informers {
             stateful_sets: whole(&resource::STATEFUL_SET, all()),
             daemon_sets: whole(&resource::DAEMON_SET, all()),
             controller_revisions: whole(&resource::CONTROLLER_REVISION, all()),
+            persistent_volumes: whole(&resource::PERSISTENT_VOLUME, all()),
+            claims: whole(&resource::PERSISTENT_VOLUME_CLAIM, all()),
+            storage_classes: whole(&resource::STORAGE_CLASS, all()),
             services: whole(&resource::SERVICE, all()),
             endpoint_slices: whole(&resource::ENDPOINT_SLICE, all()),
             endpoints: whole(&resource::ENDPOINTS, all()),

@@ -41,6 +41,8 @@ pub static SUBRESOURCES: &[Subresource] = &[
     sub("", "namespaces", "status", ("", "v1", "Namespace"), STATUS),
     sub("", "nodes", "proxy", ("", "v1", "NodeProxyOptions"), CONNECT),
     sub("", "nodes", "status", ("", "v1", "Node"), STATUS),
+    sub("", "persistentvolumeclaims", "status", ("", "v1", "PersistentVolumeClaim"), STATUS),
+    sub("", "persistentvolumes", "status", ("", "v1", "PersistentVolume"), STATUS),
     sub("", "pods", "attach", ("", "v1", "PodAttachOptions"), &["create", "get"]),
     sub("", "pods", "binding", ("", "v1", "Binding"), CREATE),
     sub("", "pods", "ephemeralcontainers", ("", "v1", "Pod"), STATUS),

@@ -19,6 +19,8 @@ pub struct RequestInfo {
     pub name: String,
     /// The field selector of a list, a watch or a deletecollection.
     pub fields: String,
+    /// The label selector of the same.
+    pub labels: String,
     /// Segments behind the subresource (`proxy/a/b`).
     pub rest: Vec<String>,
 }
@@ -45,6 +47,7 @@ impl RequestInfo {
         info.verb = info.resource_verb(method, query);
         if info.name.is_empty() && matches!(info.verb, "list" | "watch" | "deletecollection") {
             info.fields = query.get("fieldSelector").unwrap_or("").to_owned();
+            info.labels = query.get("labelSelector").unwrap_or("").to_owned();
             info.name = exact_name(&info.fields).unwrap_or_default();
         }
         info

@@ -167,6 +167,7 @@ pub fn action(info: &RequestInfo) -> Action<'_> {
             namespace: &info.namespace,
             name: &info.name,
             fields: &info.fields,
+            labels: &info.labels,
         }
     } else {
         Action::NonResource { verb: info.verb, path: &info.path }

@@ -3,6 +3,7 @@
 mod autoscaler;
 mod network;
 mod pod;
+mod storage;
 mod workload;
 
 use gantry_kube::{Object, Resource};
@@ -262,6 +263,47 @@ fn small(resource: &Resource) -> &'static Columns {
                 age(o, now),
                 json!(o.str_at("/preemptionPolicy"))
             ]
+        ),
+        "PersistentVolume" => columns!(
+            [
+                text("Name"),
+                text("Capacity"),
+                text("Access Modes"),
+                text("Reclaim Policy"),
+                text("Status"),
+                text("Claim"),
+                text("StorageClass"),
+                text("VolumeAttributesClass"),
+                text("Reason"),
+                text("Age"),
+                wide("VolumeMode")
+            ],
+            storage::volume
+        ),
+        "PersistentVolumeClaim" => columns!(
+            [
+                text("Name"),
+                text("Status"),
+                text("Volume"),
+                text("Capacity"),
+                text("Access Modes"),
+                text("StorageClass"),
+                text("VolumeAttributesClass"),
+                text("Age"),
+                wide("VolumeMode")
+            ],
+            storage::claim
+        ),
+        "StorageClass" => columns!(
+            [
+                text("Name"),
+                text("Provisioner"),
+                text("ReclaimPolicy"),
+                text("VolumeBindingMode"),
+                text("AllowVolumeExpansion"),
+                text("Age")
+            ],
+            storage::class
         ),
         "ResourceQuota" => columns!([text("Name"), text("Request"), text("Limit"), text("Age")], quota),
         "LimitRange" => columns!([text("Name"), text("Created At")], |o, _| vec![

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use gantry_client::WorkQueue;
 use gantry_env::chain;
-use gantry_kube::resource::{POD, RESOURCE_QUOTA, SERVICE};
+use gantry_kube::resource::{PERSISTENT_VOLUME_CLAIM, POD, RESOURCE_QUOTA, SERVICE};
 use gantry_kube::{Object, Resource, Status, pod};
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
@@ -77,7 +77,9 @@ impl Registry {
         dry_run: bool,
     ) -> Result<Option<Charged>, Status> {
         let grows = old.is_none_or(|old| {
-            *resource == SERVICE || (*resource == POD && old.get("/spec/containers") != new.get("/spec/containers"))
+            *resource == SERVICE
+                || (*resource == POD && old.get("/spec/containers") != new.get("/spec/containers"))
+                || (*resource == PERSISTENT_VOLUME_CLAIM && old.get("/spec") != new.get("/spec"))
         });
         let namespace = new.namespace();
         if !grows || !plan::is_counted(resource) || self.quotas_of(namespace).is_empty() {

@@ -94,6 +94,7 @@ static AUTOSCALER: Strategy =
 static INGRESS: Strategy =
     Strategy { status: true, generation: true, prepare_create: workload::ingress_create, ..PLAIN };
 static RESOURCE_QUOTA: Strategy = Strategy { status: true, prepare_create: workload::empty_status, ..PLAIN };
+static STORAGE: Strategy = Strategy { status: true, prepare_create: workload::pending, ..PLAIN };
 static DAEMON_SET: Strategy =
     Strategy { status: true, generation: true, prepare_create: workload::daemon_set_create, ..PLAIN };
 static COUNTED: Strategy = Strategy { generation: true, ..PLAIN };
@@ -131,6 +132,7 @@ pub fn of(resource: &Resource) -> &'static Strategy {
         ("batch", "Job") => &JOB,
         ("batch", "CronJob") => &CRON_JOB,
         ("policy", "PodDisruptionBudget") => &BUDGET,
+        ("", "PersistentVolume" | "PersistentVolumeClaim") => &STORAGE,
         ("", "ResourceQuota") => &RESOURCE_QUOTA,
         ("discovery.k8s.io", _) | ("scheduling.k8s.io", _) => &COUNTED,
         ("networking.k8s.io", "IPAddress") => &IP_ADDRESS,

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::snapshot::{NodeInfo, PodInfo, Snapshot};
 use super::topology::Topology;
+use super::volumes::Needs;
 use super::{filter, score};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -15,11 +16,19 @@ pub fn decide(snapshot: &Snapshot, pod: &PodInfo, die: u64) -> Decision {
     if let Some(field) = &pod.wishes.unsupported {
         return Decision::Unschedulable { message: format!("the pod asks for what is not supported yet: {field}") };
     }
-    let topology = Topology::of(snapshot, pod);
+    let (topology, needs) = (Topology::of(snapshot, pod), Needs::of(snapshot, pod));
+    if let Some(why) = &needs.refusal
+        && !snapshot.nodes().is_empty()
+    {
+        return Decision::Unschedulable {
+            message: format!("0/{} nodes are available: {why}.", snapshot.nodes().len()),
+        };
+    }
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut candidates: Vec<&NodeInfo> = Vec::new();
     for node in snapshot.nodes() {
-        match filter::reject(node, pod).or_else(|| topology.reject(node, pod).map(str::to_owned)) {
+        let social = || needs.reject(node).or_else(|| topology.reject(node, pod)).map(str::to_owned);
+        match filter::reject(node, pod).or_else(social) {
             None => candidates.push(node),
             Some(reason) => *reasons.entry(reason).or_default() += 1,
         }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::filter;
 use super::snapshot::{PodInfo, Snapshot};
 use super::topology::Topology;
+use super::volumes::Needs;
 
 /// Of a very large cluster so many nodes are tried, from the first on.
 const TRIED_MAX: usize = 100;
@@ -85,7 +86,11 @@ fn waits_for_victims(snapshot: &Snapshot, pod: &PodInfo) -> bool {
 
 fn fits(trial: &Snapshot, pod: &PodInfo, name: &str) -> bool {
     let Some(node) = trial.nodes().iter().find(|node| node.name == name) else { return false };
-    filter::reject(node, pod).is_none() && Topology::of(trial, pod).reject(node, pod).is_none()
+    let needs = Needs::of(trial, pod);
+    filter::reject(node, pod).is_none()
+        && needs.refusal.is_none()
+        && needs.reject(node).is_none()
+        && Topology::of(trial, pod).reject(node, pod).is_none()
 }
 
 /// What is to be as small as can be, in this order: budgets broken, the priority of the most important victim, the sum of

@@ -93,6 +93,11 @@ impl Queue {
         self.flush(|pod| !pod.wishes.is_empty());
     }
 
+    /// A claim, a volume or a class changed.
+    pub fn flush_claiming(&mut self) {
+        self.flush(|pod| !pod.claims.is_empty());
+    }
+
     fn flush(&mut self, concerned: impl Fn(&PodInfo) -> bool) {
         for (at, pod) in self.parked.extract_if(.., |_, pod| concerned(pod)) {
             let (count, since) = self.attempts.get(&at).copied().unwrap_or((1, Instant::now()));

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use gantry_kube::Object;
 use gantry_kube::pod::resources;
+use gantry_kube::storage::{self, ClaimUse};
 use serde_json::{Map, Value};
 
 use super::affinity;
 use super::topology::Wishes;
+use super::volumes::Storage;
 
 /// Amounts by resource name: cpu in milli-units, everything else in whole units.
 pub type Amounts = BTreeMap<String, i64>;
@@ -42,6 +44,7 @@ pub struct PodInfo {
     pub wishes: Wishes,
     pub host_ports: Vec<(String, i64, String)>,
     pub images: Vec<String>,
+    pub claims: Vec<ClaimUse>,
     /// Names that pods of one template share.
     pub owner_uid: String,
     pub unschedulable_message: String,
@@ -82,6 +85,7 @@ impl PodInfo {
             spec,
             host_ports: containers.iter().flat_map(host_ports).collect(),
             images: containers.iter().filter_map(|c| c["image"].as_str()).map(str::to_owned).collect(),
+            claims: storage::claims_of(&object).collect(),
             owner_uid: object.controller().and_then(|o| o["uid"].as_str()).unwrap_or("").to_owned(),
             unschedulable_message: condition.and_then(|c| c["message"].as_str()).unwrap_or("").to_owned(),
         }
@@ -171,6 +175,7 @@ pub struct Snapshot {
     nominated: HashMap<String, String>,
     /// Pods bound to nodes that are not known (yet).
     homeless: HashMap<String, Arc<PodInfo>>,
+    pub storage: Storage,
 }
 
 impl Snapshot {

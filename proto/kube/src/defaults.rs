@@ -39,6 +39,12 @@ pub fn apply(resource: &Resource, object: &mut Object) {
         }),
         ("networking.k8s.io", "NetworkPolicy") => with(map, "spec", network_policy),
         ("autoscaling", "HorizontalPodAutoscaler") => with(map, "spec", autoscaler),
+        ("", "PersistentVolume") => persistent_volume(map),
+        ("", "PersistentVolumeClaim") => claim(map),
+        ("storage.k8s.io", "StorageClass") => {
+            absent(map, "reclaimPolicy", "Delete");
+            absent(map, "volumeBindingMode", "Immediate");
+        }
         ("batch", "Job") => job(map),
         ("batch", "CronJob") => with(map, "spec", cron_job),
         ("apps", "StatefulSet") => with(map, "spec", stateful_set),
@@ -107,6 +113,20 @@ fn limit_range_item(item: &mut Fields) {
             with(item, into, |list| absent(list, &name, amount.clone()));
         }
     }
+}
+
+fn persistent_volume(map: &mut Fields) {
+    with(map, "status", |status| zero(status, "phase", "Pending"));
+    with(map, "spec", |spec| {
+        zero(spec, "persistentVolumeReclaimPolicy", "Retain");
+        absent(spec, "volumeMode", "Filesystem");
+        with(spec, "hostPath", |path| absent(path, "type", ""));
+    });
+}
+
+fn claim(map: &mut Fields) {
+    with(map, "status", |status| zero(status, "phase", "Pending"));
+    with(map, "spec", |spec| absent(spec, "volumeMode", "Filesystem"));
 }
 
 fn daemon_set(spec: &mut Fields) {
@@ -218,6 +238,11 @@ fn stateful_set(spec: &mut Fields) {
     with(spec, "persistentVolumeClaimRetentionPolicy", |policy| {
         zero(policy, "whenDeleted", "Retain");
         zero(policy, "whenScaled", "Retain");
+    });
+    each(spec, "volumeClaimTemplates", |template| {
+        zero(template, "apiVersion", "v1");
+        zero(template, "kind", "PersistentVolumeClaim");
+        claim(template);
     });
     template(spec);
 }

@@ -20,6 +20,7 @@ pub mod resource;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod storage;
 pub mod time;
 pub mod validation;
 pub mod versions;

@@ -97,6 +97,8 @@ resources! {
     POD = "" "v1" "Pod" "pods" "pod" true ["po"], ["all"], false;
     CONFIG_MAP = "" "v1" "ConfigMap" "configmaps" "configmap" true ["cm"], [], false;
     SECRET = "" "v1" "Secret" "secrets" "secret" true [], [], false;
+    PERSISTENT_VOLUME = "" "v1" "PersistentVolume" "persistentvolumes" "persistentvolume" false ["pv"], [], false;
+    PERSISTENT_VOLUME_CLAIM = "" "v1" "PersistentVolumeClaim" "persistentvolumeclaims" "persistentvolumeclaim" true ["pvc"], [], false;
     REPLICATION_CONTROLLER = "" "v1" "ReplicationController" "replicationcontrollers" "replicationcontroller" true ["rc"], ["all"], false;
     SERVICE = "" "v1" "Service" "services" "service" true ["svc"], ["all"], false;
     SERVICE_ACCOUNT = "" "v1" "ServiceAccount" "serviceaccounts" "serviceaccount" true ["sa"], [], false;
@@ -121,6 +123,7 @@ resources! {
     NETWORK_POLICY = "networking.k8s.io" "v1" "NetworkPolicy" "networkpolicies" "networkpolicy" true ["netpol"], [], false;
     POD_DISRUPTION_BUDGET = "policy" "v1" "PodDisruptionBudget" "poddisruptionbudgets" "poddisruptionbudget" true ["pdb"], [], false;
     PRIORITY_CLASS = "scheduling.k8s.io" "v1" "PriorityClass" "priorityclasses" "priorityclass" false ["pc"], [], false;
+    STORAGE_CLASS = "storage.k8s.io" "v1" "StorageClass" "storageclasses" "storageclass" false ["sc"], [], false;
     ROLE = "rbac.authorization.k8s.io" "v1" "Role" "roles" "role" true [], [], false;
     ROLE_BINDING = "rbac.authorization.k8s.io" "v1" "RoleBinding" "rolebindings" "rolebinding" true [], [], false;
     CLUSTER_ROLE = "rbac.authorization.k8s.io" "v1" "ClusterRole" "clusterroles" "clusterrole" false [], [], false;

@@ -23,12 +23,15 @@ pub mod pod;
 mod rbac;
 mod selector;
 mod service;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod workload;
 
 pub use data::DATA_MAX_BYTES;
 pub use endpoints::ENDPOINTS_MAX;
+
+use at::At;
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -52,6 +55,9 @@ pub fn update(resource: &Resource, new: &Object, old: &Object) -> Vec<FieldError
         ("", "Pod") => pod::update(new, old, &mut errors),
         ("", "Service") => service::update(new, old, &mut errors),
         ("", "ResourceQuota") => bounds::quota_update(new, old, &mut errors),
+        ("", "PersistentVolume") => storage::volume_update(new, old, &mut errors),
+        ("", "PersistentVolumeClaim") => storage::claim_update(new, old, &mut errors),
+        ("storage.k8s.io", "StorageClass") => storage::class_update(new, old, &mut errors),
         ("", "Secret" | "ConfigMap") => data::update(new, old, &mut errors),
         ("", "Node") => cluster::node_update(new, old, &mut errors),
         ("apps", "DaemonSet" | "Deployment" | "ReplicaSet") => workload::update(new, old, &mut errors),
@@ -86,6 +92,9 @@ fn always(resource: &Resource, object: &Object, errors: &mut at::Errors) {
         ("policy", "PodDisruptionBudget") => disruption::budget(object, errors),
         ("", "LimitRange") => bounds::limit_range(object, errors),
         ("", "ResourceQuota") => bounds::quota(object, errors),
+        ("", "PersistentVolume") => storage::volume(object, errors),
+        ("", "PersistentVolumeClaim") => storage::claim(&At::of(object, "spec"), errors),
+        ("storage.k8s.io", "StorageClass") => storage::class(object, errors),
         ("apps", "StatefulSet") => workload::stateful_set(object, errors),
         ("apps", "DaemonSet") => workload::daemon_set(object, errors),
         ("apps", "Deployment") => workload::deployment(object, errors),

@@ -24,6 +24,7 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("systemd", 1),
     ("eviction", 1),
     ("pods", 1),
+    ("storage", 1),
     ("limits", 1),
     ("bare", 1),
     ("stream_urls", 1),

@@ -113,3 +113,13 @@ fn what_a_container_asks_for_in_vain_is_refused_by_name() {
     }
     assert_eq!((refusal(port("192.0.2.1"), false), refusal(port(""), false)), (None, None));
 }
+
+#[test]
+fn what_is_read_only_may_be_so_all_the_way_down() {
+    let recursive = |mount: Value, readonly| super::bind("/v", "/h".into(), readonly, &mount).recursive_read_only;
+    for mode in ["Enabled", "IfPossible"] {
+        assert!(recursive(json!({"recursiveReadOnly": mode}), true), "{mode}");
+        assert!(!recursive(json!({"recursiveReadOnly": mode}), false), "{mode}");
+    }
+    assert!(!recursive(json!({"recursiveReadOnly": "Disabled"}), true) && !recursive(json!({}), true));
+}

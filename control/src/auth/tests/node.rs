@@ -9,16 +9,27 @@ use crate::auth::{Action, Authorizer, Identity};
 use crate::bootstrap::policy;
 
 fn read<'a>(verb: &'a str, resource: &'a str, namespace: &'a str, name: &'a str) -> Action<'a> {
-    Action::Resource { verb, group: "", resource, subresource: "", namespace, name, fields: "" }
+    Action::Resource { verb, group: "", resource, subresource: "", namespace, name, fields: "", labels: "" }
 }
 
 fn selected<'a>(verb: &'a str, namespace: &'a str, fields: &'a str) -> Action<'a> {
-    Action::Resource { verb, group: "", resource: "pods", subresource: "", namespace, name: "", fields }
+    Action::Resource { verb, group: "", resource: "pods", subresource: "", namespace, name: "", fields, labels: "" }
+}
+
+fn kept<'a>(verb: &'a str, labels: &'a str) -> Action<'a> {
+    let resource = "persistentvolumes";
+    Action::Resource { verb, group: "", resource, subresource: "", namespace: "", name: "", fields: "", labels }
+}
+
+fn volume(name: &str, claim: &str, node: &str) -> Value {
+    let claim = json!({"namespace": "a", "name": claim});
+    json!({"kind": "PersistentVolume", "metadata": {"name": name, "labels": {"gantry.dev/node": node}},
+        "spec": {"claimRef": claim}})
 }
 
 fn lease<'a>(verb: &'a str, namespace: &'a str, name: &'a str) -> Action<'a> {
     let (group, resource) = ("coordination.k8s.io", "leases");
-    Action::Resource { verb, group, resource, subresource: "", namespace, name, fields: "" }
+    Action::Resource { verb, group, resource, subresource: "", namespace, name, fields: "", labels: "" }
 }
 
 fn pod(name: &str, node: &str, spec: Value) -> Value {
@@ -42,6 +53,8 @@ fn a_node_reads_what_its_own_pods_name() {
                     "volumes": [
                         {"name": "v", "secret": {"secretName": "mounted"}},
                         {"name": "w", "configMap": {"name": "mounted"}},
+                        {"name": "c", "persistentVolumeClaim": {"claimName": "data"}},
+                        {"name": "e", "ephemeral": {"volumeClaimTemplate": {}}},
                         {"name": "p", "projected": {"sources": [
                             {"secret": {"name": "projected"}}, {"configMap": {"name": "kube-root-ca.crt"}}]}},
                     ],
@@ -51,6 +64,9 @@ fn a_node_reads_what_its_own_pods_name() {
                 }),
             ),
             pod("theirs", "m", json!({"volumes": [{"secret": {"secretName": "foreign"}}]})),
+            volume("mine", "data", ""),
+            volume("free", "", "n"),
+            volume("theirs", "foreign", "m"),
             pod("waiting", "", json!({"volumes": [{"secret": {"secretName": "unbound"}}]})),
         ])
         .collect();
@@ -75,6 +91,25 @@ fn a_node_reads_what_its_own_pods_name() {
         (read("list", "secrets", "", ""), false),
         (read("delete", "secrets", "a", "mounted"), false),
         (read("update", "configmaps", "a", "mounted"), false),
+        (read("get", "persistentvolumeclaims", "a", "data"), true),
+        (read("get", "persistentvolumeclaims", "a", "mine-e"), true),
+        (read("get", "persistentvolumeclaims", "a", "foreign"), false),
+        (read("get", "persistentvolumeclaims", "b", "data"), false),
+        (read("list", "persistentvolumeclaims", "a", ""), false),
+        (read("update", "persistentvolumeclaims", "a", "data"), false),
+        (read("get", "persistentvolumes", "", "mine"), true),
+        (read("get", "persistentvolumes", "", "free"), true),
+        (read("get", "persistentvolumes", "", "theirs"), false),
+        (read("get", "persistentvolumes", "", "gone"), false),
+        (read("list", "persistentvolumes", "", ""), false),
+        (kept("list", "gantry.dev/node=n"), true),
+        (kept("watch", "a=b,gantry.dev/node=n"), true),
+        (kept("watch", "gantry.dev/node=m"), false),
+        (kept("watch", "gantry.dev/node in (n,m)"), false),
+        (read("patch", "persistentvolumes", "", "free"), true),
+        (read("patch", "persistentvolumes", "", "mine"), false),
+        (read("patch", "persistentvolumes", "", "theirs"), false),
+        (read("delete", "persistentvolumes", "", "free"), false),
         (read("get", "pods", "a", "mine"), true),
         (read("watch", "pods", "a", "mine"), true),
         (read("get", "pods", "a", "theirs"), false),

@@ -15,7 +15,7 @@ use crate::auth::{Action, Authorizer, Identity, escalation, review};
 use crate::bootstrap::policy;
 
 fn get<'a>(resource: &'a str, namespace: &'a str) -> Action<'a> {
-    Action::Resource { verb: "get", group: "", resource, subresource: "", namespace, name: "x", fields: "" }
+    Action::Resource { verb: "get", group: "", resource, subresource: "", namespace, name: "x", fields: "", labels: "" }
 }
 
 fn user(name: &str) -> Identity {
@@ -88,6 +88,7 @@ fn a_refusal_has_the_words_that_clients_know() {
         namespace: "y",
         name: "",
         fields: "",
+        labels: "",
     };
     let refused = authorizer.check(&user("x"), &list).unwrap_err();
     assert_eq!(refused.code, 403);
@@ -103,6 +104,7 @@ fn a_refusal_has_the_words_that_clients_know() {
         namespace: "",
         name: "d",
         fields: "",
+        labels: "",
     };
     assert_eq!(
         authorizer.check(&user("x"), &log).unwrap_err().message,
@@ -121,10 +123,13 @@ fn the_default_policy_gives_each_its_own() {
     for (name, of) in [("alice", "edit"), ("bob", "view"), ("carol", "admin")] {
         objects.put(binding("a", name, of, json!({"kind": "User", "name": name})));
     }
-    let verb =
-        |verb: &'static str, group: &'static str, resource: &'static str, sub: &'static str, ns: &'static str| {
-            Action::Resource { verb, group, resource, subresource: sub, namespace: ns, name: "", fields: "" }
-        };
+    let verb = |verb: &'static str,
+                group: &'static str,
+                resource: &'static str,
+                sub: &'static str,
+                ns: &'static str| {
+        Action::Resource { verb, group, resource, subresource: sub, namespace: ns, name: "", fields: "", labels: "" }
+    };
     let rbac = "rbac.authorization.k8s.io";
     let path = |path: &'static str| Action::NonResource { verb: "get", path };
     let node = Identity::new("system:node:n", ["system:nodes"]);
@@ -311,6 +316,7 @@ fn any_action() -> impl Strategy<Value = Action<'static>> {
             namespace,
             name,
             fields: "",
+            labels: "",
         });
     let path =
         (proptest::sample::select(&VERBS[..]), proptest::sample::select(&["/healthz", "/api/v1", "/metrics"][..]))

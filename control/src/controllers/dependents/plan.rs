@@ -37,6 +37,9 @@ pub struct Turn {
     pub ownership: Vec<(Ref, Value)>,
     /// Reason and message of events.
     pub warnings: Vec<(&'static str, String)>,
+    /// Claims that change hands, and new ones with the names of the pods that they are for.
+    pub claim_owners: Vec<Object>,
+    pub claims: Vec<(Object, String)>,
     pub delete: Vec<(Ref, String)>,
     pub create: Vec<Object>,
     pub status: Option<Value>,

@@ -6,6 +6,7 @@ use gantry_kube::Object;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::claims;
 use super::order::{self, Rules, revision};
 use crate::controllers::dependents::plan::{Outstanding, Turn, claim, mark, named_pod};
 use crate::controllers::informers::Pod;
@@ -21,6 +22,8 @@ const BURST_MAX: usize = 500;
 pub struct World {
     pub pods: Vec<Arc<Pod>>,
     pub revisions: Vec<Arc<Object>>,
+    /// Of the namespace.
+    pub claims: Vec<Arc<Object>>,
     pub outstanding: Outstanding,
     pub now: Timestamp,
 }
@@ -53,8 +56,17 @@ pub fn plan(set: &Object, world: &World) -> Turn {
     }
     let step = order::step(&rules, &members, world.now);
     let template_of = |ordinal: i64| if rules.is_updated(ordinal) { &history.name } else { &current };
-    let made = step.create.iter().take(BURST_MAX);
-    plan.create = made.map(|n| member(set, *n, template_of(*n), &world.revisions)).collect();
+    plan.claim_owners = claims::owners(set, &rules, &members, &world.claims);
+    // One whose claim went while it still waits for a node waits for ever without another.
+    let waiting = members.iter().filter(|(n, pod)| rules.wanted.contains(n) && pod.phase == "Pending" && !pod.deleting);
+    for ordinal in waiting.map(|(ordinal, _)| ordinal).chain(step.create.iter().take(BURST_MAX)) {
+        let Some(missing) = claims::missing(set, *ordinal, &world.claims) else { continue };
+        let name = format!("{}-{ordinal}", set.name());
+        plan.claims.extend(missing.into_iter().map(|claim| (claim, name.clone())));
+        if !members.contains_key(ordinal) {
+            plan.create.push(member(set, *ordinal, template_of(*ordinal), &world.revisions));
+        }
+    }
     plan.delete = step.delete.iter().map(|pod| (pod.reference(), pod.uid.clone())).collect();
     plan.warnings.extend(step.ended.iter().map(|pod| {
         let message =
@@ -94,6 +106,7 @@ fn member(set: &Object, ordinal: i64, of: &str, revisions: &[Arc<Object>]) -> Ob
     if let Some(service) = set.get("/spec/serviceName").filter(|service| *service != "") {
         spec.insert("subdomain".to_owned(), service.clone());
     }
+    claims::mount(set, ordinal, spec);
     pod
 }
 

@@ -26,6 +26,7 @@ impl Cluster {
         let world = World {
             pods: Vec::new(),
             revisions: Vec::new(),
+            claims: Vec::new(),
             outstanding: Outstanding::default(),
             now: Timestamp::from_second(1000).unwrap(),
         };
@@ -40,6 +41,15 @@ impl Cluster {
     fn step(&mut self) -> bool {
         let plan = self.plan();
         revisions::act_out(&mut self.world.revisions, &plan.revisions);
+        for claim in &plan.claim_owners {
+            self.world.claims.retain(|known| known.name() != claim.name());
+            self.world.claims.push(Arc::new(claim.clone()));
+        }
+        for (claim, pod) in &plan.claims {
+            assert!(!self.world.claims.iter().any(|known| known.name() == claim.name()), "made twice");
+            assert!(claim.name().ends_with(pod));
+            self.world.claims.push(Arc::new(claim.clone()));
+        }
         self.world.pods.retain(|pod| !plan.delete.iter().any(|(_, uid)| uid == &pod.uid));
         for made in &plan.create {
             assert!(!self.names().contains(&made.name().to_owned()), "{} is made twice", made.name());
@@ -129,6 +139,87 @@ fn members_have_names_that_last() {
         (ordinal(&cluster.set, "db-07"), ordinal(&cluster.set, "db-x"), ordinal(&cluster.set, "db-")),
         (None, None, None)
     );
+}
+
+fn with_claims(replicas: i64, deleted: &str, scaled: &str) -> Cluster {
+    let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let template = json!({"metadata": {"name": "data", "labels": {"kind": "db"}}, "spec": claim});
+    let volumes = json!([{"name": "data", "emptyDir": {}}, {"name": "other", "emptyDir": {}}]);
+    Cluster::new(
+        replicas,
+        json!({
+            "volumeClaimTemplates": [template], "template": {"spec": {"volumes": volumes}},
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": deleted, "whenScaled": scaled},
+        }),
+    )
+}
+
+impl Cluster {
+    /// Of each claim, the kind and name of its owner.
+    fn owners(&self) -> Vec<String> {
+        let owner = |claim: &Arc<Object>| {
+            let owner = claim.controller().map(|owner| format!("{}/{}", owner["kind"], owner["name"]));
+            format!("{} {}", claim.name(), owner.unwrap_or_default().replace('"', ""))
+        };
+        let mut all: Vec<String> = self.world.claims.iter().map(owner).collect();
+        all.sort();
+        all
+    }
+}
+
+#[test]
+fn each_member_has_claims_of_its_own() {
+    let mut cluster = with_claims(2, "Retain", "Retain");
+    let plan = cluster.plan();
+    let (claim, pod) = (&plan.claims[0].0, &plan.create[0]);
+    assert_eq!((claim.name(), claim.label("app"), claim.label("kind")), ("data-db-0", Some("db"), Some("db")));
+    assert_eq!(claim.str_at("/spec/resources/requests/storage"), "1Gi");
+    assert_eq!(pod.str_at("/spec/volumes/0/persistentVolumeClaim/claimName"), "data-db-0");
+    assert_eq!((pod.array_at("/spec/volumes").len(), pod.str_at("/spec/volumes/1/name")), (2, "other"));
+    cluster.settle();
+    cluster.change(json!({"replicas": 0}));
+    cluster.settle();
+    assert_eq!(cluster.owners(), ["data-db-0 ", "data-db-1 "]);
+    // One that is going is waited for.
+    let mut going = (*cluster.world.claims[0]).clone();
+    going.metadata_mut().insert("deletionTimestamp".into(), json!("t"));
+    cluster.world.claims[0] = Arc::new(going);
+    cluster.change(json!({"replicas": 1}));
+    assert!(cluster.plan().create.is_empty() && cluster.plan().claims.is_empty());
+    cluster.world.claims.remove(0);
+    cluster.settle();
+    assert_eq!(cluster.names(), ["db-0"]);
+    assert_eq!(cluster.owners(), ["data-db-0 ", "data-db-1 "]);
+}
+
+#[test]
+fn claims_go_with_whom_the_policy_names() {
+    for (deleted, scaled, before, after) in [
+        ("Retain", "Retain", ["", ""], ["", ""]),
+        ("Delete", "Retain", ["StatefulSet/db", "StatefulSet/db"], ["StatefulSet/db", "StatefulSet/db"]),
+        ("Retain", "Delete", ["", ""], ["", "Pod/db-1"]),
+        ("Delete", "Delete", ["StatefulSet/db", "StatefulSet/db"], ["StatefulSet/db", "Pod/db-1"]),
+    ] {
+        let mut cluster = with_claims(2, deleted, scaled);
+        cluster.settle();
+        let named = |owners: [&str; 2]| [format!("data-db-0 {}", owners[0]), format!("data-db-1 {}", owners[1])];
+        assert_eq!(cluster.owners(), named(before), "{deleted} {scaled}");
+        cluster.change(json!({"replicas": 1}));
+        let plan = cluster.plan();
+        assert_eq!(plan.delete.len(), 1, "the claim changes hands before its pod goes");
+        cluster.settle();
+        assert_eq!(cluster.owners(), named(after), "{deleted} {scaled}");
+    }
+    // A policy that changes reaches the claims that are there, and one that is another's stays that.
+    let mut cluster = with_claims(2, "Delete", "Retain");
+    cluster.settle();
+    let mut foreign = (*cluster.world.claims[0]).clone();
+    let owner = json!([{"apiVersion": "v1", "kind": "X", "name": "x", "uid": "x", "controller": true}]);
+    foreign.metadata_mut().insert("ownerReferences".into(), owner);
+    cluster.world.claims[0] = Arc::new(foreign);
+    cluster.change(json!({"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain"}}));
+    cluster.settle();
+    assert_eq!(cluster.owners(), ["data-db-0 X/x", "data-db-1 "]);
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_kube::pod::{containers, init_containers, is_terminal, qos, resources};
 use gantry_kube::quantity::{Format, Quantity};
-use gantry_kube::resource::{POD, SERVICE};
-use gantry_kube::{Object, Resource, resource};
+use gantry_kube::resource::{PERSISTENT_VOLUME_CLAIM, POD, SERVICE};
+use gantry_kube::{Object, Resource, resource, storage};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
@@ -13,6 +13,9 @@ pub type Amounts = BTreeMap<String, Quantity>;
 
 /// Resources that each container must name where a quota bounds their sum.
 const NAMED: [&str; 6] = ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
+
+/// Between the name of a storage class and what is counted of its claims.
+const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
 
 fn amounts(list: Option<&Value>) -> Amounts {
     let all = list.and_then(Value::as_object).into_iter().flatten();
@@ -48,6 +51,9 @@ pub fn kinds(quota: &Object) -> Vec<&'static Resource> {
         let plain = kind.group.is_empty() && hard.contains_key(kind.plural);
         let more = match kind {
             kind if *kind == POD => hard.keys().any(|name| !name.contains('/') || name.starts_with("requests.")),
+            kind if *kind == PERSISTENT_VOLUME_CLAIM => {
+                hard.keys().any(|name| name == "requests.storage" || name.contains(OF_CLASS))
+            }
             kind if *kind == SERVICE => hard.keys().any(|name| name.starts_with("services.")),
             _ => false,
         };
@@ -70,6 +76,8 @@ pub fn usage(kind: &Resource, object: &Object, now: Timestamp) -> Amounts {
         }
     } else if *kind == SERVICE {
         service(object, &mut all);
+    } else if *kind == PERSISTENT_VOLUME_CLAIM {
+        claim(object, &mut all);
     } else if kind.group.is_empty() {
         all.insert(kind.plural.to_owned(), count(1));
     }
@@ -121,6 +129,15 @@ fn service(service: &Object, all: &mut Amounts) {
             all.insert("services.loadbalancers".to_owned(), count(1));
         }
         _ => {}
+    }
+}
+
+fn claim(claim: &Object, all: &mut Amounts) {
+    let (number, room) = ("persistentvolumeclaims", "requests.storage");
+    let asked = storage::requested(claim);
+    all.extend([(number.to_owned(), count(1)), (room.to_owned(), asked)]);
+    if let Some(class) = storage::class_of(claim).filter(|class| !class.is_empty()) {
+        all.extend([(format!("{class}{OF_CLASS}{number}"), count(1)), (format!("{class}{OF_CLASS}{room}"), asked)]);
     }
 }
 

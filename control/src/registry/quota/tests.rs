@@ -46,6 +46,12 @@ fn what_objects_use() {
     assert_eq!(words(&POD, &ended), "count/pods=1");
     let stuck = json!({"metadata": {"deletionTimestamp": "1970-01-01T00:10:00Z", "deletionGracePeriodSeconds": 30}});
     assert_eq!(words(&POD, &pod_with(json!({}), json!({}), stuck)), "count/pods=1");
+    let claim = json!({"spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "2Gi"}}}});
+    assert_eq!(
+        words(&PERSISTENT_VOLUME_CLAIM, &object(claim)),
+        "count/persistentvolumeclaims=1 fast.storageclass.storage.k8s.io/persistentvolumeclaims=1 \
+         fast.storageclass.storage.k8s.io/requests.storage=2Gi persistentvolumeclaims=1 requests.storage=2Gi"
+    );
     let service = |more: Value| {
         let mut value =
             json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 1}, {"port": 2, "nodePort": 30000}]}});

@@ -7,6 +7,11 @@ pub(super) fn empty_status(new: &mut Object) {
     set(new, "status", json!({}));
 }
 
+/// Of volumes and claims.
+pub(super) fn pending(new: &mut Object) {
+    set(new, "status", json!({"phase": "Pending"}));
+}
+
 pub(super) fn daemon_set_create(new: &mut Object) {
     zeros(new, &["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"]);
 }

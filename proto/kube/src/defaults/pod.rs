@@ -110,6 +110,7 @@ fn volume(volume: &mut Fields) {
         with(volume, source, |source| absent(source, "defaultMode", FILE_MODE));
     }
     with(volume, "hostPath", |path| absent(path, "type", ""));
+    with(volume, "ephemeral", |source| with(source, "volumeClaimTemplate", super::claim));
     with(volume, "downwardAPI", |source| each(source, "items", reference));
     with(volume, "projected", |projected| {
         each(projected, "sources", |source| {

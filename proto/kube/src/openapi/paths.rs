@@ -112,6 +112,8 @@ const WITH_STATUS: &[&str] = &[
     "ResourceQuota",
     "HorizontalPodAutoscaler",
     "Ingress",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
 ];
 const BINDING: GroupVersionKind = GroupVersionKind { group: "", version: "v1", kind: "Binding" };
 const SCALE: GroupVersionKind = GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" };

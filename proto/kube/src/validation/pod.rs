@@ -16,7 +16,7 @@ mod security;
 #[cfg(test)]
 mod tests;
 mod update;
-mod volume;
+pub(super) mod volume;
 
 pub use ephemeral::ephemeral_containers;
 pub use resize::resize;

@@ -12,6 +12,7 @@ mod network;
 mod others;
 mod rarer;
 mod service;
+mod storage;
 mod workload;
 
 /// As the registry sees an object: canonical, with its defaults.

@@ -1,10 +1,12 @@
 //! What keeps pods running: Deployments, ReplicaSets, DaemonSets, StatefulSets, and the revisions of their templates.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 
 use super::at::{At, Errors};
-use super::format::{count_or_percent, percent};
-use super::{pod, selector};
+use super::format::{count_or_percent, label, percent};
+use super::{pod, selector, storage};
 use crate::selector::LabelSelector;
 use crate::{FieldError, Object};
 
@@ -86,13 +88,30 @@ pub fn stateful_set(object: &Object, errors: &mut Errors) {
     for field in ["whenDeleted", "whenScaled"] {
         retention.field(field).maybe_one_of(errors, &["Delete", "Retain"]);
     }
-    if spec.field("volumeClaimTemplates").count() > 0 {
-        let why = "PersistentVolumeClaims are not served by this version";
-        spec.field("volumeClaimTemplates").forbidden(errors, why);
+    let mut claims = BTreeSet::new();
+    for claim in spec.field("volumeClaimTemplates").items() {
+        let name = claim.field("metadata").field("name");
+        name.required_as(errors, label);
+        name.unique(errors, &mut claims);
+        storage::claim(&claim.field("spec"), errors);
     }
     spec.field("revisionHistoryLimit").at_least_zero(errors);
     spec.field("ordinals").field("start").at_least_zero(errors);
-    common(&spec, &IN_ORDER, errors);
+    let value = with_claims(spec.value, &claims);
+    common(&At { path: spec.path, value: &value }, &IN_ORDER, errors);
+}
+
+/// The spec with the volumes that its pods will have of the claims.
+fn with_claims(spec: &Value, claims: &BTreeSet<&str>) -> Value {
+    let mut spec = spec.clone();
+    let Some(template) = spec.pointer_mut("/template/spec").and_then(Value::as_object_mut) else { return spec };
+    let volumes = template.entry("volumes").or_insert_with(|| json!([]));
+    if let Some(volumes) = volumes.as_array_mut() {
+        let added = claims.iter().filter(|name| !volumes.iter().any(|volume| volume["name"] == **name));
+        let added = added.map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+        volumes.extend(added.collect::<Vec<_>>());
+    }
+    spec
 }
 
 fn ordered_strategy(at: &At<'_>, errors: &mut Errors) {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::at::{At, Errors};
 use super::super::format::{config_key, file_path, label, mode, no_climbing};
+use super::super::storage;
 use super::container::{field_ref, resource_field_ref};
 use crate::quantity::Quantity;
 
@@ -46,11 +47,7 @@ fn source(kind: &str, at: &At<'_>, errors: &mut Errors) {
     };
     match kind {
         "emptyDir" => empty_dir(at, errors),
-        "hostPath" => {
-            let path = at.field("path");
-            path.required_as(errors, no_climbing);
-            at.field("type").maybe_one_of(errors, &HOST_PATH_TYPES);
-        }
+        "hostPath" => host_path(at, errors),
         "secret" => {
             must(&["secretName"], errors);
             files(at, errors);
@@ -81,7 +78,9 @@ fn source(kind: &str, at: &At<'_>, errors: &mut Errors) {
         "csi" => must(&["driver"], errors),
         "ephemeral" => {
             let claim = at.field("volumeClaimTemplate");
-            if !claim.is_set() {
+            if claim.is_set() {
+                storage::claim(&claim.field("spec"), errors);
+            } else {
                 claim.required(errors, "");
             }
         }
@@ -89,6 +88,11 @@ fn source(kind: &str, at: &At<'_>, errors: &mut Errors) {
         "gitRepo" => must(&["repository"], errors),
         _ => {}
     }
+}
+
+pub fn host_path(at: &At<'_>, errors: &mut Errors) {
+    at.field("path").required_as(errors, no_climbing);
+    at.field("type").maybe_one_of(errors, &HOST_PATH_TYPES);
 }
 
 fn empty_dir(at: &At<'_>, errors: &mut Errors) {

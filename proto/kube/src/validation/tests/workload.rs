@@ -341,7 +341,10 @@ fn stateful_sets() {
             (
                 "/spec/volumeClaimTemplates",
                 json!([{"metadata": {"name": "a"}}]),
-                &["spec.volumeClaimTemplates: Forbidden: PersistentVolumeClaims are not served by this version"],
+                &[
+                    "spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required",
+                    "spec.volumeClaimTemplates[0].spec.resources[storage]: Required value",
+                ],
             ),
             (
                 "/spec/ordinals",
