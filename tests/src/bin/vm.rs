@@ -25,6 +25,7 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("eviction", 1),
     ("pods", 1),
     ("storage", 1),
+    ("api_proxy", 1),
     ("limits", 1),
     ("bare", 1),
     ("stream_urls", 1),
