@@ -120,10 +120,13 @@ async fn proxied(kubectl: &Kubectl) {
         stream.read_to_string(&mut answer).await.unwrap();
         answer
     };
+    // This server hands a body on to its script for POST alone, but where it comes in one piece with the head.
     for verb in ["PUT", "PATCH", "DELETE"] {
         let answer = ask(&format!("{verb} {ROOT}/pods/web/proxy/cgi-bin/tell"), "words").await;
-        assert!(answer.contains(&format!("{verb}\n")) && answer.contains("words"), "{answer}");
+        assert!(answer.contains(&format!("{verb}\n")), "{answer}");
     }
+    let answer = ask(&format!("POST {ROOT}/pods/web/proxy/cgi-bin/tell"), "words").await;
+    assert!(answer.contains("POST\n") && answer.contains("words"), "{answer}");
     let moved = ask(&format!("GET {ROOT}/pods/web/proxy/dir"), "").await;
     assert!(moved.contains(&format!("Location: {ROOT}/pods/web/proxy/dir/\r\n")), "{moved}");
     let whole = "x".repeat(5 << 20);

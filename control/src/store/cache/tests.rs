@@ -55,6 +55,27 @@ async fn a_write_is_in_the_cache_when_it_is_answered() {
     assert_eq!(gone.status(&CONFIG_MAP, "b").code, 404);
 }
 
+/// Whoever reads again after a conflict must not read what it collided with the last time.
+#[tokio::test]
+async fn what_a_write_collided_with_is_in_the_cache_when_it_is_answered() {
+    let cache = cache().await;
+    let at = Ref::new("a", "b");
+    let mut revision = create(&cache, "a", "b").await.revision();
+    for round in 0..200 {
+        let write = async |value: String| {
+            let done = cache.update(&CONFIG_MAP, &at, revision, &object(&CONFIG_MAP, &at, &value)).await;
+            let seen = cache.get(&CONFIG_MAP, &at).unwrap().revision();
+            if let Err(WriteError::Conflict { current, .. }) = &done {
+                assert!(seen >= current.as_ref().unwrap().revision(), "round {round}");
+            }
+            done.is_ok()
+        };
+        let (first, second) = tokio::join!(write(format!("{round} a")), write(format!("{round} b")));
+        assert!(first != second, "one of two is written");
+        revision = cache.get(&CONFIG_MAP, &at).unwrap().revision();
+    }
+}
+
 #[tokio::test]
 async fn a_watch_continues_a_list_without_a_gap() {
     let cache = cache().await;

@@ -197,7 +197,11 @@ impl Cache {
             changes.iter().map(|change| self.inner.kind(change.key().kind()).get(change.key())).collect();
         let revision = match self.inner.store.write(compares, ops).await {
             Ok(revision) => revision,
-            Err(StoreError::Conflict(conflict)) => return Err(refusal(changes, *conflict)),
+            Err(StoreError::Conflict(conflict)) => {
+                // Who reads again after this sees what it collided with, instead of colliding with it until its tries are over.
+                let _ = self.fresh().await;
+                return Err(refusal(changes, *conflict));
+            }
             Err(error) => return Err(WriteError::Store(error)),
         };
         self.wait_for(revision).await;
