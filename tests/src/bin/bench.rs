@@ -231,6 +231,7 @@ async fn full(
     folder: &Path,
 ) -> Result<(), Failure> {
     let sleep = ["/bin/busybox", "sleep", "3600"];
+    let before = supervisors();
     start(client, vec![probe("warm", image, &sleep)]).await?;
     remove(client).await?;
     println!("{:<44} {:>12.2} % of a core", "idle with no pod", percent_of_a_core(period).await);
@@ -240,6 +241,8 @@ async fn full(
     println!("{:<44} {idle:>12.2} % of a core", format!("idle with {pods} pods"));
     memory(&format!("with {pods} pods"));
     remove(client).await?;
+    // A node counts a pod until it has ended, and is full meanwhile.
+    until(client, "the end of the pods on the node", async |_: &Client| supervisors() <= before).await;
 
     let asked = |n: usize| {
         let mut pod = probe(&format!("probed-{n}"), image, &sleep).into_value();
@@ -379,6 +382,10 @@ fn ours() -> Vec<(String, PathBuf)> {
             name.starts_with("gantry").then(|| (name, entry.path()))
         })
         .collect()
+}
+
+fn supervisors() -> usize {
+    ours().iter().filter(|(name, _)| name != "gantry").count()
 }
 
 /// Proportional set size, so that shared pages are counted once.
