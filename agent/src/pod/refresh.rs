@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use gantry_env::chain;
+use gantry_kube::Object;
 use serde_json::Value;
 use tokio::time::Instant;
 use tracing::debug;
@@ -26,15 +27,8 @@ impl Worker {
         }
     }
 
-    /// Labels and annotations may be in files.
     pub(super) async fn pod_changed(&mut self) {
-        let pod = self.desired_pod();
-        let shows = |source: &Value| source["downwardAPI"].is_object();
-        let is_shown = pod
-            .array_at("/spec/volumes")
-            .iter()
-            .any(|volume| shows(volume) || volume["projected"]["sources"].as_array().into_iter().flatten().any(shows));
-        if is_shown {
+        if shows_what_changes(&self.desired_pod()) {
             self.refresh_volumes().await;
         }
     }
@@ -57,5 +51,41 @@ impl Worker {
 
     pub(super) fn refresh_when_due(&mut self) {
         self.refresh_at = self.shared.volumes.tokens.renew_at(&self.uid).map(|at| self.instant_of(at));
+    }
+}
+
+/// Whether a file of the pod's shows what may change of it. Its name and namespace, which every token's volume shows, do not.
+fn shows_what_changes(pod: &Object) -> bool {
+    let changes = |item: &Value| {
+        let field = item["fieldRef"]["fieldPath"].as_str().unwrap_or("");
+        field.starts_with("metadata.labels")
+            || field.starts_with("metadata.annotations")
+            || item["resourceFieldRef"].is_object()
+    };
+    let shows = |source: &Value| source["downwardAPI"]["items"].as_array().into_iter().flatten().any(changes);
+    pod.array_at("/spec/volumes")
+        .iter()
+        .any(|volume| shows(volume) || volume["projected"]["sources"].as_array().into_iter().flatten().any(shows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_tokens_volume_is_not_made_anew_whenever_its_pod_changes() {
+        let shows = |item: Value| {
+            let source = json!({"downwardAPI": {"items": [item]}});
+            let one =
+                |volume: Value| Object::from_value(json!({"spec": {"volumes": [{"emptyDir": {}}, volume]}})).unwrap();
+            let plain = shows_what_changes(&one(source.clone()));
+            assert_eq!(plain, shows_what_changes(&one(json!({"projected": {"sources": [{"configMap": {}}, source]}}))));
+            plain
+        };
+        let field = |path: &str| json!({"path": "f", "fieldRef": {"fieldPath": path}});
+        assert!(!shows(field("metadata.namespace")) && !shows(field("metadata.uid")));
+        assert!(shows(field("metadata.labels")) && shows(field("metadata.annotations['a']")));
+        assert!(shows(json!({"path": "f", "resourceFieldRef": {"resource": "limits.cpu"}})));
     }
 }
