@@ -12,8 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_client::{Client, ClientError, Informer, Patch, Scope};
-use gantry_cri::RuntimeServiceClient;
-use gantry_cri::v1::{NetworkConfig, RuntimeConfig, StatusRequest, UpdateRuntimeConfigRequest, VersionRequest};
+use gantry_cri::v1::{
+    ListImagesRequest, NetworkConfig, RuntimeConfig, RuntimeHandler, StatusRequest, UpdateRuntimeConfigRequest,
+    VersionRequest,
+};
+use gantry_cri::{ImageServiceClient, RuntimeServiceClient};
 use gantry_env::{Backoff, Env, chain};
 use gantry_kube::{Object, Ref, resource};
 use serde_json::json;
@@ -23,7 +26,7 @@ use tonic::transport::Channel;
 use tracing::{info, warn};
 
 use crate::eviction::Pressures;
-use facts::Facts;
+use facts::{Facts, Handler};
 
 /// As upstream's defaults have them.
 const LEASE_EVERY: Duration = Duration::from_secs(10);
@@ -247,7 +250,10 @@ impl Registration {
         facts.pressures = self.pressures.borrow().clone();
         match within(runtime.status(StatusRequest { verbose: false })).await {
             Ok(answer) => {
-                for condition in answer.into_inner().status.map(|s| s.conditions).unwrap_or_default() {
+                let answer = answer.into_inner();
+                facts.supplemental_groups_policy = answer.features.is_some_and(|f| f.supplemental_groups_policy);
+                facts.handlers = answer.runtime_handlers.into_iter().map(handler).collect();
+                for condition in answer.status.map(|s| s.conditions).unwrap_or_default() {
                     let message = format!("{}: {}", condition.reason, condition.message);
                     match condition.r#type.as_str() {
                         "RuntimeReady" => facts.runtime = if condition.status { Ok(()) } else { Err(message) },
@@ -262,7 +268,20 @@ impl Registration {
             let version = answer.into_inner();
             facts.runtime_version = format!("{}://{}", version.runtime_name, version.runtime_version);
         }
+        let mut images = ImageServiceClient::new(self.cri.clone());
+        if let Ok(answer) = within(images.list_images(ListImagesRequest { filter: None })).await {
+            facts.images = facts::images(answer.into_inner().images);
+        }
         facts
+    }
+}
+
+fn handler(handler: RuntimeHandler) -> Handler {
+    let features = handler.features.unwrap_or_default();
+    Handler {
+        name: handler.name,
+        recursive_read_only_mounts: features.recursive_read_only_mounts,
+        user_namespaces: features.user_namespaces,
     }
 }
 

@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Streaming};
 
 use crate::pod::resize::Limits;
-use crate::pod::seen::{Container, Sandbox, Seen, State};
+use crate::pod::seen::{Container, Sandbox, Seen, State, User};
 
 /// Labels and annotations of CRI objects, as every kubelet sets them; crictl and log shippers read them.
 pub const POD_NAME_LABEL: &str = "io.kubernetes.pod.name";
@@ -448,6 +448,11 @@ fn container_from(sandbox_id: String, status: v1::ContainerStatus) -> Container 
         termination_from_log: annotation(TERMINATION_POLICY_ANNOTATION) == "FallbackToLogsOnError",
         termination_log,
         limits: status.resources.and_then(|resources| resources.linux).map(|linux| Limits::of(&linux)),
+        user: status.user.and_then(|user| user.linux).map(|linux| User {
+            uid: linux.uid,
+            gid: linux.gid,
+            supplemental_groups: linux.supplemental_groups,
+        }),
         id: status.id,
         reason: status.reason,
         message: status.message,

@@ -183,7 +183,7 @@ impl Server {
                 let summary = self.config.stats.summary(&self.config.node_name, light).await;
                 Ok(json_body(&summary.map_err(unread)?))
             }
-            ["metrics"] => Ok(metrics(self.config.stats.own(&self.config.node_name, &self.config.counters))),
+            ["metrics"] => Ok(metrics(self.config.stats.own(&self.config.node_name, &self.config.counters).await)),
             ["metrics", "resource"] => {
                 Ok(metrics(resource::metrics(&*self.config.stats.usage().await.map_err(unread)?)))
             }

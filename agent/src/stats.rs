@@ -158,8 +158,9 @@ impl Stats {
     }
 
     /// `/metrics`.
-    pub fn own(&self, node: &str, counters: &own::Counters) -> String {
-        own::metrics(node, KUBELET_VERSION, &self.config.views.all(), counters, &self.config.host.proc)
+    pub async fn own(&self, node: &str, counters: &own::Counters) -> String {
+        let disks = self.disks().await;
+        own::metrics(node, KUBELET_VERSION, &self.config.views.all(), &disks, counters, &self.config.host.proc)
     }
 
     /// A reading that is a moment old at most.

@@ -122,6 +122,11 @@ async fn summary(cluster: &Cluster<'_>) {
     for field in ["/cpu/usageNanoCores", "/memory/workingSetBytes", "/fs/capacityBytes", "/runtime/imageFs/usedBytes"] {
         assert!(node.pointer(field).and_then(Value::as_u64).is_some_and(|n| n > 0), "no {field} in {node:#}");
     }
+    let told = json(cluster, &format!("/api/v1/nodes/{NODE}")).await;
+    let images = told["status"]["images"].as_array().expect("images");
+    assert!(images.iter().all(|image| image["sizeBytes"].as_u64() > Some(0)) && !images.is_empty(), "{images:#?}");
+    assert_eq!(told["status"]["features"]["supplementalGroupsPolicy"], true);
+    assert_eq!(told["status"]["runtimeHandlers"][0]["features"]["recursiveReadOnlyMounts"], true);
     assert!(node["rlimit"]["curproc"].as_u64().is_some_and(|n| n > 0));
     assert!(node["network"]["interfaces"].as_array().is_some_and(|all| all.iter().any(|i| i["name"] == "node0")));
     let pods = whole["pods"].as_array().expect("pods");

@@ -9,6 +9,7 @@ use gantry_tests::room::{Room, STAYS, spec};
 fn volumes_outlive_their_pods() {
     with(async |machine| {
         let cluster = Cluster::up(machine).await;
+        told(&cluster).await;
         for kubectl in Kubectl::every(&machine.kubeconfig()) {
             by_default(&cluster, &kubectl).await;
             refused(&cluster, &kubectl).await;
@@ -68,6 +69,22 @@ fn a_killed_daemon_forgets_no_volume() {
         cluster.until("both are gone", async || kubectl.must(&["get", "pvc,pv", "-o", "name"]).await.is_empty()).await;
         cluster.uninstall().await;
     });
+}
+
+/// A pod's status and the node's metrics tell of a claim's volume.
+async fn told(cluster: &Cluster<'_>) {
+    let kubectl = cluster.kubectl();
+    let room = Room::with(cluster, &kubectl, "told").await;
+    room.apply(&claim("data", "")).await;
+    room.apply(&pod("p", STAYS, "data", "")).await;
+    room.must("wait pod/p --for=condition=Ready --timeout=60s").await;
+    let mounts = r#".status.containerStatuses[0].volumeMounts[?(@.mountPath=="/data")].name"#;
+    assert_eq!(room.field("pod/p", mounts).await, "v");
+    let metrics = room.must(&format!("get --raw /api/v1/nodes/{NODE}/proxy/metrics")).await;
+    let told = "kubelet_volume_stats_capacity_bytes{namespace=\"told\",persistentvolumeclaim=\"data\"} ";
+    let size = metrics.lines().find_map(|line| line.strip_prefix(told)?.parse::<f64>().ok());
+    assert!(size.is_some_and(|bytes| bytes > 0.0), "{metrics}");
+    room.leave().await;
 }
 
 async fn by_default(cluster: &Cluster<'_>, kubectl: &Kubectl) {

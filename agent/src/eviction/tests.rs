@@ -232,6 +232,7 @@ fn the_last_run_of_a_pod_that_goes_on_is_kept() {
         termination_log: String::new(),
         termination_from_log: false,
         limits: None,
+        user: None,
     };
     let containers = vec![
         run("a", 0, State::Exited),

@@ -1,6 +1,9 @@
 //! What the machine says of itself, read from /proc, /sys and the file system.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+
+use gantry_cri::v1;
 
 use crate::eviction::Pressures;
 
@@ -9,6 +12,9 @@ pub struct Facts {
     pub hostname: String,
     pub cpus: i64,
     pub memory_bytes: i64,
+    pub swap_bytes: i64,
+    /// Bytes of huge pages that the host has set aside, by the size of a page.
+    pub huge_pages: BTreeMap<i64, i64>,
     pub storage_bytes: i64,
     /// What it runs short of.
     pub pressures: Pressures,
@@ -22,6 +28,42 @@ pub struct Facts {
     pub runtime: Result<(), String>,
     pub network: Result<(), String>,
     pub runtime_version: String,
+    /// Whether it keeps to a pod's `supplementalGroupsPolicy`.
+    pub supplemental_groups_policy: bool,
+    pub handlers: Vec<Handler>,
+    /// Those that are worth telling: see [`images`].
+    pub images: Vec<Image>,
+}
+
+/// A handler of the runtime, and what it can.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handler {
+    /// Empty for the one that is used where no RuntimeClass is named.
+    pub name: String,
+    pub recursive_read_only_mounts: bool,
+    pub user_namespaces: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    pub names: Vec<String>,
+    pub size_bytes: i64,
+}
+
+/// As many as the kubelet's defaults tell of.
+const IMAGES_MAX: usize = 50;
+const NAMES_MAX: usize = 5;
+
+/// The largest images, by which the scheduler prefers nodes: digests before tags.
+pub fn images(all: Vec<v1::Image>) -> Vec<Image> {
+    let told = |image: v1::Image| Image {
+        names: image.repo_digests.into_iter().chain(image.repo_tags).take(NAMES_MAX).collect(),
+        size_bytes: i64::try_from(image.size).unwrap_or(i64::MAX),
+    };
+    let mut images: Vec<Image> = all.into_iter().map(told).filter(|image| !image.names.is_empty()).collect();
+    images.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.names.cmp(&b.names)));
+    images.truncate(IMAGES_MAX);
+    images
 }
 
 impl Facts {
@@ -38,6 +80,8 @@ impl Facts {
             hostname: line("/proc/sys/kernel/hostname"),
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as i64),
             memory_bytes: meminfo(&memory, "MemTotal"),
+            swap_bytes: meminfo(&memory, "SwapTotal"),
+            huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             storage_bytes: disk.as_ref().map_or(0, |d| (d.f_blocks * d.f_frsize) as i64),
             pressures: Pressures::new(),
             kernel: line("/proc/sys/kernel/osrelease"),
@@ -49,6 +93,9 @@ impl Facts {
             runtime: Ok(()),
             network: Ok(()),
             runtime_version: String::new(),
+            supplemental_groups_policy: false,
+            handlers: Vec::new(),
+            images: Vec::new(),
         }
     }
 }
@@ -68,6 +115,17 @@ fn meminfo(text: &str, field: &str) -> i64 {
     line.and_then(|l| l.split_whitespace().next()?.parse::<i64>().ok()).unwrap_or(0) * 1024
 }
 
+/// Folders are called `hugepages-2048kB` (Documentation/admin-guide/mm/hugetlbpage.rst).
+fn huge_pages(folder: &Path) -> BTreeMap<i64, i64> {
+    let of = |entry: std::fs::DirEntry| {
+        let kib: i64 = entry.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let count: i64 = std::fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
+        let size = kib.checked_mul(1024)?;
+        Some((size, size.checked_mul(count)?))
+    };
+    std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(of).collect()
+}
+
 fn os_name(release: &str) -> String {
     let value = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
     value.map_or_else(|| "Linux".to_owned(), |v| v.trim_matches('"').to_owned())
@@ -81,6 +139,33 @@ mod tests {
     fn files_of_the_kernel_are_read() {
         assert_eq!(meminfo("MemTotal:       16 kB\nMemAvailable:    8 kB\n", "MemAvailable"), 8192);
         assert_eq!(os_name("ID=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), "Debian GNU/Linux 12");
+    }
+
+    #[test]
+    fn huge_pages_are_counted_by_size() {
+        let folder = tempfile::tempdir().unwrap();
+        for (size, count) in [("hugepages-2048kB", "3\n"), ("hugepages-1048576kB", "0\n"), ("something", "9\n")] {
+            let at = folder.path().join(size);
+            std::fs::create_dir(&at).unwrap();
+            std::fs::write(at.join("nr_hugepages"), count).unwrap();
+        }
+        assert_eq!(huge_pages(folder.path()), BTreeMap::from([(2 << 20, 6 << 20), (1 << 30, 0)]));
+    }
+
+    #[test]
+    fn the_largest_images_are_told_by_a_few_names() {
+        let image = |size, names: usize| v1::Image {
+            repo_tags: (0..names).map(|n| format!("i{size}:{n}")).collect(),
+            repo_digests: vec![format!("i{size}@sha256:0")],
+            size,
+            ..v1::Image::default()
+        };
+        let nameless = v1::Image { size: 1_000, ..v1::Image::default() };
+        let told = images((0..80).map(|size| image(size, 9)).chain([nameless]).collect());
+        assert_eq!(told.len(), IMAGES_MAX);
+        assert_eq!((told[0].size_bytes, told[0].names.len()), (79, NAMES_MAX));
+        assert_eq!(told[0].names[..2], ["i79@sha256:0".to_owned(), "i79:0".to_owned()]);
+        assert_eq!(told[49].size_bytes, 30);
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use gantry_kube::quantity::{Format, Quantity};
 use gantry_kube::{Object, storage};
 use serde_json::{Value, json};
 
@@ -30,12 +31,23 @@ pub fn registration(config: &NodeConfig, facts: &Facts, now: &str) -> Object {
 /// Everything of the status but its conditions.
 fn status(config: &NodeConfig, facts: &Facts) -> Value {
     let quantities = |cpu_milli: i64, memory: i64| {
-        let cpu = if cpu_milli % 1000 == 0 { (cpu_milli / 1000).to_string() } else { format!("{cpu_milli}m") };
-        json!({
-            "cpu": cpu, "memory": format!("{}Ki", memory / 1024), "pods": config.max_pods.to_string(),
-            "ephemeral-storage": format!("{}Ki", facts.storage_bytes / 1024),
-        })
+        let mut list = json!({
+            "cpu": Quantity::from_milli(cpu_milli).to_string(), "memory": bytes(memory),
+            "pods": config.max_pods.to_string(), "ephemeral-storage": bytes(facts.storage_bytes),
+        });
+        for (size, total) in &facts.huge_pages {
+            list[format!("hugepages-{}", Quantity::from_i64(*size, Format::BinarySi))] = json!(bytes(*total));
+        }
+        list
     };
+    // Pages that are set aside can be used for nothing else.
+    let set_aside: i64 = facts.huge_pages.values().sum();
+    let images = facts.images.iter().map(|i| json!({"names": i.names, "sizeBytes": i.size_bytes}));
+    let handlers = facts.handlers.iter().map(|handler| {
+        json!({"name": handler.name, "features": {
+            "recursiveReadOnlyMounts": handler.recursive_read_only_mounts, "userNamespaces": handler.user_namespaces,
+        }})
+    });
     json!({
         "addresses": [
             {"type": "InternalIP", "address": config.ip.to_string()},
@@ -44,7 +56,7 @@ fn status(config: &NodeConfig, facts: &Facts) -> Value {
         "capacity": quantities(facts.cpus * 1000, facts.memory_bytes),
         "allocatable": quantities(
             (facts.cpus * 1000 - config.reserved_cpu_milli).max(0),
-            (facts.memory_bytes - config.reserved_memory_bytes).max(0),
+            (facts.memory_bytes - set_aside - config.reserved_memory_bytes).max(0),
         ),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": config.kubelet_port}},
         "nodeInfo": {
@@ -52,8 +64,17 @@ fn status(config: &NodeConfig, facts: &Facts) -> Value {
             "kernelVersion": facts.kernel, "osImage": facts.os_image, "operatingSystem": "linux",
             "architecture": facts.architecture, "containerRuntimeVersion": facts.runtime_version,
             "kubeletVersion": config.kubelet_version, "kubeProxyVersion": "",
+            "swap": {"capacity": facts.swap_bytes},
         },
+        "features": {"supplementalGroupsPolicy": facts.supplemental_groups_policy},
+        "runtimeHandlers": handlers.collect::<Vec<_>>(),
+        "images": images.collect::<Vec<_>>(),
     })
+}
+
+/// Whole KiB, in the form in which the API gives them back.
+fn bytes(count: i64) -> String {
+    Quantity::from_i64(count & !1023, Format::BinarySi).to_string()
 }
 
 /// The conditions; one that says what it said keeps the time at which it began to.
@@ -118,6 +139,7 @@ pub fn status_patch(config: &NodeConfig, node: &Object, facts: &Facts, now: &str
 
 #[cfg(test)]
 mod tests {
+    use super::super::facts::{Handler, Image};
     use super::*;
 
     fn config() -> NodeConfig {
@@ -136,7 +158,15 @@ mod tests {
     }
 
     fn facts() -> Facts {
-        Facts { cpus: 2, ..Facts::read(std::path::Path::new("/")) }
+        Facts {
+            cpus: 2,
+            memory_bytes: 1 << 30,
+            huge_pages: [(2 << 20, 4 << 20)].into(),
+            images: vec![Image { names: vec!["i:1".into()], size_bytes: 7 }],
+            handlers: vec![Handler { recursive_read_only_mounts: true, ..Handler::default() }],
+            supplemental_groups_policy: true,
+            ..Facts::read(std::path::Path::new("/"))
+        }
     }
 
     #[test]
@@ -147,6 +177,13 @@ mod tests {
         assert_eq!(node.str_at("/status/capacity/cpu"), "2");
         assert_eq!(node.str_at("/status/allocatable/cpu"), "1900m");
         assert_eq!(node.str_at("/status/addresses/0/address"), "192.0.2.1");
+        assert_eq!(node.str_at("/status/capacity/memory"), "1Gi");
+        assert_eq!(node.str_at("/status/capacity/hugepages-2Mi"), "4Mi");
+        assert_eq!(node.str_at("/status/allocatable/memory"), "1020Mi");
+        assert_eq!(node.get("/status/images"), Some(&json!([{"names": ["i:1"], "sizeBytes": 7}])));
+        let features = json!({"recursiveReadOnlyMounts": true, "userNamespaces": false});
+        assert_eq!(node.get("/status/runtimeHandlers"), Some(&json!([{"name": "", "features": features}])));
+        assert_eq!(node.get("/status/features"), Some(&json!({"supplementalGroupsPolicy": true})));
     }
 
     #[test]

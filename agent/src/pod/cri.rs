@@ -446,15 +446,19 @@ fn verify_not_root(
     }
 }
 
-/// A bind of `host_path`, as the `volumeMount` of a spec wants it. The runtime can make read-only what is mounted below, so that
-/// what is asked for where it is possible is done.
+/// What a read-only `volumeMount` of a spec asks for below it. The runtime can, so that what is asked for where it is possible is
+/// done.
+pub fn is_recursively_read_only(volume_mount: &Value) -> bool {
+    matches!(volume_mount["recursiveReadOnly"].as_str(), Some("Enabled" | "IfPossible"))
+}
+
+/// A bind of `host_path`, as the `volumeMount` of a spec wants it.
 pub fn bind(container_path: &str, host_path: String, readonly: bool, volume_mount: &Value) -> Mount {
     Mount {
         container_path: container_path.to_owned(),
         host_path,
         readonly,
-        recursive_read_only: readonly
-            && matches!(volume_mount["recursiveReadOnly"].as_str(), Some("Enabled" | "IfPossible")),
+        recursive_read_only: readonly && is_recursively_read_only(volume_mount),
         propagation: match volume_mount["mountPropagation"].as_str() {
             Some("HostToContainer") => MountPropagation::PropagationHostToContainer.into(),
             Some("Bidirectional") => MountPropagation::PropagationBidirectional.into(),

@@ -37,6 +37,16 @@ pub struct Container {
     pub termination_from_log: bool,
     /// What it may take, where the runtime tells.
     pub limits: Option<Limits>,
+    /// Who its first process was started as, where the runtime tells.
+    pub user: Option<User>,
+}
+
+/// Ids as the kernel has them: the image's names and groups are looked up by then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    pub uid: i64,
+    pub gid: i64,
+    pub supplemental_groups: Vec<i64>,
 }
 
 impl Container {

@@ -9,7 +9,7 @@ use gantry_kube::time;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::cri::container_resources;
+use super::cri::{container_resources, is_recursively_read_only};
 use super::memory::Memory;
 use super::past;
 use super::plan::Plan;
@@ -202,7 +202,28 @@ fn container(inputs: &Inputs<'_>, spec: &Value, list: List) -> Value {
     out.insert("containerID".into(), json!(format!("{ID_SCHEME}{}", latest.id)));
     out.insert("started".into(), json!(started));
     resources(spec, latest, before, &mut out);
+    if let Some(user) = &latest.user {
+        let (uid, gid, groups) = (user.uid, user.gid, &user.supplemental_groups);
+        out.insert("user".into(), json!({"linux": {"uid": uid, "gid": gid, "supplementalGroups": groups}}));
+    }
+    let mounts = volume_mounts(spec);
+    if !mounts.is_empty() {
+        out.insert("volumeMounts".into(), Value::Array(mounts));
+    }
     Value::Object(out)
+}
+
+/// The mounts as they are made: whether what is mounted below a read-only one is read-only too is known only here.
+fn volume_mounts(spec: &Value) -> Vec<Value> {
+    let shown = |mount: &Value| {
+        let mut out = json!({"name": mount["name"], "mountPath": mount["mountPath"]});
+        if mount["readOnly"] == true {
+            out["readOnly"] = json!(true);
+            out["recursiveReadOnly"] = json!(if is_recursively_read_only(mount) { "Enabled" } else { "Disabled" });
+        }
+        out
+    };
+    spec["volumeMounts"].as_array().into_iter().flatten().map(shown).collect()
 }
 
 /// What the container was given, and what it has: the same, but for while the runtime is being told.
@@ -273,12 +294,17 @@ fn unseen(inputs: &Inputs<'_>, spec: &Value, before: &Value) -> Value {
         return out;
     }
     let (reason, message) = waiting.map_or(("ContainerCreating", ""), |w| (w.reason.as_str(), w.message.as_str()));
-    json!({
+    let mut out = json!({
         "name": name, "state": waiting_state(reason, message),
         "lastState": end.map_or(json!({}), |end| json!({"terminated": end})),
         "ready": false, "started": false, "restartCount": before["restartCount"].as_u64().unwrap_or(0),
         "image": spec["image"], "imageID": before["imageID"].as_str().unwrap_or(""),
-    })
+    });
+    let mounts = volume_mounts(spec);
+    if !mounts.is_empty() {
+        out["volumeMounts"] = Value::Array(mounts);
+    }
+    out
 }
 
 fn previous_of<'a>(previous: &'a Value, name: &str, list: List) -> &'a Value {

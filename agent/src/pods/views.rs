@@ -131,6 +131,7 @@ mod tests {
             termination_log: String::new(),
             termination_from_log: false,
             limits: None,
+            user: None,
         }
     }
 

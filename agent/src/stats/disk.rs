@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gantry_cri::v1;
+use gantry_kube::storage::claim_use;
 use serde_json::Value;
 use tracing::debug;
 
@@ -14,14 +15,23 @@ use crate::runtime::Runtime;
 use crate::volume::usage::{Walked, walk as walk_folder};
 use crate::volume::{Volumes, is_mount_point};
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Whose bytes those of a volume are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lies {
+    /// The pod's, on the node's disk.
+    OnDisk,
+    InMemory,
+    /// A claim's, by its name; what is told of it is told of its whole file system.
+    InClaim(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeUse {
     pub name: String,
     pub used: Walked,
     /// Of the file system that it is on.
     pub room: Room,
-    /// It takes nothing of the node's disk.
-    pub in_memory: bool,
+    pub lies: Lies,
 }
 
 /// One pod's part.
@@ -35,7 +45,7 @@ pub struct PodDisk {
 impl PodDisk {
     /// Of the node's disk, the containers' layers apart.
     pub fn total(&self) -> Walked {
-        let volumes = self.volumes.iter().filter(|v| !v.in_memory).map(|v| v.used);
+        let volumes = self.volumes.iter().filter(|v| v.lies == Lies::OnDisk).map(|v| v.used);
         volumes.chain(self.logs.values().copied()).fold(Walked::default(), |mut sum, one| {
             sum.bytes = sum.bytes.saturating_add(one.bytes);
             sum.files = sum.files.saturating_add(one.files);
@@ -65,27 +75,36 @@ struct Places {
     uid: String,
     logs: PathBuf,
     containers: Vec<String>,
-    /// Names, folders, and whether they are in memory.
-    volumes: Vec<(String, PathBuf, bool)>,
+    volumes: Vec<(String, PathBuf, Lies)>,
 }
 
-/// Kinds that lie in folders of the agent's own; others' sizes are not the pod's.
+/// Kinds that lie in folders of the agent's own; others' sizes are nobody's here.
 const OWN_KINDS: [&str; 5] = ["emptyDir", "configMap", "secret", "projected", "downwardAPI"];
 
+fn lies(pod: &str, volume: &Value) -> Option<Lies> {
+    if let Some(used) = claim_use(pod, volume) {
+        return Some(Lies::InClaim(used.claim));
+    }
+    if !OWN_KINDS.iter().any(|kind| volume[*kind].is_object()) {
+        return None;
+    }
+    let in_memory = volume["emptyDir"]["medium"] == "Memory";
+    let is_secret = volume["secret"].is_object() || volume["projected"].is_object();
+    Some(if in_memory || is_secret { Lies::InMemory } else { Lies::OnDisk })
+}
+
 fn places(views: &Views, volumes: &Volumes, log_dir: &Path) -> Vec<Places> {
-    let own = |v: &&Value| OWN_KINDS.iter().any(|kind| v[*kind].is_object());
     let of = |pod: &gantry_kube::Object| {
         let volume = |v: &Value| {
-            let in_memory =
-                v["emptyDir"]["medium"] == "Memory" || v["secret"].is_object() || v["projected"].is_object();
-            (v["name"].as_str().unwrap_or("").to_owned(), volumes.host_path(pod, v), in_memory)
+            let lies = lies(pod.name(), v)?;
+            Some((v["name"].as_str().unwrap_or("").to_owned(), volumes.host_path(pod, v), lies))
         };
         let all = gantry_kube::pod::containers(pod).iter().chain(gantry_kube::pod::init_containers(pod));
         Places {
             uid: pod.uid().to_owned(),
             logs: log_dir.join(log_folder(pod)),
             containers: all.filter_map(|c| c["name"].as_str().map(str::to_owned)).collect(),
-            volumes: pod.array_at("/spec/volumes").iter().filter(own).map(volume).collect(),
+            volumes: pod.array_at("/spec/volumes").iter().filter_map(volume).collect(),
         }
     };
     views.all().values().map(|view| of(&view.pod)).collect()
@@ -106,14 +125,19 @@ pub async fn walk(runtime: &Runtime, views: &Views, volumes: &Volumes, log_dir: 
 }
 
 fn look(places: Places) -> (String, PodDisk) {
-    let volume = |(name, path, in_memory): (String, PathBuf, bool)| {
+    let volume = |(name, path, lies): (String, PathBuf, Lies)| {
         let room = Room::of(&path)?;
-        // A tmpfs knows by itself what is in it.
-        let used = match in_memory && is_mount_point(&path) {
+        let whole = match lies {
+            Lies::OnDisk => false,
+            // A tmpfs knows by itself what is in it.
+            Lies::InMemory => is_mount_point(&path),
+            Lies::InClaim(_) => true,
+        };
+        let used = match whole {
             true => Walked { bytes: room.used_bytes(), files: room.inodes_used() },
             false => walk_folder(&path).unwrap_or_default(),
         };
-        Some(VolumeUse { name, used, room, in_memory })
+        Some(VolumeUse { name, used, room, lies })
     };
     let log = |name: String| {
         let used = walk_folder(&places.logs.join(&name)).unwrap_or_default();

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
+use super::disk::{Disks, Lies, VolumeUse};
 use super::text::Text;
 use crate::pod::seen::State;
 use crate::pods::views::PodView;
@@ -74,6 +75,7 @@ pub fn metrics(
     node: &str,
     version: &str,
     views: &BTreeMap<String, PodView>,
+    disks: &Disks,
     counters: &Counters,
     proc: &Path,
 ) -> String {
@@ -105,8 +107,41 @@ pub fn metrics(
     for (signal, count) in counters.evictions.lock().iter() {
         text.sample(name, &[("eviction_signal", signal)], *count as f64, None);
     }
+    claims(&mut text, views, disks);
     process(&mut text, proc);
     text.done()
+}
+
+/// One number of a volume.
+type OfVolume = fn(&VolumeUse) -> u64;
+
+/// The volumes of claims, each once however many pods use it.
+fn claims(text: &mut Text, views: &BTreeMap<String, PodView>, disks: &Disks) {
+    let mut claims: BTreeMap<(&str, &str), &VolumeUse> = BTreeMap::new();
+    for (uid, on_disk) in &disks.pods {
+        let Some(view) = views.get(uid) else { continue };
+        for volume in &on_disk.volumes {
+            if let Lies::InClaim(claim) = &volume.lies {
+                claims.insert((view.pod.namespace(), claim), volume);
+            }
+        }
+    }
+    let families: [(&str, &str, OfVolume); 6] = [
+        ("capacity_bytes", "Size of the volume's file system in bytes", |v| v.room.capacity_bytes),
+        ("available_bytes", "Bytes that are free on the volume's file system", |v| v.room.available_bytes),
+        ("used_bytes", "Bytes that are used on the volume's file system", |v| v.used.bytes),
+        ("inodes", "Inodes of the volume's file system", |v| v.room.inodes),
+        ("inodes_free", "Inodes that are free on the volume's file system", |v| v.room.inodes_free),
+        ("inodes_used", "Inodes that are used on the volume's file system", |v| v.used.files),
+    ];
+    for (name, help, value) in families {
+        let name = format!("kubelet_volume_stats_{name}");
+        text.family(&name, "gauge", &format!("[ALPHA] {help}"));
+        for ((namespace, claim), volume) in &claims {
+            let labels = [("namespace", *namespace), ("persistentvolumeclaim", *claim)];
+            text.sample(&name, &labels, value(volume) as f64, None);
+        }
+    }
 }
 
 /// The kernel's clock ticks are a hundredth of a second for whoever reads /proc (USER_HZ).
@@ -140,7 +175,43 @@ fn process(text: &mut Text, proc: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::super::disk::PodDisk;
+    use super::super::host::Room;
     use super::*;
+    use crate::pod::seen::Seen;
+    use crate::volume::usage::Walked;
+
+    #[test]
+    fn a_claim_is_told_once_and_by_its_name() {
+        let pod = |uid: &str| gantry_kube::Object::from_value(json!({"metadata": {"namespace": "n", "uid": uid}}));
+        let view = |uid: &str| PodView { pod: Arc::new(pod(uid).unwrap()), seen: Seen::default() };
+        let room = Room { capacity_bytes: 1000, available_bytes: 600, inodes: 100, inodes_free: 40 };
+        let volume = |lies| VolumeUse { name: "v".into(), used: Walked { bytes: 400, files: 60 }, room, lies };
+        let on_disk = || PodDisk {
+            volumes: vec![volume(Lies::OnDisk), volume(Lies::InClaim("db-0".into()))],
+            ..PodDisk::default()
+        };
+        let views = BTreeMap::from(["a", "b"].map(|uid| (uid.to_owned(), view(uid))));
+        let pods = BTreeMap::from(["a", "b", "gone"].map(|uid| (uid.to_owned(), on_disk())));
+        let mut text = Text::default();
+        claims(&mut text, &views, &Disks { pods, images: None });
+        let text = text.done();
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let labels = "{namespace=\"n\",persistentvolumeclaim=\"db-0\"}";
+        let wanted = [
+            ("capacity_bytes", 1000),
+            ("available_bytes", 600),
+            ("used_bytes", 400),
+            ("inodes", 100),
+            ("inodes_free", 40),
+            ("inodes_used", 60),
+        ];
+        assert_eq!(samples, wanted.map(|(name, value)| format!("kubelet_volume_stats_{name}{labels} {value}")));
+    }
 
     #[test]
     fn counters_are_told_by_their_labels_and_go_with_their_pod() {
@@ -162,7 +233,7 @@ mod tests {
         counters.forget("u");
         assert!(!counters.probes().contains("\"u\"") && counters.probes().contains("\"v\""));
         counters.evicted("memory.available");
-        let own = metrics("n1", "v1", &BTreeMap::new(), &counters, Path::new("/proc"));
+        let own = metrics("n1", "v1", &BTreeMap::new(), &Disks::default(), &counters, Path::new("/proc"));
         assert!(own.contains("kubelet_evictions{eviction_signal=\"memory.available\"} 1\n"), "{own}");
         let value = |name: &str| {
             own.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok()).unwrap()

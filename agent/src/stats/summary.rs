@@ -5,7 +5,7 @@ use gantry_kube::time::seconds;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::disk::{Disks, PodDisk, VolumeUse};
+use super::disk::{Disks, Lies, PodDisk, VolumeUse};
 use super::host::{NodeUse, Room};
 use super::{ContainerUse, PodUse, Snapshot, Use, number, time};
 use crate::volume::usage::Walked;
@@ -150,6 +150,9 @@ fn of_pod(pod: &PodUse, snapshot: &Snapshot, disks: Option<&Disks>, at: &str) ->
     let volume = |v: &VolumeUse| {
         let mut value = disk(at, &v.room, v.used);
         value["name"] = json!(v.name);
+        if let Lies::InClaim(claim) = &v.lies {
+            value["pvcRef"] = json!({"name": claim, "namespace": pod.namespace});
+        }
         value
     };
     let volumes = on_disk.map(|d| d.volumes.iter().map(volume).collect::<Vec<_>>());

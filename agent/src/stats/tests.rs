@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use super::disk::{PodDisk, VolumeUse};
+use serde_json::json;
+
+use super::disk::{Lies, PodDisk, VolumeUse};
 use super::host::Room;
 use super::*;
 use crate::volume::usage::Walked;
@@ -74,14 +76,14 @@ fn a_rate_is_what_was_used_between_two_readings() {
 #[test]
 fn the_summary_has_the_fields_that_its_readers_know() {
     let room = Room { capacity_bytes: 1000, available_bytes: 600, inodes: 100, inodes_free: 40 };
-    let volume = |name: &str, bytes, in_memory| VolumeUse {
-        name: name.into(),
-        used: Walked { bytes, files: 1 },
-        room,
-        in_memory,
-    };
+    let volume =
+        |name: &str, bytes, lies| VolumeUse { name: name.into(), used: Walked { bytes, files: 1 }, room, lies };
     let on_disk = PodDisk {
-        volumes: vec![volume("v", 50, false), volume("m", 9, true)],
+        volumes: vec![
+            volume("v", 50, Lies::OnDisk),
+            volume("m", 9, Lies::InMemory),
+            volume("c", 300, Lies::InClaim("db-0".into())),
+        ],
         logs: BTreeMap::from([("main".to_owned(), Walked { bytes: 5, files: 2 })]),
     };
     let images = disk::ImageDisk { room, images: Walked { bytes: 70, files: 7 }, ..Default::default() };
@@ -99,7 +101,9 @@ fn the_summary_has_the_fields_that_its_readers_know() {
     assert_eq!(at("/pods/0/network/interfaces/0/name"), "eth0");
     assert_eq!(at("/pods/0/process_stats/process_count"), 5);
     assert_eq!(at("/pods/0/volume/1/name"), "m");
-    assert_eq!(at("/pods/0/ephemeral-storage/usedBytes"), 100 + 50 + 5, "what is in memory is no disk");
+    assert_eq!(at("/pods/0/volume/2/pvcRef"), json!({"name": "db-0", "namespace": "n"}));
+    assert!(whole.pointer("/pods/0/volume/0/pvcRef").is_none());
+    assert_eq!(at("/pods/0/ephemeral-storage/usedBytes"), 100 + 50 + 5, "neither memory nor a claim is the pod's disk");
     assert_eq!(at("/pods/0/ephemeral-storage/inodesUsed"), 3 + 1 + 2);
     assert_eq!(at("/pods/0/containers/0/startTime"), "1970-01-01T00:16:40Z");
     assert_eq!(at("/pods/0/containers/0/rootfs/usedBytes"), 100);

@@ -182,6 +182,7 @@ fn container(id: &str, sandbox: &str, name: &str, attempt: u32, state: State, no
         termination_log: String::new(),
         termination_from_log: false,
         limits: None,
+        user: None,
     };
     if state == State::Exited {
         made.finished_at = Some(now);

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::super::plan::Waiting;
+use super::super::seen::User;
 use super::*;
 
 fn at(seconds: i64) -> Timestamp {
@@ -33,6 +34,7 @@ fn run(attempt: u32, state: State, exit_code: i32) -> Container {
         termination_log: String::new(),
         termination_from_log: false,
         limits: None,
+        user: None,
     }
 }
 
@@ -214,4 +216,34 @@ fn a_resize_shows_how_far_it_is_and_leaves_nothing_behind() {
     }
     let untouched = patch("u", &done, &done);
     assert!(!untouched.to_string().contains("delete"));
+}
+
+#[test]
+fn a_container_shows_who_it_is_and_how_its_volumes_are_mounted() {
+    let mounts = json!([
+        {"name": "a", "mountPath": "/a"},
+        {"name": "b", "mountPath": "/b", "readOnly": true, "subPath": "x"},
+        {"name": "c", "mountPath": "/c", "readOnly": true, "recursiveReadOnly": "IfPossible"},
+    ]);
+    let one = json!({"metadata": {"uid": "u"}, "spec": {"restartPolicy": "Always",
+        "containers": [{"name": "c", "image": "i", "volumeMounts": mounts}]}});
+    let one = Object::from_value(one).unwrap();
+    let shown = json!([
+        {"name": "a", "mountPath": "/a"},
+        {"name": "b", "mountPath": "/b", "readOnly": true, "recursiveReadOnly": "Disabled"},
+        {"name": "c", "mountPath": "/c", "readOnly": true, "recursiveReadOnly": "Enabled"},
+    ]);
+    let user = Some(User { uid: 7, gid: 8, supplemental_groups: vec![8, 9] });
+    let running = Container { user, ..run(0, State::Running, 0) };
+    let running = of(&one, vec![running], None, &Value::Null);
+    let container = &running["containerStatuses"][0];
+    assert_eq!(container["volumeMounts"], shown);
+    assert_eq!(container["user"], json!({"linux": {"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}}));
+    let waiting = of(&one, vec![], Some("ContainerCreating"), &Value::Null);
+    assert_eq!(waiting["containerStatuses"][0]["volumeMounts"], shown);
+    assert!(
+        of(&pod("Always"), vec![run(0, State::Running, 0)], None, &Value::Null)["containerStatuses"][0]
+            .get("volumeMounts")
+            .is_none()
+    );
 }
