@@ -425,6 +425,7 @@ fn container_from(sandbox_id: String, status: v1::ContainerStatus) -> Container 
     let path = annotation(TERMINATION_PATH_ANNOTATION);
     let mounted = status.mounts.iter().find(|m| !path.is_empty() && m.container_path == path);
     let termination_log = mounted.map(|m| m.host_path.clone()).unwrap_or_default();
+    let mounted_image = |mount: v1::Mount| Some((mount.container_path, mount.image?.image_ref));
     Container {
         sandbox_id,
         name: metadata.name,
@@ -453,6 +454,7 @@ fn container_from(sandbox_id: String, status: v1::ContainerStatus) -> Container 
             gid: linux.gid,
             supplemental_groups: linux.supplemental_groups,
         }),
+        mounted_images: status.mounts.into_iter().filter_map(mounted_image).collect(),
         id: status.id,
         reason: status.reason,
         message: status.message,

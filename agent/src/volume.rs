@@ -4,6 +4,7 @@
 //! folder, which outlives a reboot, so that a pod can start again while the API server is away.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gantry_client::{Client, ClientError};
-use gantry_cri::v1::Mount;
+use gantry_cri::v1::{ImageSpec, Mount};
 use gantry_env::{Env, chain};
 use gantry_kube::pod::resources::quantity;
 use gantry_kube::{Object, Ref, Resource, resource, storage};
@@ -151,6 +152,8 @@ impl Volumes {
         match kind_of(volume) {
             "emptyDir" => return self.empty_dir(&volume["emptyDir"], &path, group),
             "hostPath" => return host_path_check(&volume["hostPath"]),
+            // It is brought to the node for the containers that mount it.
+            "image" => return Ok(()),
             "persistentVolumeClaim" | "ephemeral" => return self.claim(pod, volume).await,
             "configMap" => {
                 let source = &volume["configMap"];
@@ -246,12 +249,13 @@ impl Volumes {
     }
 
     /// What one container mounts of the pod's volumes.
-    /// `variables` are the container's.
+    /// `variables` are the container's; `images` say what a reference has become on this node.
     pub fn binds(
         &self,
         pod: &Object,
         container: &Value,
         variables: &[(String, String)],
+        images: &BTreeMap<String, String>,
     ) -> Result<Vec<Mount>, SpecError> {
         let name = container["name"].as_str().unwrap_or("").to_owned();
         let volumes = pod.array_at("/spec/volumes");
@@ -261,11 +265,17 @@ impl Volumes {
                 let volume = mount["name"].as_str().unwrap_or("").to_owned();
                 return Err(SpecError::NoVolume { container: name, volume });
             };
+            let at = mount["mountPath"].as_str().unwrap_or("");
+            let sub = sub_path(mount, variables, &name)?;
+            if let Some(reference) = volume["image"]["reference"].as_str() {
+                let image = images.get(reference).cloned().unwrap_or_default();
+                out.push(image_mount(at, reference, image, sub));
+                continue;
+            }
             let mut path = self.host_path(pod, volume);
             let claimed = storage::claim_use(pod.name(), volume);
             let made_from_objects = claimed.is_none() && !matches!(kind_of(volume), "emptyDir" | "hostPath");
             let readonly = mount["readOnly"] == true || made_from_objects || claimed.is_some_and(|c| c.read_only);
-            let sub = sub_path(mount, variables, &name)?;
             if !sub.is_empty() {
                 let missing = |why: String| SpecError::SubPath {
                     container: name.clone(),
@@ -276,7 +286,6 @@ impl Volumes {
                 let place = self.pod_folder(pod.uid()).join(subpath::FOLDER).join(&name).join(n.to_string());
                 path = self.held(&path, &sub, place, !readonly).map_err(missing)?;
             }
-            let at = mount["mountPath"].as_str().unwrap_or("");
             out.push(bind(at, path.to_string_lossy().into_owned(), readonly, mount));
         }
         Ok(out)
@@ -312,6 +321,18 @@ impl VolumeError {
     /// The API server gave no answer.
     fn is_unreachable(&self) -> bool {
         matches!(self, VolumeError::Api { source, .. } if matches!(**source, ClientError::Transport { .. }))
+    }
+}
+
+/// The runtime joins the image's layers itself; what is in them is never written.
+fn image_mount(at: &str, reference: &str, image: String, sub_path: String) -> Mount {
+    let image = ImageSpec { image, user_specified_image: reference.to_owned(), ..ImageSpec::default() };
+    Mount {
+        container_path: at.to_owned(),
+        readonly: true,
+        image: Some(image),
+        image_sub_path: sub_path,
+        ..Mount::default()
     }
 }
 

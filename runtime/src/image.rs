@@ -8,7 +8,7 @@
 //! **Invariant** (held by `image/tests.rs`): an image that can be resolved has all its layers on disk, verified; a
 //! layer that an image or a container needs is never removed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gantry_env::Env;
@@ -197,10 +197,25 @@ impl Images {
         Ok(removed)
     }
 
-    /// Folders for a container upon an image's layers; mount with [`Rootfs::mount`].
-    pub async fn prepare(&self, container: &str, image: &Image) -> Result<Rootfs, ImageError> {
+    /// Folders for a container upon an image's layers; mount with [`Rootfs::mount`]. The layers of `volumes`, images that it
+    /// mounts, stay as long as it does.
+    pub async fn prepare(&self, container: &str, image: &Image, volumes: &[Arc<Image>]) -> Result<Rootfs, ImageError> {
         let (store, container, id) = (Arc::clone(&self.store), container.to_owned(), image.id().clone());
-        blocking(move || store.prepare(&container, &id)).await
+        let volumes: Vec<Digest> = volumes.iter().map(|image| image.id().clone()).collect();
+        blocking(move || store.prepare(&container, &id, &volumes)).await
+    }
+
+    /// The folders of an image's layers, topmost first.
+    pub fn layers(&self, image: &Image) -> Vec<PathBuf> {
+        self.store.layers_of(image)
+    }
+
+    /// Refuses a part that the image does not have. `at` is an empty folder of the caller's; the call blocks.
+    pub fn check_part(&self, image: &Image, path: &str, at: &Path) -> Result<(), ImageError> {
+        if path.is_empty() || rootfs::holds(&self.layers(image), at, path)? {
+            return Ok(());
+        }
+        Err(ImageError::NoPart { image: image.id().to_string(), path: path.to_owned() })
     }
 
     /// The folders that [`Images::prepare`] made for a container, as after a restart.

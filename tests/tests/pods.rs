@@ -32,6 +32,7 @@ fn a_pod_gets_what_it_asks_for() {
         restarts(&cluster).await;
         shared_processes(&cluster).await;
         live_volumes(&cluster).await;
+        image_volumes(&cluster).await;
         cluster.uninstall().await;
     });
 }
@@ -198,4 +199,41 @@ async fn restarts(cluster: &Cluster<'_>) {
     cluster.apply(&pod("given-up", "sleep 1000", &init, "")).await;
     phase(cluster, "given-up", "Failed").await;
     cluster.kubectl().must(&["delete", "pod", "ruled", "given-up"]).await;
+}
+
+/// An image is mounted, whole and in part, and told of; one that cannot be had keeps its container waiting, and no other.
+async fn image_volumes(cluster: &Cluster<'_>) {
+    let kubectl = cluster.kubectl();
+    let volume = |image: &str, policy: &str| {
+        format!(", volumes: [{{name: v, image: {{reference: \"{image}\", pullPolicy: {policy}}}}}]")
+    };
+    let mounts = ", volumeMounts: [{name: v, mountPath: /whole}, {name: v, mountPath: /part, subPath: bin}]";
+    let line = "/part/busybox echo it runs; touch /whole/x || echo read-only; sleep 1000";
+    cluster.apply(&pod("mounts", line, &volume(IMAGE, "IfNotPresent"), mounts)).await;
+    phase(cluster, "mounts", "Running").await;
+    let said = "it runs\ntouch: /whole/x: Read-only file system\nread-only\n";
+    cluster
+        .until("it says what it mounts", async || kubectl.run(&["logs", "mounts"]).await.is_ok_and(|log| log == said))
+        .await;
+    let told = ".status.containerStatuses[0].volumeMounts[0].volumeStatus.image.imageRef";
+    assert!(cluster.field("pod", "mounts", told).await.starts_with("sha256:"));
+    let reason = ".status.containerStatuses[0].state.waiting.reason";
+    for (name, volume, wanted) in [
+        ("never", volume("gantry.local/none:1", "Never"), "ErrImageNeverPull"),
+        ("wrong", volume("UPPER", "IfNotPresent"), "InvalidImageName"),
+        ("nowhere", volume("127.0.0.1:1/none:1", "IfNotPresent"), "ErrImagePull"),
+    ] {
+        cluster.apply(&pod(name, "true", &volume, mounts)).await;
+        cluster.until(wanted, async || cluster.field("pod", name, reason).await == wanted).await;
+    }
+    let missing = mounts.replace("subPath: bin", "subPath: none");
+    cluster.apply(&pod("missing", "true", &volume(IMAGE, "Never"), &missing)).await;
+    cluster
+        .until("a part that is not there is told", async || {
+            cluster.field("pod", "missing", reason).await == "CreateContainerError"
+        })
+        .await;
+    let words = cluster.field("pod", "missing", ".status.containerStatuses[0].state.waiting.message").await;
+    assert!(words.contains("has nothing at \"none\""), "{words}");
+    kubectl.must(&["delete", "pod", "mounts", "never", "wrong", "nowhere", "missing"]).await;
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use gantry_cri::v1;
 use gantry_env::chain;
+use serde_json::Value;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::thresholds::ImageLimits;
 use crate::events::Kind;
+use crate::pods::views::PodView;
 use crate::shared::Shared;
 use crate::stats::host::Room;
 
@@ -109,7 +111,13 @@ impl Collector {
 
     /// The images as they are now, and who uses them.
     async fn look(&mut self, shared: &Shared) -> Option<Vec<Known>> {
-        let read = async { Ok((shared.runtime.list_images().await?, shared.runtime.images_in_use().await?)) };
+        let read = async {
+            let mut in_use = shared.runtime.images_in_use().await?;
+            for reference in volumes(shared) {
+                in_use.extend(shared.runtime.image(&reference).await?.map(|image| image.image_ref));
+            }
+            Ok((shared.runtime.list_images().await?, in_use))
+        };
         let (images, in_use): (Vec<v1::Image>, BTreeSet<String>) = match read.await {
             Ok(both) => both,
             Err(error) => {
@@ -132,4 +140,11 @@ impl Collector {
         };
         Some(images.into_iter().map(known).collect())
     }
+}
+
+/// Images that pods mount as volumes, which no list of containers tells of.
+fn volumes(shared: &Shared) -> BTreeSet<String> {
+    let reference = |volume: &Value| volume["image"]["reference"].as_str().map(str::to_owned);
+    let of_pod = |view: &PodView| view.pod.array_at("/spec/volumes").iter().filter_map(reference).collect::<Vec<_>>();
+    shared.views.all().values().flat_map(of_pod).collect()
 }

@@ -233,6 +233,7 @@ fn the_last_run_of_a_pod_that_goes_on_is_kept() {
         termination_from_log: false,
         limits: None,
         user: None,
+        mounted_images: BTreeMap::new(),
     };
     let containers = vec![
         run("a", 0, State::Exited),

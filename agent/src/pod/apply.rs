@@ -1,5 +1,6 @@
 //! What the actions of a plan do. Each is safe to do again; what failed is remembered, and the next plan decides.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::env::{Sources, references, service_variables, variables};
 use super::memory::{Failure, RETRY_SECONDS, VOLUME_RETRY_SECONDS, Volumes, after, image_key};
 use super::plan::{Action, KillReason, LEFT_MIN_SECONDS};
 use super::seen::{Seen, State};
-use super::want::Wanted;
+use super::want::{Wanted, WantedImage};
 use super::worker::{Desired, Effect, Source, Worker, spec_of};
 use super::{hosts, pull};
 use crate::events::Kind;
@@ -64,9 +65,9 @@ impl Worker {
                 true
             }
             Action::ReleaseVolumes => self.release_volumes(),
-            Action::Pull { name } => self.pull(desired, want, &name),
-            Action::Run { name, attempt, sandbox_id, image_ref, ended_at } => {
-                let run = Run { name: &name, attempt, sandbox_id: &sandbox_id, image_ref: &image_ref, ended_at };
+            Action::Pull { name, image } => self.pull(desired, name, image),
+            Action::Run { name, attempt, sandbox_id, images, ended_at } => {
+                let run = Run { name: &name, attempt, sandbox_id: &sandbox_id, images: &images, ended_at };
                 self.run_container(desired, want, seen, run).await
             }
             Action::Start { id, name } => {
@@ -168,13 +169,12 @@ impl Worker {
         true
     }
 
-    fn pull(&mut self, desired: &Desired, want: &Wanted, name: &str) -> bool {
-        let Some(container) = want.container(name).cloned() else { return false };
-        let image = image_key(&container);
+    fn pull(&mut self, desired: &Desired, container: String, wanted: WantedImage) -> bool {
+        let image = image_key(&container, &wanted);
         self.memory.note_pulling(image.clone());
         let (shared, pod) = (self.shared.clone(), desired.pod.clone());
         self.effects.spawn(async move {
-            let result = pull::ensure(&shared, &pod, &container).await;
+            let result = pull::ensure(&shared, &pod, &container, &wanted).await;
             Effect::Pulled { image, result }
         });
         false
@@ -214,14 +214,16 @@ impl Worker {
         let (Some(spec), Some(wanted)) = (spec_of(pod, run.name), want.container(run.name)) else {
             return Err(config_error(format!("container {} is not in the pod", run.name)));
         };
-        let image = match self.shared.runtime.image(run.image_ref).await {
+        let image_ref = run.images.get(&wanted.image.reference).map_or("", String::as_str);
+        let image = match self.shared.runtime.image(image_ref).await {
             Ok(Some(image)) => image,
-            Ok(None) => return Err(config_error(format!("image {} is gone", run.image_ref))),
+            Ok(None) => return Err(config_error(format!("image {image_ref} is gone"))),
             Err(error) => return Err(config_error(chain(&error))),
         };
         let sources = self.sources(desired, spec, seen).await.map_err(config_error)?;
         let list = variables(pod, spec, &sources).map_err(|e| config_error(e.to_string()))?;
-        let mut mounts = self.shared.volumes.binds(pod, spec, &list).map_err(|e| config_error(e.to_string()))?;
+        let mut mounts =
+            self.shared.volumes.binds(pod, spec, &list, run.images).map_err(|e| config_error(e.to_string()))?;
         self.own_files(pod, spec, seen, run, &mut mounts)
             .map_err(|e| Refusal { reason: "CreateContainerError", message: format!("pod folder: {e}") })?;
         let target_id = target(spec, seen, run.sandbox_id)
@@ -464,7 +466,7 @@ struct Run<'a> {
     name: &'a str,
     attempt: u32,
     sandbox_id: &'a str,
-    image_ref: &'a str,
+    images: &'a BTreeMap<String, String>,
     ended_at: Option<Timestamp>,
 }
 

@@ -267,7 +267,7 @@ pub fn container(
         metadata: Some(ContainerMetadata { name: wanted.name.clone(), attempt: given.attempt }),
         image: Some(ImageSpec {
             image: given.image.image_ref.clone(),
-            user_specified_image: wanted.image.clone(),
+            user_specified_image: wanted.image.reference.clone(),
             ..ImageSpec::default()
         }),
         command: expanded("command"),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::past::Past;
-use super::want::WantedContainer;
+use super::want::WantedImage;
 use crate::probe::state::Unhealthy;
 
 /// The first wait before a container is run again.
@@ -53,11 +53,11 @@ pub enum Image {
     Failed(Failure),
 }
 
-/// The name of a container and the image that it is to run.
+/// The name of a container and an image that it runs or mounts.
 pub type ImageKey = (String, String);
 
-pub fn image_key(wanted: &WantedContainer) -> ImageKey {
-    (wanted.name.clone(), wanted.image.clone())
+pub fn image_key(container: &str, image: &WantedImage) -> ImageKey {
+    (container.to_owned(), image.reference.clone())
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::memory::{Image, Memory, PULL_ERROR_SHOWN_SECONDS, Volumes, after, image_key};
+use super::memory::{Failure, Image, Memory, PULL_ERROR_SHOWN_SECONDS, Volumes, after, image_key};
 use super::seen::{Container, Sandbox, Seen, State};
-use super::want::{Goal, Wanted, WantedContainer};
+use super::want::{Goal, Wanted, WantedContainer, WantedImage};
 
 /// Ended containers that are kept of each name: the last, and the one before for `logs --previous`.
 const ENDED_KEPT: usize = 2;
@@ -40,16 +40,18 @@ pub enum Action {
     RemoveSandbox {
         id: String,
     },
-    /// Look for the image, and pull it where the policy says so; in the background.
+    /// Look for an image of the container, and pull it where the policy says so; in the background.
     Pull {
         name: String,
+        image: WantedImage,
     },
     /// Create and start.
     Run {
         name: String,
         attempt: u32,
         sandbox_id: String,
-        image_ref: String,
+        /// What the references of the spec have become on this node.
+        images: BTreeMap<String, String>,
         ended_at: Option<Timestamp>,
     },
     /// Start what was created before.
@@ -191,8 +193,13 @@ impl<'a> Planner<'a> {
         for container in first {
             let ended = self.seen.latest(&container.name).filter(|c| c.state == State::Exited);
             let backs_off = ended.and_then(|c| self.crash_wait(c)).is_some_and(|(until, _)| self.now < until);
-            if !self.is_done(container) && !backs_off && !self.memory.images.contains_key(&image_key(container)) {
-                self.act(Action::Pull { name: container.name.clone() });
+            if self.is_done(container) || backs_off {
+                continue;
+            }
+            for image in container.images() {
+                if !self.memory.images.contains_key(&image_key(&container.name, image)) {
+                    self.pull(&container.name, image);
+                }
             }
         }
     }
@@ -312,40 +319,57 @@ impl<'a> Planner<'a> {
                 return self.wake(failure.until);
             }
         }
-        match self.memory.images.get(&image_key(wanted)) {
-            None => self.act(Action::Pull { name: name.clone() }),
-            Some(Image::Pulling { failed: None }) => {}
-            Some(Image::Pulling { failed: Some(failure) }) => self.show_image_failure(wanted, failure),
-            Some(Image::Failed(failure)) => self.image_failed(wanted, failure),
-            Some(Image::Present { image_ref }) => self.act(Action::Run {
+        let wanted_images = wanted.images();
+        let images: BTreeMap<String, String> = wanted_images
+            .iter()
+            .filter_map(|image| Some((image.reference.clone(), self.image(name, image)?)))
+            .collect();
+        if images.len() == wanted_images.len() {
+            self.act(Action::Run {
                 name: name.clone(),
                 attempt,
                 sandbox_id: sandbox.to_owned(),
-                image_ref: image_ref.clone(),
+                images,
                 ended_at: last.and_then(|c| c.finished_at),
-            }),
+            });
         }
     }
 
-    fn image_failed(&mut self, wanted: &WantedContainer, failure: &super::memory::Failure) {
+    /// What an image is called on this node; brings it here where it is not.
+    fn image(&mut self, container: &str, image: &WantedImage) -> Option<String> {
+        match self.memory.images.get(&image_key(container, image)) {
+            None => self.pull(container, image),
+            Some(Image::Pulling { failed: None }) => {}
+            Some(Image::Pulling { failed: Some(failure) }) => self.show_image_failure(container, image, failure),
+            Some(Image::Failed(failure)) => self.image_failed(container, image, failure),
+            Some(Image::Present { image_ref }) => return Some(image_ref.clone()),
+        }
+        None
+    }
+
+    fn pull(&mut self, container: &str, image: &WantedImage) {
+        self.act(Action::Pull { name: container.to_owned(), image: image.clone() });
+    }
+
+    fn image_failed(&mut self, container: &str, image: &WantedImage, failure: &Failure) {
         if self.now >= failure.until {
-            self.act(Action::Pull { name: wanted.name.clone() });
+            self.pull(container, image);
         } else {
             self.wake(failure.until);
         }
-        self.show_image_failure(wanted, failure);
+        self.show_image_failure(container, image, failure);
     }
 
-    fn show_image_failure(&mut self, wanted: &WantedContainer, failure: &super::memory::Failure) {
+    fn show_image_failure(&mut self, container: &str, image: &WantedImage, failure: &Failure) {
         let shown_until = after(failure.at, PULL_ERROR_SHOWN_SECONDS);
         if failure.reason == "ErrImagePull" && self.now >= shown_until {
-            let message = format!("Back-off pulling image \"{}\": ErrImagePull: {}", wanted.image, failure.message);
-            return self.wait(&wanted.name, Waiting::new("ImagePullBackOff", message));
+            let message = format!("Back-off pulling image \"{}\": ErrImagePull: {}", image.reference, failure.message);
+            return self.wait(container, Waiting::new("ImagePullBackOff", message));
         }
         if failure.reason == "ErrImagePull" {
             self.wake(shown_until);
         }
-        self.wait(&wanted.name, Waiting::new(&failure.reason, failure.message.clone()));
+        self.wait(container, Waiting::new(&failure.reason, failure.message.clone()));
     }
 
     /// Running containers that may take something else than they should, those apart that are started anew for it.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::env::data_of;
-use super::want::{PullPolicy, WantedContainer};
+use super::want::{PullPolicy, WantedImage};
 use crate::events::Kind;
 use crate::runtime::RuntimeError;
 use crate::shared::Shared;
@@ -23,9 +23,14 @@ pub struct PullError {
 }
 
 /// The image's id on this node.
-pub async fn ensure(shared: &Arc<Shared>, pod: &Arc<Object>, wanted: &WantedContainer) -> Result<String, PullError> {
-    let image = &wanted.image;
-    let name = Some(wanted.name.as_str());
+pub async fn ensure(
+    shared: &Arc<Shared>,
+    pod: &Arc<Object>,
+    container: &str,
+    wanted: &WantedImage,
+) -> Result<String, PullError> {
+    let image = &wanted.reference;
+    let name = Some(container);
     if wanted.pull != PullPolicy::Always {
         let found = shared.runtime.image(image).await.map_err(|error| inspect_failed(image, &error))?;
         if let Some(found) = found {

@@ -1,5 +1,7 @@
 //! What the runtime says of a pod, in the terms in which planning asks.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::resize::Limits;
@@ -39,6 +41,8 @@ pub struct Container {
     pub limits: Option<Limits>,
     /// Who its first process was started as, where the runtime tells.
     pub user: Option<User>,
+    /// The images that are mounted in it, as the runtime resolved them, by where.
+    pub mounted_images: BTreeMap<String, String>,
 }
 
 /// Ids as the kernel has them: the image's names and groups are looked up by then.

@@ -206,7 +206,7 @@ fn container(inputs: &Inputs<'_>, spec: &Value, list: List) -> Value {
         let (uid, gid, groups) = (user.uid, user.gid, &user.supplemental_groups);
         out.insert("user".into(), json!({"linux": {"uid": uid, "gid": gid, "supplementalGroups": groups}}));
     }
-    let mounts = volume_mounts(spec);
+    let mounts = volume_mounts(spec, Some(latest));
     if !mounts.is_empty() {
         out.insert("volumeMounts".into(), Value::Array(mounts));
     }
@@ -214,12 +214,16 @@ fn container(inputs: &Inputs<'_>, spec: &Value, list: List) -> Value {
 }
 
 /// The mounts as they are made: whether what is mounted below a read-only one is read-only too is known only here.
-fn volume_mounts(spec: &Value) -> Vec<Value> {
+fn volume_mounts(spec: &Value, seen: Option<&Container>) -> Vec<Value> {
     let shown = |mount: &Value| {
         let mut out = json!({"name": mount["name"], "mountPath": mount["mountPath"]});
         if mount["readOnly"] == true {
             out["readOnly"] = json!(true);
             out["recursiveReadOnly"] = json!(if is_recursively_read_only(mount) { "Enabled" } else { "Disabled" });
+        }
+        let at = mount["mountPath"].as_str().unwrap_or("");
+        if let Some(image) = seen.and_then(|seen| seen.mounted_images.get(at)) {
+            out["volumeStatus"] = json!({"image": {"imageRef": image}});
         }
         out
     };
@@ -300,7 +304,7 @@ fn unseen(inputs: &Inputs<'_>, spec: &Value, before: &Value) -> Value {
         "ready": false, "started": false, "restartCount": before["restartCount"].as_u64().unwrap_or(0),
         "image": spec["image"], "imageID": before["imageID"].as_str().unwrap_or(""),
     });
-    let mounts = volume_mounts(spec);
+    let mounts = volume_mounts(spec, None);
     if !mounts.is_empty() {
         out["volumeMounts"] = Value::Array(mounts);
     }

@@ -34,11 +34,20 @@ pub enum PullPolicy {
     Never,
 }
 
+/// An image that has to be on the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedImage {
+    /// As the spec names it.
+    pub reference: String,
+    pub pull: PullPolicy,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedContainer {
     pub name: String,
-    pub image: String,
-    pub pull: PullPolicy,
+    pub image: WantedImage,
+    /// Those that it mounts as volumes.
+    pub volume_images: Vec<WantedImage>,
     /// An init container that goes on beside the others.
     pub sidecar: bool,
     pub restart: Restart,
@@ -66,6 +75,17 @@ pub struct Wanted {
 }
 
 impl WantedContainer {
+    /// Every image that must be here before it is made, each once, its own first.
+    pub fn images(&self) -> Vec<&WantedImage> {
+        let mut images: Vec<&WantedImage> = vec![&self.image];
+        for image in &self.volume_images {
+            if images.iter().all(|known| known.reference != image.reference) {
+                images.push(image);
+            }
+        }
+        images
+    }
+
     /// Whether it has to be started anew to have other limits.
     pub fn restarts(&self, now: Limits) -> bool {
         let cpu = (now.cpu_shares, now.cpu_quota) != (self.limits.cpu_shares, self.limits.cpu_quota);
@@ -117,25 +137,36 @@ pub fn grace_seconds(pod: &Object) -> i64 {
 }
 
 fn container(pod: &Object, value: &Value) -> WantedContainer {
-    let text = |key: &str| value[key].as_str().unwrap_or("").to_owned();
-    let image = text("image");
-    let policy = value["imagePullPolicy"].as_str().unwrap_or_else(|| pull_policy(&image));
+    let image = wanted_image(&value["image"], &value["imagePullPolicy"]);
+    let mounts = value["volumeMounts"].as_array().map_or(&[][..], Vec::as_slice);
+    let volumes = pod.array_at("/spec/volumes").iter();
+    let mounted = volumes.filter(|volume| mounts.iter().any(|mount| mount["name"] == volume["name"]));
+    let of_volume = |volume: &Value| {
+        let source = volume.get("image").filter(|source| source.is_object())?;
+        Some(wanted_image(&source["reference"], &source["pullPolicy"]))
+    };
     WantedContainer {
-        name: text("name"),
-        pull: match policy {
-            "Always" => PullPolicy::Always,
-            "Never" => PullPolicy::Never,
-            _ => PullPolicy::IfNotPresent,
-        },
+        name: value["name"].as_str().unwrap_or("").to_owned(),
+        volume_images: mounted.filter_map(of_volume).collect(),
         sidecar: is_sidecar(value),
         restart: Restart::of(pod, value),
-        hash: format!("{:016x}", fnv1a(image.as_bytes())),
+        hash: format!("{:016x}", fnv1a(image.reference.as_bytes())),
         startup_probe: value["startupProbe"].is_object(),
         post_start: value["lifecycle"]["postStart"].is_object(),
         limits: Limits::of(&container_resources(value)),
         restarts_for: (resize::restarts_for(value, "cpu"), resize::restarts_for(value, "memory")),
         image,
     }
+}
+
+fn wanted_image(reference: &Value, policy: &Value) -> WantedImage {
+    let reference = reference.as_str().unwrap_or("").to_owned();
+    let pull = match policy.as_str().unwrap_or_else(|| pull_policy(&reference)) {
+        "Always" => PullPolicy::Always,
+        "Never" => PullPolicy::Never,
+        _ => PullPolicy::IfNotPresent,
+    };
+    WantedImage { reference, pull }
 }
 
 /// FNV-1a: a hash that stays the same over versions and hosts; nothing rests on its strength.

@@ -132,6 +132,7 @@ mod tests {
             termination_from_log: false,
             limits: None,
             user: None,
+            mounted_images: BTreeMap::new(),
         }
     }
 

@@ -30,6 +30,19 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// An image that stands in the place of a volume's source, and is read-only.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct ImageVolume {
+        /// Which of the volumes; its source is empty.
+        pub volume: u32,
+        /// The image's layers, topmost first.
+        pub layers: Vec<String>,
+        /// What of the image is mounted; empty for all of it.
+        pub sub_path: String,
+    }
+}
+
+wire_struct! {
     /// A resource limit by its number.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct Rlimit {
@@ -110,5 +123,6 @@ wire_struct! {
         pub unified: bool,
         /// The CPU quota and the like, which would slow the creation itself.
         pub before_start: Vec<CgroupWrite>,
+        pub images: Vec<ImageVolume>,
     }
 }

@@ -2,7 +2,9 @@
 //! are ours. Pure: the CRI request, the image and what is known of the host go in. Every field that oci-spec would
 //! default (capabilities, no_new_privs, limits, masked paths) is said or left out on purpose.
 
-use gantry_base::launch::{CgroupWrite, Launch, Process, Root, User, Volume};
+use std::collections::BTreeMap;
+
+use gantry_base::launch::{CgroupWrite, ImageVolume, Launch, Process, Root, User, Volume};
 use gantry_cri::v1;
 use serde_json::{Value, json};
 
@@ -19,8 +21,14 @@ pub enum SpecError {
     Destination(String),
     #[error("mount destination {0:?} would hide the kernel's own files")]
     KernelPath(String),
-    #[error("mount {0:?} has no host path")]
+    #[error("mount {0:?} has neither host path nor image")]
     NoSource(String),
+    #[error("mount {0:?} has both a host path and an image")]
+    TwoSources(String),
+    #[error("mount {0:?} is of an image, and must be read-only")]
+    WritableImage(String),
+    #[error("mount {0:?} names a part of an image, and no image")]
+    SubPathOfNoImage(String),
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),
     #[error("uid {0} is out of range")]
@@ -77,6 +85,8 @@ pub struct Host {
     pub files: Vec<(String, String)>,
     pub hostname: String,
     pub rootfs: Root,
+    /// The layers of each mount that is an image, topmost first, by where it is mounted.
+    pub image_layers: BTreeMap<String, Vec<String>>,
 }
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -115,9 +125,11 @@ pub fn build(config: &v1::ContainerConfig, image: &RunConfig, host: &Host) -> Re
     if !config.cdi_devices.is_empty() {
         return Err(SpecError::Unsupported("a CDI device"));
     }
+    let (volumes, images) = volumes(config, host)?;
     let launch = Launch {
         root: Root { read_only: security.readonly_rootfs, ..host.rootfs.clone() },
-        volumes: volumes(config, host)?,
+        volumes,
+        images,
         user: user(&security, image)?,
         process: process(config, image, &security, host)?,
         cgroups: host.cgroup_folders.clone(),
@@ -307,8 +319,9 @@ fn user(security: &v1::LinuxContainerSecurityContext, image: &RunConfig) -> Resu
 }
 
 /// The sandbox's files first, then the kubelet's mounts, which may replace them; parents before what lies in them.
-fn volumes(config: &v1::ContainerConfig, host: &Host) -> Result<Vec<Volume>, SpecError> {
+fn volumes(config: &v1::ContainerConfig, host: &Host) -> Result<(Vec<Volume>, Vec<ImageVolume>), SpecError> {
     let mut volumes = Vec::new();
+    let mut images = BTreeMap::new();
     let taken = |path: &str| config.mounts.iter().any(|m| m.container_path.trim_end_matches('/') == path);
     if !host.shm.is_empty() && !taken("/dev/shm") {
         let (source, destination) = (host.shm.clone(), "/dev/shm".to_owned());
@@ -323,15 +336,31 @@ fn volumes(config: &v1::ContainerConfig, host: &Host) -> Result<Vec<Volume>, Spe
         });
     }
     for mount in &config.mounts {
-        volumes.push(volume(mount)?);
+        let volume = volume(mount)?;
+        if mount.image.is_some() {
+            let layers = host.image_layers.get(&mount.container_path).cloned().unwrap_or_default();
+            images.insert(volume.destination.clone(), (layers, mount.image_sub_path.clone()));
+        }
+        volumes.push(volume);
     }
     volumes.sort_by_key(|v| v.destination.split('/').filter(|part| !part.is_empty()).count());
-    Ok(volumes)
+    let image = |(n, volume): (usize, &Volume)| {
+        let (layers, sub_path) = images.remove(&volume.destination).filter(|_| volume.source.is_empty())?;
+        Some(ImageVolume { volume: u32::try_from(n).ok()?, layers, sub_path })
+    };
+    let images = volumes.iter().enumerate().filter_map(image).collect();
+    Ok((volumes, images))
 }
 
 fn volume(mount: &v1::Mount) -> Result<Volume, SpecError> {
-    if mount.image.is_some() {
-        return Err(SpecError::Unsupported("an image as a volume"));
+    if mount.image.is_some() && !mount.host_path.is_empty() {
+        return Err(SpecError::TwoSources(mount.container_path.clone()));
+    }
+    if mount.image.is_some() && !mount.readonly {
+        return Err(SpecError::WritableImage(mount.container_path.clone()));
+    }
+    if mount.image.is_none() && !mount.image_sub_path.is_empty() {
+        return Err(SpecError::SubPathOfNoImage(mount.container_path.clone()));
     }
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         return Err(SpecError::Unsupported("a volume with mapped ids"));
@@ -344,7 +373,7 @@ fn volume(mount: &v1::Mount) -> Result<Volume, SpecError> {
     if parts[0] == "proc" {
         return Err(SpecError::KernelPath(at.to_owned()));
     }
-    if mount.host_path.is_empty() {
+    if mount.host_path.is_empty() && mount.image.is_none() {
         return Err(SpecError::NoSource(at.to_owned()));
     }
     if mount.recursive_read_only && (!mount.readonly || mount.propagation() != v1::MountPropagation::PropagationPrivate)

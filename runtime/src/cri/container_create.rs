@@ -1,4 +1,6 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gantry_base::launch::{CgroupWrite, Root};
 use gantry_base::{Id, layout};
@@ -16,7 +18,7 @@ use crate::sandbox::processes;
 /// Prepares a container: its root, its configuration, its pipes. No process is made before it is started.
 pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1::CreateContainerResponse, NodeError> {
     let (sandbox, _hold) = node.hold_sandbox(&request.pod_sandbox_id).await?;
-    let config = request.config.ok_or(NodeError::Missing("config"))?;
+    let mut config = request.config.ok_or(NodeError::Missing("config"))?;
     let metadata = config.metadata.clone().ok_or(NodeError::Missing("metadata"))?;
     let container = format!("attempt {} of container {}", metadata.attempt, metadata.name);
     let _reserved = node.names.reserve(format!("{container} in sandbox {}", sandbox.id))?;
@@ -29,11 +31,13 @@ pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1:
     let wanted = config.image.clone().unwrap_or_default().image;
     let image = node.images.resolve(&wanted).ok_or(NodeError::NoImage(wanted))?;
     let id = Id::parse(&node.new_id())?;
-    let rootfs = node.images.prepare(id.as_str(), &image).await?;
+    let volumes = image_volumes(node, &mut config)?;
+    let images: Vec<Arc<Image>> = volumes.values().cloned().collect();
+    let rootfs = node.images.prepare(id.as_str(), &image, &images).await?;
     let shared = node.me.upgrade().ok_or(NodeError::Interrupted)?;
     let (pod, own) = (sandbox.clone(), id.clone());
     // Volumes may be on slow disks, and profiles are compiled.
-    let prepared = blocking(move || prepare(&shared, &pod, config, &image, &rootfs, &own)).await;
+    let prepared = blocking(move || prepare(&shared, &pod, config, &image, &volumes, &rootfs, &own)).await;
     // A sandbox that is stopped or removed meanwhile has not seen this container: it must not outlive it.
     match prepared.and_then(|record| node.put_new_container(record)) {
         Ok(()) => {
@@ -61,20 +65,41 @@ fn same(node: &Node, sandbox: &str, wanted: &v1::ContainerMetadata) -> Option<St
     same.map(|r| r.id.clone())
 }
 
+/// The images that are mounted as volumes, by where; the configuration is told which they are now.
+fn image_volumes(node: &Node, config: &mut v1::ContainerConfig) -> Result<BTreeMap<String, Arc<Image>>, NodeError> {
+    let mut volumes = BTreeMap::new();
+    for mount in &mut config.mounts {
+        let Some(wanted) = &mut mount.image else { continue };
+        let image = node.images.resolve(&wanted.image).ok_or_else(|| NodeError::NoImage(wanted.image.clone()))?;
+        wanted.image_ref = image.id().to_string();
+        volumes.insert(mount.container_path.clone(), image);
+    }
+    Ok(volumes)
+}
+
 fn prepare(
     node: &Node,
     sandbox: &SandboxRecord,
     config: v1::ContainerConfig,
     image: &Image,
+    volumes: &BTreeMap<String, Arc<Image>>,
     rootfs: &Rootfs,
     id: &Id,
 ) -> Result<ContainerRecord, NodeError> {
     let pod = sandbox.config.clone().unwrap_or_default();
     let stop_signal = stop_signal(&config, image)?;
     let cgroup = format!("{}/{id}", node.sandbox_cgroup(sandbox));
-    let host = host(node, sandbox, &pod, &config, rootfs, &cgroup)?;
+    let mut host = host(node, sandbox, &pod, &config, rootfs, &cgroup)?;
+    for (at, image) in volumes {
+        let layers = node.images.layers(image).into_iter().map(|path| path.to_string_lossy().into_owned());
+        host.image_layers.insert(at.clone(), layers.collect());
+    }
     let spec = spec::build(&config, image.run(), &host)?;
     for mount in &config.mounts {
+        if let Some(image) = volumes.get(&mount.container_path).filter(|_| mount.image.is_some()) {
+            node.images.check_part(image, &mount.image_sub_path, &rootfs.merged)?;
+            continue;
+        }
         let path = Path::new(&mount.host_path);
         // A volume whose folder is not there is made, as hostPath volumes without a type expect.
         if !path.exists() {
@@ -178,6 +203,7 @@ fn host(
         shm: if pod_ipc { text(pins.shm()) } else { "/dev/shm".to_owned() },
         files,
         hostname: pod.hostname.clone(),
+        image_layers: BTreeMap::new(),
         rootfs: Root {
             lower: rootfs.lower.iter().cloned().map(text).collect(),
             upper: text(rootfs.upper.clone()),

@@ -16,6 +16,8 @@ pub enum ImageError {
     Reference(#[from] ReferenceError),
     #[error("image {0:?} is not here")]
     NotFound(String),
+    #[error("image {image:?} has nothing at {path:?}")]
+    NoPart { image: String, path: String },
     #[error("image {0:?} is pinned")]
     Pinned(String),
     #[error("failed to pull image {image:?}")]
@@ -72,7 +74,7 @@ impl ImageError {
     pub fn code(&self) -> tonic::Code {
         use tonic::Code;
         match self {
-            ImageError::Reference(_) | ImageError::ContainerId(_) => Code::InvalidArgument,
+            ImageError::Reference(_) | ImageError::ContainerId(_) | ImageError::NoPart { .. } => Code::InvalidArgument,
             ImageError::Archive(error) => archive_code(error),
             ImageError::NotFound(_) | ImageError::NoContainer(_) => Code::NotFound,
             ImageError::Pinned(_) => Code::FailedPrecondition,

@@ -31,6 +31,15 @@ pub struct Rootfs {
 pub(super) struct ContainerRecord {
     pub image: super::digest::Digest,
     pub chains: Vec<super::digest::Digest>,
+    /// Layers of the images that it mounts as volumes.
+    #[serde(default)]
+    pub volumes: Vec<super::digest::Digest>,
+}
+
+impl ContainerRecord {
+    pub fn layers(&self) -> impl Iterator<Item = &super::digest::Digest> {
+        self.chains.iter().chain(&self.volumes)
+    }
 }
 
 impl Rootfs {
@@ -70,6 +79,42 @@ impl Rootfs {
             Err(e) => Err(ImageError::disk("unmount", target, e.into())),
         }
     }
+}
+
+/// Whether layers (topmost first, all in one folder) have something at `path` once they are joined: the kernel says so, in a
+/// mount at `at` that a thread of its own makes where nobody sees it.
+pub(super) fn holds(layers: &[PathBuf], at: &Path, path: &str) -> Result<bool, ImageError> {
+    let found = |root: &Path| -> rustix::io::Result<bool> {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        let root = rustix::fs::open(root, flags, rustix::fs::Mode::empty())?;
+        let confined = rustix::fs::ResolveFlags::IN_ROOT | rustix::fs::ResolveFlags::NO_MAGICLINKS;
+        let path = Path::new("/").join(path);
+        match rustix::fs::openat2(root, &path, flags, rustix::fs::Mode::empty(), confined) {
+            Ok(_) => Ok(true),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(false),
+            Err(other) => Err(other),
+        }
+    };
+    let failed = |e: rustix::io::Errno| ImageError::disk("look into the layers joined at", at, e.into());
+    let Some(base) = layers.first().and_then(|layer| layer.parent()) else { return Ok(false) };
+    if let [only] = layers {
+        return found(only).map_err(failed);
+    }
+    let names: Vec<_> = layers.iter().filter_map(|l| l.file_name()).map(|name| name.to_string_lossy()).collect();
+    let options = format!("lowerdir={}", names.join(":"));
+    std::thread::scope(|scope| {
+        let looker = scope.spawn(|| -> rustix::io::Result<bool> {
+            let of = |e: nix::Error| rustix::io::Errno::from_raw_os_error(e as i32);
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(of)?;
+            nix::unistd::chdir(base).map_err(of)?;
+            let none = None::<&str>;
+            nix::mount::mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).map_err(of)?;
+            nix::mount::mount(Some("overlay"), at, Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str()))
+                .map_err(of)?;
+            found(at)
+        });
+        looker.join().map_err(|_| ImageError::Interrupted)?.map_err(failed)
+    })
 }
 
 /// Container ids become file names.

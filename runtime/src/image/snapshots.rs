@@ -42,6 +42,14 @@ pub(super) fn short_name(chain: &Digest) -> String {
     format!("l/{}", &chain.hex()[..LINK_DIGITS])
 }
 
+/// Names of layers as overlayfs wants them, topmost first.
+fn lower(chains: &[Digest]) -> Vec<String> {
+    match chains {
+        [] => vec![EMPTY.to_owned()],
+        chains => chains.iter().rev().map(short_name).collect(),
+    }
+}
+
 impl Snapshots {
     pub(super) fn open(base: &Path) -> Result<Snapshots, ImageError> {
         private_folder(base)?;
@@ -157,11 +165,12 @@ impl Snapshots {
     }
 
     pub(super) fn rootfs(&self, container: &str, record: &ContainerRecord) -> Rootfs {
-        let mut lower: Vec<String> = record.chains.iter().rev().map(short_name).collect();
-        if lower.is_empty() {
-            lower.push(EMPTY.to_owned());
-        }
-        Rootfs::new(&self.base, container, &lower)
+        Rootfs::new(&self.base, container, &lower(&record.chains))
+    }
+
+    /// Where layers lie, topmost first.
+    pub(super) fn folders(&self, chains: &[Digest]) -> Vec<PathBuf> {
+        lower(chains).into_iter().map(|name| self.base.join(name)).collect()
     }
 
     /// Makes a container's folders. No fsync: they mean nothing after a reboot.

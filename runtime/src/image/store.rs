@@ -67,7 +67,7 @@ impl State {
     /// Layers that nothing needs any more.
     fn unused_layers(&self) -> Vec<Digest> {
         let mut used: BTreeSet<&Digest> = self.leases.keys().collect();
-        used.extend(self.containers.values().flat_map(|container| &container.chains));
+        used.extend(self.containers.values().flat_map(ContainerRecord::layers));
         let chains: Vec<Digest> = self.catalog.images.values().flat_map(ImageRecord::chains).collect();
         used.extend(&chains);
         self.layers.keys().filter(|chain| !used.contains(chain)).cloned().collect()
@@ -282,18 +282,31 @@ impl Store {
         Ok(())
     }
 
-    /// A root filesystem for a container. An image that is removed meanwhile keeps the layers it gives.
-    pub(super) fn prepare(&self, container: &str, image: &Digest) -> Result<Rootfs, ImageError> {
+    /// A root filesystem for a container, which mounts some more images. One that is removed meanwhile keeps the layers it gives.
+    pub(super) fn prepare(&self, container: &str, image: &Digest, more: &[Digest]) -> Result<Rootfs, ImageError> {
         check_container_id(container)?;
         let mut state = self.state.lock();
-        let image = state.images.get(image).ok_or_else(|| ImageError::NotFound(image.to_string()))?;
+        let known = |image: &Digest| {
+            let known = state.images.get(image).cloned();
+            known.ok_or_else(|| ImageError::NotFound(image.to_string()))
+        };
+        let (image, more) = (known(image)?, more.iter().map(known).collect::<Result<Vec<_>, _>>()?);
         if state.containers.contains_key(container) {
             return Err(ImageError::ContainerExists(container.to_owned()));
         }
-        let record = ContainerRecord { image: image.record.id.clone(), chains: image.chains.clone() };
+        let record = ContainerRecord {
+            image: image.record.id.clone(),
+            chains: image.chains.clone(),
+            volumes: more.iter().flat_map(|image| image.chains.clone()).collect(),
+        };
         let rootfs = self.snapshots.make_container(container, &record)?;
         state.containers.insert(container.to_owned(), record);
         Ok(rootfs)
+    }
+
+    /// The folders of an image's layers, topmost first.
+    pub(super) fn layers_of(&self, image: &Image) -> Vec<PathBuf> {
+        self.snapshots.folders(&image.chains)
     }
 
     pub(super) fn rootfs(&self, container: &str) -> Option<Rootfs> {

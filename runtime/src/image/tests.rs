@@ -74,7 +74,7 @@ async fn a_container_sees_the_layers_joined() {
     let state = tempfile::tempdir().unwrap();
     let images = open(state.path()).await;
     let image = import(&images, image(&two_layers(), gzip).archive("localhost/a:1")).await.unwrap().remove(0);
-    let rootfs = images.prepare("c1", &image).await.unwrap();
+    let rootfs = images.prepare("c1", &image, &[]).await.unwrap();
     assert_eq!(images.rootfs("c1").as_ref(), Some(&rootfs));
     rootfs.mount(&rootfs.merged).unwrap();
     let read = |name: &str| fs::read_to_string(rootfs.merged.join(name)).ok();
@@ -84,7 +84,7 @@ async fn a_container_sees_the_layers_joined() {
     fs::write(rootfs.merged.join("mine"), "x").unwrap();
     assert!(images.snapshot_usage("c1").await.unwrap().inodes >= 2);
     assert!(rootfs.upper.join("mine").exists());
-    let error = images.prepare("c1", &image).await.unwrap_err();
+    let error = images.prepare("c1", &image, &[]).await.unwrap_err();
     assert_eq!(error.code(), Code::AlreadyExists);
     images.remove_snapshot("c1").await.unwrap();
     images.remove_snapshot("c1").await.unwrap();
@@ -99,7 +99,7 @@ async fn many_layers_are_mounted() {
     let layers: Vec<Vec<u8>> =
         (0..manifest::LAYERS_MAX).map(|at| Tar::default().file(&format!("f{at}"), b"x").end()).collect();
     let image = import(&images, image(&layers, <[u8]>::to_vec).archive("localhost/a:1")).await.unwrap().remove(0);
-    let rootfs = images.prepare(&"c".repeat(64), &image).await.unwrap();
+    let rootfs = images.prepare(&"c".repeat(64), &image, &[]).await.unwrap();
     rootfs.mount(&rootfs.merged).unwrap();
     assert_eq!(fs::read_dir(&rootfs.merged).unwrap().count(), manifest::LAYERS_MAX);
     Rootfs::unmount(&rootfs.merged).unwrap();
@@ -112,7 +112,7 @@ async fn an_image_without_layers_is_an_empty_root() {
     let state = tempfile::tempdir().unwrap();
     let images = open(state.path()).await;
     let image = import(&images, image(&[], gzip).archive("localhost/a:1")).await.unwrap().remove(0);
-    let rootfs = images.prepare("c1", &image).await.unwrap();
+    let rootfs = images.prepare("c1", &image, &[]).await.unwrap();
     rootfs.mount(&rootfs.merged).unwrap();
     assert_eq!(fs::read_dir(&rootfs.merged).unwrap().count(), 0);
 }
@@ -123,7 +123,7 @@ async fn a_layer_in_use_outlives_its_image() {
     let images = open(state.path()).await;
     let made = image(&two_layers(), gzip);
     let kept = import(&images, made.archive("localhost/a:1")).await.unwrap().remove(0);
-    images.prepare("c1", &kept).await.unwrap();
+    images.prepare("c1", &kept, &[]).await.unwrap();
     assert!(images.remove(kept.id().as_str()).await.unwrap());
     assert!(!images.remove(kept.id().as_str()).await.unwrap());
     assert_eq!((images.list().len(), layers_on_disk(state.path())), (0, 2));

@@ -63,6 +63,7 @@ impl Node {
         let mut launch = self.read_launch(record)?;
         launch.process.args = command.to_vec();
         launch.volumes = Vec::new();
+        launch.images = Vec::new();
         launch.before_start = Vec::new();
         if tty && !launch.process.env.iter().any(|e| e.starts_with("TERM=")) {
             launch.process.env.push("TERM=xterm".to_owned());

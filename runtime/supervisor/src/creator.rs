@@ -131,10 +131,12 @@ fn create(task: Task<'_>) -> Result<Made, CreateError> {
     let file = std::fs::File::open(&path).map_err(|source| CreateError::Read { path: path.clone(), source })?;
     let launch = read_launch(file, &path)?;
     join_cgroups(&launch)?;
-    let trees = root::open_volumes(&launch.volumes)?;
+    let trees = root::open_volumes(&launch.volumes, &launch.images)?;
     root::leave_host_mounts()?;
     root::hide_cgroup_files(&launch.cgroups, launch.unified)?;
-    let rootfs = root::mount_root(&launch.root, &bundle.join(layout::ROOTFS))?;
+    let at = bundle.join(layout::ROOTFS);
+    let trees = root::open_images(trees, &launch.volumes, &launch.images, &at)?;
+    let rootfs = root::mount_root(&launch.root, &at)?;
     root::make_mount_points(&rootfs, &launch.volumes, &trees, &launch.process.cwd)?;
     let ids = resolve(&launch, rootfs.as_fd())?;
     let mut encoded = Vec::new();

@@ -6,9 +6,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use gantry_base::launch::{Root, Volume};
+use gantry_base::launch::{ImageVolume, Root, Volume};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 
 use crate::{inroot, sys};
 
@@ -18,6 +18,8 @@ pub enum RootError {
     VolumeSource { path: String, source: io::Error },
     #[error("make volume {path:?} read-only or set its propagation: {source}")]
     VolumeFlags { path: String, source: io::Error },
+    #[error("mount an image at {path:?}: {source}")]
+    Image { path: String, source: io::Error },
     #[error("make mount point {path:?} in the image: {source}")]
     MountPoint { path: String, source: io::Error },
     #[error("leave the host's mount namespace: {0}")]
@@ -34,9 +36,44 @@ pub enum RootError {
     Hide { path: String, source: io::Error },
 }
 
-/// A detached copy of each volume's mount, with its flags set.
-pub fn open_volumes(volumes: &[Volume]) -> Result<Vec<OwnedFd>, RootError> {
-    volumes.iter().map(open_volume).collect()
+/// A detached copy of each volume's mount, with its flags set. Images come later: see [`open_images`].
+pub fn open_volumes(volumes: &[Volume], images: &[ImageVolume]) -> Result<Vec<Option<OwnedFd>>, RootError> {
+    let is_image = |n: usize| images.iter().any(|image| image.volume as usize == n);
+    let open = |(n, volume)| if is_image(n) { Ok(None) } else { open_volume(volume).map(Some) };
+    volumes.iter().enumerate().map(open).collect()
+}
+
+/// Fills in the volumes that are images. Their layers are joined at `at` for a moment, in the creator's own mount namespace.
+pub fn open_images(
+    trees: Vec<Option<OwnedFd>>,
+    volumes: &[Volume],
+    images: &[ImageVolume],
+    at: &Path,
+) -> Result<Vec<OwnedFd>, RootError> {
+    let open = |(n, tree): (usize, Option<OwnedFd>)| match tree {
+        Some(tree) => Ok(tree),
+        None => {
+            let path = volumes.get(n).map_or_else(String::new, |volume| volume.destination.clone());
+            let image = images.iter().find(|image| image.volume as usize == n);
+            let failed = |source| RootError::Image { path, source };
+            open_image(image.ok_or(RootError::NoLayer)?, at)?.map_err(failed)
+        }
+    };
+    trees.into_iter().enumerate().map(open).collect()
+}
+
+fn open_image(image: &ImageVolume, at: &Path) -> Result<io::Result<OwnedFd>, RootError> {
+    let joined = mount_root(&Root { lower: image.layers.clone(), ..Root::default() }, at)?;
+    let tree = part_of(joined, &image.sub_path);
+    Ok(rustix::mount::unmount(at, UnmountFlags::DETACH).map_err(io::Error::from).and(tree))
+}
+
+fn part_of(root: OwnedFd, path: &str) -> io::Result<OwnedFd> {
+    let part = inroot::open(root.as_fd(), &Path::new("/").join(path), OFlags::PATH)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = rustix::mount::open_tree(&part, "", flags)?;
+    sys::mount_setattr(tree.as_fd(), false, libc::MOUNT_ATTR_RDONLY, libc::MS_PRIVATE)?;
+    Ok(tree)
 }
 
 fn open_volume(volume: &Volume) -> Result<OwnedFd, RootError> {

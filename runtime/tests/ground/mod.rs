@@ -273,22 +273,28 @@ pub async fn import(runtime: &Runtime) {
 }
 
 pub async fn import_layer(runtime: &Runtime, name: &str, layer: Vec<u8>) {
-    let diff_id = format!("sha256:{:x}", sha2::Sha256::digest(&layer));
+    import_layers(runtime, name, &[layer]).await;
+}
+
+/// Layers from below to above.
+pub async fn import_layers(runtime: &Runtime, name: &str, layers: &[Vec<u8>]) {
+    let diff_ids: Vec<String> =
+        layers.iter().map(|layer| format!("sha256:{:x}", sha2::Sha256::digest(layer))).collect();
+    let files: Vec<String> = (0..layers.len()).map(|n| format!("layer{n}.tar")).collect();
     let config = serde_json::json!({
         "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
         "os": "linux",
         "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
     })
     .to_string();
-    let manifest =
-        serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]).to_string();
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": files}]).to_string();
     let mut archive = Tar::default();
-    for (name, bytes) in
-        [("config.json", config.as_bytes()), ("layer.tar", layer.as_slice()), ("manifest.json", manifest.as_bytes())]
-    {
+    file(&mut archive, "config.json", config.as_bytes(), 0o644);
+    for (name, bytes) in files.iter().zip(layers) {
         file(&mut archive, name, bytes, 0o644);
     }
+    file(&mut archive, "manifest.json", manifest.as_bytes(), 0o644);
     let bytes = archive.finish();
     runtime.images().import(std::io::Cursor::new(bytes), Default::default()).await.expect("it imports");
 }

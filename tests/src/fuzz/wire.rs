@@ -9,7 +9,7 @@ use gantry_agent::log as log_record;
 use gantry_agent::server::log_file::{Render, Wanted, tail_start};
 use gantry_base::codec::Wire;
 use gantry_base::frame::{self, Unit};
-use gantry_base::launch::{CgroupWrite, Ids, Process, Rlimit, Root, Volume};
+use gantry_base::launch::{CgroupWrite, Ids, ImageVolume, Process, Rlimit, Root, Volume};
 use gantry_base::{DecodeError, Event, ExitRecord, Id, Launch, Request};
 use gantry_control::store::Key;
 use gantry_control::store::embedded::record::{self, Place};
@@ -272,6 +272,7 @@ pub(super) fn launch_file_seeds() -> Vec<Vec<u8>> {
             ..Process::default()
         },
         before_start: vec![CgroupWrite { path: "cpu.max".to_owned(), value: "max".to_owned() }],
+        images: vec![ImageVolume { volume: 0, layers: texts(&["/l"]), sub_path: "p".to_owned() }],
         ..Launch::default()
     };
     let ids = Ids { uid: 1, gid: 2, groups: vec![2, 3], home: "/".to_owned() };

@@ -1,12 +1,14 @@
+use std::collections::BTreeMap;
+
 use gantry_kube::pod::restart::RestartPolicy;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::super::memory::{Failure, Memory, Volumes, after};
+use super::super::memory::{Failure, Memory, Volumes, after, image_key};
 use super::super::past::Past;
 use super::super::resize::Limits;
 use super::super::seen::{Container, Sandbox, Seen, State};
-use super::super::want::{Goal, PullPolicy, Wanted, WantedContainer};
+use super::super::want::{Goal, PullPolicy, Wanted, WantedContainer, WantedImage};
 use super::{Action, KillReason, Plan, plan, seconds_text};
 use crate::probe::state::Unhealthy;
 
@@ -14,11 +16,20 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
 }
 
+fn image(reference: &str) -> WantedImage {
+    WantedImage { reference: reference.to_owned(), pull: PullPolicy::IfNotPresent }
+}
+
+/// What fetches an image for the container `a`.
+fn pull(reference: &str) -> Action {
+    Action::Pull { name: "a".into(), image: image(reference) }
+}
+
 fn wanted(restart: RestartPolicy, init: &[&str], main: &[&str]) -> Wanted {
     let container = |name: &&str| WantedContainer {
         name: (*name).to_owned(),
-        image: "i".to_owned(),
-        pull: PullPolicy::IfNotPresent,
+        image: image("i"),
+        volume_images: Vec::new(),
         sidecar: name.starts_with("side"),
         restart: restart.into(),
         hash: "h".to_owned(),
@@ -83,9 +94,8 @@ impl Model {
                 self.seen.containers.retain(|c| c.sandbox_id != *id);
             }
             Action::RemoveContainer { id } => self.seen.containers.retain(|c| c.id != *id),
-            Action::Pull { name } => {
-                let image = self.want.container(name).unwrap().image.clone();
-                self.memory.note_pulled((name.clone(), image.clone()), format!("{image}@sha256:1"));
+            Action::Pull { name, image } => {
+                self.memory.note_pulled(image_key(name, image), format!("{}@sha256:1", image.reference));
             }
             Action::Run { name, attempt, sandbox_id, ended_at, .. } => {
                 if let Some(ended) = ended_at {
@@ -183,6 +193,7 @@ fn container(id: &str, sandbox: &str, name: &str, attempt: u32, state: State, no
         termination_from_log: false,
         limits: None,
         user: None,
+        mounted_images: BTreeMap::new(),
     };
     if state == State::Exited {
         made.finished_at = Some(now);
@@ -371,7 +382,7 @@ fn an_image_that_is_not_there_backs_off() {
     let mut model = Model::new(wanted(RestartPolicy::Always, &[], &["a"]));
     model.memory.volumes = Volumes::Ready;
     model.apply(&Action::RunSandbox { attempt: 0 });
-    assert_eq!(model.plan().actions, [Action::Pull { name: "a".into() }]);
+    assert_eq!(model.plan().actions, [pull("i")]);
     let key = || ("a".to_owned(), "i".to_owned());
     model.memory.note_pulling(key());
     assert_eq!(model.plan().actions, []);
@@ -383,15 +394,15 @@ fn an_image_that_is_not_there_backs_off() {
     assert_eq!(plan.waiting["a"].reason, "ImagePullBackOff");
     assert_eq!(plan.waiting["a"].message, "Back-off pulling image \"i\": ErrImagePull: not found");
     model.now = plan.wake_at.unwrap();
-    assert_eq!(model.plan().actions, [Action::Pull { name: "a".into() }]);
+    assert_eq!(model.plan().actions, [pull("i")]);
     assert_eq!(model.now, at(1010));
     model.memory.note_pulling(key());
     assert_eq!(model.plan().waiting["a"].reason, "ImagePullBackOff", "while it is tried again, that is what is shown");
     model.memory.note_pull_failed(key(), "ErrImagePull", "not found".into(), model.now);
     assert_eq!(model.plan().actions, []);
-    model.want.containers[0].image = "other".into();
+    model.want.containers[0].image = image("other");
     let plan = model.plan();
-    assert_eq!(plan.actions, [Action::Pull { name: "a".into() }], "another image waits for nothing");
+    assert_eq!(plan.actions, [pull("other")], "another image waits for nothing");
     assert_eq!(plan.waiting["a"].reason, "ContainerCreating");
     model.memory.note_pulling(("a".into(), "other".into()));
     model.memory.note_pulled(key(), "i@sha256:1".into());
@@ -499,6 +510,29 @@ fn the_last_sidecar_has_a_little_time_in_any_case() {
 }
 
 #[test]
+fn a_container_waits_for_the_images_that_it_mounts() {
+    let mut model = Model::new(wanted(RestartPolicy::Always, &[], &["a"]));
+    model.want.containers[0].volume_images = vec![image("data"), image("i"), image("data")];
+    model.memory.volumes = Volumes::Ready;
+    assert_eq!(model.plan().actions, [pull("i"), pull("data"), Action::RunSandbox { attempt: 0 }], "each once");
+    model.apply(&Action::RunSandbox { attempt: 0 });
+    model.apply(&pull("i"));
+    model.memory.note_pull_failed(image_key("a", &image("data")), "ErrImagePull", "no".into(), model.now);
+    let plan = model.plan();
+    assert_eq!((plan.actions.len(), plan.waiting["a"].reason.as_str()), (0, "ErrImagePull"));
+    model.now = at(1100);
+    let plan = model.plan();
+    assert_eq!(plan.actions, [pull("data")]);
+    assert_eq!(plan.waiting["a"].message, "Back-off pulling image \"data\": ErrImagePull: no");
+    model.apply(&pull("data"));
+    let [Action::Run { images, .. }] = &model.plan().actions[..] else { panic!("{:?}", model.plan()) };
+    assert_eq!(
+        images.iter().map(|(k, v)| format!("{k} {v}")).collect::<Vec<_>>(),
+        ["data data@sha256:1", "i i@sha256:1"]
+    );
+}
+
+#[test]
 fn a_crash_that_is_over_is_shown_until_the_next_run() {
     let mut model = Model::new(wanted(RestartPolicy::Always, &[], &["a"]));
     model.settle();
@@ -507,7 +541,7 @@ fn a_crash_that_is_over_is_shown_until_the_next_run() {
     model.exit("a", 1);
     model.now = model.settle().wake_at.unwrap();
     let plan = model.plan();
-    assert_eq!(plan.actions, [Action::Pull { name: "a".into() }]);
+    assert_eq!(plan.actions, [pull("i")]);
     assert_eq!(plan.waiting["a"].reason, "CrashLoopBackOff");
 }
 

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::super::plan::Waiting;
@@ -35,6 +37,7 @@ fn run(attempt: u32, state: State, exit_code: i32) -> Container {
         termination_from_log: false,
         limits: None,
         user: None,
+        mounted_images: BTreeMap::new(),
     }
 }
 
@@ -234,10 +237,13 @@ fn a_container_shows_who_it_is_and_how_its_volumes_are_mounted() {
         {"name": "c", "mountPath": "/c", "readOnly": true, "recursiveReadOnly": "Enabled"},
     ]);
     let user = Some(User { uid: 7, gid: 8, supplemental_groups: vec![8, 9] });
-    let running = Container { user, ..run(0, State::Running, 0) };
+    let mounted_images = BTreeMap::from([("/c".to_owned(), "sha256:1".to_owned())]);
+    let running = Container { user, mounted_images, ..run(0, State::Running, 0) };
     let running = of(&one, vec![running], None, &Value::Null);
     let container = &running["containerStatuses"][0];
-    assert_eq!(container["volumeMounts"], shown);
+    let mut mounted = shown.clone();
+    mounted[2]["volumeStatus"] = json!({"image": {"imageRef": "sha256:1"}});
+    assert_eq!(container["volumeMounts"], mounted);
     assert_eq!(container["user"], json!({"linux": {"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}}));
     let waiting = of(&one, vec![], Some("ContainerCreating"), &Value::Null);
     assert_eq!(waiting["containerStatuses"][0]["volumeMounts"], shown);
