@@ -1,6 +1,6 @@
 use super::*;
 use crate::object::Object;
-use crate::schema::{self, TypeRef};
+use crate::schema::{self, Ty, TypeRef};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -85,6 +85,70 @@ fn wrong_types_are_named_as_decoders_name_them() {
     let (_, findings) = normal(("", "v1", "Secret"), json!({"data": {"a": "%%"}}));
     assert_eq!(findings.wrong[0].path, "data.a");
     assert_eq!(findings.decode_error(), Some("illegal base64 data at input byte 0"));
+}
+
+/// A value of another type, where there is one.
+fn wrong(ty: &Ty) -> Option<Value> {
+    match ty {
+        Ty::Any => None,
+        Ty::Bytes | Ty::Quantity | Ty::Time | Ty::MicroTime => Some(json!("%%")),
+        Ty::Struct(_) | Ty::Map(_) => Some(json!([])),
+        Ty::String | Ty::Int32 | Ty::Int64 | Ty::Bool | Ty::Double | Ty::IntOrString | Ty::List(_) => Some(json!({})),
+    }
+}
+
+/// Every place of a definition: its path, an object around it that `make` fills, and what is wrong there.
+fn places(ty: TypeRef, path: &str, inside: &mut Vec<TypeRef>, found: &mut Vec<(String, Value)>) {
+    // A definition within itself has no new places.
+    if inside.contains(&ty) {
+        return;
+    }
+    inside.push(ty);
+    for field in &ty.get().fields {
+        let (mut inner, mut at) = (&field.ty, format!("{path}/{}", field.name));
+        found.extend(wrong(inner).map(|value| (at.clone(), value)));
+        while let Ty::List(of) | Ty::Map(of) = inner {
+            at.push_str(if matches!(inner, Ty::List(_)) { "/0" } else { "/a" });
+            inner = of;
+            found.extend(wrong(inner).map(|value| (at.clone(), value)));
+        }
+        if let Ty::Struct(of) = inner {
+            places(*of, &at, inside, found);
+        }
+    }
+    inside.pop();
+}
+
+/// `value` at a pointer, with the lists and maps that lead there.
+fn around(pointer: &str, value: Value) -> Value {
+    pointer.rsplit('/').filter(|part| !part.is_empty()).fold(value, |inner, part| match part {
+        "0" => json!([inner]),
+        part => json!({ part: inner }),
+    })
+}
+
+#[test]
+fn a_wrong_value_in_any_field_of_any_kind_is_named() {
+    let mut seen = 0;
+    for resource in crate::resource::ALL {
+        let Some(ty) = schema::for_kind(resource.group, resource.version, resource.kind) else { continue };
+        let mut found = Vec::new();
+        places(ty, "", &mut Vec::new(), &mut found);
+        seen += found.len();
+        for (pointer, value) in found {
+            // What kind it is has been decided before its fields are looked at.
+            if ["/apiVersion", "/kind"].contains(&pointer.as_str()) || pointer.contains("/managedFields") {
+                continue;
+            }
+            let Ok(mut object) = Object::from_value(around(&pointer, value)) else { continue };
+            let findings = normalize(ty, &mut object);
+            let wanted = pointer.trim_start_matches('/').replace("/0", "[0]").replace('/', ".");
+            let paths: Vec<&str> = findings.wrong.iter().map(|wrong| wrong.path.as_str()).collect();
+            assert_eq!(paths, [wanted.as_str()], "{} {pointer}", resource.kind);
+            assert!(findings.decode_error().is_some_and(|words| !words.is_empty()));
+        }
+    }
+    assert!(seen > 5_000, "{seen} places");
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub struct Pod<'a> {
     volumes: BTreeSet<&'a str>,
     claims: BTreeSet<&'a str>,
     grace: Option<i64>,
+    never_restarts: bool,
 }
 
 /// A pod's own fields.
@@ -73,7 +74,8 @@ pub fn template(at: &At<'_>, errors: &mut Errors) {
 fn spec(at: &At<'_>, is_pod: bool, errors: &mut Errors) {
     let volumes = volume::volumes(&at.field("volumes"), errors);
     let claims = claims(at, errors);
-    let pod = Pod { volumes, claims, grace: at.int_of("terminationGracePeriodSeconds") };
+    let grace = at.int_of("terminationGracePeriodSeconds");
+    let pod = Pod { volumes, claims, grace, never_restarts: at.text_of("restartPolicy") == "Never" };
     containers(at, &pod, errors);
     at.field("restartPolicy").one_of(errors, &container::RESTART_POLICIES);
     dns(at, errors);
@@ -86,6 +88,9 @@ fn spec(at: &At<'_>, is_pod: bool, errors: &mut Errors) {
     at.field("activeDeadlineSeconds").within(errors, 1, i64::from(i32::MAX));
     for field in ["hostname", "subdomain"] {
         at.field(field).optional_as(errors, label);
+    }
+    if let Some(os) = at.get("os") {
+        os.field("name").one_of(errors, &["linux", "windows"]);
     }
     at.field("preemptionPolicy").maybe_one_of(errors, &["Never", "PreemptLowerPriority"]);
     for gate in at.field("readinessGates").items() {
@@ -188,6 +193,22 @@ fn dns(spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// Parameters of the kernel are a pod's own where their namespace is.
+fn own_sysctls(spec: &At<'_>, errors: &mut Errors) {
+    for sysctl in spec.field("securityContext").field("sysctls").items() {
+        let name = sysctl.field("name");
+        let dotted = name.text().replace('/', ".");
+        let of_network = dotted.starts_with("net.");
+        let of_ipc =
+            dotted == "kernel.sem" || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|p| dotted.starts_with(p));
+        for (shared, field) in [(of_network, "hostNetwork"), (of_ipc, "hostIPC")] {
+            if shared && spec.is_true(field) {
+                name.invalid(errors, format!("may not be specified when '{field}' is true"));
+            }
+        }
+    }
+}
+
 /// What a pod shares with its host.
 fn host(spec: &At<'_>, is_pod: bool, errors: &mut Errors) {
     if spec.is_true("hostPID") && spec.is_true("shareProcessNamespace") {
@@ -197,6 +218,15 @@ fn host(spec: &At<'_>, is_pod: bool, errors: &mut Errors) {
     if spec.field("hostUsers").value == false {
         for field in ["hostNetwork", "hostPID", "hostIPC"].iter().filter(|field| spec.is_true(field)) {
             spec.field(field).forbidden(errors, "when `hostUsers` is false");
+        }
+    }
+    own_sysctls(spec, errors);
+    for list in ["containers", "initContainers"] {
+        for container in spec.field(list).items() {
+            let mount = container.field("securityContext").field("procMount");
+            if mount.text() == "Unmasked" && spec.field("hostUsers").value != false {
+                mount.invalid(errors, "`hostUsers` must be false to use `Unmasked`");
+            }
         }
     }
     for alias in spec.field("hostAliases").items() {

@@ -48,6 +48,7 @@ pub fn container<'a>(at: &At<'a>, pod: &Pod<'a>, names: &mut BTreeSet<&'a str>, 
     at.field("imagePullPolicy").one_of(errors, &["Always", "IfNotPresent", "Never"]);
     at.field("terminationMessagePolicy").one_of(errors, &["File", "FallbackToLogsOnError"]);
     resources::resources(&at.field("resources"), &pod.claims, errors);
+    resize_policy(&at.field("resizePolicy"), pod.never_restarts, errors);
     security::container(&at.field("securityContext"), errors);
     probe::probes(at, errors);
     probe::lifecycle(at, pod.grace, errors);
@@ -70,6 +71,28 @@ pub fn restart(at: &At<'_>, errors: &mut Errors) {
         }
         codes.field("operator").one_of(errors, &["In", "NotIn"]);
         codes.field("values").too_many(errors, EXIT_CODES_MAX);
+    }
+}
+
+/// What a change of a resource does to the container.
+fn resize_policy(at: &At<'_>, never_restarts: bool, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for (n, item) in at.items().enumerate() {
+        let (resource, policy) = (item.text_of("resourceName"), item.text_of("restartPolicy"));
+        if !seen.insert(resource) {
+            errors.push(FieldError::duplicate(format!("{}[{n}]", at.path), resource));
+        }
+        for (word, words) in [(resource, ["cpu", "memory"]), (policy, ["NotRequired", "RestartContainer"])] {
+            match word {
+                "" => at.required(errors, ""),
+                word if words.contains(&word) => {}
+                word => errors.push(FieldError::not_supported(at.path.as_str(), word, &words)),
+            }
+        }
+        if never_restarts && policy == "RestartContainer" {
+            let why = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+            errors.push(FieldError::invalid(at.path.as_str(), policy, why));
+        }
     }
 }
 

@@ -37,7 +37,8 @@ pub fn ephemeral_containers(new: &Object, old: &Object) -> Vec<FieldError> {
         return errors.into_vec();
     }
     let volumes = volume::volumes(&spec.field("volumes"), &mut Errors::default());
-    let pod = Pod { volumes, claims: BTreeSet::new(), grace: spec.int_of("terminationGracePeriodSeconds") };
+    let grace = spec.int_of("terminationGracePeriodSeconds");
+    let pod = Pod { volumes, claims: BTreeSet::new(), grace, never_restarts: false };
     let named = ["containers", "initContainers"].map(|list| spec.field(list));
     let targets: BTreeSet<&str> = named.iter().flat_map(At::items).map(|at| at.text_of("name")).collect();
     let mut names = targets.clone();

@@ -15,6 +15,7 @@ pub fn pod(at: &At<'_>, errors: &mut Errors) {
         group.within(errors, 0, ID_LAST);
     }
     at.field("fsGroupChangePolicy").maybe_one_of(errors, &["Always", "OnRootMismatch"]);
+    at.field("seLinuxChangePolicy").maybe_one_of(errors, &["MountOption", "Recursive"]);
     at.field("supplementalGroupsPolicy").maybe_one_of(errors, &["Merge", "Strict"]);
     let mut seen = BTreeSet::new();
     for sysctl in at.field("sysctls").items() {

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use crate::resource::POD;
 use crate::validation::tests::{accepts, refuses, with};
 
+mod each;
 mod rarer;
 mod spec;
 
