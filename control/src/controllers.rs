@@ -16,7 +16,10 @@ pub mod endpointslice_mirroring;
 pub mod ephemeral_volume;
 pub mod event_expiry;
 pub mod events;
+mod frame;
 pub mod garbage;
+#[cfg(test)]
+mod house;
 pub mod informers;
 pub mod job;
 pub mod namespace;
@@ -30,6 +33,7 @@ pub mod service_account;
 pub mod statefulset;
 pub mod storage_protection;
 mod time;
+pub mod token_cleaner;
 
 use gantry_client::Client;
 use gantry_env::Env;
@@ -93,6 +97,7 @@ pub async fn run(client: Client, config: Config, env: Env, stop: CancellationTok
     tasks.spawn(node_lifecycle::run(context.clone()));
     tasks.spawn(pod_gc::run(context.clone()));
     tasks.spawn(garbage::run(context.clone()));
+    tasks.spawn(token_cleaner::run(context.clone()));
     tasks.spawn(event_expiry::run(context));
     while tasks.join_next().await.is_some() {}
 }
