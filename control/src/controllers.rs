@@ -19,7 +19,7 @@ pub mod events;
 mod frame;
 pub mod garbage;
 #[cfg(test)]
-mod house;
+pub(crate) mod house;
 pub mod informers;
 pub mod job;
 pub mod namespace;

@@ -18,6 +18,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use gantry_client::{Change, ClientError, Informer, WorkQueue, run_workers};
 use gantry_env::chain;
+use gantry_kube::{Object, Ref};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -54,6 +55,11 @@ impl<K: Key> Frame<K> {
     pub fn new(component: &'static str, context: &Context) -> Frame<K> {
         let stop = context.stop.clone();
         Frame { component, queue: WorkQueue::new(), stop, synced: Vec::new(), feeds: Vec::new() }
+    }
+
+    /// For keys that come from elsewhere than from informers.
+    pub fn queue(&self) -> WorkQueue<K> {
+        self.queue.clone()
     }
 
     /// No turn begins before this informer has its first list.
@@ -119,6 +125,20 @@ impl<K: Key> Frame<K> {
     }
 }
 
+/// What an object was and what it is, as far as it was there and is.
+pub fn sides<T>(change: &Change<T>) -> impl Iterator<Item = &Arc<T>> {
+    [&change.before, &change.now].into_iter().flatten()
+}
+
+/// The controllers of one kind that the object had and has.
+pub fn owners(change: Change<Object>, kind: &'static str) -> Vec<Ref> {
+    let owner = |object: &Arc<Object>| {
+        let owner = object.controller().filter(|owner| owner["kind"] == kind)?;
+        Some(Ref::new(object.namespace(), owner["name"].as_str().unwrap_or("")))
+    };
+    sides(&change).filter_map(owner).collect()
+}
+
 /// Logs how a turn ended that did not do all that it was to.
 pub fn told(component: &'static str, key: &impl Display, error: &ClientError) {
     if error.is_not_found() || error.is_conflict() || error.is_already_exists() {
@@ -132,7 +152,7 @@ pub fn told(component: &'static str, key: &impl Display, error: &ClientError) {
 mod tests {
     use super::super::house::House;
     use super::*;
-    use gantry_kube::{Ref, Status, resource};
+    use gantry_kube::{Status, resource};
     use parking_lot::Mutex;
     use serde_json::json;
     use tokio::time::Instant;

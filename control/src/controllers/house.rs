@@ -30,8 +30,8 @@ const SOON: Duration = Duration::from_secs(1);
 
 pub struct House {
     router: Router,
-    env: Env,
-    stop: CancellationToken,
+    pub env: Env,
+    pub stop: CancellationToken,
 }
 
 impl House {
@@ -65,9 +65,14 @@ impl House {
         Client::new(control::client(&self.router, identity), "test")
     }
 
+    /// A component of the cluster, which may do what its role lets it.
+    pub fn client(&self, user: &str) -> Client {
+        Client::new(control::client(&self.router, Identity::component(user)), user)
+    }
+
     /// What a controller is given.
     pub fn context(&self) -> Context {
-        let client = Client::new(control::client(&self.router, Identity::component(USER)), "kube-controller-manager");
+        let client = self.client(USER);
         let informers = Informers::spawn(&client, &self.env, &self.stop);
         Context { client, informers, env: self.env.clone(), stop: self.stop.clone() }
     }
