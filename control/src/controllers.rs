@@ -1,5 +1,6 @@
 //! The loops that make what is wanted: each watches through shared informers, decides in a pure `plan`, and acts through
-//! the API as any client would, with a uid or resourceVersion precondition on every write.
+//! the API as any client would, with a uid or resourceVersion precondition on every write. What they have in common, from a
+//! change to a turn and to the next try, is in `frame.rs`.
 //!
 //! They run in the order in which a change travels: Deployment → ReplicaSet → pods → EndpointSlices; the rest (namespaces,
 //! service accounts, nodes, garbage) keeps the house. A stock kube-controller-manager could take the place of any.

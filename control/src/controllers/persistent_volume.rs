@@ -3,6 +3,8 @@
 
 mod local_path;
 pub mod plan;
+#[cfg(test)]
+mod scenario;
 mod waiting;
 
 use std::fmt;
