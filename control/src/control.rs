@@ -123,12 +123,7 @@ impl Control {
 
     /// A client over the in-process wire that speaks as `identity`.
     pub fn client(&self, identity: Identity) -> kube::Client {
-        let service = self.router.clone().map_request(move |mut request: Request<kube::client::Body>| {
-            request.extensions_mut().clear();
-            request.extensions_mut().insert(identity.clone());
-            request
-        });
-        kube::Client::new(service, "default")
+        client(&self.router, identity)
     }
 
     /// Where the API listens.
@@ -210,6 +205,15 @@ impl Control {
         let client = Client::new(self.client(Identity::component(scheduler::USER)), "kube-scheduler");
         self.tasks.spawn(scheduler::run(client, self.env.clone(), self.stop.clone()));
     }
+}
+
+pub(crate) fn client(router: &Router, identity: Identity) -> kube::Client {
+    let service = router.clone().map_request(move |mut request: Request<kube::client::Body>| {
+        request.extensions_mut().clear();
+        request.extensions_mut().insert(identity.clone());
+        request
+    });
+    kube::Client::new(service, "default")
 }
 
 fn cluster(config: &Config, address: SocketAddr) -> Result<Cluster, ControlError> {

@@ -1,5 +1,6 @@
 //! The loops that make what is wanted: each watches through shared informers, decides in a pure `plan`, and acts through
-//! the API as any client would, with a uid or resourceVersion precondition on every write.
+//! the API as any client would, with a uid or resourceVersion precondition on every write. What they have in common, from a
+//! change to a turn and to the next try, is in `frame.rs`.
 //!
 //! They run in the order in which a change travels: Deployment → ReplicaSet → pods → EndpointSlices; the rest (namespaces,
 //! service accounts, nodes, garbage) keeps the house. A stock kube-controller-manager could take the place of any.
@@ -16,7 +17,10 @@ pub mod endpointslice_mirroring;
 pub mod ephemeral_volume;
 pub mod event_expiry;
 pub mod events;
+mod frame;
 pub mod garbage;
+#[cfg(test)]
+pub(crate) mod house;
 pub mod informers;
 pub mod job;
 pub mod namespace;
@@ -30,6 +34,7 @@ pub mod service_account;
 pub mod statefulset;
 pub mod storage_protection;
 mod time;
+pub mod token_cleaner;
 
 use gantry_client::Client;
 use gantry_env::Env;
@@ -93,6 +98,7 @@ pub async fn run(client: Client, config: Config, env: Env, stop: CancellationTok
     tasks.spawn(node_lifecycle::run(context.clone()));
     tasks.spawn(pod_gc::run(context.clone()));
     tasks.spawn(garbage::run(context.clone()));
+    tasks.spawn(token_cleaner::run(context.clone()));
     tasks.spawn(event_expiry::run(context));
     while tasks.join_next().await.is_some() {}
 }

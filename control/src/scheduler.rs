@@ -8,6 +8,8 @@
 pub mod affinity;
 pub mod cycle;
 pub mod filter;
+#[cfg(test)]
+mod laws;
 pub mod preempt;
 pub mod queue;
 pub mod score;
@@ -185,7 +187,7 @@ impl Scheduler {
                     if !pod.nominated.is_empty() && !state.snapshot.is_assumed(&pod.uid) {
                         state.snapshot.nominate(&pod, &pod.nominated);
                     }
-                    if pod.scheduler == NAME && pod.gates == 0 && !state.snapshot.is_assumed(&pod.uid) {
+                    if pod.is_for(NAME) && !state.snapshot.is_assumed(&pod.uid) {
                         state.queue.add(change.at, pod);
                     }
                 }
@@ -219,7 +221,7 @@ impl Scheduler {
                 let (mut hope, mut volumes) = (Hope::Waits, Vec::new());
                 match &decision {
                     Decision::Bind { node } => {
-                        let info = snapshot.nodes().iter().find(|info| info.name == *node);
+                        let info = snapshot.node(node);
                         volumes = info.and_then(|info| Needs::of(snapshot, &pod).choose(info)).unwrap_or_default();
                         snapshot.storage.promise(&volumes);
                         snapshot.assume(&pod, node);

@@ -2,6 +2,7 @@
 //! kubectl and by raw HTTP. Every bad input that is the API's to refuse is here.
 
 use gantry_control::auth::Identity;
+use gantry_env::Env;
 use gantry_tests::api::Api;
 use serde_json::{Value, json};
 
@@ -535,6 +536,26 @@ async fn a_role_that_is_a_sum_says_what_it_grants() {
 }
 
 /// kubectl asks for compressed answers, the other client for plain ones.
+/// One that is over goes by itself, by whatever tool it was made; one that names no end stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bootstrap_token_goes_when_its_time_is_over() {
+    let api = Api::start().await;
+    let make = async |name: &str, expiration: &str| {
+        let (kind, expiration) = ("--type=bootstrap.kubernetes.io/token", format!("--from-literal={expiration}"));
+        let make = ["-n", "kube-system", "create", "secret", "generic", name, kind, &expiration];
+        api.kubectl(&make).await.unwrap();
+    };
+    // In whole seconds, as it is written.
+    let end = jiff::Timestamp::from_second(Env::system().clock.now().as_second() + 3).unwrap();
+    make("bootstrap-token-abcdef", &format!("expiration={}", gantry_env::format_seconds(end))).await;
+    make("bootstrap-token-ghijkl", "token-id=ghijkl").await;
+    let gone = ["-n", "kube-system", "wait", "--for=delete", "secret/bootstrap-token-abcdef", "--timeout=30s"];
+    api.kubectl(&gone).await.unwrap();
+    assert!(Env::system().clock.now() >= end, "it went before its time");
+    api.kubectl(&["-n", "kube-system", "get", "secret", "bootstrap-token-ghijkl"]).await.unwrap();
+    api.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_list_comes_whole() {
     let api = Api::start_without_loops().await;

@@ -14,14 +14,17 @@ use std::time::Duration;
 use futures::StreamExt;
 use gantry_client::{Client, ClientError, Query};
 use gantry_env::chain;
+use gantry_kube::selector::LabelSelector;
 use gantry_kube::{Object, Ref, Resource, resource};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::info;
 
+use super::dependents::plan::selector;
 use super::dependents::words;
 use super::events::Subject;
+use super::frame::told;
 use super::{Context, Recorder};
 use behavior::Memory;
 use plan::{Observed, Plan};
@@ -43,7 +46,13 @@ struct Autoscalers {
 }
 
 pub async fn run(context: Context) {
-    context.informers.autoscalers.synced().await;
+    let informers = &context.informers;
+    informers.autoscalers.synced().await;
+    for targets in
+        [&informers.deployments, &informers.replica_sets, &informers.stateful_sets, &informers.replication_controllers]
+    {
+        targets.synced().await;
+    }
     let (client, recorder) = (context.client.named(COMPONENT), context.recorder(COMPONENT));
     let this = Autoscalers { context, client, recorder, memories: Mutex::default() };
     let autoscalers = &this.context.informers.autoscalers;
@@ -77,25 +86,20 @@ impl Autoscalers {
         if autoscaler.deletion_timestamp().is_some() {
             return;
         }
-        let at = autoscaler.reference();
-        match self.reconcile(&autoscaler).await {
-            Ok(()) => {}
-            Err(error) if error.is_not_found() || error.is_conflict() => {
-                debug!(autoscaler = %at, error = %chain(&error), "turn overtaken");
-            }
-            Err(error) => warn!(autoscaler = %at, error = %chain(&error), "turn failed"),
+        if let Err(error) = self.reconcile(&autoscaler).await {
+            told(COMPONENT, &autoscaler.reference(), &error);
         }
     }
 
     async fn reconcile(&self, autoscaler: &Object) -> Result<(), ClientError> {
-        let (uid, namespace) = (autoscaler.uid(), autoscaler.namespace());
+        let uid = autoscaler.uid();
         let target = plan::target(autoscaler, &TARGETS);
-        let at = Ref::new(namespace, autoscaler.str_at("/spec/scaleTargetRef/name"));
+        let at = Ref::new(autoscaler.namespace(), autoscaler.str_at("/spec/scaleTargetRef/name"));
         let scale = match target {
             Ok(target) => self.scale(target, &at).await?,
             Err(ref why) => Err(why.clone()),
         };
-        let observed = self.observe(namespace, scale).await?;
+        let observed = self.observe(autoscaler, scale).await?;
         let memory = self.memories.lock().get(uid).cloned().unwrap_or_default();
         let plan = plan::plan(autoscaler, &observed, &memory);
         for (kind, reason, message) in &plan.events {
@@ -125,7 +129,8 @@ impl Autoscalers {
         }
     }
 
-    async fn observe(&self, namespace: &str, scale: Result<Object, String>) -> Result<Observed, ClientError> {
+    async fn observe(&self, autoscaler: &Object, scale: Result<Object, String>) -> Result<Observed, ClientError> {
+        let namespace = autoscaler.namespace();
         let (mut pods, mut metrics) = (Vec::new(), Ok(Vec::new()));
         let selector = scale.as_ref().map(|scale| scale.str_at("/status/selector")).unwrap_or("");
         if !selector.is_empty() {
@@ -134,7 +139,26 @@ impl Autoscalers {
             let used = self.client.list(&resource::POD_METRICS, Some(namespace), &query).await;
             metrics = used.map(|list| list.items).map_err(|error| words(&error));
         }
-        Ok(Observed { scale, pods, metrics, now: self.context.env.clock.now() })
+        Ok(Observed { scale, pods, metrics, others: self.others(autoscaler), now: self.context.env.clock.now() })
+    }
+
+    fn others(&self, autoscaler: &Object) -> Vec<(String, LabelSelector)> {
+        let all = self.context.informers.autoscalers.list_namespace(autoscaler.namespace());
+        let others = all.iter().filter(|one| one.uid() != autoscaler.uid() && one.deletion_timestamp().is_none());
+        others.filter_map(|one| Some((one.name().to_owned(), self.selects(one)?))).collect()
+    }
+
+    /// What the target of an autoscaler selects.
+    fn selects(&self, autoscaler: &Object) -> Option<LabelSelector> {
+        let informers = &self.context.informers;
+        let target = match plan::target(autoscaler, &TARGETS).ok()?.kind {
+            "Deployment" => &informers.deployments,
+            "ReplicaSet" => &informers.replica_sets,
+            "StatefulSet" => &informers.stateful_sets,
+            _ => &informers.replication_controllers,
+        };
+        let at = Ref::new(autoscaler.namespace(), autoscaler.str_at("/spec/scaleTargetRef/name"));
+        selector(target.get(&at)?.as_ref())
     }
 
     async fn rescale(

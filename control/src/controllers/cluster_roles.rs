@@ -2,55 +2,45 @@
 //! look for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use gantry_client::{ClientError, Informer, Patch, Scope, WorkQueue, run_workers};
-use gantry_env::chain;
+use gantry_client::{Client, ClientError, Informer, Patch, Scope};
 use gantry_kube::selector::LabelSelector;
 use gantry_kube::{Object, Ref, resource};
 use serde_json::{Value, json};
-use tracing::{debug, warn};
 
 use super::Context;
+use super::frame::{Controller, Frame};
 
 const COMPONENT: &str = "clusterrole-aggregation-controller";
+const WORKERS: usize = 1;
+
+struct Sums {
+    client: Client,
+    roles: Informer<Object>,
+}
 
 pub async fn run(context: Context) {
     let client = context.client.named(COMPONENT);
     let (env, stop) = (context.env.clone(), context.stop.clone());
-    let roles = Informer::spawn(client.clone(), &resource::CLUSTER_ROLE, Scope::default(), env, stop.clone(), |o| o);
-    roles.synced().await;
-    let queue = WorkQueue::new();
-    tokio::spawn(feed(roles.clone(), queue.clone(), stop.clone()));
-    run_workers(queue, 1, stop, move |at: Ref| {
-        let (client, roles) = (client.clone(), roles.clone());
-        async move {
-            let (Some(role), all) = (roles.get(&at), roles.list()) else { return Ok(()) };
-            let Some(rules) = plan(&role, &all) else { return Ok(()) };
-            let patch =
-                json!({"metadata": {"uid": role.uid(), "resourceVersion": role.resource_version()}, "rules": rules});
-            let written = client.patch(&resource::CLUSTER_ROLE, &at, "", Patch::Merge(patch)).await;
-            written.map(drop).map_err(|error| told(&at, &error))
-        }
-    })
-    .await;
+    let roles = Informer::spawn(client.clone(), &resource::CLUSTER_ROLE, Scope::default(), env, stop, |role| role);
+    let all = roles.clone();
+    // Any role may be part of any sum, and there are few sums.
+    let frame = Frame::new(COMPONENT, &context).hears_together(&roles, move |_| {
+        all.list().iter().filter(|role| is_sum(role)).map(|role| role.reference()).collect()
+    });
+    frame.run(WORKERS, Arc::new(Sums { client, roles })).await;
 }
 
-fn told(at: &Ref, error: &ClientError) {
-    // Changed meanwhile: what the informer brings queues the key again, and so does the back-off.
-    if error.is_conflict() || error.is_not_found() {
-        debug!(role = %at, error = %chain(error), "turn overtaken");
-    } else {
-        warn!(role = %at, error = %chain(error), "turn failed");
-    }
-}
+impl Controller for Sums {
+    type Key = Ref;
 
-/// Any role may be part of any sum, and there are few sums.
-async fn feed(roles: Informer<Object>, queue: WorkQueue<Ref>, stop: tokio_util::sync::CancellationToken) {
-    let mut changes = roles.subscribe();
-    while stop.run_until_cancelled(changes.changes()).await.is_some() {
-        for role in roles.list().iter().filter(|role| is_sum(role)) {
-            queue.add(role.reference());
-        }
+    async fn turn(&self, at: &Ref, _again: &mut Option<Duration>) -> Result<(), ClientError> {
+        let Some(role) = self.roles.get(at) else { return Ok(()) };
+        let Some(rules) = plan(&role, &self.roles.list()) else { return Ok(()) };
+        let patch =
+            json!({"metadata": {"uid": role.uid(), "resourceVersion": role.resource_version()}, "rules": rules});
+        self.client.patch(&resource::CLUSTER_ROLE, at, "", Patch::Merge(patch)).await.map(drop)
     }
 }
 

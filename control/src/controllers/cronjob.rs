@@ -5,14 +5,15 @@
 pub mod plan;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use gantry_client::{Client, ClientError, DeleteOptions, WorkQueue, run_workers};
-use gantry_env::chain;
+use gantry_client::{Client, ClientError, DeleteOptions};
 use gantry_kube::{Object, Ref, resource};
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::dependents::words;
 use super::events::Subject;
+use super::frame::{Controller, Frame, owners};
 use super::{Context, Recorder};
 use plan::{Plan, Start, World};
 
@@ -22,70 +23,30 @@ struct CronJobs {
     context: Context,
     client: Client,
     recorder: Recorder,
-    queue: WorkQueue<Ref>,
 }
 
 pub async fn run(context: Context) {
     const COMPONENT: &str = "cronjob-controller";
-    context.informers.cron_jobs.synced().await;
-    context.informers.jobs.synced().await;
     let (client, recorder) = (context.client.named(COMPONENT), context.recorder(COMPONENT));
-    let this = Arc::new(CronJobs { client, recorder, queue: WorkQueue::new(), context });
-    let (queue, stop) = (this.queue.clone(), this.context.stop.clone());
-    tokio::spawn(this.clone().feed());
-    run_workers(queue, WORKERS, stop, move |at| {
-        let this = this.clone();
-        async move { this.reconcile(at).await }
-    })
-    .await;
+    let frame = Frame::new(COMPONENT, &context)
+        .hears(&context.informers.cron_jobs, |change| [change.at])
+        .hears(&context.informers.jobs, |change| owners(change, "CronJob"));
+    frame.run(WORKERS, Arc::new(CronJobs { context, client, recorder })).await;
+}
+
+impl Controller for CronJobs {
+    type Key = Ref;
+
+    async fn turn(&self, at: &Ref, again: &mut Option<Duration>) -> Result<(), ClientError> {
+        let Some(cron) = self.context.informers.cron_jobs.get(at) else { return Ok(()) };
+        let world = self.observe(&cron).await?;
+        let plan = plan::plan(&cron, &world);
+        *again = plan.check_again;
+        self.apply(&cron, &plan).await
+    }
 }
 
 impl CronJobs {
-    async fn feed(self: Arc<Self>) {
-        let informers = &self.context.informers;
-        let (mut crons, mut jobs) = (informers.cron_jobs.subscribe(), informers.jobs.subscribe());
-        loop {
-            tokio::select! {
-                biased;
-                // Every arm waits on a mailbox and takes nothing before it returns.
-                () = self.context.stop.cancelled() => return,
-                changes = crons.changes() => changes.into_iter().for_each(|change| self.queue.add(change.at)),
-                changes = jobs.changes() => {
-                    for job in changes.iter().flat_map(|c| [&c.before, &c.now]).flatten() {
-                        if let Some(owner) = job.controller().filter(|owner| owner["kind"] == "CronJob") {
-                            self.queue.add(Ref::new(job.namespace(), owner["name"].as_str().unwrap_or("")));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    async fn reconcile(&self, at: Ref) -> Result<(), ()> {
-        let Some(cron) = self.context.informers.cron_jobs.get(&at) else { return Ok(()) };
-        match self.turn(&cron).await {
-            Ok(()) => Ok(()),
-            // The informers are behind; what they bring will queue the key again, and so does the back-off.
-            Err(error) if error.is_not_found() || error.is_conflict() => {
-                debug!(cron_job = %at, error = %chain(&error), "turn overtaken");
-                Err(())
-            }
-            Err(error) => {
-                warn!(cron_job = %at, error = %chain(&error), "turn failed");
-                Err(())
-            }
-        }
-    }
-
-    async fn turn(&self, cron: &Object) -> Result<(), ClientError> {
-        let world = self.observe(cron).await?;
-        let plan = plan::plan(cron, &world);
-        if let Some(wait) = plan.check_again {
-            self.queue.add_after(cron.reference(), wait);
-        }
-        self.apply(cron, &plan).await
-    }
-
     /// The Jobs of one CronJob. What its status names and the informer does not show is looked for itself: it may be too
     /// young, or gone.
     async fn observe(&self, cron: &Object) -> Result<World, ClientError> {
@@ -138,12 +99,13 @@ impl CronJobs {
                 info!(cron_job = %cron.reference(), job = job.name(), "its time has come");
                 Ok(job)
             }
-            Err(error) if error.is_already_exists() => {
-                let found = self.client.get(&resource::JOB, &start.job.reference()).await?;
-                let ours = found.controller().is_some_and(|owner| owner["uid"] == cron.uid());
-                if ours { Ok(found) } else { Err(error) }
-            }
             Err(error) => {
+                if error.is_already_exists() {
+                    let found = self.client.get(&resource::JOB, &start.job.reference()).await?;
+                    if found.controller().is_some_and(|owner| owner["uid"] == cron.uid()) {
+                        return Ok(found);
+                    }
+                }
                 self.tell(cron, "Warning", "FailedCreate", format!("Error creating job: {}", words(&error)));
                 Err(error)
             }

@@ -7,13 +7,14 @@ pub mod plan;
 mod rolling;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use gantry_client::run_workers;
+use gantry_client::ClientError;
 use gantry_kube::{Ref, resource};
 
 use super::Context;
 use super::dependents::Dependents;
-use super::revisions;
+use super::frame::{Controller, owners};
 use plan::World;
 
 const WORKERS: usize = 2;
@@ -25,39 +26,25 @@ struct DaemonSets {
 
 pub async fn run(context: Context) {
     let informers = &context.informers;
-    let sets = &informers.daemon_sets;
-    let pods = Arc::new(Dependents::new(&context, "daemonset-controller", &resource::DAEMON_SET, sets));
-    pods.synced().await;
-    informers.nodes.synced().await;
-    informers.controller_revisions.synced().await;
-    tokio::spawn(pods.clone().feed());
-    tokio::spawn(revisions::feed(context.clone(), "DaemonSet", pods.queue.clone()));
-    let queue = pods.queue.clone();
-    let this = Arc::new(DaemonSets { context: context.clone(), pods });
-    tokio::spawn(this.clone().feed());
-    run_workers(queue, WORKERS, context.stop.clone(), move |at| {
-        let this = this.clone();
-        async move { this.reconcile(at).await }
-    })
-    .await;
+    let sets = informers.daemon_sets.clone();
+    let (pods, frame) = Dependents::framed(&context, "daemonset-controller", &resource::DAEMON_SET, &sets);
+    let frame = frame
+        .hears(&informers.controller_revisions, |change| owners(change, "DaemonSet"))
+        // A node that comes, goes or changes its rules concerns every set; heartbeats are no change of who may run there.
+        .hears_together(&informers.nodes, move |changes| {
+            let rules = nodes::rules;
+            let concerns = changes.iter().any(|c| rules(c.before.as_deref()) != rules(c.now.as_deref()));
+            if concerns { sets.list().iter().map(|set| set.reference()).collect() } else { Vec::new() }
+        });
+    frame.run(WORKERS, Arc::new(DaemonSets { context, pods })).await;
 }
 
-impl DaemonSets {
-    /// A node that comes, goes or changes its rules concerns every set.
-    async fn feed(self: Arc<Self>) {
-        let informers = &self.context.informers;
-        let mut nodes = informers.nodes.subscribe();
-        while let Some(changes) = self.context.stop.run_until_cancelled(nodes.changes()).await {
-            // Heartbeats are no change of who may run there.
-            if changes.iter().any(|c| nodes::rules(c.before.as_deref()) != nodes::rules(c.now.as_deref())) {
-                informers.daemon_sets.list().iter().for_each(|set| self.pods.queue.add(set.reference()));
-            }
-        }
-    }
+impl Controller for DaemonSets {
+    type Key = Ref;
 
-    async fn reconcile(&self, at: Ref) -> Result<(), ()> {
+    async fn turn(&self, at: &Ref, again: &mut Option<Duration>) -> Result<(), ClientError> {
         let informers = &self.context.informers;
-        let Some(set) = informers.daemon_sets.get(&at) else { return Ok(()) };
+        let Some(set) = informers.daemon_sets.get(at) else { return Ok(()) };
         let pods = informers.pods.list_namespace(&at.namespace);
         let world = World {
             outstanding: self.pods.settle(set.uid(), &pods),
@@ -67,6 +54,7 @@ impl DaemonSets {
             now: self.context.env.clock.now(),
         };
         let plan = plan::plan(&set, &world, |length| self.context.env.rng.name_suffix(length));
-        self.pods.turn(&set, &plan).await
+        *again = plan.check_again;
+        self.pods.apply(&set, &plan).await
     }
 }

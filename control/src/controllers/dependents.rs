@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use gantry_client::{Client, ClientError, DeleteOptions, Informer, Patch, WorkQueue};
+use gantry_client::{Change, Client, ClientError, DeleteOptions, Informer, Patch, WorkQueue};
 use gantry_env::chain;
 use gantry_kube::{Object, Ref, Resource, resource};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::events::Subject;
+use super::frame::{Frame, sides};
 use super::informers::Pod;
 use super::revisions::{self, Applied};
 use super::{Context, Recorder};
@@ -32,12 +33,11 @@ const OUTSTANDING_FOR: Duration = Duration::from_secs(300);
 
 /// The pods of every object of one kind.
 pub struct Dependents {
-    pub resource: &'static Resource,
+    resource: &'static Resource,
     pub client: Client,
-    pub recorder: Recorder,
-    pub queue: WorkQueue<Ref>,
+    recorder: Recorder,
+    queue: WorkQueue<Ref>,
     owners: Informer<Object>,
-    context: Context,
     /// By the owner's uid.
     outstanding: Mutex<BTreeMap<String, Expected>>,
 }
@@ -51,60 +51,47 @@ struct Expected {
 }
 
 impl Dependents {
-    pub fn new(
+    /// The pods of every owner, and a frame that hears of both.
+    pub fn framed(
         context: &Context,
         component: &'static str,
         resource: &'static Resource,
         owners: &Informer<Object>,
-    ) -> Dependents {
-        Dependents {
+    ) -> (Arc<Dependents>, Frame<Ref>) {
+        let frame = Frame::new(component, context);
+        let this = Arc::new(Dependents {
             resource,
             client: context.client.named(component),
             recorder: context.recorder(component),
-            queue: WorkQueue::new(),
+            queue: frame.queue(),
             owners: owners.clone(),
-            context: context.clone(),
             outstanding: Mutex::default(),
-        }
+        });
+        let (of_owners, of_pods) = (this.clone(), this.clone());
+        let frame = frame
+            .hears(owners, move |change| of_owners.owner(change))
+            .hears(&context.informers.pods, move |change| of_pods.concerned(&change));
+        (this, frame)
     }
 
-    pub async fn synced(&self) {
-        self.owners.synced().await;
-        self.context.informers.pods.synced().await;
+    fn owner(&self, change: Change<Object>) -> [Ref; 1] {
+        let replaced = |before: &Object| change.now.as_ref().is_none_or(|now| now.uid() != before.uid());
+        if let Some(before) = change.before.as_ref().filter(|before| replaced(before)) {
+            self.outstanding.lock().remove(before.uid());
+        }
+        [change.at]
     }
 
-    /// Turns changes of owners and of pods into keys.
-    pub async fn feed(self: Arc<Self>) {
-        let (mut owners, mut pods) = (self.owners.subscribe(), self.context.informers.pods.subscribe());
-        loop {
-            tokio::select! {
-                biased;
-                // Every arm waits on a mailbox and takes nothing before it returns.
-                () = self.context.stop.cancelled() => return,
-                changes = owners.changes() => for change in changes {
-                    let replaced = |before: &Object| change.now.as_ref().is_none_or(|now| now.uid() != before.uid());
-                    if let Some(before) = change.before.as_ref().filter(|before| replaced(before)) {
-                        self.outstanding.lock().remove(before.uid());
-                    }
-                    self.queue.add(change.at);
-                },
-                changes = pods.changes() => {
-                    changes.iter().filter(|c| c.now.is_none()).for_each(|c| self.never_seen(&c.at));
-                    for pod in changes.iter().flat_map(|c| [&c.before, &c.now]).flatten() {
-                        self.queue_owners(pod);
-                    }
-                }
-            }
+    /// The owners of a pod and those that may want it.
+    fn concerned(&self, change: &Change<Pod>) -> Vec<Ref> {
+        if change.now.is_none() {
+            self.never_seen(&change.at);
         }
-    }
-
-    fn queue_owners(&self, pod: &Pod) {
-        for owner in self.owners.list_namespace(&pod.reference().namespace) {
-            let owned = owner.uid() == pod.controller_uid;
-            if owned || (pod.controller_uid.is_empty() && plan::selects(&owner, pod)) {
-                self.queue.add(owner.reference());
-            }
-        }
+        let owns = |owner: &Object, pod: &Pod| {
+            owner.uid() == pod.controller_uid || (pod.controller_uid.is_empty() && plan::selects(owner, pod))
+        };
+        let owners = self.owners.list_namespace(&change.at.namespace);
+        owners.iter().filter(|owner| sides(change).any(|pod| owns(owner, pod))).map(|owner| owner.reference()).collect()
     }
 
     /// A pod that came and went between two looks of ours: its create is not to be waited for.
@@ -249,19 +236,9 @@ impl Dependents {
         self.client.update_status(self.resource, &wanted).await.map(|_| ())
     }
 
-    /// The effects of a turn, and what follows from how they went.
-    pub async fn turn(&self, owner: &Object, turn: &Turn) -> Result<(), ()> {
-        let result = self.apply(owner, turn).await;
-        let at = owner.reference();
-        if let Some(wait) = turn.check_again {
-            self.queue.add_after(at.clone(), wait);
-        }
-        self.ended(&at, result)
-    }
-
-    /// The revision before the pods that carry its name; claims before the pods that use them, or that take them along;
+    /// The effects of a turn. The revision before the pods that carry its name; claims before the pods that use them, or that take them along;
     /// deletes before creates, so that a node's ports are free; status last, so that it tells what was done.
-    async fn apply(&self, owner: &Object, turn: &Turn) -> Result<(), ClientError> {
+    pub async fn apply(&self, owner: &Object, turn: &Turn) -> Result<(), ClientError> {
         if revisions::apply(&self.client, &turn.revisions).await? == Applied::Collision {
             let mut status = owner.0.get("status").cloned().unwrap_or_default();
             status["collisionCount"] = json!(owner.i64_at("/status/collisionCount").unwrap_or(0) + 1);
@@ -287,22 +264,6 @@ impl Dependents {
 
     pub fn tell(&self, owner: &Object, kind: &'static str, reason: &str, message: String) {
         self.recorder.record(&Subject::of(owner), kind, reason, message);
-    }
-
-    /// The end of a turn: whether it is to be tried again.
-    pub fn ended(&self, at: &Ref, result: Result<(), ClientError>) -> Result<(), ()> {
-        match result {
-            Ok(()) => Ok(()),
-            // The informers are behind; what they bring will queue the key again, and so does the back-off.
-            Err(error) if error.is_not_found() || error.is_conflict() => {
-                debug!(kind = self.resource.kind, owner = %at, error = %chain(&error), "turn overtaken");
-                Err(())
-            }
-            Err(error) => {
-                warn!(kind = self.resource.kind, owner = %at, error = %chain(&error), "turn failed");
-                Err(())
-            }
-        }
     }
 }
 

@@ -4,13 +4,13 @@
 pub mod plan;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use gantry_client::{ClientError, WorkQueue, run_workers};
-use gantry_env::chain;
+use gantry_client::{Change, ClientError, Informer};
 use gantry_kube::{Object, Ref, resource};
-use tracing::{debug, warn};
 
 use super::events::Subject;
+use super::frame::{Controller, Frame, sides};
 use super::informers::Pod;
 use super::{Context, Recorder};
 use plan::{Plan, Scale};
@@ -21,76 +21,41 @@ const WORKERS: usize = 2;
 struct Budgets {
     context: Context,
     recorder: Recorder,
-    queue: WorkQueue<Ref>,
 }
 
 pub async fn run(context: Context) {
-    let informers = &context.informers;
-    informers.disruption_budgets.synced().await;
-    informers.pods.synced().await;
-    informers.replica_sets.synced().await;
-    informers.deployments.synced().await;
-    informers.stateful_sets.synced().await;
-    informers.replication_controllers.synced().await;
+    let (informers, budgets) = (&context.informers, context.informers.disruption_budgets.clone());
+    let frame = Frame::new(COMPONENT, &context)
+        .reads(&informers.replica_sets)
+        .reads(&informers.deployments)
+        .reads(&informers.stateful_sets)
+        .reads(&informers.replication_controllers)
+        .hears(&informers.disruption_budgets, |change| [change.at])
+        .hears(&informers.pods, move |change| protecting(&budgets, &change));
     let recorder = context.recorder(COMPONENT);
-    let this = Arc::new(Budgets { recorder, queue: WorkQueue::new(), context });
-    let (queue, stop) = (this.queue.clone(), this.context.stop.clone());
-    tokio::spawn(this.clone().feed());
-    run_workers(queue, WORKERS, stop, move |at| {
-        let this = this.clone();
-        async move { this.reconcile(at).await }
-    })
-    .await;
+    frame.run(WORKERS, Arc::new(Budgets { context, recorder })).await;
+}
+
+/// The budgets that select the pod as it was or is.
+fn protecting(budgets: &Informer<Object>, change: &Change<Pod>) -> Vec<Ref> {
+    let budgets = budgets.list_namespace(&change.at.namespace);
+    let selecting = budgets.iter().filter(|budget| sides(change).any(|pod| plan::selects(budget, &pod.labels)));
+    selecting.map(|budget| budget.reference()).collect()
+}
+
+impl Controller for Budgets {
+    type Key = Ref;
+
+    async fn turn(&self, at: &Ref, again: &mut Option<Duration>) -> Result<(), ClientError> {
+        let Some(budget) = self.context.informers.disruption_budgets.get(at) else { return Ok(()) };
+        let pods = self.context.informers.pods.list_namespace(&at.namespace);
+        let plan = plan::plan(&budget, &pods, |pod| self.scale(pod), self.context.env.clock.now());
+        *again = plan.check_again;
+        self.apply(&budget, plan).await
+    }
 }
 
 impl Budgets {
-    async fn feed(self: Arc<Self>) {
-        let informers = &self.context.informers;
-        let (mut budgets, mut pods) = (informers.disruption_budgets.subscribe(), informers.pods.subscribe());
-        loop {
-            tokio::select! {
-                biased;
-                // Every arm waits on a mailbox and takes nothing before it returns.
-                () = self.context.stop.cancelled() => return,
-                changes = budgets.changes() => changes.into_iter().for_each(|change| self.queue.add(change.at)),
-                changes = pods.changes() => {
-                    for pod in changes.iter().flat_map(|c| [&c.before, &c.now]).flatten() {
-                        self.queue_budgets(pod);
-                    }
-                }
-            }
-        }
-    }
-
-    fn queue_budgets(&self, pod: &Pod) {
-        for budget in self.context.informers.disruption_budgets.list_namespace(&pod.reference().namespace) {
-            if plan::selects(&budget, &pod.labels) {
-                self.queue.add(budget.reference());
-            }
-        }
-    }
-
-    async fn reconcile(&self, at: Ref) -> Result<(), ()> {
-        let Some(budget) = self.context.informers.disruption_budgets.get(&at) else { return Ok(()) };
-        let pods = self.context.informers.pods.list_namespace(&at.namespace);
-        let plan = plan::plan(&budget, &pods, |pod| self.scale(pod), self.context.env.clock.now());
-        if let Some(wait) = plan.check_again {
-            self.queue.add_after(at.clone(), wait);
-        }
-        match self.apply(&budget, plan).await {
-            Ok(()) => Ok(()),
-            // An eviction was quicker: what the informer brings queues the key again, and so does the back-off.
-            Err(error) if error.is_not_found() || error.is_conflict() => {
-                debug!(budget = %at, error = %chain(&error), "turn overtaken");
-                Err(())
-            }
-            Err(error) => {
-                warn!(budget = %at, error = %chain(&error), "turn failed");
-                Err(())
-            }
-        }
-    }
-
     async fn apply(&self, budget: &Object, plan: Plan) -> Result<(), ClientError> {
         for (kind, reason, message) in plan.events {
             self.recorder.record(&Subject::of(budget), kind, reason, message);

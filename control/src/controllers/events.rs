@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tracing::debug;
 
+use super::informers::Pod;
+
 /// How many distinct events are remembered for counting.
 const REMEMBERED_MAX: usize = 1024;
 
@@ -46,6 +48,16 @@ impl Subject {
             at: object.reference(),
             uid: object.uid().to_owned(),
             resource_version: object.resource_version().to_owned(),
+        }
+    }
+
+    pub fn of_pod(pod: &Pod) -> Subject {
+        Subject {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            at: pod.reference(),
+            uid: pod.uid.clone(),
+            resource_version: pod.resource_version.clone(),
         }
     }
 }

@@ -7,25 +7,37 @@
 pub mod plan;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_client::{ClientError, DeleteOptions, Informer, Patch, Scope, WorkQueue, run_workers};
-use gantry_env::chain;
+use gantry_client::{Change, Client, ClientError, DeleteOptions, Informer, Patch, Scope};
 use gantry_kube::{Ref, Resource, resource};
 use parking_lot::Mutex;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::Context;
+use super::frame::{Controller, Frame};
 use plan::{Meta, Verdict};
 
+const COMPONENT: &str = "garbage-collector";
 const WORKERS: usize = 4;
 
 /// An object of any kind.
-type Key = (&'static str, Ref);
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Key {
+    kind: &'static str,
+    at: Ref,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.at)
+    }
+}
 
 struct Garbage {
-    context: Context,
+    client: Client,
     kinds: BTreeMap<&'static str, (&'static Resource, Informer<Meta>)>,
     /// Owner uid → dependents.
     dependents: Mutex<plan::Graph<Key>>,
@@ -39,74 +51,21 @@ pub async fn run(context: Context) {
             (r.kind, (r, Informer::spawn(client, r, Scope::default(), env, stop, Meta::project)))
         })
         .collect();
-    for (_, informer) in kinds.values() {
-        informer.synced().await;
-    }
-    let queue: WorkQueue<Key> = WorkQueue::new();
-    let this = Arc::new(Garbage { context: context.clone(), kinds, dependents: Mutex::default() });
-    for (kind, (_, informer)) in &this.kinds {
-        tokio::spawn(feed(this.clone(), kind, informer.clone(), queue.clone()));
-    }
-    let requeue = queue.clone();
-    run_workers(queue, WORKERS, context.stop.clone(), move |key: Key| {
-        let (this, queue) = (this.clone(), requeue.clone());
-        async move {
-            match this.reconcile(&key).await {
-                Ok(()) => Ok(()),
-                Err(error) if error.is_conflict() || error.is_not_found() => {
-                    queue.add_after(key, Duration::from_millis(50));
-                    Ok(())
-                }
-                Err(error) => {
-                    warn!(kind = key.0, object = %key.1, error = %chain(&error), "turn failed");
-                    Err(())
-                }
-            }
-        }
-    })
-    .await;
+    let client = context.client.named(COMPONENT);
+    let this = Arc::new(Garbage { client, kinds, dependents: Mutex::default() });
+    let frame = this.kinds.iter().fold(Frame::new(COMPONENT, &context), |frame, (kind, (_, informer))| {
+        let (this, kind) = (this.clone(), *kind);
+        frame.hears(informer, move |change| this.concerned(kind, change))
+    });
+    frame.run(WORKERS, this).await;
 }
 
-async fn feed(this: Arc<Garbage>, kind: &'static str, informer: Informer<Meta>, queue: WorkQueue<Key>) {
-    let mut changes = informer.subscribe();
-    while let Some(changes) = this.context.stop.run_until_cancelled(changes.changes()).await {
-        for change in changes {
-            let key = (kind, change.at);
-            let mut graph = this.dependents.lock();
-            if let Some(before) = &change.before {
-                graph.remove(&key, before);
-            }
-            if let Some(now) = &change.now {
-                graph.insert(key.clone(), now);
-                if !now.owners.is_empty() || now.waits() {
-                    queue.add(key.clone());
-                }
-            }
-            // Deleted and made anew between two looks: the old one's dependents have no owner.
-            if let (Some(before), Some(now)) = (&change.before, &change.now)
-                && before.uid != now.uid
-            {
-                graph.of(&before.uid).for_each(|dependent| queue.add(dependent));
-            }
-            // An owner that went, or began to wait, concerns its dependents; a dependent that went concerns its owners.
-            if let Some(meta) = change.now.as_ref().or(change.before.as_ref()) {
-                if change.now.is_none() || meta.waits() {
-                    graph.of(&meta.uid).for_each(|dependent| queue.add(dependent));
-                }
-                for owner in meta.owners.iter().filter(|_| change.now.is_none()) {
-                    if let Some(kind) = this.kinds.keys().find(|k| **k == owner.kind) {
-                        queue.add((kind, owner.at(&key.1)));
-                    }
-                }
-            }
-        }
-    }
-}
+impl Controller for Garbage {
+    type Key = Key;
 
-impl Garbage {
-    async fn reconcile(&self, key: &Key) -> Result<(), ClientError> {
-        let Some((kind, informer)) = self.kinds.get(key.0) else { return Ok(()) };
-        let Some(meta) = informer.get(&key.1) else { return Ok(()) };
+    async fn turn(&self, key: &Key, _again: &mut Option<Duration>) -> Result<(), ClientError> {
+        let Some((kind, informer)) = self.kinds.get(key.kind) else { return Ok(()) };
+        let Some(meta) = informer.get(&key.at) else { return Ok(()) };
         let dependents: Vec<Key> = self.dependents.lock().of(&meta.uid).collect();
         let blocking = dependents.iter().filter(|d| self.blocks(d, &meta.uid)).count();
         if let Some(verdict) = plan::release(&meta, dependents, blocking) {
@@ -117,16 +76,50 @@ impl Garbage {
         }
         let mut alive = Vec::new();
         for owner in &meta.owners {
-            alive.push(self.owner_state(owner, &key.1).await?);
+            alive.push(self.owner_state(owner, &key.at).await?);
         }
         if let Some(verdict) = plan::judge(&meta, &alive) {
             self.apply(kind, key, &meta, verdict).await?;
         }
         Ok(())
     }
+}
+
+impl Garbage {
+    /// Notes who depends on whom, and names those that a change concerns.
+    fn concerned(&self, kind: &'static str, change: Change<Meta>) -> Vec<Key> {
+        let key = Key { kind, at: change.at };
+        let (mut graph, mut concerned) = (self.dependents.lock(), Vec::new());
+        if let Some(before) = &change.before {
+            graph.remove(&key, before);
+        }
+        if let Some(now) = &change.now {
+            graph.insert(key.clone(), now);
+            if !now.owners.is_empty() || now.waits() {
+                concerned.push(key.clone());
+            }
+        }
+        // Deleted and made anew between two looks: the old one's dependents have no owner.
+        if let (Some(before), Some(now)) = (&change.before, &change.now)
+            && before.uid != now.uid
+        {
+            concerned.extend(graph.of(&before.uid));
+        }
+        // An owner that went, or began to wait, concerns its dependents; a dependent that went concerns its owners.
+        if let Some(meta) = change.now.as_ref().or(change.before.as_ref()) {
+            if change.now.is_none() || meta.waits() {
+                concerned.extend(graph.of(&meta.uid));
+            }
+            for owner in meta.owners.iter().filter(|_| change.now.is_none()) {
+                let kind = self.kinds.keys().find(|kind| **kind == owner.kind);
+                concerned.extend(kind.map(|kind| Key { kind, at: owner.at(&key.at) }));
+            }
+        }
+        concerned
+    }
 
     fn blocks(&self, dependent: &Key, owner_uid: &str) -> bool {
-        let meta = self.kinds.get(dependent.0).and_then(|(_, informer)| informer.get(&dependent.1));
+        let meta = self.kinds.get(dependent.kind).and_then(|(_, informer)| informer.get(&dependent.at));
         meta.is_some_and(|m| m.owners.iter().any(|o| o.uid == owner_uid && o.blocks))
     }
 
@@ -141,7 +134,7 @@ impl Garbage {
             return Ok(plan::OwnerState::Unknown);
         }
         let at = if kind.namespaced { owner.at(dependent) } else { Ref::cluster(owner.name.clone()) };
-        let found = self.context.client.find(kind, &at).await?.filter(|o| o.uid() == owner.uid);
+        let found = self.client.find(kind, &at).await?.filter(|o| o.uid() == owner.uid);
         Ok(match found.map(Meta::project) {
             None => plan::OwnerState::Gone,
             Some(meta) if meta.deleting && meta.foreground => plan::OwnerState::WaitsForUs,
@@ -156,10 +149,10 @@ impl Garbage {
         meta: &Meta,
         verdict: Verdict<Key>,
     ) -> Result<(), ClientError> {
-        let client = self.context.client.named("garbage-collector");
+        let client = &self.client;
         match verdict {
             Verdict::Delete { propagation_policy } => {
-                info!(kind = key.0, object = %key.1, "owners are gone, deleting");
+                info!(kind = key.kind, object = %key.at, "owners are gone, deleting");
                 // The verdict stands for the owners that we saw: whoever orphans it meanwhile keeps it.
                 let options = DeleteOptions {
                     uid: Some(meta.uid.clone()),
@@ -167,12 +160,12 @@ impl Garbage {
                     propagation_policy,
                     ..DeleteOptions::default()
                 };
-                client.delete(kind, &key.1, &options).await
+                client.delete(kind, &key.at, &options).await
             }
-            Verdict::Patch(patch) => client.patch(kind, &key.1, "", Patch::Merge(patch)).await.map(|_| ()),
+            Verdict::Patch(patch) => client.patch(kind, &key.at, "", Patch::Merge(patch)).await.map(|_| ()),
             Verdict::Orphan(dependents) => {
-                for (kind_name, at) in dependents {
-                    let Some((kind, informer)) = self.kinds.get(kind_name) else { continue };
+                for Key { kind, at } in dependents {
+                    let Some((kind, informer)) = self.kinds.get(kind) else { continue };
                     let Some(dependent) = informer.get(&at) else { continue };
                     let patch = plan::without_owner(&dependent, &meta.uid);
                     match client.patch(kind, &at, "", Patch::Merge(patch)).await {
@@ -181,7 +174,7 @@ impl Garbage {
                     }
                 }
                 let patch = plan::without_finalizer(meta, plan::ORPHAN);
-                client.patch(kind, &key.1, "", Patch::Merge(patch)).await.map(|_| ())
+                client.patch(kind, &key.at, "", Patch::Merge(patch)).await.map(|_| ())
             }
         }
     }

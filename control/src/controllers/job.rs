@@ -8,14 +8,17 @@ mod policy;
 mod staff;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use gantry_client::{ClientError, DeleteOptions, Patch, run_workers};
+use gantry_client::{Change, ClientError, DeleteOptions, Patch};
 use gantry_kube::{Object, Ref, resource};
 use serde_json::json;
 use tracing::info;
 
 use super::Context;
 use super::dependents::Dependents;
+use super::frame::Controller;
+use super::informers::Pod;
 use plan::Plan;
 
 pub use plan::{INDEX, INDEX_FAILURES, TRACKING};
@@ -30,36 +33,24 @@ struct Jobs {
 }
 
 pub async fn run(context: Context) {
-    let jobs = &context.informers.jobs;
-    let pods = Arc::new(Dependents::new(&context, "job-controller", &resource::JOB, jobs));
-    pods.synced().await;
-    tokio::spawn(pods.clone().feed());
-    let queue = pods.queue.clone();
-    let this = Arc::new(Jobs { context: context.clone(), pods });
-    tokio::spawn(this.clone().feed());
-    run_workers(queue, WORKERS, context.stop.clone(), move |at| {
-        let this = this.clone();
-        async move { this.reconcile(at).await }
-    })
-    .await;
+    let (pods, frame) = Dependents::framed(&context, "job-controller", &resource::JOB, &context.informers.jobs);
+    let frame = frame.hears(&context.informers.pods, tracked);
+    frame.run(WORKERS, Arc::new(Jobs { context, pods })).await;
 }
 
-impl Jobs {
-    /// Pods whose Job is gone are queued under its name, too: their finalizer holds them.
-    async fn feed(self: Arc<Self>) {
-        let mut pods = self.context.informers.pods.subscribe();
-        while let Some(changes) = self.context.stop.run_until_cancelled(pods.changes()).await {
-            for (pod, run) in changes.iter().filter_map(|c| c.now.as_ref()).filter_map(|p| Some((p, p.job.as_ref()?))) {
-                if run.tracked {
-                    self.pods.queue.add(Ref::new(pod.reference().namespace, run.owner.as_str()));
-                }
-            }
-        }
-    }
+/// Pods whose Job is gone are queued under its name, too: their finalizer holds them.
+fn tracked(change: Change<Pod>) -> Option<Ref> {
+    let pod = change.now?;
+    let run = pod.job.as_ref().filter(|run| run.tracked)?;
+    Some(Ref::new(change.at.namespace, run.owner.as_str()))
+}
 
-    async fn reconcile(&self, at: Ref) -> Result<(), ()> {
+impl Controller for Jobs {
+    type Key = Ref;
+
+    async fn turn(&self, at: &Ref, again: &mut Option<Duration>) -> Result<(), ClientError> {
         let pods = self.context.informers.pods.list_namespace(&at.namespace);
-        let job = self.context.informers.jobs.get(&at);
+        let job = self.context.informers.jobs.get(at);
         let uid = job.as_ref().map_or("", |job| job.uid());
         let left: Vec<(Ref, String)> = pods
             .iter()
@@ -67,23 +58,20 @@ impl Jobs {
             .filter(|pod| pod.controller_uid != uid)
             .map(|pod| (pod.reference(), pod.uid.clone()))
             .collect();
-        let result = self.release(&left).await;
+        let released = self.release(&left).await;
         let Some(job) = job.filter(|job| matches!(job.str_at("/spec/managedBy"), "" | OURSELVES)) else {
-            return self.pods.ended(&at, result);
+            return released;
         };
         let outstanding = self.pods.settle(job.uid(), &pods);
         let now = self.context.env.clock.now();
         let plan = plan::plan(&job, &pods, &outstanding, now, |length| self.context.env.rng.name_suffix(length));
-        let result = match result {
-            Ok(()) => self.apply(&job, &plan).await,
-            failed => failed,
-        };
-        if let Some(wait) = plan.check_again {
-            self.pods.queue.add_after(at.clone(), wait);
-        }
-        self.pods.ended(&at, result)
+        *again = plan.check_again;
+        released?;
+        self.apply(&job, &plan).await
     }
+}
 
+impl Jobs {
     /// The status that counts a pod before the finalizer that keeps it.
     async fn apply(&self, job: &Object, plan: &Plan) -> Result<(), ClientError> {
         if plan.expired {

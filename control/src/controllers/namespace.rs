@@ -1,15 +1,17 @@
 //! A namespace that is being deleted is emptied, kind by kind, and then finalized.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_client::{Client, ClientError, DeleteOptions, Query, WorkQueue, run_workers};
-use gantry_env::chain;
+use gantry_client::{Client, ClientError, DeleteOptions, Query};
 use gantry_kube::{Object, Ref, Resource, resource};
 use serde_json::{Value, json};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::Context;
+use super::frame::{Controller, Frame};
 
+const COMPONENT: &str = "namespace-controller";
 const WORKERS: usize = 4;
 /// What is left is looked at again after this, and when one of the pods, which take their grace period, has gone.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -33,68 +35,49 @@ fn kinds() -> impl Iterator<Item = &'static Resource> {
     first.into_iter().chain(rest)
 }
 
-pub async fn run(context: Context) {
-    let queue = WorkQueue::new();
-    context.informers.namespaces.synced().await;
-    let stop = context.stop.clone();
-    tokio::spawn(feed(context.clone(), queue.clone()));
-    let requeue = queue.clone();
-    run_workers(queue, WORKERS, stop, move |at: Ref| {
-        let (context, queue) = (context.clone(), requeue.clone());
-        async move {
-            match empty(&context, &at).await {
-                Ok(true) => Ok(()),
-                Ok(false) => {
-                    queue.add_after(at, LOOK_AGAIN);
-                    Ok(())
-                }
-                Err(error) if error.is_not_found() || error.is_conflict() => {
-                    queue.add_after(at, LOOK_AGAIN);
-                    Ok(())
-                }
-                Err(error) => {
-                    warn!(namespace = %at, error = %chain(&error), "turn failed");
-                    Err(())
-                }
-            }
-        }
-    })
-    .await;
+struct Namespaces {
+    context: Context,
+    client: Client,
 }
 
-async fn feed(context: Context, queue: WorkQueue<Ref>) {
-    let informers = &context.informers;
-    let (mut namespaces, mut pods) = (informers.namespaces.subscribe(), informers.pods.subscribe());
-    let goes = |at: &Ref| informers.namespaces.get(at).is_some_and(|o| o.deletion_timestamp().is_some());
-    loop {
-        tokio::select! {
-            biased;
-            // Every arm waits on a mailbox and takes nothing before it returns.
-            () = context.stop.cancelled() => return,
-            changes = namespaces.changes() => {
-                changes.into_iter().map(|c| c.at).filter(goes).for_each(|at| queue.add(at));
-            }
-            changes = pods.changes() => {
-                let gone = changes.into_iter().filter(|c| c.now.is_none()).map(|c| Ref::cluster(c.at.namespace));
-                gone.filter(goes).for_each(|at| queue.add(at));
-            }
+pub async fn run(context: Context) {
+    let (informers, namespaces) = (&context.informers, context.informers.namespaces.clone());
+    let goes = move |at: &Ref| namespaces.get(at).is_some_and(|o| o.deletion_timestamp().is_some());
+    let goes_too = goes.clone();
+    let frame = Frame::new(COMPONENT, &context)
+        .hears(&informers.namespaces, move |change| Some(change.at).filter(&goes))
+        .hears(&informers.pods, move |change| {
+            let left = change.now.is_none().then(|| Ref::cluster(change.at.namespace));
+            left.filter(&goes_too)
+        });
+    let client = context.client.named(COMPONENT);
+    frame.run(WORKERS, Arc::new(Namespaces { context, client })).await;
+}
+
+impl Controller for Namespaces {
+    type Key = Ref;
+
+    async fn turn(&self, at: &Ref, again: &mut Option<Duration>) -> Result<(), ClientError> {
+        if !empty(self, at).await? {
+            *again = Some(LOOK_AGAIN);
         }
+        Ok(())
     }
 }
 
 /// One pass over every kind; true when the namespace is empty and finalized, or gone.
-async fn empty(context: &Context, at: &Ref) -> Result<bool, ClientError> {
-    let client = context.client.named("namespace-controller");
+async fn empty(this: &Namespaces, at: &Ref) -> Result<bool, ClientError> {
+    let client = &this.client;
     let Some(namespace) = client.find(&resource::NAMESPACE, at).await? else { return Ok(true) };
     if namespace.deletion_timestamp().is_none()
         || !namespace.array_at("/spec/finalizers").iter().any(|f| f == FINALIZER)
     {
         return Ok(true);
     }
-    let mut left = clear(&client, &at.name).await?;
+    let mut left = clear(client, &at.name).await?;
     if left.is_empty() {
         tokio::time::sleep(SETTLE).await;
-        left = clear(&client, &at.name).await?;
+        left = clear(client, &at.name).await?;
     }
     if left.is_empty() {
         let mut done = namespace;
@@ -104,7 +87,7 @@ async fn empty(context: &Context, at: &Ref) -> Result<bool, ClientError> {
         info!(namespace = %at, "namespace finalized");
         return Ok(true);
     }
-    tell(context, &namespace, &left).await?;
+    tell(this, &namespace, &left).await?;
     Ok(false)
 }
 
@@ -126,7 +109,7 @@ async fn clear(client: &Client, namespace: &str) -> Result<Vec<(&'static Resourc
 }
 
 /// Says in the conditions what is waited for.
-async fn tell(context: &Context, namespace: &Object, left: &[(&Resource, usize)]) -> Result<(), ClientError> {
+async fn tell(this: &Namespaces, namespace: &Object, left: &[(&Resource, usize)]) -> Result<(), ClientError> {
     let list: Vec<String> =
         left.iter().map(|(kind, n)| format!("{} has {n} resource instances", kind.qualified())).collect();
     let message = format!("Some resources are remaining: {}", list.join(", "));
@@ -136,9 +119,9 @@ async fn tell(context: &Context, namespace: &Object, left: &[(&Resource, usize)]
     }
     let mut wanted = namespace.clone();
     let condition = json!({"type": "NamespaceContentRemaining", "status": "True", "reason": "SomeResourcesRemain",
-                           "message": message, "lastTransitionTime": context.env.clock.now_rfc3339()});
+                           "message": message, "lastTransitionTime": this.context.env.clock.now_rfc3339()});
     wanted.map_mut("status").insert("conditions".to_owned(), json!([condition]));
-    match context.client.named("namespace-controller").update_status(&resource::NAMESPACE, &wanted).await {
+    match this.client.update_status(&resource::NAMESPACE, &wanted).await {
         Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
         other => other.map(|_| ()),
     }

@@ -3,20 +3,25 @@
 
 mod local_path;
 pub mod plan;
+#[cfg(test)]
+mod scenario;
+mod waiting;
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use gantry_client::{ClientError, DeleteOptions, WorkQueue, run_workers};
-use gantry_env::chain;
+use gantry_client::{Change, Client, ClientError, DeleteOptions};
 use gantry_kube::resource::{PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM};
-use gantry_kube::{Object, Ref, storage};
+use gantry_kube::{Object, Ref};
 use parking_lot::Mutex;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::events::Subject;
-use super::{Context, Recorder};
-use plan::{Told, Turn, World, Write};
+use super::frame::{Controller, Frame, sides};
+use super::{Context, Informers, Recorder};
+use plan::{Turn, World, Write};
+use waiting::Waiting;
 
 const COMPONENT: &str = "persistentvolume-controller";
 /// One at a time: of two claims in need of a volume, the second is to see that the first has taken one.
@@ -28,131 +33,115 @@ enum Key {
     Volume(Ref),
 }
 
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Claim(at) => write!(f, "claim {at}"),
+            Key::Volume(at) => write!(f, "volume {at}"),
+        }
+    }
+}
+
 struct Binder {
     context: Context,
+    client: Client,
     recorder: Recorder,
-    queue: WorkQueue<Key>,
-    /// What was last told of each object, by uid: it is not told again at every turn.
-    told: Mutex<BTreeMap<String, Told>>,
+    waiting: Mutex<Waiting>,
 }
 
 pub async fn run(context: Context) {
-    let informers = &context.informers;
-    informers.claims.synced().await;
-    informers.persistent_volumes.synced().await;
-    informers.storage_classes.synced().await;
-    informers.nodes.synced().await;
-    let recorder = context.recorder(COMPONENT);
-    let this = Arc::new(Binder { recorder, queue: WorkQueue::new(), told: Mutex::default(), context });
-    let (queue, stop) = (this.queue.clone(), this.context.stop.clone());
-    tokio::spawn(this.clone().feed());
-    run_workers(queue, WORKERS, stop, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(key).await }
-    })
-    .await;
+    let (informers, frame) = (context.informers.clone(), Frame::new(COMPONENT, &context));
+    let (client, recorder) = (context.client.named(COMPONENT), context.recorder(COMPONENT));
+    let this = Arc::new(Binder { context, client, recorder, waiting: Mutex::default() });
+    let (of_claims, of_volumes, of_classes) = (this.clone(), this.clone(), this.clone());
+    let frame = frame
+        .reads(&informers.nodes)
+        .hears(&informers.claims, move |change| of_claims.claim_changed(change))
+        .hears(&informers.persistent_volumes, move |change| of_volumes.volume_changed(&change))
+        .hears(&informers.storage_classes, move |change| {
+            let waiting = of_classes.waiting.lock();
+            waiting.of_class(&change.at.name).into_iter().map(Key::Claim).collect::<Vec<Key>>()
+        });
+    frame.run(WORKERS, this).await;
+}
+
+/// The claim that a volume is set aside for.
+fn claimed_by(volume: &Object) -> Ref {
+    Ref::new(volume.str_at("/spec/claimRef/namespace"), volume.str_at("/spec/claimRef/name"))
 }
 
 impl Binder {
-    async fn feed(self: Arc<Self>) {
-        let informers = &self.context.informers;
-        let mut claims = informers.claims.subscribe();
-        let mut volumes = informers.persistent_volumes.subscribe();
-        let mut classes = informers.storage_classes.subscribe();
-        loop {
-            tokio::select! {
-                biased;
-                // Every arm waits on a mailbox and takes nothing before it returns.
-                () = self.context.stop.cancelled() => return,
-                changes = claims.changes() => for change in changes {
-                    for claim in [&change.before, &change.now].into_iter().flatten() {
-                        let name = claim.str_at("/spec/volumeName");
-                        if !name.is_empty() {
-                            self.queue.add(Key::Volume(Ref::cluster(name)));
-                        }
-                    }
-                    if let Some(gone) = change.before.filter(|_| change.now.is_none()) {
-                        self.told.lock().remove(gone.uid());
-                        self.claimed_by(&change.at);
-                    }
-                    self.queue.add(Key::Claim(change.at));
-                },
-                changes = volumes.changes() => {
-                    for change in changes {
-                        for volume in [&change.before, &change.now].into_iter().flatten() {
-                            let part = |part: &str| volume.str_at(&format!("/spec/claimRef/{part}")).to_owned();
-                            if storage::is_claimed(volume) {
-                                self.queue.add(Key::Claim(Ref::new(part("namespace"), part("name"))));
-                            }
-                        }
-                        if let Some(gone) = change.before.filter(|_| change.now.is_none()) {
-                            self.told.lock().remove(gone.uid());
-                        }
-                        self.queue.add(Key::Volume(change.at));
-                    }
-                    self.queue_waiting();
-                }
-                _ = classes.changes() => self.queue_waiting(),
-            }
+    fn claim_changed(&self, change: Change<Object>) -> Vec<Key> {
+        self.waiting.lock().note(&change.at, change.before.as_deref(), change.now.as_deref());
+        let names = sides(&change).map(|claim| claim.str_at("/spec/volumeName"));
+        let mut concerned: Vec<Key> =
+            names.filter(|name| !name.is_empty()).map(|name| Key::Volume(Ref::cluster(name))).collect();
+        if change.now.is_none() {
+            // Those that are set aside for it, also where it did not name them.
+            let volumes = self.context.informers.persistent_volumes.list();
+            let set_aside = volumes.iter().filter(|volume| claimed_by(volume) == change.at);
+            concerned.extend(set_aside.map(|volume| Key::Volume(volume.reference())));
         }
+        concerned.push(Key::Claim(change.at));
+        concerned
     }
 
-    /// The volumes that are set aside for a claim, also where it does not name them.
-    fn claimed_by(&self, at: &Ref) {
-        for volume in self.context.informers.persistent_volumes.list() {
-            let part = |part: &str| volume.str_at(&format!("/spec/claimRef/{part}")).to_owned();
-            if part("name") == at.name && part("namespace") == at.namespace {
-                self.queue.add(Key::Volume(volume.reference()));
-            }
-        }
+    /// The volume, the claims that it was and is set aside for, and those that may take it.
+    fn volume_changed(&self, change: &Change<Object>) -> Vec<Key> {
+        let waiting = self.waiting.lock();
+        let claims = sides(change).flat_map(|volume| waiting.for_volume(volume));
+        [Key::Volume(change.at.clone())].into_iter().chain(claims.map(Key::Claim)).collect()
     }
+}
 
-    fn queue_waiting(&self) {
-        for claim in self.context.informers.claims.list() {
-            if !storage::is_bound(&claim) {
-                self.queue.add(Key::Claim(claim.reference()));
-            }
-        }
-    }
+impl Controller for Binder {
+    type Key = Key;
 
-    async fn reconcile(&self, key: Key) -> Result<(), ()> {
-        let done = match &key {
+    async fn turn(&self, key: &Key, _again: &mut Option<Duration>) -> Result<(), ClientError> {
+        match key {
             Key::Claim(at) => self.claim(at).await,
             Key::Volume(at) => self.volume(at).await,
-        };
-        match done {
-            Ok(()) => Ok(()),
-            // The informers are behind; what they bring queues the key again, and so does the back-off.
-            Err(error) if error.is_not_found() || error.is_conflict() => {
-                debug!(?key, error = %chain(&error), "turn overtaken");
-                Err(())
-            }
-            Err(error) => {
-                warn!(?key, error = %chain(&error), "turn failed");
-                Err(())
-            }
         }
     }
+}
 
+impl World for Informers {
+    fn volume(&self, name: &str) -> Option<Arc<Object>> {
+        self.persistent_volumes.get(&Ref::cluster(name))
+    }
+
+    fn volumes(&self) -> Vec<Arc<Object>> {
+        self.persistent_volumes.list()
+    }
+
+    fn class(&self, name: &str) -> Option<Arc<Object>> {
+        self.storage_classes.get(&Ref::cluster(name))
+    }
+
+    fn classes(&self) -> Vec<Arc<Object>> {
+        self.storage_classes.list()
+    }
+
+    fn node(&self, name: &str) -> Option<Arc<Object>> {
+        self.nodes.get(&Ref::cluster(name))
+    }
+}
+
+impl Binder {
     async fn claim(&self, at: &Ref) -> Result<(), ClientError> {
         let informers = &self.context.informers;
         let Some(claim) = informers.claims.get(at) else { return Ok(()) };
-        let volumes = informers.persistent_volumes.list();
-        let world =
-            World { volumes: &volumes, classes: &informers.storage_classes.list(), nodes: &informers.nodes.list() };
-        let turn = plan::claim(&claim, &world);
-        self.apply(&claim, turn).await
+        self.apply(&claim, plan::claim(&claim, informers)).await
     }
 
     async fn volume(&self, at: &Ref) -> Result<(), ClientError> {
         let informers = &self.context.informers;
         let Some(volume) = informers.persistent_volumes.get(at) else { return Ok(()) };
-        let part = |part: &str| volume.str_at(&format!("/spec/claimRef/{part}")).to_owned();
-        let (place, uid) = (Ref::new(part("namespace"), part("name")), part("uid"));
+        let (place, uid) = (claimed_by(&volume), volume.str_at("/spec/claimRef/uid"));
         let mut claim = informers.claims.get(&place).filter(|claim| claim.uid() == uid);
         if claim.is_none() && !uid.is_empty() {
             // That it is gone is asked of the API, not of a cache that may be behind: data hangs on it.
-            let live = self.context.client.named(COMPONENT).find(&PERSISTENT_VOLUME_CLAIM, &place).await?;
+            let live = self.client.find(&PERSISTENT_VOLUME_CLAIM, &place).await?;
             claim = live.filter(|claim| claim.uid() == uid).map(Arc::new);
         }
         let turn = plan::volume(&volume, claim.as_deref(), &self.context.env.clock.now_rfc3339());
@@ -160,7 +149,7 @@ impl Binder {
     }
 
     async fn apply(&self, object: &Object, turn: Turn) -> Result<(), ClientError> {
-        let client = self.context.client.named(COMPONENT);
+        let client = &self.client;
         let kind = |object: &Object| match object.kind() {
             "PersistentVolume" => &PERSISTENT_VOLUME,
             _ => &PERSISTENT_VOLUME_CLAIM,
@@ -186,11 +175,8 @@ impl Binder {
                 client.delete(&PERSISTENT_VOLUME, &at, &options).await?;
             }
         }
-        if let Some(told) = turn.told {
-            let (kind, reason, message) = told.clone();
-            if self.told.lock().insert(object.uid().to_owned(), told.clone()) != Some(told) {
-                self.recorder.record(&Subject::of(object), kind, reason, message);
-            }
+        if let Some((kind, reason, message)) = turn.told {
+            self.recorder.record(&Subject::of(object), kind, reason, message);
         }
         Ok(())
     }

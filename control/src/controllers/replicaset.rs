@@ -5,11 +5,12 @@ pub mod plan;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_client::{ClientError, Informer, run_workers};
+use gantry_client::{ClientError, Informer};
 use gantry_kube::{Object, Ref, Resource, resource};
 
 use super::Context;
 use super::dependents::{Dependents, words};
+use super::frame::Controller;
 use plan::Plan;
 
 const WORKERS: usize = 4;
@@ -32,32 +33,25 @@ pub async fn run_replication_controllers(context: Context) {
 }
 
 async fn run_kind(context: Context, kind: &'static Resource, sets: Informer<Object>, component: &'static str) {
-    let pods = Arc::new(Dependents::new(&context, component, kind, &sets));
-    pods.synced().await;
-    tokio::spawn(pods.clone().feed());
-    let queue = pods.queue.clone();
-    let this = Arc::new(ReplicaSets { context: context.clone(), sets, pods });
-    run_workers(queue, WORKERS, context.stop.clone(), move |at| {
-        let this = this.clone();
-        async move { this.reconcile(at).await }
-    })
-    .await;
+    let (pods, frame) = Dependents::framed(&context, component, kind, &sets);
+    frame.run(WORKERS, Arc::new(ReplicaSets { context, sets, pods })).await;
 }
 
-impl ReplicaSets {
-    async fn reconcile(&self, at: Ref) -> Result<(), ()> {
-        let Some(set) = self.sets.get(&at) else { return Ok(()) };
+impl Controller for ReplicaSets {
+    type Key = Ref;
+
+    async fn turn(&self, at: &Ref, again: &mut Option<Duration>) -> Result<(), ClientError> {
+        let Some(set) = self.sets.get(at) else { return Ok(()) };
         let pods = self.context.informers.pods.list_namespace(&at.namespace);
         let outstanding = self.pods.settle(set.uid(), &pods);
         let now = self.context.env.clock.now();
         let plan = plan::plan(&set, &pods, &outstanding, now, |length| self.context.env.rng.name_suffix(length));
-        let result = self.apply(&set, &plan).await;
-        if let Some(seconds) = plan.check_again_seconds {
-            self.pods.queue.add_after(at.clone(), Duration::from_secs(seconds));
-        }
-        self.pods.ended(&at, result)
+        *again = plan.check_again_seconds.map(Duration::from_secs);
+        self.apply(&set, &plan).await
     }
+}
 
+impl ReplicaSets {
     /// Adoption before creation, so that a pod that fits is never duplicated; status last, so that it tells what was done.
     async fn apply(&self, set: &Object, plan: &Plan) -> Result<(), ClientError> {
         if !self.pods.claim(set, &plan.ownership).await? {

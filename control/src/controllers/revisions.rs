@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use gantry_client::{Client, ClientError, DeleteOptions, Patch, WorkQueue};
+use gantry_client::{Client, ClientError, DeleteOptions, Patch};
 use gantry_kube::{Object, Ref, resource};
 use serde_json::{Map, Value, json};
 
-use super::Context;
 use super::dependents::plan::{owner_reference, selector};
 
 /// On every pod: of which revision it is.
@@ -133,18 +132,6 @@ pub enum Applied {
     Done,
     /// The name of the new revision is taken by another object: another has to be found.
     Collision,
-}
-
-/// Turns changes of revisions into the keys of the owners of one kind.
-pub async fn feed(context: Context, kind: &'static str, queue: WorkQueue<Ref>) {
-    let mut revisions = context.informers.controller_revisions.subscribe();
-    while let Some(changes) = context.stop.run_until_cancelled(revisions.changes()).await {
-        for revision in changes.iter().flat_map(|c| [&c.before, &c.now]).flatten() {
-            if let Some(owner) = revision.controller().filter(|owner| owner["kind"] == kind) {
-                queue.add(Ref::new(revision.namespace(), owner["name"].as_str().unwrap_or("")));
-            }
-        }
-    }
 }
 
 pub async fn apply(client: &Client, changes: &[Change]) -> Result<Applied, ClientError> {

@@ -1,13 +1,16 @@
 //! Every namespace has a `default` ServiceAccount and the cluster's CA in `kube-root-ca.crt`.
 
-use gantry_client::{ClientError, Patch, WorkQueue, run_workers};
-use gantry_env::chain;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_client::{ClientError, Patch};
 use gantry_kube::{Object, Ref, resource};
 use serde_json::json;
-use tracing::warn;
 
 use super::Context;
+use super::frame::{Controller, Frame};
 
+const WORKERS: usize = 1;
 const ROOT_CA: &str = "kube-root-ca.crt";
 
 /// What one namespace lacks.
@@ -35,36 +38,26 @@ fn plan(namespace: Option<&Object>, has_account: bool, root_ca: Option<&Object>,
     actions
 }
 
-pub async fn run(context: Context, ca_pem: String) {
-    let queue = WorkQueue::new();
-    context.informers.namespaces.synced().await;
-    context.informers.service_accounts.synced().await;
-    context.informers.root_cas.synced().await;
-    tokio::spawn(feed(context.clone(), queue.clone()));
-    let stop = context.stop.clone();
-    run_workers(queue, 1, stop, move |namespace: String| {
-        let (context, ca_pem) = (context.clone(), ca_pem.clone());
-        async move {
-            let result = reconcile(&context, &namespace, &ca_pem).await;
-            result.map_err(|error| warn!(namespace, error = %chain(&error), "turn failed"))
-        }
-    })
-    .await;
+struct Accounts {
+    context: Context,
+    ca_pem: String,
 }
 
-async fn feed(context: Context, queue: WorkQueue<String>) {
+pub async fn run(context: Context, ca_pem: String) {
     let informers = &context.informers;
-    let (mut namespaces, mut accounts) = (informers.namespaces.subscribe(), informers.service_accounts.subscribe());
-    let mut root_cas = informers.root_cas.subscribe();
-    loop {
-        tokio::select! {
-            biased;
-            // Every arm waits on a mailbox and takes nothing before it returns.
-            () = context.stop.cancelled() => return,
-            changes = namespaces.changes() => changes.into_iter().for_each(|c| queue.add(c.at.name)),
-            changes = accounts.changes() => changes.into_iter().for_each(|c| queue.add(c.at.namespace)),
-            changes = root_cas.changes() => changes.into_iter().for_each(|c| queue.add(c.at.namespace)),
-        }
+    let frame = Frame::new("service-account-controller", &context)
+        .hears(&informers.namespaces, |change| [change.at.name])
+        .hears(&informers.service_accounts, |change| [change.at.namespace])
+        .hears(&informers.root_cas, |change| [change.at.namespace]);
+    frame.run(WORKERS, Arc::new(Accounts { context, ca_pem })).await;
+}
+
+impl Controller for Accounts {
+    /// A namespace.
+    type Key = String;
+
+    async fn turn(&self, namespace: &String, _again: &mut Option<Duration>) -> Result<(), ClientError> {
+        reconcile(&self.context, namespace, &self.ca_pem).await
     }
 }
 

@@ -6,13 +6,14 @@ mod order;
 pub mod plan;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use gantry_client::run_workers;
-use gantry_kube::{Ref, resource};
+use gantry_client::{Change, ClientError, Informer};
+use gantry_kube::{Object, Ref, resource};
 
 use super::Context;
 use super::dependents::Dependents;
-use super::revisions;
+use super::frame::{Controller, owners};
 use plan::World;
 
 const WORKERS: usize = 4;
@@ -23,41 +24,31 @@ struct StatefulSets {
 }
 
 pub async fn run(context: Context) {
-    let sets = &context.informers.stateful_sets;
-    let pods = Arc::new(Dependents::new(&context, "statefulset-controller", &resource::STATEFUL_SET, sets));
-    pods.synced().await;
-    context.informers.controller_revisions.synced().await;
-    context.informers.claims.synced().await;
-    tokio::spawn(pods.clone().feed());
-    tokio::spawn(revisions::feed(context.clone(), "StatefulSet", pods.queue.clone()));
-    tokio::spawn(feed_claims(context.clone(), pods.clone()));
-    let queue = pods.queue.clone();
-    let this = Arc::new(StatefulSets { context: context.clone(), pods });
-    run_workers(queue, WORKERS, context.stop.clone(), move |at| {
-        let this = this.clone();
-        async move { this.reconcile(at).await }
-    })
-    .await;
+    let informers = &context.informers;
+    let sets = informers.stateful_sets.clone();
+    let (pods, frame) = Dependents::framed(&context, "statefulset-controller", &resource::STATEFUL_SET, &sets);
+    let frame = frame
+        .hears(&informers.controller_revisions, |change| owners(change, "StatefulSet"))
+        .hears(&informers.claims, move |change| waiting(&sets, change));
+    frame.run(WORKERS, Arc::new(StatefulSets { context, pods })).await;
 }
 
-/// A claim that is gone may be what a member waits for.
-async fn feed_claims(context: Context, pods: Arc<Dependents>) {
-    let mut claims = context.informers.claims.subscribe();
-    while let Some(changes) = context.stop.run_until_cancelled(claims.changes()).await {
-        for gone in changes.into_iter().filter(|change| change.now.is_none()) {
-            for set in context.informers.stateful_sets.list_namespace(&gone.at.namespace) {
-                if !set.array_at("/spec/volumeClaimTemplates").is_empty() {
-                    pods.queue.add(set.reference());
-                }
-            }
-        }
+/// The sets of whose members one may wait for the end of this claim.
+fn waiting(sets: &Informer<Object>, change: Change<Object>) -> Vec<Ref> {
+    if change.now.is_some() {
+        return Vec::new();
     }
+    let sets = sets.list_namespace(&change.at.namespace);
+    let claiming = sets.iter().filter(|set| !set.array_at("/spec/volumeClaimTemplates").is_empty());
+    claiming.map(|set| set.reference()).collect()
 }
 
-impl StatefulSets {
-    async fn reconcile(&self, at: Ref) -> Result<(), ()> {
+impl Controller for StatefulSets {
+    type Key = Ref;
+
+    async fn turn(&self, at: &Ref, again: &mut Option<Duration>) -> Result<(), ClientError> {
         let informers = &self.context.informers;
-        let Some(set) = informers.stateful_sets.get(&at) else { return Ok(()) };
+        let Some(set) = informers.stateful_sets.get(at) else { return Ok(()) };
         let pods = informers.pods.list_namespace(&at.namespace);
         let world = World {
             outstanding: self.pods.settle(set.uid(), &pods),
@@ -67,6 +58,7 @@ impl StatefulSets {
             now: self.context.env.clock.now(),
         };
         let plan = plan::plan(&set, &world);
-        self.pods.turn(&set, &plan).await
+        *again = plan.check_again;
+        self.pods.apply(&set, &plan).await
     }
 }

@@ -96,6 +96,11 @@ impl PodInfo {
         self.node.is_empty() && !self.finished && !self.deleting
     }
 
+    /// Nobody holds it back, and it is this scheduler that is to place it.
+    pub fn is_for(&self, scheduler: &str) -> bool {
+        self.scheduler == scheduler && self.gates == 0
+    }
+
     /// The same answer as before is due unless a node changed.
     pub fn same_wishes(&self, other: &PodInfo) -> bool {
         self.uid == other.uid
@@ -147,14 +152,14 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
-    fn add(&mut self, pod: Arc<PodInfo>) {
+    pub fn add(&mut self, pod: Arc<PodInfo>) {
         for (name, amount) in &pod.requests {
             *self.used.entry(name.clone()).or_default() += i128::from(*amount);
         }
         self.pods.insert(pod.uid.clone(), pod);
     }
 
-    fn remove(&mut self, uid: &str) -> bool {
+    pub fn remove(&mut self, uid: &str) -> bool {
         let Some(pod) = self.pods.remove(uid) else { return false };
         for (name, amount) in &pod.requests {
             *self.used.entry(name.clone()).or_default() -= i128::from(*amount);
@@ -181,6 +186,10 @@ pub struct Snapshot {
 impl Snapshot {
     pub fn nodes(&self) -> &[NodeInfo] {
         &self.nodes
+    }
+
+    pub fn node(&self, name: &str) -> Option<&NodeInfo> {
+        self.index.get(name).map(|at| &self.nodes[*at])
     }
 
     /// Takes the node's new facts; true where they may let in a pod that was refused.
@@ -235,11 +244,6 @@ impl Snapshot {
             self.homeless.insert(pod.uid.clone(), pod);
         }
         false
-    }
-
-    /// Whether it is there or only tried.
-    pub fn put(&mut self, pod: &Arc<PodInfo>, node: &str) {
-        self.place(pod.clone(), node);
     }
 
     /// Room is made for a pod, which pods below it may not take.

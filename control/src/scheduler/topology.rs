@@ -129,10 +129,18 @@ impl Spread {
         self.selector.as_ref().is_some_and(|s| s.matches(Some(&pod.labels)))
     }
 
-    fn counts(&self, node: &NodeInfo, pod: &PodInfo) -> bool {
+    /// The node's domain. One without the keys of all constraints of its kind belongs to none.
+    fn domain<'a>(&self, node: &'a NodeInfo, pod: &PodInfo) -> Option<&'a str> {
+        let here = value(&node.labels, &self.key)?;
         let effects = ["NoSchedule", "NoExecute"];
-        (!self.honors_affinity || node.selected_by(pod))
-            && (!self.honors_taints || affinity::untolerated(&node.taints, pod.tolerations(), &effects).is_none())
+        let counts = pod.wishes.spread.iter().all(|c| c.hard != self.hard || node.labels.contains_key(&c.key))
+            && (!self.honors_affinity || node.selected_by(pod))
+            && (!self.honors_taints || affinity::untolerated(&node.taints, pod.tolerations(), &effects).is_none());
+        counts.then_some(here)
+    }
+
+    fn counts(&self, pod: &PodInfo, other: &PodInfo) -> bool {
+        !other.deleting && other.namespace == pod.namespace && self.selects(other)
     }
 }
 
@@ -147,61 +155,132 @@ fn domain(node: &NodeInfo, key: &str) -> Option<Domain> {
     value(&node.labels, key).map(|value| (key.to_owned(), value.to_owned()))
 }
 
-/// What the placed pods mean for one that is to be placed.
-#[derive(Debug, Default)]
+/// How many pods there are of something in each domain that has any.
+type Counts = BTreeMap<Domain, i64>;
+
+fn add(counts: &mut Counts, domain: Domain, by: i64) {
+    let count = counts.entry(domain.clone()).or_default();
+    *count += by;
+    if *count == 0 {
+        counts.remove(&domain);
+    }
+}
+
+/// The pods of one spread constraint, by the values of its key that nodes have.
+#[derive(Debug, Default, PartialEq)]
+struct Crowd {
+    pods: BTreeMap<String, i64>,
+    /// How many values have so many pods.
+    levels: BTreeMap<i64, usize>,
+}
+
+impl Crowd {
+    fn add(&mut self, value: &str, by: i64) {
+        let before = self.pods.get(value).copied();
+        if let Some(before) = before
+            && let Some(values) = self.levels.get_mut(&before)
+        {
+            *values -= 1;
+            if *values == 0 {
+                self.levels.remove(&before);
+            }
+        }
+        let now = before.unwrap_or(0) + by;
+        self.pods.insert(value.to_owned(), now);
+        *self.levels.entry(now).or_default() += 1;
+    }
+
+    fn least(&self) -> i64 {
+        self.levels.keys().next().copied().unwrap_or(0)
+    }
+
+    fn at(&self, value: &str) -> i64 {
+        self.pods.get(value).copied().unwrap_or(0)
+    }
+}
+
+/// What the placed pods mean for one that is to be placed. One of them that goes for a trial is taken out again, and put
+/// back, without a look at the others.
+#[derive(Debug, Default, PartialEq)]
 pub struct Topology {
-    /// Domains with a pod that all required affinity terms match.
-    friends: BTreeSet<Domain>,
-    /// No pod anywhere matches, but the pod itself does: the first of a group starts it.
-    first: bool,
-    /// Domains with a pod that a required anti-affinity term matches.
-    foes: BTreeSet<Domain>,
-    /// Domains with a pod whose own anti-affinity matches this one.
-    closed: BTreeSet<Domain>,
-    preferred: BTreeMap<Domain, i64>,
-    /// For each constraint, the number of matching pods in each value of its key.
-    spread: Vec<BTreeMap<String, i64>>,
+    /// Of pods that all required affinity terms match.
+    friends: Counts,
+    /// The pod itself is one of those: the first of a group starts it.
+    own: bool,
+    /// Of pods that a required anti-affinity term matches.
+    foes: Counts,
+    /// Of pods whose own anti-affinity matches this one.
+    closed: Counts,
+    /// Weights, not numbers.
+    preferred: Counts,
+    /// For each constraint.
+    spread: Vec<Crowd>,
 }
 
 impl Topology {
     pub fn of(snapshot: &Snapshot, pod: &PodInfo) -> Topology {
-        let mut topology = Topology::default();
-        for node in snapshot.nodes() {
-            for other in node.pods.values().filter(|other| other.uid != pod.uid) {
-                topology.meet(pod, other, node);
-            }
-        }
         let own = pod.wishes.affinity.iter().all(|term| term.matches(pod));
-        topology.first = topology.friends.is_empty() && own;
-        topology.spread = pod.wishes.spread.iter().map(|constraint| count(snapshot, pod, constraint)).collect();
+        let spread = pod.wishes.spread.iter().map(|_| Crowd::default()).collect();
+        let mut topology = Topology { own, spread, ..Topology::default() };
+        for node in snapshot.nodes() {
+            // A domain without pods is one, too.
+            for (constraint, crowd) in pod.wishes.spread.iter().zip(&mut topology.spread) {
+                if let Some(value) = constraint.domain(node, pod) {
+                    crowd.add(value, 0);
+                }
+            }
+            node.pods.values().for_each(|other| topology.meet(pod, other, node));
+        }
         topology
     }
 
-    fn meet(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo) {
+    /// The other is on the node from now on.
+    pub fn meet(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo) {
+        self.count(pod, other, node, 1);
+    }
+
+    /// The other is on the node no longer.
+    pub fn part(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo) {
+        self.count(pod, other, node, -1);
+    }
+
+    fn count(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, by: i64) {
+        if other.uid == pod.uid {
+            return;
+        }
         let (own, theirs) = (&pod.wishes, &other.wishes);
+        let here = |term: &Term| domain(node, &term.key);
         if !own.affinity.is_empty() && own.affinity.iter().all(|term| term.matches(other)) {
-            self.friends.extend(own.affinity.iter().filter_map(|term| domain(node, &term.key)));
+            own.affinity.iter().filter_map(here).for_each(|domain| add(&mut self.friends, domain, by));
         }
         let foes = own.anti_affinity.iter().filter(|term| term.matches(other));
-        self.foes.extend(foes.filter_map(|term| domain(node, &term.key)));
+        foes.filter_map(here).for_each(|domain| add(&mut self.foes, domain, by));
         let closed = theirs.anti_affinity.iter().filter(|term| term.matches(pod));
-        self.closed.extend(closed.filter_map(|term| domain(node, &term.key)));
+        closed.filter_map(here).for_each(|domain| add(&mut self.closed, domain, by));
         let ours = own.preferred.iter().filter(|(_, term)| term.matches(other)).map(|(weight, term)| (*weight, term));
         let likes = theirs.preferred.iter().map(|(weight, term)| (*weight, term));
         let needs = theirs.affinity.iter().map(|term| (HARD_AFFINITY_WEIGHT, term));
         for (weight, term) in ours.chain(likes.chain(needs).filter(|(_, term)| term.matches(pod))) {
-            if let Some(domain) = domain(node, &term.key) {
-                *self.preferred.entry(domain).or_default() += weight;
+            if let Some(domain) = here(term) {
+                add(&mut self.preferred, domain, by * weight);
+            }
+        }
+        for (constraint, crowd) in own.spread.iter().zip(&mut self.spread) {
+            if constraint.counts(pod, other)
+                && let Some(value) = constraint.domain(node, pod)
+            {
+                crowd.add(value, by);
             }
         }
     }
 
     /// The first reason for which the node cannot take the pod, in upstream's order and words.
     pub fn reject(&self, node: &NodeInfo, pod: &PodInfo) -> Option<&'static str> {
-        let within = |domains: &BTreeSet<Domain>, key: &str| domain(node, key).is_some_and(|d| domains.contains(&d));
+        let within = |domains: &Counts, key: &str| domain(node, key).is_some_and(|d| domains.contains_key(&d));
+        let first = self.own && self.friends.is_empty();
         self.unspread(node, pod).or_else(|| {
             let near = |term: &Term| {
-                if self.first { domain(node, &term.key).is_some() } else { within(&self.friends, &term.key) }
+                if first { domain(node, &term.key).is_some() } else { within(&self.friends, &term.key) }
             };
             if !pod.wishes.affinity.iter().all(near) {
                 return Some("node(s) didn't match pod affinity rules");
@@ -209,19 +288,19 @@ impl Topology {
             if pod.wishes.anti_affinity.iter().any(|term| within(&self.foes, &term.key)) {
                 return Some("node(s) didn't match pod anti-affinity rules");
             }
-            let closed = self.closed.iter().any(|(key, wanted)| value(&node.labels, key) == Some(wanted));
+            let closed = self.closed.keys().any(|(key, wanted)| value(&node.labels, key) == Some(wanted));
             closed.then_some("node(s) didn't satisfy existing pods anti-affinity rules")
         })
     }
 
     fn unspread(&self, node: &NodeInfo, pod: &PodInfo) -> Option<&'static str> {
-        for (constraint, counts) in pod.wishes.spread.iter().zip(&self.spread).filter(|(c, _)| c.hard) {
+        for (constraint, crowd) in pod.wishes.spread.iter().zip(&self.spread).filter(|(c, _)| c.hard) {
             let Some(value) = value(&node.labels, &constraint.key) else {
                 return Some("node(s) didn't match pod topology spread constraints (missing required label)");
             };
-            let enough = counts.len() as i64 >= constraint.min_domains;
-            let least = if enough { counts.values().min().copied().unwrap_or(0) } else { 0 };
-            let here = counts.get(value).copied().unwrap_or(0) + i64::from(constraint.selects(pod));
+            let enough = crowd.pods.len() as i64 >= constraint.min_domains;
+            let least = if enough { crowd.least() } else { 0 };
+            let here = crowd.at(value) + i64::from(constraint.selects(pod));
             if here - least > constraint.max_skew {
                 return Some("node(s) didn't match pod topology spread constraints");
             }
@@ -238,26 +317,8 @@ impl Topology {
     /// How many pods there are already in the node's domains of the soft constraints; `None` where it lacks a label.
     pub fn crowd(&self, node: &NodeInfo, pod: &PodInfo) -> Option<i64> {
         let soft = pod.wishes.spread.iter().zip(&self.spread).filter(|(constraint, _)| !constraint.hard);
-        soft.map(|(c, counts)| value(&node.labels, &c.key).map(|v| counts.get(v).copied().unwrap_or(0))).sum()
+        soft.map(|(c, crowd)| value(&node.labels, &c.key).map(|value| crowd.at(value))).sum()
     }
-}
-
-/// The pods of one constraint by domain. A node without the keys of all constraints of its kind belongs to none.
-fn count(snapshot: &Snapshot, pod: &PodInfo, constraint: &Spread) -> BTreeMap<String, i64> {
-    let keys: Vec<&str> =
-        pod.wishes.spread.iter().filter(|other| other.hard == constraint.hard).map(|c| c.key.as_str()).collect();
-    let mut counts = BTreeMap::new();
-    for node in snapshot.nodes() {
-        let Some(here) = value(&node.labels, &constraint.key) else { continue };
-        if !constraint.counts(node, pod) || !keys.iter().all(|key| node.labels.contains_key(*key)) {
-            continue;
-        }
-        let counted = |other: &PodInfo| {
-            other.uid != pod.uid && !other.deleting && other.namespace == pod.namespace && constraint.selects(other)
-        };
-        *counts.entry(here.to_owned()).or_default() += node.pods.values().filter(|other| counted(other)).count() as i64;
-    }
-    counts
 }
 
 #[cfg(test)]

@@ -77,25 +77,51 @@ pub struct Needs<'a> {
     bound: Vec<Option<&'a Object>>,
     /// Claims that wait for the pod, the smallest first, with their classes.
     waiting: Vec<(&'a Arc<Object>, &'a Object)>,
-    /// A claim of its is another pod's alone.
-    taken: bool,
+    /// Claims that are to be one pod's alone, and the other pods that use them.
+    exclusive: BTreeSet<Ref>,
+    takers: BTreeSet<String>,
 }
 
 impl<'a> Needs<'a> {
     pub fn of(snapshot: &'a Snapshot, pod: &PodInfo) -> Needs<'a> {
         let storage = &snapshot.storage;
-        let mut needs = Needs { storage, refusal: None, bound: Vec::new(), waiting: Vec::new(), taken: false };
+        let mut needs = Needs {
+            storage,
+            refusal: None,
+            bound: Vec::new(),
+            waiting: Vec::new(),
+            exclusive: BTreeSet::new(),
+            takers: BTreeSet::new(),
+        };
         for used in &pod.claims {
-            if let Err(why) = needs.add(snapshot, pod, used) {
+            if let Err(why) = needs.add(pod, used) {
                 needs.refusal = Some(why);
                 break;
             }
         }
         needs.waiting.sort_by_key(|(claim, _)| storage::requested(claim));
+        if !needs.exclusive.is_empty() {
+            snapshot.nodes().iter().flat_map(|node| node.pods.values()).for_each(|other| needs.meet(pod, other));
+        }
         needs
     }
 
-    fn add(&mut self, snapshot: &Snapshot, pod: &PodInfo, used: &storage::ClaimUse) -> Result<(), String> {
+    /// The other is on a node from now on.
+    pub fn meet(&mut self, pod: &PodInfo, other: &PodInfo) {
+        let takes = |used: &storage::ClaimUse| {
+            self.exclusive.contains(&Ref::new(other.namespace.as_str(), used.claim.as_str()))
+        };
+        if other.uid != pod.uid && other.claims.iter().any(takes) {
+            self.takers.insert(other.uid.clone());
+        }
+    }
+
+    /// The other is on no node any longer.
+    pub fn part(&mut self, other: &PodInfo) {
+        self.takers.remove(&other.uid);
+    }
+
+    fn add(&mut self, pod: &PodInfo, used: &storage::ClaimUse) -> Result<(), String> {
         let name = &used.claim;
         let found = self.storage.claims.get(&Ref::new(pod.namespace.as_str(), name.as_str()));
         let Some(claim) = found else {
@@ -115,12 +141,7 @@ impl<'a> Needs<'a> {
             return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
         }
         if storage::has_access_mode(claim, "ReadWriteOncePod") {
-            let uses = |other: &Arc<PodInfo>| {
-                other.uid != pod.uid
-                    && other.namespace == pod.namespace
-                    && other.claims.iter().any(|c| c.claim == *name)
-            };
-            self.taken |= snapshot.nodes().iter().any(|node| node.pods.values().any(uses));
+            self.exclusive.insert(claim.reference());
         }
         if storage::is_bound(claim) {
             self.bound.push(self.storage.volumes.get(&Ref::cluster(volume)).map(AsRef::as_ref));
@@ -136,7 +157,7 @@ impl<'a> Needs<'a> {
 
     /// Why the pod cannot run on the node for its volumes' sake.
     pub fn reject(&self, node: &NodeInfo) -> Option<&'static str> {
-        if self.taken {
+        if !self.takers.is_empty() {
             return Some(EXCLUSIVE);
         }
         for volume in &self.bound {
@@ -212,7 +233,7 @@ pub fn progress(binding: &Binding, seen: Option<&Object>, node: &str, version: u
 
 /// Whether a volume, as it came to be, can be reached where its pod is to run.
 pub fn suits(volume: &Object, node: &str, snapshot: &Snapshot) -> bool {
-    snapshot.nodes().iter().any(|info| info.name == node && reaches(volume, info))
+    snapshot.node(node).is_some_and(|info| reaches(volume, info))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use gantry_env::format_seconds;
+use gantry_kube::selector::LabelSelector;
 use gantry_kube::{Object, Resource};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -19,6 +20,8 @@ pub struct Observed {
     pub pods: Vec<Object>,
     /// Their PodMetrics, or why these cannot be had.
     pub metrics: Result<Vec<Object>, String>,
+    /// The other autoscalers of the namespace, by name, and what their targets select.
+    pub others: Vec<(String, LabelSelector)>,
     pub now: Timestamp,
 }
 
@@ -52,6 +55,20 @@ pub fn target(autoscaler: &Object, all: &[&'static Resource]) -> Result<&'static
     let group = version.split_once('/').map_or("", |(group, _)| group);
     let found = all.iter().copied().find(|target| target.kind == kind && target.group == group);
     found.ok_or_else(|| format!("no matches for kind {kind:?} in group {group:?}"))
+}
+
+/// The names of all who would scale by these pods, where they are several: each would undo what the other does.
+fn rivals(autoscaler: &Object, observed: &Observed) -> Option<String> {
+    let shares =
+        |(_, selector): &&(String, LabelSelector)| observed.pods.iter().any(|pod| selector.matches_object(pod));
+    let mut names: Vec<&str> = observed.others.iter().filter(shares).map(|(name, _)| name.as_str()).collect();
+    if names.is_empty() {
+        return None;
+    }
+    names.push(autoscaler.name());
+    names.sort_unstable();
+    let names: Vec<String> = names.iter().map(|name| format!("{}/{name}", autoscaler.namespace())).collect();
+    Some(names.join(" "))
 }
 
 pub fn plan(autoscaler: &Object, observed: &Observed, memory: &Memory) -> Plan {
@@ -128,6 +145,16 @@ impl Plan {
             self.events.push(("Warning", "SelectorRequired", "selector is required".to_owned()));
             let message = "the HPA target's scale is missing a selector";
             self.condition(ACTIVE, false, "InvalidSelector", message);
+            return;
+        }
+        if let Some(names) = rivals(autoscaler, observed) {
+            let selector = scale.str_at("/status/selector");
+            let message = format!("pods by selector {selector} are controlled by multiple HPAs: [{names}]");
+            self.condition(ACTIVE, false, "AmbiguousSelector", &message);
+            self.metrics.clear();
+            for reason in ["AmbiguousSelector", "FailedComputeMetricsReplicas"] {
+                self.events.push(("Warning", reason, message.clone()));
+            }
             return;
         }
         let (up, down) = (Rules::up(autoscaler), Rules::down(autoscaler));

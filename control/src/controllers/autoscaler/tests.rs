@@ -1,8 +1,10 @@
 use super::metrics::{Scene, Tolerance, evaluate};
 use super::plan::{Observed, plan};
 use super::*;
+use crate::controllers::house::House;
 
 use gantry_kube::defaults;
+use gantry_kube::selector::LabelSelector;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -190,7 +192,7 @@ impl World {
     fn observed(&self, milli: i64) -> Observed {
         let pods: Vec<Object> = (0..self.replicas).map(pod).collect();
         let metrics = Ok(pods.iter().map(|pod| used(pod, milli, self.second)).collect());
-        Observed { scale: Ok(scale(self.replicas)), pods, metrics, now: at(self.second) }
+        Observed { scale: Ok(scale(self.replicas)), pods, metrics, others: Vec::new(), now: at(self.second) }
     }
 
     /// A turn, in which what is planned happens; true where nothing was to be done.
@@ -267,6 +269,68 @@ fn it_tells_what_it_cannot_do() {
     assert_eq!(condition(half.status(), "ScalingActive"), ("False", "FailedGetPodsMetric"));
     half.turn(&half.observed(100));
     assert_eq!((half.replicas, condition(half.status(), "ScalingActive")), (4, ("True", "ValidMetricFound")));
+}
+
+/// Two autoscalers that count the same pods would undo what the other does: neither does anything.
+#[test]
+fn pods_that_two_would_scale_by_are_scaled_by_neither() {
+    let mut world = World::new(json!({"metrics": [share(50)]}), 2);
+    let with_labels = |world: &World, others: &[(&str, &str)]| {
+        let mut observed = world.observed(100);
+        for pod in &mut observed.pods {
+            pod.metadata_mut().insert("labels".into(), json!({"app": "web", "tier": "front"}));
+        }
+        let parse = |text: &str| LabelSelector::parse(text).unwrap();
+        observed.others = others.iter().map(|(name, selector)| ((*name).to_owned(), parse(selector))).collect();
+        observed
+    };
+    let ambiguous = with_labels(&world, &[("z", "tier=front"), ("other", "app=db"), ("a", "app in (web)")]);
+    world.turn(&ambiguous);
+    assert_eq!((world.replicas, condition(world.status(), "ScalingActive")), (2, ("False", "AmbiguousSelector")));
+    let message = "pods by selector app=web are controlled by multiple HPAs: [n/a n/h n/z]";
+    assert!(world.status()["conditions"].as_array().unwrap().iter().any(|c| c["message"] == message));
+    assert_eq!(world.status().get("currentMetrics"), None);
+    let told = plan(&world.autoscaler, &ambiguous, &world.memory).events;
+    assert_eq!(told, ["AmbiguousSelector", "FailedComputeMetricsReplicas"].map(|r| ("Warning", r, message.to_owned())));
+    assert!(world.turn(&ambiguous), "it is told once");
+    // Once there are no pods that the others select, it goes on.
+    world.turn(&with_labels(&world, &[("other", "app=db")]));
+    assert_eq!((world.replicas, condition(world.status(), "ScalingActive")), (4, ("True", "ValidMetricFound")));
+    let mut none = with_labels(&world, &[("z", "tier=front")]);
+    none.pods.clear();
+    world.turn(&none);
+    assert_ne!(condition(world.status(), "ScalingActive").1, "AmbiguousSelector");
+}
+
+/// The same over the API: of two on one target, both are told, and one alone goes on.
+#[tokio::test(start_paused = true)]
+async fn of_two_on_one_target_both_are_told() {
+    let house = House::new().await;
+    let labels = json!({"app": "web"});
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let web = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {
+        "replicas": 1, "selector": {"matchLabels": labels}, "template": template}});
+    house.make(&resource::DEPLOYMENT, web).await;
+    house.make(&resource::SERVICE_ACCOUNT, json!({"metadata": {"name": "default", "namespace": "default"}})).await;
+    let pod = json!({"metadata": {"name": "p", "namespace": "default", "labels": labels}, "spec": template["spec"]});
+    house.make(&resource::POD, pod).await;
+    let make = async |name: &str| {
+        let mut asks = autoscaler(json!({"metrics": [share(50)]}));
+        *asks.metadata_mut() = json!({"name": name, "namespace": "default"}).as_object().cloned().unwrap();
+        house.make(&resource::HORIZONTAL_POD_AUTOSCALER, Value::Object(asks.0)).await.reference()
+    };
+    let (one, two) = (make("one").await, make("two").await);
+    tokio::spawn(run(house.context()));
+    let why = async |at: &Ref| {
+        let found = house.admin().get(&resource::HORIZONTAL_POD_AUTOSCALER, at).await.unwrap();
+        condition(found.get("/status").unwrap(), "ScalingActive").1.to_owned()
+    };
+    tokio::time::sleep(2 * INTERVAL).await;
+    assert_eq!([why(&one).await, why(&two).await], ["AmbiguousSelector", "AmbiguousSelector"]);
+    let options = gantry_client::DeleteOptions::default();
+    house.admin().delete(&resource::HORIZONTAL_POD_AUTOSCALER, &two, &options).await.unwrap();
+    tokio::time::sleep(2 * INTERVAL).await;
+    assert_eq!(why(&one).await, "FailedGetResourceMetric", "no node tells what its pod uses");
 }
 
 #[test]

@@ -21,7 +21,11 @@ pub enum Refusal {
     Node(String),
 }
 
-pub fn volume(claim: &Object, class: &Object, nodes: &[Arc<Object>]) -> Result<Object, Refusal> {
+pub fn volume(
+    claim: &Object,
+    class: &Object,
+    node_of: impl Fn(&str) -> Option<Arc<Object>>,
+) -> Result<Object, Refusal> {
     if let Some(why) = unsupported(claim, class) {
         return Err(Refusal::Claim(why.to_owned()));
     }
@@ -32,8 +36,8 @@ pub fn volume(claim: &Object, class: &Object, nodes: &[Arc<Object>]) -> Result<O
                 .to_owned(),
         ));
     };
-    let root =
-        nodes.iter().find(|known| known.name() == node).and_then(|node| node.annotation(storage::LOCAL_PATH_ROOT));
+    let known = node_of(node);
+    let root = known.as_ref().and_then(|node| node.annotation(storage::LOCAL_PATH_ROOT));
     let Some(root) = root.filter(|root| root.starts_with('/') && !root.split('/').any(|part| part == "..")) else {
         return Err(Refusal::Node(format!("node {node:?} keeps no local volumes")));
     };

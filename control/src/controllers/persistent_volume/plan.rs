@@ -5,11 +5,13 @@ use serde_json::{Value, json};
 
 use super::local_path;
 
-/// What a turn sees beside its object.
-pub struct World<'a> {
-    pub volumes: &'a [Arc<Object>],
-    pub classes: &'a [Arc<Object>],
-    pub nodes: &'a [Arc<Object>],
+/// What a turn sees beside its object: one thing by its name where it has a name for it.
+pub trait World {
+    fn volume(&self, name: &str) -> Option<Arc<Object>>;
+    fn volumes(&self) -> Vec<Arc<Object>>;
+    fn class(&self, name: &str) -> Option<Arc<Object>>;
+    fn classes(&self) -> Vec<Arc<Object>>;
+    fn node(&self, name: &str) -> Option<Arc<Object>>;
 }
 
 /// One write. What follows from it is the next turn's, which sees it done.
@@ -47,17 +49,16 @@ impl Turn {
 }
 
 /// The next step of a claim on its way to a volume.
-pub fn claim(claim: &Object, world: &World<'_>) -> Turn {
+pub fn claim(claim: &Object, world: &impl World) -> Turn {
     let name = claim.str_at("/spec/volumeName");
-    let volume = || world.volumes.iter().map(AsRef::as_ref).find(|volume| volume.name() == name);
     match (name.is_empty(), claim.annotation(storage::BIND_COMPLETED).is_some()) {
         (true, true) => {
             lost(claim, "ClaimLost", "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!")
         }
-        (false, true) => match volume() {
-            Some(volume) if storage::is_for(volume, claim) => bind(claim, volume),
-            Some(volume) if !storage::is_claimed(volume) && storage::mismatch(volume, claim).is_none() => {
-                bind(claim, volume)
+        (false, true) => match world.volume(name) {
+            Some(volume) if storage::is_for(&volume, claim) => bind(claim, &volume),
+            Some(volume) if !storage::is_claimed(&volume) && storage::mismatch(&volume, claim).is_none() => {
+                bind(claim, &volume)
             }
             Some(_) => {
                 let why = "Two claims are bound to the same volume, this one is bound incorrectly";
@@ -65,7 +66,7 @@ pub fn claim(claim: &Object, world: &World<'_>) -> Turn {
             }
             None => lost(claim, "ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!"),
         },
-        (false, false) => named(claim, volume()),
+        (false, false) => named(claim, world.volume(name).as_deref()),
         (true, false) => unbound(claim, world),
     }
 }
@@ -99,27 +100,26 @@ fn named(claim: &Object, volume: Option<&Object>) -> Turn {
     }
 }
 
-fn unbound(claim: &Object, world: &World<'_>) -> Turn {
+fn unbound(claim: &Object, world: &impl World) -> Turn {
     if claim.deletion_timestamp().is_some() {
         return Turn::default();
     }
-    let classes = || world.classes.iter().map(AsRef::as_ref);
     let Some(name) = storage::class_of(claim) else {
         // The default may have come after the claim.
-        if let Some(default) = storage::default_class(classes()) {
+        if let Some(default) = storage::default_class(world.classes().iter().map(AsRef::as_ref)) {
             let mut after = claim.clone();
             after.map_mut("spec").insert("storageClassName".to_owned(), json!(default.name()));
             return Turn::write(Write::Update(after));
         }
         return seek(claim, None, world);
     };
-    seek(claim, classes().find(|class| class.name() == name), world)
+    seek(claim, world.class(name).as_deref(), world)
 }
 
-fn seek(claim: &Object, class: Option<&Object>, world: &World<'_>) -> Turn {
+fn seek(claim: &Object, class: Option<&Object>, world: &impl World) -> Turn {
     let selected = claim.annotation(storage::SELECTED_NODE);
     let waits = class.is_some_and(storage::waits_for_consumer);
-    if let Some(volume) = storage::best(world.volumes.iter().map(AsRef::as_ref), claim, waits, |_| true) {
+    if let Some(volume) = storage::best(world.volumes().iter().map(AsRef::as_ref), claim, waits, |_| true) {
         return bind(claim, volume);
     }
     let told = Turn::default();
@@ -139,7 +139,7 @@ fn seek(claim: &Object, class: Option<&Object>, world: &World<'_>) -> Turn {
 }
 
 /// Says who is to make the volume, and makes it where that is us.
-fn provision(claim: &Object, class: &Object, world: &World<'_>) -> Turn {
+fn provision(claim: &Object, class: &Object, world: &impl World) -> Turn {
     let provisioner = class.str_at("/provisioner");
     if storage::STORAGE_PROVISIONER.iter().any(|key| claim.annotation(key) != Some(provisioner)) {
         let mut after = claim.clone();
@@ -155,7 +155,7 @@ fn provision(claim: &Object, class: &Object, world: &World<'_>) -> Turn {
         return Turn::default().tell("Normal", "ExternalProvisioning", message);
     }
     let failed = |why: &str| format!("failed to provision volume with StorageClass {:?}: {why}", class.name());
-    match local_path::volume(claim, class, world.nodes) {
+    match local_path::volume(claim, class, |node| world.node(node)) {
         Ok(volume) => {
             let message = format!("Successfully provisioned volume {}", volume.name());
             Turn::write(Write::Create(volume)).tell("Normal", "ProvisioningSucceeded", message)

@@ -50,6 +50,28 @@ struct Cluster {
     told: Vec<(&'static str, String)>,
 }
 
+impl World for Cluster {
+    fn volume(&self, name: &str) -> Option<Arc<Object>> {
+        self.volumes.get(name).cloned().map(Arc::new)
+    }
+
+    fn volumes(&self) -> Vec<Arc<Object>> {
+        self.volumes.values().cloned().map(Arc::new).collect()
+    }
+
+    fn class(&self, name: &str) -> Option<Arc<Object>> {
+        self.classes.iter().find(|class| class.name() == name).cloned()
+    }
+
+    fn classes(&self) -> Vec<Arc<Object>> {
+        self.classes.clone()
+    }
+
+    fn node(&self, name: &str) -> Option<Arc<Object>> {
+        self.nodes.iter().find(|node| node.name() == name).cloned()
+    }
+}
+
 impl Cluster {
     fn of(objects: impl IntoIterator<Item = Object>) -> Cluster {
         let mut cluster = Cluster::default();
@@ -63,8 +85,7 @@ impl Cluster {
     }
 
     fn turn_of_claim(&self, name: &str) -> Turn {
-        let volumes: Vec<Arc<Object>> = self.volumes.values().cloned().map(Arc::new).collect();
-        claim(&self.claims[name], &World { volumes: &volumes, classes: &self.classes, nodes: &self.nodes })
+        claim(&self.claims[name], self)
     }
 
     fn turn_of_volume(&self, name: &str) -> Turn {
