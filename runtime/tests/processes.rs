@@ -199,3 +199,36 @@ fn a_command_enters_whatever_its_container_has_of_the_host() {
         ground::finish(runtime).await;
     });
 }
+
+/// Commands are forked where their container is; who forks them stays where it was, and cannot be traced from there.
+#[test]
+fn a_supervisor_comes_home() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("home");
+        let pod = client.run_pod(&config).await;
+        let id = started(&client, &pod, &config, ground.container("home", &["sleep", "1000"])).await;
+        let supervisor = client.supervisor_pid(&pod).await;
+        let place = || {
+            let kinds = ["pid", "pid_for_children", "net", "ipc", "uts", "cgroup", "mnt"].into_iter();
+            let links = kinds.map(|kind| std::fs::read_link(format!("/proc/{supervisor}/ns/{kind}")).unwrap());
+            let more = ["root", "cwd"].map(|link| std::fs::read_link(format!("/proc/{supervisor}/{link}")).unwrap());
+            links.chain(more).collect::<Vec<_>>()
+        };
+        let before = place();
+        for _ in 0..3 {
+            assert_eq!(client.exec(&id, &["true"]).await.exit_code, 0);
+            assert_eq!(said(&client, &id, "echo here").await, "here");
+        }
+        let mut there =
+            v1::ExecSyncRequest { container_id: id.clone(), cmd: vec!["no-such-program".into()], timeout: 10 };
+        client.runtime.clone().exec_sync(there.clone()).await.expect_err("there is no such program");
+        assert_eq!(place()[..8], before[..8], "its root too");
+        client.stop(&id, 0).await;
+        there.cmd = vec!["true".into()];
+        client.runtime.clone().exec_sync(there).await.expect_err("nothing runs there");
+        assert_eq!(place()[..8], before[..8]);
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}

@@ -14,6 +14,7 @@ use gantry_base::{DecodeError, Id, frame, layout, wire_struct};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 
+use crate::enter::Entry;
 use crate::executor::{LastStage, OpenVolume, Stage, plain};
 use crate::users::{self, UserError};
 use crate::{enter, inroot, root, socket};
@@ -78,9 +79,18 @@ pub fn create_and_exit(task: Task<'_>, report: BorrowedFd<'_>) -> ! {
     finish(create(task), report)
 }
 
-/// The same for a further process in a running container.
-pub fn exec_and_exit(task: Task<'_>, launch: OwnedFd, init: BorrowedFd<'_>, report: BorrowedFd<'_>) -> ! {
-    finish(exec(task, launch, init), report)
+/// What a further process in a running container needs, read while the host's files are seen.
+pub fn entry(sandbox: &Path, container: &Id, launch: OwnedFd) -> Result<Entry, CreateError> {
+    let launch = read_launch(std::fs::File::from(launch), Path::new("memfd"))?;
+    let path = layout::bundle(sandbox, container).join(layout::IDS);
+    let encoded = std::fs::read(&path).map_err(|source| CreateError::Read { path, source })?;
+    Ok(Entry::new(launch, Ids::take(&mut encoded.as_slice())?)?)
+}
+
+/// Runs in the forked child, which has been born in the container's namespaces.
+pub fn enter(task: Task<'_>, entry: &Entry, terminal_to: Option<BorrowedFd<'_>>) -> ! {
+    let stage = stage(&entry.launch, entry.ids.clone(), Vec::new(), task.failure);
+    enter::become_program(entry, &stage, task.stdio, terminal_to)
 }
 
 fn finish(result: Result<Made, CreateError>, report: BorrowedFd<'_>) -> ! {
@@ -115,10 +125,11 @@ fn innermost(error: &CreateError) -> String {
     text
 }
 
-fn read_launch(file: impl io::Read, path: &Path) -> Result<Launch, CreateError> {
+fn read_launch(file: std::fs::File, path: &Path) -> Result<Launch, CreateError> {
     let failed = |source| CreateError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut file.take(LAUNCH_MAX_BYTES as u64 + 1), &mut bytes).map_err(failed)?;
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0).min(LAUNCH_MAX_BYTES) + 1);
+    io::Read::read_to_end(&mut io::Read::take(file, LAUNCH_MAX_BYTES as u64 + 1), &mut bytes).map_err(failed)?;
     if bytes.len() > LAUNCH_MAX_BYTES {
         return Err(failed(io::ErrorKind::FileTooLarge.into()));
     }
@@ -150,7 +161,7 @@ fn create(task: Task<'_>) -> Result<Made, CreateError> {
         .zip(&launch.volumes)
         .map(|(tree, volume)| OpenVolume { tree, destination: volume.destination.clone() })
         .collect();
-    let stage = stage(&launch, ids, volumes, &task);
+    let stage = stage(&launch, ids, volumes, task.failure);
     let terminal = Terminal::for_stdio(&task.stdio, &bundle)?;
     let mut builder = base(&task, stage)?;
     if let Stdio::Streams { stdin, stdout, stderr } = task.stdio {
@@ -171,24 +182,12 @@ fn create(task: Task<'_>) -> Result<Made, CreateError> {
     Ok(Made { pid, master })
 }
 
-fn exec(task: Task<'_>, launch: OwnedFd, init: BorrowedFd<'_>) -> Result<Made, CreateError> {
-    let launch = read_launch(std::fs::File::from(launch), Path::new("memfd"))?;
-    let path = layout::bundle(task.sandbox, task.container).join(layout::IDS);
-    let encoded = std::fs::read(&path).map_err(|source| CreateError::Read { path, source })?;
-    let ids = Ids::take(&mut encoded.as_slice())?;
-    join_cgroups(&launch)?;
-    adjust_oom_score(launch.process.oom_score_adj);
-    let stage = stage(&launch, ids, Vec::new(), &task);
-    let entered = enter::enter(init, &stage, task.stdio)?;
-    Ok(Made { pid: entered.pid, master: entered.master })
-}
-
 fn base(task: &Task<'_>, stage: Stage) -> Result<ContainerBuilder, CreateError> {
     let builder = ContainerBuilder::new(task.container.to_string(), SyscallType::default());
     Ok(builder.with_root_path(layout::libcontainer(task.sandbox))?.with_executor(LastStage(Rc::new(stage))))
 }
 
-fn stage(launch: &Launch, ids: Ids, volumes: Vec<OpenVolume>, task: &Task<'_>) -> Stage {
+fn stage(launch: &Launch, ids: Ids, volumes: Vec<OpenVolume>, failure: BorrowedFd<'_>) -> Stage {
     let mut process = launch.process.clone();
     if !process.env.iter().any(|e| e.starts_with("HOME=")) {
         process.env.push(format!("HOME={}", ids.home));
@@ -199,7 +198,7 @@ fn stage(launch: &Launch, ids: Ids, volumes: Vec<OpenVolume>, task: &Task<'_>) -
         process.effective = process.ambient;
         process.permitted = process.ambient;
     }
-    Stage { process, ids, volumes, failure: task.failure.as_raw_fd() }
+    Stage { process, ids, volumes, failure: failure.as_raw_fd() }
 }
 
 fn resolve(launch: &Launch, rootfs: BorrowedFd<'_>) -> Result<Ids, CreateError> {

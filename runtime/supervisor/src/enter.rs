@@ -1,37 +1,40 @@
-//! A further process in a running container. The creator enters the namespaces of the container's first process, and a sibling of
-//! the creator, a child of the supervisor, is born in them. It is held to what the container is by the last stage that the
-//! container's own process went through.
+//! A further process in a running container. The supervisor enters the namespaces of the container's first process for as long
+//! as it takes to fork there, and comes back: it has one thread, and between the two it opens nothing. The child is held to what
+//! the container is by the last stage that the container's own process went through.
 //!
 //! Everyone in the container may see the new process before it has become its program. So it cannot be traced but by who may
-//! trace anything (CVE-2016-9962), every descriptor that is not its own is closed by execve (CVE-2024-21626), and what is
-//! executed is in a sealed memfd (CVE-2019-5736).
+//! trace anything (CVE-2016-9962: the supervisor itself is not dumpable), it is born where the host's files are not seen, every
+//! descriptor that is not its own is closed by execve (CVE-2024-21626), and what is executed is in a sealed memfd (CVE-2019-5736).
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use gantry_base::launch::{Ids, Launch};
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
 use crate::creator::Stdio;
 use crate::executor::{self, Stage};
+use crate::socket;
 use crate::sys::{self, Forked};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnterError {
     #[error("enter the container: {0}")]
     Namespaces(#[source] io::Error),
+    #[error("open cgroup {path:?}: {source}")]
+    Cgroup { path: String, source: io::Error },
+    #[error("open /proc: {0}")]
+    Proc(#[source] io::Error),
+    #[error("join the container's cgroups: {0}")]
+    Join(#[source] io::Error),
     #[error("start a process in the container: {0}")]
     Fork(#[source] io::Error),
     #[error("terminal: {0}")]
     Terminal(#[source] io::Error),
     #[error("terminal: /dev/pts/ptmx of the container is no multiplexer of terminals")]
     NoMultiplexer,
-}
-
-/// Its pid as the supervisor sees it, and its terminal's master.
-pub struct Entered {
-    pub pid: i32,
-    pub master: Option<OwnedFd>,
 }
 
 /// A process that is in some of these namespaces already, as in those of the host that a pod shares, stays in them.
@@ -45,30 +48,104 @@ const ALL: CloneFlags = CloneFlags::CLONE_NEWNS
 /// include/uapi/linux/magic.h
 const DEVPTS_MAGIC: i64 = 0x1cd1;
 
-/// `init` is a pidfd of the container's first process.
-pub fn enter(init: BorrowedFd<'_>, stage: &Stage, stdio: Stdio) -> Result<Entered, EnterError> {
-    sys::set_dumpable(false).map_err(EnterError::Namespaces)?;
-    nix::sched::setns(init, ALL).map_err(|e| EnterError::Namespaces(e.into()))?;
-    let (streams, master) = match stdio {
-        Stdio::Streams { stdin, stdout, stderr } => ([stdin, stdout, stderr], None),
-        Stdio::Terminal => {
-            let (master, slave) = terminal()?;
-            let copy = || slave.try_clone().map_err(EnterError::Terminal);
-            ([copy()?, copy()?, slave], Some(master))
-        }
-    };
-    match sys::fork_sibling().map_err(EnterError::Fork)? {
-        Forked::Parent(pid) => Ok(Entered { pid, master }),
-        Forked::Child => {
-            let is_terminal = master.is_some();
-            drop(master);
-            if let Err(error) = stand_alone(&streams, is_terminal) {
-                executor::fail(stage, &error);
+/// The supervisor's own namespaces, to which it comes back.
+pub struct Home(Vec<OwnedFd>);
+
+impl Home {
+    pub fn here() -> io::Result<Home> {
+        let open = |name| {
+            let path = format!("/proc/self/ns/{name}");
+            Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+        };
+        // The mount namespace last: the others are closed to whoever has no /proc.
+        ["pid", "net", "ipc", "uts", "cgroup", "mnt"].into_iter().map(open).collect::<io::Result<_>>().map(Home)
+    }
+
+    /// One that cannot come home must not go on: what it opened would be the container's. Its containers go on without it,
+    /// and the runtime gives them another.
+    fn come_back(&self) {
+        for namespace in &self.0 {
+            if nix::sched::setns(namespace, CloneFlags::empty()).is_err() {
+                sys::exit_now(1);
             }
-            drop(streams);
-            executor::last_stage(stage)
         }
     }
+}
+
+/// What a further process takes along from the host, whose files it does not see.
+pub struct Entry {
+    pub launch: Launch,
+    pub ids: Ids,
+    /// v1: the `tasks` files of the container's cgroups.
+    tasks: Vec<File>,
+    /// The host's /proc.
+    proc: OwnedFd,
+}
+
+impl Entry {
+    pub fn new(launch: Launch, ids: Ids) -> Result<Entry, EnterError> {
+        let open = |cgroup: &String| {
+            let path = format!("{cgroup}/tasks");
+            File::options().write(true).open(&path).map_err(|source| EnterError::Cgroup { path, source })
+        };
+        let joined_by_clone = launch.unified;
+        let tasks = launch.cgroups.iter().filter(|_| !joined_by_clone).map(open).collect::<Result<_, _>>()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = rustix::fs::open("/proc", flags, Mode::empty()).map_err(|e| EnterError::Proc(e.into()))?;
+        Ok(Entry { launch, ids, tasks, proc })
+    }
+
+    fn join_cgroups(&self) -> io::Result<()> {
+        self.tasks.iter().try_for_each(|mut tasks| tasks.write_all(b"0"))
+    }
+
+    /// What the container has mounted on its own /proc does not matter here.
+    fn adjust_oom_score(&self) {
+        let Some(score) = self.launch.process.oom_score_adj else { return };
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        if let Ok(file) = rustix::fs::openat(&self.proc, "self/oom_score_adj", flags, Mode::empty()) {
+            let _ = File::from(file).write_all(score.to_string().as_bytes());
+        }
+    }
+}
+
+/// Forks in the namespaces of the container whose first process `init` is; the parent is at home again when this returns.
+pub fn fork(init: BorrowedFd<'_>, home: &Home, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, EnterError> {
+    let entered = nix::sched::setns(init, ALL);
+    let forked = entered
+        .map_err(|e| EnterError::Namespaces(e.into()))
+        .and_then(|()| sys::fork_into(cgroup).map_err(EnterError::Fork));
+    if !matches!(forked, Ok(Forked::Child)) {
+        home.come_back();
+    }
+    forked
+}
+
+/// The child: becomes its program, or says over `stage.failure` why not. The master of its terminal goes to `terminal_to`.
+pub fn become_program(entry: &Entry, stage: &Stage, stdio: Stdio, terminal_to: Option<BorrowedFd<'_>>) -> ! {
+    if let Err(error) = entry.join_cgroups() {
+        executor::fail(stage, &EnterError::Join(error));
+    }
+    entry.adjust_oom_score();
+    let (streams, is_terminal) = match stdio {
+        Stdio::Streams { stdin, stdout, stderr } => ([stdin, stdout, stderr], false),
+        Stdio::Terminal => match terminal().and_then(|(master, slave)| hand_over(&master, slave, terminal_to)) {
+            Ok(streams) => (streams, true),
+            Err(error) => executor::fail(stage, &error),
+        },
+    };
+    if let Err(error) = stand_alone(&streams, is_terminal) {
+        executor::fail(stage, &error);
+    }
+    drop(streams);
+    executor::last_stage(stage)
+}
+
+fn hand_over(master: &OwnedFd, slave: OwnedFd, to: Option<BorrowedFd<'_>>) -> Result<[OwnedFd; 3], EnterError> {
+    let to = to.ok_or(EnterError::Terminal(io::ErrorKind::NotConnected.into()))?;
+    socket::send(to, b"terminal", &[master.as_fd()]).map_err(EnterError::Terminal)?;
+    let copy = || slave.try_clone().map_err(EnterError::Terminal);
+    Ok([copy()?, copy()?, slave])
 }
 
 /// Its own session and group, by which it is killed with what it starts; its streams.

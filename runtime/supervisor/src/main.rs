@@ -86,7 +86,10 @@ fn start() -> Result<(), StartError> {
     sys::set_child_subreaper().map_err(step("become subreaper"))?;
     null().and_then(|null| detach_stdio(&null)).map_err(step("detach from standard streams"))?;
     let signals = block_signals().map_err(step("block signals"))?;
-    serve::Supervisor::new(sandbox, listener, signals).run().map_err(step("poll"))
+    // What is forked inside a container is traced by nobody there, from its first moment.
+    sys::set_dumpable(false).map_err(step("become untraceable"))?;
+    let home = enter::Home::here().map_err(step("open its namespaces"))?;
+    serve::Supervisor::new(sandbox, listener, signals, home).run().map_err(step("poll"))
 }
 
 /// v2: one folder, entered by clone3. v1: one a hierarchy, entered after the fork.

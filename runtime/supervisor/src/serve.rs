@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
 use crate::creator::{self, Report, Stdio, Task};
+use crate::enter::{self, Home};
 use crate::sys::{self, Forked};
 use crate::unit::{self, Container};
 use crate::{executor, socket};
@@ -28,13 +29,15 @@ enum Work {
     Exec { container: Id, exec: Id },
 }
 
-/// A forked creator that has not finished yet.
+/// A forked creator that has not finished yet; or a further process that has not become its program yet, which counts as a
+/// creator that has ended well.
 struct Creator {
     seq: u64,
     work: Work,
     pidfd: OwnedFd,
     /// Read once the creator has ended. Its end of file says nothing: what a killed creator has forked holds it open too.
-    report: OwnedFd,
+    /// Of a further process: where the master of its terminal comes from, if it has one.
+    report: Option<OwnedFd>,
     failure: OwnedFd,
     outcome: Option<(Report, Option<OwnedFd>)>,
     /// What the last stage said, and whether its end was closed (by execve or by death).
@@ -69,6 +72,7 @@ pub struct Supervisor {
     leaving: bool,
     /// The host ends everything: there is no runtime to tell us to leave.
     told_to_end: bool,
+    home: Home,
 }
 
 #[derive(Clone, Copy)]
@@ -85,7 +89,7 @@ enum Token {
 }
 
 impl Supervisor {
-    pub fn new(sandbox: PathBuf, listener: OwnedFd, signals: nix::sys::signalfd::SignalFd) -> Supervisor {
+    pub fn new(sandbox: PathBuf, listener: OwnedFd, signals: nix::sys::signalfd::SignalFd, home: Home) -> Supervisor {
         Supervisor {
             sandbox,
             listener,
@@ -96,6 +100,7 @@ impl Supervisor {
             execs: Vec::new(),
             leaving: false,
             told_to_end: false,
+            home,
         }
     }
 
@@ -135,7 +140,7 @@ impl Supervisor {
             add(Token::Connection(i), connection.as_fd());
         }
         for (i, container) in self.containers.iter().enumerate() {
-            if !container.ended && container.joining == 0 {
+            if !container.ended {
                 add(Token::Ended(i), container.pidfd.as_fd());
             }
             for (k, pipe) in container.attachers.behind() {
@@ -322,7 +327,7 @@ impl Supervisor {
         };
         let cgroup = open_cgroup(&unit.cgroup)?;
         let container = unit.id.clone();
-        self.fork(seq, &container, stdio, cgroup, None, Work::Start { unit, input, readers })
+        self.fork(seq, &container, stdio, cgroup, Work::Start { unit, input, readers })
     }
 
     fn exec(&mut self, seq: u64, container: Id, exec: Id, tty: bool, mut fds: Vec<OwnedFd>) -> io::Result<()> {
@@ -333,7 +338,9 @@ impl Supervisor {
         let Some(target) = self.containers.iter().find(|c| c.unit.id == container && !c.ended) else {
             return Err(invalid(&format!("container {container} is not running")));
         };
-        if target.joining >= EXECS_STARTING_MAX {
+        let starting =
+            |creator: &&Creator| matches!(&creator.work, Work::Exec { container: of, .. } if *of == container);
+        if self.creators.iter().filter(starting).count() >= EXECS_STARTING_MAX {
             let words = format!("{EXECS_STARTING_MAX} commands are being started in container {container} already");
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, words));
         }
@@ -348,26 +355,38 @@ impl Supervisor {
                 _ => return Err(invalid("exec needs three streams")),
             }
         };
-        let id = container.clone();
         let init = target.pidfd.try_clone()?;
-        self.fork(seq, &id, stdio, cgroup, Some((launch, init)), Work::Exec { container, exec })?;
-        // Counted once it runs: a fork that was refused reports nothing.
-        if let Some(target) = self.containers.iter_mut().find(|c| c.unit.id == id) {
-            target.joining += 1;
+        let entry = creator::entry(&self.sandbox, &container, launch).map_err(io::Error::other)?;
+        let (failure, failure_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let (report, theirs) = match tty {
+            true => rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
+            false => (None, None),
+        };
+        let forked = enter::fork(init.as_fd(), &self.home, cgroup.as_ref().map(|c| c.as_fd()));
+        match forked.map_err(io::Error::other)? {
+            Forked::Child => {
+                self.connections.clear();
+                drop((report, failure));
+                let task =
+                    Task { sandbox: &self.sandbox, container: &container, stdio, failure: failure_write.as_fd() };
+                creator::enter(task, &entry, theirs.as_ref().map(|fd| fd.as_fd()))
+            }
+            Forked::Parent(pid) => {
+                let pidfd = unit::open_pidfd(pid)?;
+                for fd in [Some(&failure), report.as_ref()].into_iter().flatten() {
+                    rustix::io::ioctl_fionbio(fd, true)?;
+                }
+                let (work, words) = (Work::Exec { container, exec }, Vec::new());
+                // Nobody but the process itself makes it, and it says no more than why it is not what it should be.
+                let (outcome, closed, dead) = (Some((Report { pid, error: String::new() }, None)), false, true);
+                self.creators.push(Creator { seq, work, pidfd, report, failure, outcome, words, closed, dead });
+                Ok(())
+            }
         }
-        Ok(())
     }
 
-    /// `joins`: the launch file of a further process, and the container's first process.
-    fn fork(
-        &mut self,
-        seq: u64,
-        container: &Id,
-        stdio: Stdio,
-        cgroup: Option<OwnedFd>,
-        joins: Option<(OwnedFd, OwnedFd)>,
-        work: Work,
-    ) -> io::Result<()> {
+    fn fork(&mut self, seq: u64, container: &Id, stdio: Stdio, cgroup: Option<OwnedFd>, work: Work) -> io::Result<()> {
         let (report, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let (failure, failure_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
@@ -378,10 +397,7 @@ impl Supervisor {
                 drop(report);
                 drop(failure);
                 let task = Task { sandbox: &self.sandbox, container, stdio, failure: failure_write.as_fd() };
-                match joins {
-                    None => creator::create_and_exit(task, theirs.as_fd()),
-                    Some((launch, init)) => creator::exec_and_exit(task, launch, init.as_fd(), theirs.as_fd()),
-                }
+                creator::create_and_exit(task, theirs.as_fd())
             }
             Forked::Parent(pid) => {
                 let pidfd = unit::open_pidfd(pid)?;
@@ -389,6 +405,7 @@ impl Supervisor {
                     rustix::io::ioctl_fionbio(fd, true)?;
                 }
                 let (words, closed, dead) = (Vec::new(), false, false);
+                let report = Some(report);
                 self.creators.push(Creator { seq, work, pidfd, report, failure, outcome: None, words, closed, dead });
                 Ok(())
             }
@@ -398,7 +415,8 @@ impl Supervisor {
     fn creator_ended(&mut self, i: usize) {
         let creator = &mut self.creators[i];
         creator.dead = true;
-        if let Ok(Some((bytes, mut fds))) = socket::receive(&creator.report)
+        if let Some(report) = &creator.report
+            && let Ok(Some((bytes, mut fds))) = socket::receive(report)
             && let Ok(report) = frame::decode::<Report>(&bytes)
         {
             creator.outcome = Some((report, fds.pop()));
@@ -433,12 +451,7 @@ impl Supervisor {
     }
 
     fn finish(&mut self, creator: Creator) {
-        let Creator { seq, work, outcome, words, .. } = creator;
-        if let Work::Exec { container, .. } = &work
-            && let Some(target) = self.containers.iter_mut().find(|c| c.unit.id == *container)
-        {
-            target.joining -= 1;
-        }
+        let Creator { seq, work, pidfd: of_creator, report: socket, outcome, words, .. } = creator;
         let (report, master) = match outcome {
             Some((report, master)) if report.error.is_empty() && words.is_empty() => (report, master),
             Some((report, _)) => {
@@ -450,12 +463,12 @@ impl Supervisor {
                     .fail(seq, "the creator was killed before it could report (out of memory in the container?)");
             }
         };
-        let pidfd = match unit::open_pidfd(report.pid) {
-            Ok(pidfd) => pidfd,
-            Err(e) => return self.fail(seq, &executor::plain(&e)),
-        };
         match work {
             Work::Start { unit, input, readers } => {
+                let pidfd = match unit::open_pidfd(report.pid) {
+                    Ok(pidfd) => pidfd,
+                    Err(e) => return self.fail(seq, &executor::plain(&e)),
+                };
                 match Container::new(&self.sandbox, unit.clone(), report.pid, pidfd, master.or(input), readers, false) {
                     Ok(container) => {
                         let event = Event::Started { seq, unit, pid: report.pid, start_ticks: container.start_ticks };
@@ -466,6 +479,8 @@ impl Supervisor {
                 }
             }
             Work::Exec { exec, .. } => {
+                let (pidfd, packet) = (of_creator, socket.and_then(|socket| socket::receive(&socket).ok().flatten()));
+                let master = packet.and_then(|(_, mut fds)| fds.pop());
                 let fds: Vec<BorrowedFd<'_>> =
                     std::iter::once(pidfd.as_fd()).chain(master.iter().map(|m| m.as_fd())).collect();
                 broadcast(&self.connections, &Event::ExecStarted { seq, exec: exec.clone() }, &fds);
@@ -493,7 +508,7 @@ impl Supervisor {
     }
 
     fn reap_orphans(&mut self) {
-        if !self.creators.is_empty() || self.containers.iter().any(|c| c.joining > 0) {
+        if self.creators.iter().any(|creator| !creator.dead) {
             return;
         }
         // Children that have pidfds here are left to them, or their status would be lost between two places.
@@ -501,8 +516,10 @@ impl Supervisor {
             let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
             let Some(pid) = waitid(WaitTarget::All, peek).ok().and_then(|status| status.pid()) else { return };
             let pid = pid.as_raw();
-            let known =
-                self.containers.iter().any(|c| !c.ended && c.pid == pid) || self.execs.iter().any(|e| e.pid == pid);
+            let made = |creator: &Creator| creator.outcome.as_ref().is_some_and(|(report, _)| report.pid == pid);
+            let known = self.containers.iter().any(|c| !c.ended && c.pid == pid)
+                || self.execs.iter().any(|e| e.pid == pid)
+                || self.creators.iter().any(made);
             if known {
                 // It is ready by its pidfd too; the next turn of the loop takes it from there.
                 return;

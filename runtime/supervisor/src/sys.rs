@@ -35,18 +35,6 @@ pub fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
     }
 }
 
-/// fork(2), of a child that has the same parent as this process and tells it of its end in the same way.
-pub fn fork_sibling() -> io::Result<Forked> {
-    // SAFETY: as above.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = libc::CLONE_PARENT as u64;
-    // SAFETY: as above.
-    match check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })? {
-        0 => Ok(Forked::Child),
-        pid => Ok(Forked::Parent(pid as i32)),
-    }
-}
-
 /// Ends this process at once: no destructors, no exit handlers of the program it was forked from.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.

@@ -49,8 +49,6 @@ pub struct Container {
     pub ended: bool,
     /// Of no use to the runtime any more; here for those who have not read all of its output yet.
     pub forgotten: bool,
-    /// While a creator joins its namespaces by its pid, the first process is not reaped, so that the pid stays its own.
-    pub joining: usize,
 }
 
 /// Opens the reading ends of a bundle's FIFOs. For a start, before the container has the other ends: what is written into
@@ -115,7 +113,6 @@ impl Container {
             adopted,
             ended: false,
             forgotten: false,
-            joining: 0,
         })
     }
 
