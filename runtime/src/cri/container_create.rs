@@ -88,8 +88,8 @@ fn prepare(
 ) -> Result<ContainerRecord, NodeError> {
     let pod = sandbox.config.clone().unwrap_or_default();
     let stop_signal = stop_signal(&config, image)?;
-    let cgroup = format!("{}/{id}", node.sandbox_cgroup(sandbox));
-    let mut host = host(node, sandbox, &pod, &config, rootfs, &cgroup)?;
+    let mut host = host(node, sandbox, &pod, &config, rootfs, id)?;
+    let cgroup = host.cgroup.clone();
     for (at, image) in volumes {
         let layers = node.images.layers(image).into_iter().map(|path| path.to_string_lossy().into_owned());
         host.image_layers.insert(at.clone(), layers.collect());
@@ -171,9 +171,10 @@ fn host(
     pod: &v1::PodSandboxConfig,
     config: &v1::ContainerConfig,
     rootfs: &Rootfs,
-    cgroup: &str,
+    id: &Id,
 ) -> Result<spec::Host, NodeError> {
     let security = spec::security(config);
+    let cgroup = format!("{}/{id}", node.sandbox_cgroup(sandbox));
     let options = super::sandbox_run::namespaces(pod);
     let own = security.namespace_options.clone().unwrap_or_default();
     let pins = node.pins(&sandbox.id);
@@ -185,13 +186,13 @@ fn host(
     let files = names.iter().map(|name| (text(pins.etc().join(name)), format!("/etc/{name}"))).collect();
     let resources = config.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
     let unified = node.cgroups.unified();
-    let quota = node.cgroups.resolve(cgroup, &plan::quota(&resources, unified));
+    let quota = node.cgroups.resolve(&cgroup, &plan::quota(&resources, unified));
     Ok(spec::Host {
         unified,
         capabilities: node.capabilities,
         oom_score_adj_min: node.oom_score_adj_min,
-        cgroup: cgroup.to_owned(),
-        cgroup_folders: node.cgroups.folders(cgroup).into_iter().map(text).collect(),
+        cgroup_folders: node.cgroups.folders(&cgroup).into_iter().map(text).collect(),
+        cgroup,
         before_start: quota.into_iter().map(|(path, value)| CgroupWrite { path: text(path), value }).collect(),
         seccomp: seccomp(node, &security)?,
         apparmor: apparmor(&security),
@@ -199,7 +200,7 @@ fn host(
         net: pinned(pod_net, pins.net()),
         ipc: pinned(pod_ipc, pins.ipc()),
         uts: pinned(pod_net, pins.uts()),
-        pid: shared_pid(node, sandbox, &own)?,
+        pid: shared_pid(node, sandbox, &own, id)?,
         shm: if pod_ipc { text(pins.shm()) } else { "/dev/shm".to_owned() },
         files,
         hostname: pod.hostname.clone(),
@@ -214,7 +215,12 @@ fn host(
 }
 
 /// The pid namespace that it shares: the pod's, or for debugging that of another container.
-fn shared_pid(node: &Node, sandbox: &SandboxRecord, options: &v1::NamespaceOption) -> Result<String, NodeError> {
+fn shared_pid(
+    node: &Node,
+    sandbox: &SandboxRecord,
+    options: &v1::NamespaceOption,
+    id: &Id,
+) -> Result<String, NodeError> {
     match options.pid() {
         NamespaceMode::Container | NamespaceMode::Node => Ok(String::new()),
         NamespaceMode::Pod if !sandbox.config.as_ref().is_some_and(processes::shared) => {
@@ -223,12 +229,10 @@ fn shared_pid(node: &Node, sandbox: &SandboxRecord, options: &v1::NamespaceOptio
         }
         NamespaceMode::Pod => Ok(node.pins(&sandbox.id).pid().to_string_lossy().into_owned()),
         NamespaceMode::Target => {
-            let target = node.container(&options.target_id)?;
-            if target.state() != ContainerState::Running {
-                let state = target.state().in_words();
-                return Err(NodeError::WrongState { id: target.id, state, wanted: "running" });
-            }
-            Ok(format!("/proc/{}/ns/pid", target.pid))
+            node.target(&sandbox.id, options)?;
+            // What is there is known when it is started: until then its target may have ended.
+            let link = node.records.bundle(&sandbox.id, id).join(layout::TARGET_PIDS);
+            Ok(link.to_string_lossy().into_owned())
         }
     }
 }

@@ -28,6 +28,14 @@ enum Work {
     Exec { container: Id, exec: Id },
 }
 
+/// What a creator needs that is not in the bundle.
+enum Making {
+    /// The pid namespace of the container whose processes it shares, if it does.
+    Container { pids: Option<OwnedFd> },
+    /// The launch file of a further process, and the container's first process.
+    Process { launch: OwnedFd, init: OwnedFd },
+}
+
 /// A forked creator that has not finished yet.
 struct Creator {
     seq: u64,
@@ -217,7 +225,7 @@ impl Supervisor {
         match request {
             Request::Describe { seq } => self.describe(seq),
             Request::Start { seq, unit } => {
-                if let Err(e) = self.start(seq, unit) {
+                if let Err(e) = self.start(seq, unit, fds.pop()) {
                     self.fail(seq, &e.to_string());
                 }
             }
@@ -303,7 +311,7 @@ impl Supervisor {
         self.tell(&Event::Done { seq }, &[]);
     }
 
-    fn start(&mut self, seq: u64, unit: Unit) -> io::Result<()> {
+    fn start(&mut self, seq: u64, unit: Unit, pids: Option<OwnedFd>) -> io::Result<()> {
         let bundle = layout::bundle(&self.sandbox, &unit.id);
         let (mut input, mut readers) = (None, Vec::new());
         let stdio = if unit.tty {
@@ -322,7 +330,7 @@ impl Supervisor {
         };
         let cgroup = open_cgroup(&unit.cgroup)?;
         let container = unit.id.clone();
-        self.fork(seq, &container, stdio, cgroup, None, Work::Start { unit, input, readers })
+        self.fork(seq, &container, stdio, cgroup, Making::Container { pids }, Work::Start { unit, input, readers })
     }
 
     fn exec(&mut self, seq: u64, container: Id, exec: Id, tty: bool, mut fds: Vec<OwnedFd>) -> io::Result<()> {
@@ -350,7 +358,7 @@ impl Supervisor {
         };
         let id = container.clone();
         let init = target.pidfd.try_clone()?;
-        self.fork(seq, &id, stdio, cgroup, Some((launch, init)), Work::Exec { container, exec })?;
+        self.fork(seq, &id, stdio, cgroup, Making::Process { launch, init }, Work::Exec { container, exec })?;
         // Counted once it runs: a fork that was refused reports nothing.
         if let Some(target) = self.containers.iter_mut().find(|c| c.unit.id == id) {
             target.joining += 1;
@@ -358,14 +366,13 @@ impl Supervisor {
         Ok(())
     }
 
-    /// `joins`: the launch file of a further process, and the container's first process.
     fn fork(
         &mut self,
         seq: u64,
         container: &Id,
         stdio: Stdio,
         cgroup: Option<OwnedFd>,
-        joins: Option<(OwnedFd, OwnedFd)>,
+        making: Making,
         work: Work,
     ) -> io::Result<()> {
         let (report, theirs) =
@@ -378,9 +385,13 @@ impl Supervisor {
                 drop(report);
                 drop(failure);
                 let task = Task { sandbox: &self.sandbox, container, stdio, failure: failure_write.as_fd() };
-                match joins {
-                    None => creator::create_and_exit(task, theirs.as_fd()),
-                    Some((launch, init)) => creator::exec_and_exit(task, launch, init.as_fd(), theirs.as_fd()),
+                match making {
+                    Making::Container { pids } => {
+                        creator::create_and_exit(task, pids.as_ref().map(AsFd::as_fd), theirs.as_fd())
+                    }
+                    Making::Process { launch, init } => {
+                        creator::exec_and_exit(task, launch, init.as_fd(), theirs.as_fd())
+                    }
                 }
             }
             Forked::Parent(pid) => {
