@@ -21,9 +21,18 @@ pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1:
     let mut config = request.config.ok_or(NodeError::Missing("config"))?;
     let metadata = config.metadata.clone().ok_or(NodeError::Missing("metadata"))?;
     let container = format!("attempt {} of container {}", metadata.attempt, metadata.name);
-    let _reserved = node.names.reserve(format!("{container} in sandbox {}", sandbox.id))?;
-    if let Some(same) = same(node, &sandbox.id, &metadata) {
-        return Ok(v1::CreateContainerResponse { container_id: same });
+    let _reserved = node.names.reserve(format!("{container} in sandbox {}", sandbox.id)).await;
+    match same(node, &sandbox.id, &metadata) {
+        // Asked again, as by one that has not heard the answer.
+        Some(same) if same.state() == ContainerState::Created => {
+            return Ok(v1::CreateContainerResponse { container_id: same.id });
+        }
+        // What has run is no answer to who is about to start it, and its log is not another's to write.
+        Some(same) => {
+            let state = same.state().in_words();
+            return Err(NodeError::Exists { what: container, id: same.id, state });
+        }
+        None => {}
     }
     if let Some(resources) = config.linux.as_ref().and_then(|l| l.resources.as_ref()) {
         super::container_update::check(resources)?;
@@ -56,13 +65,10 @@ pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1:
     }
 }
 
-/// Asked again for the same attempt, the container that is there is the answer.
-fn same(node: &Node, sandbox: &str, wanted: &v1::ContainerMetadata) -> Option<String> {
-    let containers = node.containers_of(sandbox);
-    let same = containers.iter().find(|r| {
-        r.state() == ContainerState::Created && r.config.as_ref().and_then(|c| c.metadata.as_ref()) == Some(wanted)
-    });
-    same.map(|r| r.id.clone())
+/// The container that is this attempt, until it is removed.
+fn same(node: &Node, sandbox: &str, wanted: &v1::ContainerMetadata) -> Option<ContainerRecord> {
+    let mut containers = node.containers_of(sandbox).into_iter();
+    containers.find(|r| r.config.as_ref().and_then(|c| c.metadata.as_ref()) == Some(wanted))
 }
 
 /// The images that are mounted as volumes, by where; the configuration is told which they are now.

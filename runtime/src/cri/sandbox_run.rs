@@ -14,7 +14,7 @@ pub async fn run(node: &Node, request: v1::RunPodSandboxRequest) -> Result<v1::R
     let metadata = config.metadata.clone().ok_or(NodeError::Missing("metadata"))?;
     check(&config, &request.runtime_handler)?;
     let pod = format!("attempt {} of pod {}/{}", metadata.attempt, metadata.namespace, metadata.name);
-    let _reserved = node.names.reserve(format!("{pod} ({})", metadata.uid))?;
+    let _reserved = node.names.reserve(format!("{pod} ({})", metadata.uid)).await;
     if let Some(ready) = same(node, &metadata) {
         return Ok(v1::RunPodSandboxResponse { pod_sandbox_id: ready });
     }

@@ -28,8 +28,8 @@ pub enum NodeError {
     Invalid { what: &'static str, value: String, why: &'static str },
     #[error("sandbox {0} is not ready")]
     NotReady(String),
-    #[error("{0} is being made already")]
-    BeingMade(String),
+    #[error("{what} is {id} already, which is {state}")]
+    Exists { what: String, id: String, state: &'static str },
     #[error("container {id} is {state}, not {wanted}")]
     WrongState { id: String, state: &'static str, wanted: &'static str },
     #[error("container {0} did not end after it was killed")]
@@ -75,7 +75,7 @@ impl From<NodeError> for Status {
             NodeError::Missing(_) | NodeError::Invalid { .. } | NodeError::Id(_) | NodeError::Spec(_) => {
                 Status::invalid_argument(text)
             }
-            NodeError::BeingMade(_) => Status::already_exists(text),
+            NodeError::Exists { .. } => Status::already_exists(text),
             NodeError::NotReady(_) | NodeError::WrongState { .. } => Status::failed_precondition(text),
             NodeError::Image(error) => error.status(),
             NodeError::Unkillable(_) | NodeError::ExecTimeout(_) => Status::deadline_exceeded(text),
