@@ -111,11 +111,28 @@ fn masked_paths_show_nothing_and_read_only_ones_take_nothing() {
                       for p in /proc/sysrq-trigger /proc/sys/kernel/hostname /proc/irq/default_smp_affinity; do \
                       ( : > $p ) 2>/dev/null && echo opened $p; done; true";
         assert_eq!(output(&ground, &client, "plain", |_| {}, script).await, "");
-        // The same script finds what there is to find.
-        let all = output(&ground, &client, "all", |c| security(c).privileged = true, script).await;
+        // The same script finds what there is to find, where nothing is to be hidden.
+        let bare = |c: &mut v1::ContainerConfig| {
+            let security = security(c);
+            (security.masked_paths, security.readonly_paths) = (Vec::new(), Vec::new());
+        };
+        let all = output(&ground, &client, "unmasked", bare, script).await;
         for words in ["seen /proc/interrupts", "opened /proc/sys/kernel/hostname"] {
             assert!(all.contains(words), "{words}: {all}");
         }
+        // Only what is listed is hidden, and what is not there needs no hiding.
+        let masked = |c: &mut v1::ContainerConfig| {
+            bare(c);
+            security(c).masked_paths = vec!["/proc/interrupts".into(), "/proc/nowhere".into()];
+        };
+        let read_only = |c: &mut v1::ContainerConfig| {
+            bare(c);
+            security(c).readonly_paths = vec!["/proc/sys".into(), "/proc/nowhere".into()];
+        };
+        let some = output(&ground, &client, "masked", masked, script).await;
+        assert!(some.contains("opened /proc/sys/kernel/hostname") && !some.contains("/proc/interrupts"), "{some}");
+        let some = output(&ground, &client, "listed", read_only, script).await;
+        assert!(some.contains("seen /proc/interrupts") && !some.contains("/proc/sys/kernel/hostname"), "{some}");
         ground::finish(runtime).await;
     });
 }

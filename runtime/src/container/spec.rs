@@ -91,21 +91,6 @@ pub struct Host {
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
 pub struct Spec {
     pub config: Value,
     pub launch: Launch,
@@ -161,12 +146,8 @@ fn oci(
     if !security.privileged {
         list.push(json!({"type": "cgroup"}));
     }
-    let paths = |given: &[String], default: &[&str]| -> Value {
-        if security.privileged {
-            return json!([]);
-        }
-        if given.is_empty() { json!(default) } else { json!(given) }
-    };
+    // What hides the kernel's files is the caller's list: the kubelet says by an empty one that a pod wants them unmasked.
+    let paths = |given: &[String]| if security.privileged { json!([]) } else { json!(given) };
     json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -183,8 +164,8 @@ fn oci(
             "namespaces": list,
             "cgroupsPath": host.cgroup,
             "devices": host.devices.iter().map(device).collect::<Vec<_>>(),
-            "maskedPaths": paths(&security.masked_paths, &MASKED),
-            "readonlyPaths": paths(&security.readonly_paths, &READ_ONLY),
+            "maskedPaths": paths(&security.masked_paths),
+            "readonlyPaths": paths(&security.readonly_paths),
         },
     })
 }

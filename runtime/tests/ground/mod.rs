@@ -13,6 +13,23 @@ use tonic::transport::Channel;
 
 pub const IMAGE: &str = "test.invalid/busybox:1";
 
+/// What the kubelet asks for in a container whose pod wants nothing else of its procMount.
+const MASKED: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
 pub struct Ground {
     pub dir: tempfile::TempDir,
     pub config: Config,
@@ -149,6 +166,8 @@ impl Ground {
                         ..Default::default()
                     }),
                     seccomp: Some(v1::SecurityProfile::default()),
+                    masked_paths: MASKED.map(str::to_owned).to_vec(),
+                    readonly_paths: READ_ONLY.map(str::to_owned).to_vec(),
                     ..Default::default()
                 }),
                 ..Default::default()
