@@ -138,6 +138,47 @@ fn masked_paths_show_nothing_and_read_only_ones_take_nothing() {
 }
 
 #[test]
+fn a_profile_of_the_host_is_named_by_its_path_or_below_the_folder_of_profiles() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let folder = ground.config.seccomp_dir.clone();
+        std::fs::create_dir_all(&folder).unwrap();
+        let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":["SECCOMP_FILTER_FLAG_LOG"],
+            "architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_AARCH64"],
+            "syscalls":[{"names":["chmod","fchmodat","fchmodat2"],"action":"SCMP_ACT_ERRNO"}]}"#;
+        let elsewhere = ground.dir.path().join("elsewhere.json");
+        for path in [&elsewhere, &folder.join("below.json")] {
+            std::fs::write(path, profile).unwrap();
+        }
+        std::fs::write(folder.join("bad.json"), profile.replace("FLAG_LOG", "FLAG_NEW")).unwrap();
+        let localhost = |name: &str| {
+            let profile_type = v1::security_profile::ProfileType::Localhost as i32;
+            Some(v1::SecurityProfile { profile_type, localhost_ref: name.to_owned() })
+        };
+        let script = "grep Seccomp: /proc/self/status; busybox chmod 400 / || echo refused";
+        for (name, reference) in [("path", elsewhere.to_str().unwrap()), ("name", "below.json")] {
+            let ask = |c: &mut v1::ContainerConfig| security(c).seccomp = localhost(reference);
+            let text = output(&ground, &client, name, ask, script).await;
+            assert_eq!(field(&text, "Seccomp:"), "2", "{name}: {text}");
+            assert!(text.contains("refused"), "{name}: {text}");
+        }
+        let unconfined = output(&ground, &client, "none", |c| security(c).seccomp = None, script).await;
+        assert_eq!((field(&unconfined, "Seccomp:"), unconfined.contains("refused")), ("0", false), "{unconfined}");
+        // A bad one fails the container, before anything of it runs.
+        let config = ground.pod("bad");
+        let pod = client.run_pod(&config).await;
+        for (name, words) in [("bad.json", "FLAG_NEW"), ("missing.json", "missing.json"), ("", "no absolute path")] {
+            let mut container = ground.container("bad", &["true"]);
+            security(&mut container).seccomp = localhost(name);
+            let error = client.create(&pod, container, &config).await.expect_err("refused");
+            assert!(error.message().contains(words), "{error}");
+        }
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
 fn files_of_the_pod_cannot_fill_the_hosts_memory() {
     with(|ground| async move {
         let (runtime, client) = ground.start().await;

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 
+use gantry_base::codec::Appended;
 use gantry_base::launch::{CgroupWrite, ImageVolume, Launch, Process, Root, User, Volume};
 use gantry_cri::v1;
 use serde_json::{Value, json};
 
 use super::capabilities::{self, UnknownCapability};
+use super::seccomp::Filter;
 use crate::image::RunConfig;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -71,7 +73,7 @@ pub struct Host {
     pub cgroup: String,
     pub cgroup_folders: Vec<String>,
     pub before_start: Vec<CgroupWrite>,
-    pub seccomp: Vec<u8>,
+    pub seccomp: Filter,
     pub apparmor: String,
     pub devices: Vec<Device>,
     /// Paths of the pod's pinned namespaces; empty where the pod uses the host's.
@@ -114,12 +116,13 @@ pub fn build(config: &v1::ContainerConfig, image: &RunConfig, host: &Host) -> Re
     let launch = Launch {
         root: Root { read_only: security.readonly_rootfs, ..host.rootfs.clone() },
         volumes,
-        images,
+        images: Appended(images),
         user: user(&security, image)?,
         process: process(config, image, &security, host)?,
         cgroups: host.cgroup_folders.clone(),
         unified: host.unified,
         before_start: host.before_start.clone(),
+        seccomp_flags: Appended(host.seccomp.flags),
     };
     Ok(Spec { config: oci(config, &security, &namespaces, host), launch })
 }
@@ -230,7 +233,7 @@ fn process(
         no_new_privs: security.no_new_privs,
         rlimits: Vec::new(),
         oom_score_adj: Some(score.max(host.oom_score_adj_min)),
-        seccomp: host.seccomp.clone(),
+        seccomp: host.seccomp.program.clone(),
         apparmor: host.apparmor.clone(),
         umask: Some(0o022),
     })

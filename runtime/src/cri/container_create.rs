@@ -8,7 +8,7 @@ use gantry_cri::v1::{self, ContainerEventType, NamespaceMode};
 use gantry_env::chain;
 
 use crate::cgroup::plan;
-use crate::container::seccomp::ProfileError;
+use crate::container::seccomp::{Filter, ProfileError};
 use crate::container::{capabilities, spec};
 use crate::image::{Image, Rootfs};
 use crate::node::{Node, NodeError, blocking, encode_launch};
@@ -243,26 +243,26 @@ fn shared_pid(
     }
 }
 
-fn seccomp(node: &Node, security: &v1::LinuxContainerSecurityContext) -> Result<Vec<u8>, NodeError> {
+fn seccomp(node: &Node, security: &v1::LinuxContainerSecurityContext) -> Result<Filter, NodeError> {
     if security.privileged {
-        return Ok(Vec::new());
+        return Ok(Filter::default());
     }
     let bad = |e: ProfileError| NodeError::Profile(e);
     // Over CRI an unset profile is unconfined: the kubelet asks for what it wants.
-    let Some(profile) = &security.seccomp else { return Ok(Vec::new()) };
+    let Some(profile) = &security.seccomp else { return Ok(Filter::default()) };
     match profile.profile_type() {
-        v1::security_profile::ProfileType::Unconfined => Ok(Vec::new()),
+        v1::security_profile::ProfileType::Unconfined => Ok(Filter::default()),
         v1::security_profile::ProfileType::RuntimeDefault => {
             let empty = v1::Capability::default();
             let asked = security.capabilities.as_ref().unwrap_or(&empty);
             let (add, drop) = (&asked.add_capabilities, &asked.drop_capabilities);
             let sets = capabilities::sets(false, add, drop, &asked.add_ambient_capabilities, node.capabilities)
                 .map_err(spec::SpecError::from)?;
-            Ok(node.filters.runtime_default(sets.bounding).map_err(bad)?.to_vec())
+            Ok(Filter::clone(&*node.filters.runtime_default(sets.bounding).map_err(bad)?))
         }
         v1::security_profile::ProfileType::Localhost => {
             let filter = node.filters.localhost(&node.config.seccomp_dir, &profile.localhost_ref).map_err(bad)?;
-            Ok(filter.to_vec())
+            Ok(Filter::clone(&filter))
         }
     }
 }

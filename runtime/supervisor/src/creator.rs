@@ -134,11 +134,11 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
     let file = std::fs::File::open(&path).map_err(|source| CreateError::Read { path: path.clone(), source })?;
     let launch = read_launch(file, &path)?;
     join_cgroups(&launch)?;
-    let trees = root::open_volumes(&launch.volumes, &launch.images)?;
+    let trees = root::open_volumes(&launch.volumes, &launch.images.0)?;
     root::leave_host_mounts()?;
     root::hide_cgroup_files(&launch.cgroups, launch.unified)?;
     let at = bundle.join(layout::ROOTFS);
-    let trees = root::open_images(trees, &launch.volumes, &launch.images, &at)?;
+    let trees = root::open_images(trees, &launch.volumes, &launch.images.0, &at)?;
     let rootfs = root::mount_root(&launch.root, &at)?;
     root::make_mount_points(&rootfs, &launch.volumes, &trees, &launch.process.cwd)?;
     let ids = resolve(&launch, rootfs.as_fd())?;
@@ -202,7 +202,8 @@ fn stage(launch: &Launch, ids: Ids, volumes: Vec<OpenVolume>, task: &Task<'_>) -
         process.effective = process.ambient;
         process.permitted = process.ambient;
     }
-    Stage { process, ids, volumes, failure: task.failure.as_raw_fd() }
+    let (seccomp_flags, failure) = (launch.seccomp_flags.0, task.failure.as_raw_fd());
+    Stage { process, seccomp_flags, ids, volumes, failure }
 }
 
 fn resolve(launch: &Launch, rootfs: BorrowedFd<'_>) -> Result<Ids, CreateError> {
