@@ -15,6 +15,7 @@ use tokio::sync::{OwnedRwLockReadGuard, broadcast, watch};
 use crate::cgroup::Hierarchies;
 use crate::cgroup::programs::Programs;
 use crate::config::Config;
+use crate::container::modules::Modules;
 use crate::container::seccomp::Filters;
 use crate::image::Images;
 use crate::network::Network;
@@ -82,6 +83,7 @@ pub struct Node {
     /// What this process may hand out.
     pub capabilities: u64,
     pub oom_score_adj_min: i32,
+    pub modules: Modules,
     pub pod_cidr_known: std::sync::atomic::AtomicBool,
     pub pods: Mutex<Pods>,
     pub names: Names,

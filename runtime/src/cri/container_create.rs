@@ -34,9 +34,7 @@ pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1:
         }
         None => {}
     }
-    if let Some(resources) = config.linux.as_ref().and_then(|l| l.resources.as_ref()) {
-        super::container_update::check(resources)?;
-    }
+    check(node, &sandbox, &config)?;
     let wanted = config.image.clone().unwrap_or_default().image;
     let image = node.images.resolve(&wanted).ok_or(NodeError::NoImage(wanted))?;
     let id = Id::parse(&node.new_id())?;
@@ -63,6 +61,21 @@ pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1:
             Err(error)
         }
     }
+}
+
+fn check(node: &Node, sandbox: &SandboxRecord, config: &v1::ContainerConfig) -> Result<(), NodeError> {
+    if let Some(resources) = config.linux.as_ref().and_then(|l| l.resources.as_ref()) {
+        super::container_update::check(resources)?;
+    }
+    let security = spec::security(config);
+    node.modules.selinux(security.selinux_options.as_ref())?;
+    // What a whole pod may do was decided when it was made (LinuxSandboxSecurityContext.privileged).
+    let of_pod = sandbox.config.as_ref().and_then(|c| c.linux.as_ref()?.security_context.as_ref());
+    if security.privileged && !of_pod.is_some_and(|pod| pod.privileged) {
+        let (value, why) = (sandbox.id.clone(), "a privileged container needs one that was made for it");
+        return Err(NodeError::Invalid { what: "sandbox", value, why });
+    }
+    Ok(())
 }
 
 /// The container that is this attempt, until it is removed.
@@ -201,7 +214,7 @@ fn host(
         cgroup,
         before_start: quota.into_iter().map(|(path, value)| CgroupWrite { path: text(path), value }).collect(),
         seccomp: seccomp(node, &security)?,
-        apparmor: apparmor(&security),
+        apparmor: node.modules.apparmor(&security)?,
         devices: super::devices::gather(config, security.privileged)?,
         net: pinned(pod_net, pins.net()),
         ipc: pinned(pod_ipc, pins.ipc()),
@@ -264,13 +277,5 @@ fn seccomp(node: &Node, security: &v1::LinuxContainerSecurityContext) -> Result<
             let filter = node.filters.localhost(&node.config.seccomp_dir, &profile.localhost_ref).map_err(bad)?;
             Ok(Filter::clone(&filter))
         }
-    }
-}
-
-/// Only a profile that the administrator has loaded; the default is none of ours yet.
-fn apparmor(security: &v1::LinuxContainerSecurityContext) -> String {
-    match &security.apparmor {
-        Some(p) if p.profile_type() == v1::security_profile::ProfileType::Localhost => p.localhost_ref.clone(),
-        _ => String::new(),
     }
 }

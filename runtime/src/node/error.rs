@@ -5,6 +5,7 @@ use gantry_base::{DecodeError, IdError};
 use tonic::Status;
 
 use crate::cgroup::CgroupError;
+use crate::container::modules::ModuleError;
 use crate::container::seccomp::ProfileError;
 use crate::container::spec::SpecError;
 use crate::image::ImageError;
@@ -55,6 +56,8 @@ pub enum NodeError {
     #[error(transparent)]
     Profile(#[from] ProfileError),
     #[error(transparent)]
+    Module(#[from] ModuleError),
+    #[error(transparent)]
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
@@ -72,11 +75,15 @@ impl From<NodeError> for Status {
         let text = gantry_env::chain(&error).to_string();
         match error {
             NodeError::NoSandbox(_) | NodeError::NoContainer(_) | NodeError::NoImage(_) => Status::not_found(text),
-            NodeError::Missing(_) | NodeError::Invalid { .. } | NodeError::Id(_) | NodeError::Spec(_) => {
-                Status::invalid_argument(text)
-            }
+            NodeError::Missing(_)
+            | NodeError::Invalid { .. }
+            | NodeError::Id(_)
+            | NodeError::Spec(_)
+            | NodeError::Module(ModuleError::Profile(_)) => Status::invalid_argument(text),
             NodeError::Exists { .. } => Status::already_exists(text),
-            NodeError::NotReady(_) | NodeError::WrongState { .. } => Status::failed_precondition(text),
+            NodeError::NotReady(_) | NodeError::WrongState { .. } | NodeError::Module(_) => {
+                Status::failed_precondition(text)
+            }
             NodeError::Image(error) => error.status(),
             NodeError::Unkillable(_) | NodeError::ExecTimeout(_) => Status::deadline_exceeded(text),
             NodeError::Unsupported(_) => Status::unimplemented(text),

@@ -153,6 +153,14 @@ impl Ground {
         }
     }
 
+    /// A pod that may have privileged containers.
+    pub fn privileged_pod(&self, name: &str) -> v1::PodSandboxConfig {
+        let mut pod = self.pod(name);
+        let security = pod.linux.as_mut().and_then(|l| l.security_context.as_mut());
+        security.expect("it has one").privileged = true;
+        pod
+    }
+
     pub fn container(&self, name: &str, command: &[&str]) -> v1::ContainerConfig {
         v1::ContainerConfig {
             metadata: Some(v1::ContainerMetadata { name: name.into(), attempt: 0 }),
