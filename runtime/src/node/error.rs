@@ -39,6 +39,8 @@ pub enum NodeError {
     ExecTimeout(Vec<String>),
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),
+    #[error("criu binary not found in PATH: a checkpoint cannot be made on this host")]
+    NoCriu,
     #[error("no supervisor could be started")]
     NoSupervisor,
     #[error("the work was interrupted")]
@@ -81,7 +83,7 @@ impl From<NodeError> for Status {
             | NodeError::Spec(_)
             | NodeError::Module(ModuleError::Profile(_)) => Status::invalid_argument(text),
             NodeError::Exists { .. } => Status::already_exists(text),
-            NodeError::NotReady(_) | NodeError::WrongState { .. } | NodeError::Module(_) => {
+            NodeError::NotReady(_) | NodeError::WrongState { .. } | NodeError::Module(_) | NodeError::NoCriu => {
                 Status::failed_precondition(text)
             }
             NodeError::Image(error) => error.status(),
