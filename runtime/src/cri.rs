@@ -33,10 +33,12 @@ mod image_pull;
 mod image_remove;
 mod image_status;
 mod log_reopen;
+mod metric_descriptors;
 mod pages;
 mod port_forward;
 mod runtime_status;
 mod sandbox_list;
+mod sandbox_metrics;
 pub(crate) mod sandbox_remove;
 pub(crate) mod sandbox_run;
 mod sandbox_stats;
@@ -60,10 +62,6 @@ where
         Ok(result) => Ok(Response::new(result?)),
         Err(_) => Err(NodeError::Interrupted.into()),
     }
-}
-
-fn refused<T>(what: &str) -> Result<T, Status> {
-    Err(Status::unimplemented(format!("{what} is not supported by gantry yet")))
 }
 
 macro_rules! change {
@@ -296,14 +294,15 @@ impl RuntimeService for Services {
         &self,
         _: Request<v1::ListMetricDescriptorsRequest>,
     ) -> Result<Response<v1::ListMetricDescriptorsResponse>, Status> {
-        refused("ListMetricDescriptors")
+        Ok(Response::new(metric_descriptors::run()))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<v1::ListPodSandboxMetricsRequest>,
     ) -> Result<Response<v1::ListPodSandboxMetricsResponse>, Status> {
-        refused("ListPodSandboxMetrics")
+        let pod_metrics = sandbox_metrics::list(&self.node).await?;
+        Ok(Response::new(v1::ListPodSandboxMetricsResponse { pod_metrics }))
     }
 
     type StreamPodSandboxMetricsStream = Streamed<v1::StreamPodSandboxMetricsResponse>;
@@ -311,7 +310,8 @@ impl RuntimeService for Services {
         &self,
         _: Request<v1::StreamPodSandboxMetricsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
-        refused("StreamPodSandboxMetrics")
+        let listed = sandbox_metrics::list(&self.node).await?;
+        Ok(pages(listed, |pod_sandbox_metrics| v1::StreamPodSandboxMetricsResponse { pod_sandbox_metrics }))
     }
 
     async fn runtime_config(

@@ -134,3 +134,98 @@ fn a_checkpoint_is_refused_for_what_it_lacks() {
         ground::finish(runtime).await;
     });
 }
+
+/// Not there without the kernel's or the hardware's doing: pressure is v2's, and the device below the folders of a test may count
+/// nothing.
+const MAY_BE_ABSENT: [&str; 5] =
+    ["container_pressure_", "container_hugetlb_", "container_blkio_", "container_fs_reads_", "container_fs_writes_"];
+
+#[test]
+fn metrics_have_the_names_and_labels_that_were_promised() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let mut cri = client.runtime.clone();
+        let descriptors = cri.list_metric_descriptors(v1::ListMetricDescriptorsRequest {}).await.unwrap();
+        let descriptors = descriptors.into_inner().descriptors;
+        let keys: HashMap<&str, &[String]> =
+            descriptors.iter().map(|d| (d.name.as_str(), d.label_keys.as_slice())).collect();
+        assert_eq!(keys.len(), descriptors.len(), "no name twice");
+        assert!(descriptors.iter().all(|d| !d.help.is_empty() && d.label_keys.len() >= 5));
+
+        let mut config = ground.pod("measured");
+        let options = config.linux.as_mut().and_then(|l| l.security_context.as_mut()?.namespace_options.as_mut());
+        options.expect("it has them").network = v1::NamespaceMode::Pod as i32;
+        let pod = client.run_pod(&config).await;
+        let script = "dd if=/dev/zero of=/written bs=64k count=16; while :; do :; done";
+        let mut container = ground.container("busy", &["sh", "-c", script]);
+        container.linux.as_mut().expect("it has one").resources = Some(v1::LinuxContainerResources {
+            cpu_period: 100_000,
+            cpu_quota: 50_000,
+            cpu_shares: 1024,
+            memory_limit_in_bytes: 64 << 20,
+            ..v1::LinuxContainerResources::default()
+        });
+        let id = client.create(&pod, container, &config).await.unwrap();
+        client.start(&id).await.unwrap();
+        let read = async || {
+            let listed = client.runtime.clone().list_pod_sandbox_metrics(v1::ListPodSandboxMetricsRequest {}).await;
+            let listed = listed.unwrap().into_inner().pod_metrics;
+            assert_eq!(listed.iter().map(|m| &m.pod_sandbox_id).collect::<Vec<_>>(), [&pod]);
+            assert_eq!(listed[0].container_metrics.len(), 1);
+            listed[0].clone()
+        };
+        let value = |metrics: &[v1::Metric], name: &str| {
+            metrics.iter().find(|m| m.name == name).and_then(|m| m.value).map(|v| v.value)
+        };
+        // A second of the processor, and all that it writes.
+        let metrics = loop {
+            let metrics = read().await;
+            let of_container = &metrics.container_metrics[0].metrics;
+            let written = value(of_container, "container_fs_usage_bytes").is_some_and(|bytes| bytes >= 1 << 20);
+            if written && value(of_container, "container_cpu_usage_seconds_total").is_some_and(|used| used >= 1) {
+                break metrics;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        };
+        let of_container = &metrics.container_metrics[0].metrics;
+        assert_eq!(metrics.container_metrics[0].container_id, id);
+        for metric in metrics.metrics.iter().chain(of_container) {
+            let keys = keys.get(metric.name.as_str()).unwrap_or_else(|| panic!("{} was not promised", metric.name));
+            assert_eq!(metric.label_values.len(), keys.len(), "{metric:?}");
+            assert_eq!(metric.label_values[..2], ["measured".to_owned(), "default".to_owned()], "{metric:?}");
+            let counts = metric.name.ends_with("_total") || metric.name == "container_memory_failcnt";
+            assert_eq!(metric.metric_type() == v1::MetricType::Counter, counts, "{metric:?}");
+        }
+        let told: std::collections::BTreeSet<&str> =
+            metrics.metrics.iter().chain(of_container).map(|m| m.name.as_str()).collect();
+        let absent = |name: &&str| !told.contains(name) && !MAY_BE_ABSENT.iter().any(|may| name.starts_with(may));
+        assert_eq!(keys.keys().copied().filter(absent).collect::<Vec<_>>(), Vec::<&str>::new());
+        for (name, expected) in [
+            ("container_spec_cpu_period", 100_000),
+            ("container_spec_cpu_quota", 50_000),
+            ("container_spec_cpu_shares", 1024),
+            ("container_spec_memory_limit_bytes", 64 << 20),
+            ("container_processes", 1),
+            ("container_threads", 1),
+            ("container_sockets", 0),
+        ] {
+            assert_eq!(value(of_container, name), Some(expected), "{name}");
+        }
+        let started = value(of_container, "container_start_time_seconds").unwrap();
+        assert!(started > 0 && started <= value(of_container, "container_last_seen").unwrap());
+        let open = value(of_container, "container_file_descriptors");
+        assert!(open.is_some_and(|open| open >= 3), "{open:?}");
+        let busy = of_container.iter().find(|m| m.name == "container_memory_rss").unwrap();
+        assert_eq!(busy.label_values[2..], ["busy".to_owned(), id.clone(), ground::IMAGE.to_owned()]);
+        let link = metrics.metrics.iter().find(|m| m.name == "container_network_receive_bytes_total").unwrap();
+        assert_eq!(link.label_values[2..], ["".to_owned(), pod.clone(), "".to_owned(), "eth0".to_owned()]);
+
+        let parts = all(cri.stream_pod_sandbox_metrics(v1::StreamPodSandboxMetricsRequest {}).await).await;
+        assert_eq!(
+            parts.iter().flat_map(|p| &p.pod_sandbox_metrics).map(|m| &m.pod_sandbox_id).collect::<Vec<_>>(),
+            [&pod]
+        );
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
