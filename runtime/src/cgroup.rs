@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub mod detail;
 pub mod devices;
 pub mod plan;
 pub mod programs;

@@ -2,20 +2,20 @@
 //! even when the caller goes away, because half a sandbox helps nobody.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::Stream;
 use gantry_cri::{Archives, ImageService, RuntimeService, archives, v1};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::node::{Node, NodeError};
+use pages::{Streamed, pages};
 
 mod archive_import;
 mod attach;
 mod config_update;
+mod container_checkpoint;
 mod container_create;
 mod container_list;
 mod container_remove;
@@ -33,9 +33,12 @@ mod image_pull;
 mod image_remove;
 mod image_status;
 mod log_reopen;
+mod metric_descriptors;
+mod pages;
 mod port_forward;
 mod runtime_status;
 mod sandbox_list;
+mod sandbox_metrics;
 pub(crate) mod sandbox_remove;
 pub(crate) mod sandbox_run;
 mod sandbox_stats;
@@ -43,16 +46,11 @@ mod sandbox_status;
 pub(crate) mod sandbox_stop;
 mod sandbox_update;
 
-/// How many images one message of a streamed list carries.
-const STREAM_PAGE_IMAGES: usize = 100;
-
 /// Both services of CRI v1 over one node.
 #[derive(Clone)]
 pub struct Services {
     pub node: Arc<Node>,
 }
-
-type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Runs a change to its end, whatever becomes of the caller.
 async fn whole<T, F>(work: F) -> Result<Response<T>, Status>
@@ -64,10 +62,6 @@ where
         Ok(result) => Ok(Response::new(result?)),
         Err(_) => Err(NodeError::Interrupted.into()),
     }
-}
-
-fn refused<T>(what: &str) -> Result<T, Status> {
-    Err(Status::unimplemented(format!("{what} is not supported by gantry yet")))
 }
 
 macro_rules! change {
@@ -126,9 +120,11 @@ impl RuntimeService for Services {
     type StreamPodSandboxesStream = Streamed<v1::StreamPodSandboxesResponse>;
     async fn stream_pod_sandboxes(
         &self,
-        _: Request<v1::StreamPodSandboxesRequest>,
+        request: Request<v1::StreamPodSandboxesRequest>,
     ) -> Result<Response<Self::StreamPodSandboxesStream>, Status> {
-        refused("StreamPodSandboxes")
+        let request = v1::ListPodSandboxRequest { filter: request.into_inner().filter };
+        let listed = sandbox_list::run(&self.node, &request);
+        Ok(pages(listed.items, |pod_sandboxes| v1::StreamPodSandboxesResponse { pod_sandboxes }))
     }
 
     async fn create_container(
@@ -169,9 +165,11 @@ impl RuntimeService for Services {
     type StreamContainersStream = Streamed<v1::StreamContainersResponse>;
     async fn stream_containers(
         &self,
-        _: Request<v1::StreamContainersRequest>,
+        request: Request<v1::StreamContainersRequest>,
     ) -> Result<Response<Self::StreamContainersStream>, Status> {
-        refused("StreamContainers")
+        let request = v1::ListContainersRequest { filter: request.into_inner().filter };
+        let listed = container_list::run(&self.node, &request);
+        Ok(pages(listed.containers, |containers| v1::StreamContainersResponse { containers }))
     }
 
     async fn container_status(
@@ -232,9 +230,11 @@ impl RuntimeService for Services {
     type StreamContainerStatsStream = Streamed<v1::StreamContainerStatsResponse>;
     async fn stream_container_stats(
         &self,
-        _: Request<v1::StreamContainerStatsRequest>,
+        request: Request<v1::StreamContainerStatsRequest>,
     ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
-        refused("StreamContainerStats")
+        let request = v1::ListContainerStatsRequest { filter: request.into_inner().filter };
+        let listed = container_stats::list(&self.node, request).await;
+        Ok(pages(listed.stats, |container_stats| v1::StreamContainerStatsResponse { container_stats }))
     }
 
     async fn pod_sandbox_stats(
@@ -254,9 +254,11 @@ impl RuntimeService for Services {
     type StreamPodSandboxStatsStream = Streamed<v1::StreamPodSandboxStatsResponse>;
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<v1::StreamPodSandboxStatsRequest>,
+        request: Request<v1::StreamPodSandboxStatsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
-        refused("StreamPodSandboxStats")
+        let request = v1::ListPodSandboxStatsRequest { filter: request.into_inner().filter };
+        let listed = sandbox_stats::list(&self.node, request).await;
+        Ok(pages(listed.stats, |pod_sandbox_stats| v1::StreamPodSandboxStatsResponse { pod_sandbox_stats }))
     }
 
     async fn update_runtime_config(
@@ -272,9 +274,9 @@ impl RuntimeService for Services {
 
     async fn checkpoint_container(
         &self,
-        _: Request<v1::CheckpointContainerRequest>,
+        request: Request<v1::CheckpointContainerRequest>,
     ) -> Result<Response<v1::CheckpointContainerResponse>, Status> {
-        refused("CheckpointContainer")
+        Ok(Response::new(container_checkpoint::run(&self.node, request.get_ref())?))
     }
 
     type GetContainerEventsStream = Streamed<v1::ContainerEventResponse>;
@@ -292,14 +294,15 @@ impl RuntimeService for Services {
         &self,
         _: Request<v1::ListMetricDescriptorsRequest>,
     ) -> Result<Response<v1::ListMetricDescriptorsResponse>, Status> {
-        refused("ListMetricDescriptors")
+        Ok(Response::new(metric_descriptors::run()))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<v1::ListPodSandboxMetricsRequest>,
     ) -> Result<Response<v1::ListPodSandboxMetricsResponse>, Status> {
-        refused("ListPodSandboxMetrics")
+        let pod_metrics = sandbox_metrics::list(&self.node).await?;
+        Ok(Response::new(v1::ListPodSandboxMetricsResponse { pod_metrics }))
     }
 
     type StreamPodSandboxMetricsStream = Streamed<v1::StreamPodSandboxMetricsResponse>;
@@ -307,7 +310,8 @@ impl RuntimeService for Services {
         &self,
         _: Request<v1::StreamPodSandboxMetricsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
-        refused("StreamPodSandboxMetrics")
+        let listed = sandbox_metrics::list(&self.node).await?;
+        Ok(pages(listed, |pod_sandbox_metrics| v1::StreamPodSandboxMetricsResponse { pod_sandbox_metrics }))
     }
 
     async fn runtime_config(
@@ -341,11 +345,7 @@ impl ImageService for Services {
         request: Request<v1::StreamImagesRequest>,
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
         let images = image_list::filtered(&self.node, request.get_ref().filter.as_ref());
-        let pages: Vec<_> = images
-            .chunks(STREAM_PAGE_IMAGES)
-            .map(|page| Ok(v1::StreamImagesResponse { images: page.to_vec() }))
-            .collect();
-        Ok(Response::new(Box::pin(tokio_stream::iter(pages))))
+        Ok(pages(images, |images| v1::StreamImagesResponse { images }))
     }
 
     async fn image_status(

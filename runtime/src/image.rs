@@ -188,8 +188,8 @@ impl Images {
         self.import(install::Pieces::new(pieces), options).await
     }
 
-    /// Removes a tag, or the whole image when called by id, digest or last tag. No such image is no error. Layers that
-    /// containers stand on stay until those are removed.
+    /// Removes an image with all its names, called by any of them. No such image is no error. Layers that containers
+    /// stand on stay until those are removed.
     pub async fn remove(&self, image: &str) -> Result<bool, ImageError> {
         let (store, text) = (Arc::clone(&self.store), image.to_owned());
         let removed = blocking(move || store.remove(&text)).await?;

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedRwLockReadGuard, broadcast, watch};
 use crate::cgroup::Hierarchies;
 use crate::cgroup::programs::Programs;
 use crate::config::Config;
+use crate::container::modules::Modules;
 use crate::container::seccomp::Filters;
 use crate::image::Images;
 use crate::network::Network;
@@ -82,6 +83,7 @@ pub struct Node {
     /// What this process may hand out.
     pub capabilities: u64,
     pub oom_score_adj_min: i32,
+    pub modules: Modules,
     pub pod_cidr_known: std::sync::atomic::AtomicBool,
     pub pods: Mutex<Pods>,
     pub names: Names,
@@ -195,6 +197,40 @@ impl Node {
     pub fn containers_of(&self, sandbox: &str) -> Vec<ContainerRecord> {
         let pods = self.pods.lock();
         pods.containers.values().map(|c| &c.record).filter(|r| r.sandbox == sandbox).cloned().collect()
+    }
+
+    /// The container whose processes another of its sandbox shares (CRI's TARGET mode).
+    pub fn target(&self, sandbox: &str, options: &v1::NamespaceOption) -> Result<ContainerRecord, NodeError> {
+        let target = self.container(&options.target_id)?;
+        if target.sandbox != sandbox {
+            let why = "it is in another sandbox";
+            return Err(NodeError::Invalid { what: "target container", value: target.id, why });
+        }
+        if target.state() != ContainerState::Running {
+            let state = target.state().in_words();
+            return Err(NodeError::WrongState { id: target.id, state, wanted: "running" });
+        }
+        Ok(target)
+    }
+
+    /// Where the processes are that a container shares with its target, if it has one.
+    pub fn target_pids(&self, record: &ContainerRecord) -> Result<Option<OwnedFd>, NodeError> {
+        let config = record.config.clone().unwrap_or_default();
+        let options = crate::container::spec::security(&config).namespace_options.unwrap_or_default();
+        if options.pid() != v1::NamespaceMode::Target {
+            return Ok(None);
+        }
+        let target = self.target(&record.sandbox, &options)?;
+        let opened = {
+            let pods = self.pods.lock();
+            let held = pods.containers.get(&target.id).and_then(|c| c.held.as_ref());
+            held.map(|held| held.pid_namespace(target.pid))
+        };
+        // One that is not held has ended since.
+        let gone = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let path = || format!("/proc/{}/ns/pid", target.pid).into();
+        let opened = opened.unwrap_or_else(|| Err(gone()));
+        opened.map(Some).map_err(|source| NodeError::Io { what: "open", path: path(), source })
     }
 
     /// The lock under which a container is started, stopped or removed.

@@ -224,9 +224,10 @@ impl Link {
         }
     }
 
-    /// Creates and starts a container. That it runs is told to the listener first.
-    pub async fn start(&self, unit: Unit) -> Result<(), SupervisorError> {
-        match self.ask(|seq| Request::Start { seq, unit }, &[]).await?.0 {
+    /// Creates and starts a container, in another's pid namespace where one is given. That it runs is told to the listener
+    /// first.
+    pub async fn start(&self, unit: Unit, pids: Option<OwnedFd>) -> Result<(), SupervisorError> {
+        match self.ask(|seq| Request::Start { seq, unit }, pids.as_slice()).await?.0 {
             Event::Started { .. } => Ok(()),
             _ => Err(SupervisorError::Confused),
         }

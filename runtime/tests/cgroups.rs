@@ -43,7 +43,8 @@ async fn said(
     name: &str,
     change: impl FnOnce(&mut v1::ContainerConfig),
 ) -> Vec<String> {
-    let config = ground.pod(name);
+    // That a pod may have privileged containers opens nothing to the others.
+    let config = ground.privileged_pod(name);
     let pod = client.run_pod(&config).await;
     let mut container = ground.container(name, &["sh", "-c", DEVICES]);
     container.image = Some(v1::ImageSpec { image: "test.invalid/nodes:1".into(), ..v1::ImageSpec::default() });
@@ -552,7 +553,7 @@ const SPREAD: &str = "while IFS=: read -r _ controllers path; do \
 fn what_hides_below_its_cgroup_ends_with_the_container() {
     with(|ground| async move {
         let (runtime, client) = ground.start().await;
-        let config = ground.pod("pod");
+        let config = ground.privileged_pod("pod");
         let pod = client.run_pod(&config).await;
         let mut container = ground.container("spread", &["sh", "-c", SPREAD]);
         container.mounts = vec![v1::Mount {

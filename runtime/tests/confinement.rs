@@ -13,10 +13,10 @@ async fn output(
     change: impl FnOnce(&mut v1::ContainerConfig),
     script: &str,
 ) -> String {
-    let config = ground.pod(name);
-    let pod = client.run_pod(&config).await;
     let mut container = ground.container(name, &["sh", "-c", script]);
     change(&mut container);
+    let config = if security(&mut container).privileged { ground.privileged_pod(name) } else { ground.pod(name) };
+    let pod = client.run_pod(&config).await;
     let id = client.create(&pod, container, &config).await.expect("created");
     client.start(&id).await.expect("started");
     client.ended(&id).await;
@@ -111,11 +111,129 @@ fn masked_paths_show_nothing_and_read_only_ones_take_nothing() {
                       for p in /proc/sysrq-trigger /proc/sys/kernel/hostname /proc/irq/default_smp_affinity; do \
                       ( : > $p ) 2>/dev/null && echo opened $p; done; true";
         assert_eq!(output(&ground, &client, "plain", |_| {}, script).await, "");
-        // The same script finds what there is to find.
-        let all = output(&ground, &client, "all", |c| security(c).privileged = true, script).await;
+        // The same script finds what there is to find, where nothing is to be hidden.
+        let bare = |c: &mut v1::ContainerConfig| {
+            let security = security(c);
+            (security.masked_paths, security.readonly_paths) = (Vec::new(), Vec::new());
+        };
+        let all = output(&ground, &client, "unmasked", bare, script).await;
         for words in ["seen /proc/interrupts", "opened /proc/sys/kernel/hostname"] {
             assert!(all.contains(words), "{words}: {all}");
         }
+        // Only what is listed is hidden, and what is not there needs no hiding.
+        let masked = |c: &mut v1::ContainerConfig| {
+            bare(c);
+            security(c).masked_paths = vec!["/proc/interrupts".into(), "/proc/nowhere".into()];
+        };
+        let read_only = |c: &mut v1::ContainerConfig| {
+            bare(c);
+            security(c).readonly_paths = vec!["/proc/sys".into(), "/proc/nowhere".into()];
+        };
+        let some = output(&ground, &client, "masked", masked, script).await;
+        assert!(some.contains("opened /proc/sys/kernel/hostname") && !some.contains("/proc/interrupts"), "{some}");
+        let some = output(&ground, &client, "listed", read_only, script).await;
+        assert!(some.contains("seen /proc/interrupts") && !some.contains("/proc/sys/kernel/hostname"), "{some}");
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn a_privileged_container_needs_a_pod_that_was_made_for_it() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let (plain, privileged) = (ground.pod("plain"), ground.privileged_pod("privileged"));
+        let mut container = ground.container("all", &["true"]);
+        security(&mut container).privileged = true;
+        let pod = client.run_pod(&plain).await;
+        // What the caller says of the sandbox this time is not what the sandbox was made with.
+        for said in [&plain, &privileged] {
+            let error = client.create(&pod, container.clone(), said).await.expect_err("refused");
+            assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error}");
+            assert!(error.message().contains("privileged"), "{error}");
+        }
+        client.remove_pod(&pod).await;
+        let pod = client.run_pod(&privileged).await;
+        client.create(&pod, container, &privileged).await.expect("created");
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+#[expect(deprecated, reason = "callers of old fill the older field")]
+fn what_the_hosts_security_modules_cannot_do_is_refused_before_anything_is_made() {
+    use v1::security_profile::ProfileType;
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("pod");
+        let pod = client.run_pod(&config).await;
+        let profile = |kind: ProfileType, name: &str| {
+            Some(v1::SecurityProfile { profile_type: kind as i32, localhost_ref: name.to_owned() })
+        };
+        let mut refused = vec![ground.container("c", &["true"]); 4];
+        security(&mut refused[0]).apparmor = profile(ProfileType::Localhost, "gantry-test-nowhere");
+        security(&mut refused[1]).apparmor_profile = "localhost/gantry-test-nowhere".into();
+        security(&mut refused[2]).apparmor = profile(ProfileType::RuntimeDefault, "");
+        security(&mut refused[3]).apparmor_profile = "runtime/default".into();
+        for container in refused {
+            let error = client.create(&pod, container, &config).await.expect_err("refused");
+            assert_eq!(error.code(), tonic::Code::FailedPrecondition, "{error}");
+            assert!(error.message().contains("AppArmor profile"), "{error}");
+        }
+        let listed = client.runtime.clone().list_containers(v1::ListContainersRequest::default()).await.unwrap();
+        assert_eq!(listed.into_inner().containers, []);
+        let unconfined = |c: &mut v1::ContainerConfig| security(c).apparmor = profile(ProfileType::Unconfined, "");
+        assert_eq!(output(&ground, &client, "unconfined", unconfined, "echo ran").await, "ran");
+
+        // Where SELinux is, a label is refused that would not be set; elsewhere there is nothing to set.
+        let label = v1::SeLinuxOption { r#type: "spc_t".into(), level: "s0".into(), ..Default::default() };
+        let mut labelled = ground.container("labelled", &["true"]);
+        security(&mut labelled).selinux_options = Some(label);
+        let made = client.create(&pod, labelled, &config).await;
+        let refused = std::path::Path::new("/sys/fs/selinux/enforce").exists();
+        assert_eq!(made.err().map(|e| e.code()), refused.then_some(tonic::Code::FailedPrecondition));
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn a_profile_of_the_host_is_named_by_its_path_or_below_the_folder_of_profiles() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let folder = ground.config.seccomp_dir.clone();
+        std::fs::create_dir_all(&folder).unwrap();
+        let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":["SECCOMP_FILTER_FLAG_LOG"],
+            "architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_AARCH64"],
+            "syscalls":[{"names":["chmod","fchmodat","fchmodat2"],"action":"SCMP_ACT_ERRNO"}]}"#;
+        let elsewhere = ground.dir.path().join("elsewhere.json");
+        for path in [&elsewhere, &folder.join("below.json")] {
+            std::fs::write(path, profile).unwrap();
+        }
+        std::fs::write(folder.join("bad.json"), profile.replace("FLAG_LOG", "FLAG_NEW")).unwrap();
+        let localhost = |name: &str| {
+            let profile_type = v1::security_profile::ProfileType::Localhost as i32;
+            Some(v1::SecurityProfile { profile_type, localhost_ref: name.to_owned() })
+        };
+        let script = "grep Seccomp: /proc/self/status; busybox chmod 400 / || echo refused";
+        for (name, reference) in [("path", elsewhere.to_str().unwrap()), ("name", "below.json")] {
+            let ask = |c: &mut v1::ContainerConfig| security(c).seccomp = localhost(reference);
+            let text = output(&ground, &client, name, ask, script).await;
+            assert_eq!(field(&text, "Seccomp:"), "2", "{name}: {text}");
+            assert!(text.contains("refused"), "{name}: {text}");
+        }
+        let unconfined = output(&ground, &client, "none", |c| security(c).seccomp = None, script).await;
+        assert_eq!((field(&unconfined, "Seccomp:"), unconfined.contains("refused")), ("0", false), "{unconfined}");
+        // A bad one fails the container, before anything of it runs.
+        let config = ground.pod("bad");
+        let pod = client.run_pod(&config).await;
+        for (name, words) in [("bad.json", "FLAG_NEW"), ("missing.json", "missing.json"), ("", "no absolute path")] {
+            let mut container = ground.container("bad", &["true"]);
+            security(&mut container).seccomp = localhost(name);
+            let error = client.create(&pod, container, &config).await.expect_err("refused");
+            assert!(error.message().contains(words), "{error}");
+        }
+        client.remove_pod(&pod).await;
         ground::finish(runtime).await;
     });
 }

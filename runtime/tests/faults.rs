@@ -191,28 +191,71 @@ fn records_that_make_no_sense_cost_their_own_pod_alone() {
 }
 
 #[test]
-fn of_two_requests_for_the_same_one_is_made() {
+fn of_three_requests_for_the_same_one_is_made_and_all_are_told_of_it() {
     with(|ground| async move {
         let (runtime, client) = ground.start().await;
         let config = ground.pod("pod");
         for _ in 0..5 {
-            let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
-            let run = || async { client.runtime.clone().run_pod_sandbox(request.clone()).await };
+            let run = || client.run_pod(&config);
             let (a, b, c) = tokio::join!(run(), run(), run());
-            for refused in [a, b, c].into_iter().filter_map(Result::err) {
-                assert_eq!(refused.code(), Code::AlreadyExists, "{refused:?}");
-            }
+            assert_eq!((&a, &a), (&b, &c));
             let all = sandboxes(&client).await;
-            assert_eq!(all.len(), 1);
-            let pod = &all[0].id;
-            let create = || client.create(pod, ground.container("c", &["true"]), &config);
+            assert_eq!(all.iter().map(|s| &s.id).collect::<Vec<_>>(), [&a]);
+            let pod = a;
+            let create = || client.create(&pod, ground.container("c", &["true"]), &config);
             let (a, b, c) = tokio::join!(create(), create(), create());
-            for refused in [a, b, c].into_iter().filter_map(Result::err) {
-                assert_eq!(refused.code(), Code::AlreadyExists, "{refused:?}");
-            }
-            assert_eq!(containers(&client).await.len(), 1);
-            client.remove_pod(pod).await;
+            let (a, b, c) = (a.unwrap(), b.unwrap(), c.unwrap());
+            assert_eq!((&a, &a), (&b, &c));
+            assert_eq!(containers(&client).await.iter().map(|c| &c.id).collect::<Vec<_>>(), [&a]);
+            client.remove_pod(&pod).await;
         }
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn who_waits_for_a_making_that_fails_makes_it_anew() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("pod");
+        let pod = client.run_pod(&config).await;
+        let bad = ground.container("c", &[""]);
+        let good = ground.container("c", &["true"]);
+        let (refused, made) =
+            tokio::join!(client.create(&pod, bad, &config), client.create(&pod, good.clone(), &config));
+        let made = made.expect("whichever came first");
+        match refused {
+            Err(status) => assert_eq!(status.code(), Code::InvalidArgument, "{status:?}"),
+            // It came second: its attempt was there already.
+            Ok(id) => assert_eq!(id, made),
+        }
+        assert_eq!(client.create(&pod, good, &config).await.unwrap(), made);
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn an_attempt_that_has_been_started_is_not_made_twice() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("pod");
+        let pod = client.run_pod(&config).await;
+        let mut container = ground.container("c", &["sleep", "1000"]);
+        let id = client.create(&pod, container.clone(), &config).await.unwrap();
+        client.start(&id).await.unwrap();
+        let refused = client.create(&pod, container.clone(), &config).await.unwrap_err();
+        assert_eq!(refused.code(), Code::AlreadyExists, "{refused:?}");
+        assert!(refused.message().contains(&id) && refused.message().contains("running"), "{refused:?}");
+        client.stop(&id, 0).await;
+        let refused = client.create(&pod, container.clone(), &config).await.unwrap_err();
+        assert_eq!(refused.code(), Code::AlreadyExists, "{refused:?}");
+        // The next attempt is another; a removed one is none.
+        container.metadata.as_mut().unwrap().attempt = 1;
+        client.create(&pod, container.clone(), &config).await.unwrap();
+        let request = v1::RemoveContainerRequest { container_id: id.clone() };
+        client.runtime.clone().remove_container(request).await.unwrap();
+        container.metadata.as_mut().unwrap().attempt = 0;
+        assert_ne!(client.create(&pod, container, &config).await.unwrap(), id);
         ground::finish(runtime).await;
     });
 }

@@ -168,3 +168,46 @@ fn a_hundred_containers_start_at_once() {
         ground::finish(runtime).await;
     });
 }
+
+#[test]
+fn who_is_not_root_serves_any_port_of_a_pods_own_network() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap();
+        let (start, range) = ("ip_unprivileged_port_start", "ping_group_range");
+        let of_host = (read(start), read(range));
+        let cases = [
+            ("own", v1::NamespaceMode::Pod, "", "0\n0 2147483647"),
+            ("says", v1::NamespaceMode::Pod, "1000", "1000\n0 2147483647"),
+            ("host", v1::NamespaceMode::Node, "", ""),
+        ];
+        for (name, network, said, expected) in cases {
+            let mut config = ground.pod(name);
+            let linux = config.linux.as_mut().unwrap();
+            let options = linux.security_context.as_mut().and_then(|s| s.namespace_options.as_mut()).unwrap();
+            options.network = network as i32;
+            if !said.is_empty() {
+                linux.sysctls.insert(format!("net.ipv4.{start}"), said.to_owned());
+            }
+            let pod = client.run_pod(&config).await;
+            let script =
+                format!("cd /proc/sys/net/ipv4; cat {start} {range} | tr '\\t' ' '; nc -l -p 80 -w 1; echo $?");
+            let mut container = ground.container(name, &["sh", "-c", &script]);
+            let security = container.linux.as_mut().and_then(|l| l.security_context.as_mut()).unwrap();
+            security.run_as_user = Some(v1::Int64Value { value: 1000 });
+            security.capabilities =
+                Some(v1::Capability { drop_capabilities: vec!["ALL".into()], ..v1::Capability::default() });
+            let id = client.create(&pod, container, &config).await.unwrap();
+            client.start(&id).await.unwrap();
+            client.ended(&id).await;
+            let text = ground.lines(&format!("{name}.log")).join("\n");
+            if network == v1::NamespaceMode::Pod {
+                assert!(text.starts_with(expected), "{name}: {text}");
+                assert_eq!(text.contains("Permission denied"), said == "1000", "{name}: {text}");
+            }
+            client.remove_pod(&pod).await;
+        }
+        assert_eq!((read(start), read(range)), of_host, "the host's are untouched");
+        ground::finish(runtime).await;
+    });
+}

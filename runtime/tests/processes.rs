@@ -200,6 +200,64 @@ fn a_command_enters_whatever_its_container_has_of_the_host() {
     });
 }
 
+fn looking_into(ground: &Ground, name: &str, target: &str) -> v1::ContainerConfig {
+    let mut container = ground.container(name, &["sleep", "2000"]);
+    let security = container.linux.as_mut().and_then(|l| l.security_context.as_mut()).expect("it has one");
+    let pid = v1::NamespaceMode::Target as i32;
+    security.namespace_options = Some(v1::NamespaceOption { pid, target_id: target.into(), ..Default::default() });
+    container
+}
+
+#[test]
+fn a_container_sees_the_processes_of_its_target_and_no_others() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("target");
+        let pod = client.run_pod(&config).await;
+        let target = started(&client, &pod, &config, ground.container("target", &["sleep", "1000"])).await;
+        started(&client, &pod, &config, ground.container("other", &["sleep", "3000"])).await;
+        let debugger = started(&client, &pod, &config, looking_into(&ground, "debugger", &target)).await;
+        let arguments = said(&client, &debugger, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").await;
+        assert!(arguments.contains("sleep 1000") && arguments.contains("sleep 2000"), "{arguments}");
+        assert!(!arguments.contains("sleep 3000"), "{arguments}");
+        let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
+        assert_eq!(namespace(client.pid(&debugger).await), namespace(client.pid(&target).await));
+        // The target's first process is theirs, too.
+        client.stop(&target, 0).await;
+        assert_eq!(client.ended(&debugger).await.exit_code, 137);
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn a_target_is_a_running_container_of_the_same_pod() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let (config, foreign) = (ground.pod("one"), ground.pod("two"));
+        let (pod, other) = (client.run_pod(&config).await, client.run_pod(&foreign).await);
+        let target = started(&client, &pod, &config, ground.container("target", &["sleep", "1000"])).await;
+        let error = client.create(&other, looking_into(&ground, "spy", &target), &foreign).await.expect_err("refused");
+        assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error}");
+        assert!(error.message().contains("another sandbox"), "{error}");
+        let error = client.create(&pod, looking_into(&ground, "lost", "nobody"), &config).await.expect_err("refused");
+        assert_eq!(error.code(), tonic::Code::NotFound, "{error}");
+
+        // It ends between the making and the start: whose its number is by then is of no account.
+        let late = client.create(&pod, looking_into(&ground, "late", &target), &config).await.expect("created");
+        client.stop(&target, 0).await;
+        let error = client.start(&late).await.expect_err("refused");
+        assert!(error.message().contains("not running"), "{error}");
+        assert_eq!(client.status(&late).await.reason, "StartError");
+        let error = client.create(&pod, looking_into(&ground, "later", &target), &config).await.expect_err("refused");
+        assert_eq!(error.code(), tonic::Code::FailedPrecondition, "{error}");
+        for pod in [&pod, &other] {
+            client.remove_pod(pod).await;
+        }
+        ground::finish(runtime).await;
+    });
+}
+
 /// Commands are forked where their container is; who forks them stays where it was, and cannot be traced from there.
 #[test]
 fn a_supervisor_comes_home() {

@@ -318,6 +318,6 @@ pub enum ImageWhat {
     Pull { reference: String },
     /// Import the images of an OCI or docker archive
     Import { file: PathBuf },
-    /// Remove an image
+    /// Remove an image, with all its tags
     Rm { reference: String },
 }

@@ -121,6 +121,19 @@ impl<A: Wire, B: Wire> Wire for (A, B) {
     }
 }
 
+/// A field that was appended to a struct whose values lie in files: one that was written before ends early, and has the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended<T>(pub T);
+
+impl<T: Wire + Default> Wire for Appended<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+    }
+    fn take(from: &mut &[u8]) -> Result<Self, DecodeError> {
+        if from.is_empty() { Ok(Appended::default()) } else { T::take(from).map(Appended) }
+    }
+}
+
 /// Writes [`Wire`] for a struct: its fields in the order given.
 #[macro_export]
 macro_rules! wire_struct {

@@ -28,7 +28,8 @@ wire_enum! {
     pub enum Request {
         /// Answered by `Running` for each container, then `Done`. Exits not yet forgotten come as `Exited`.
         1 => Describe { seq: u64 },
-        /// Creates and starts the container whose launch file lies in its bundle.
+        /// Creates and starts the container whose launch file lies in its bundle. A descriptor that comes along is the pid
+        /// namespace that it shares with another container, to which its configuration goes by [`crate::layout::TARGET_PIDS`].
         2 => Start { seq: u64, unit: Unit },
         /// Runs a further process. The first descriptor is the launch (a memfd), then stdin, stdout, stderr unless it has a terminal.
         3 => Exec { seq: u64, container: Id, exec: Id, tty: bool },

@@ -1,5 +1,6 @@
 //! What a creator does around libcontainer: the root it mounts, and the last stage before execve.
 
+use crate::codec::Appended;
 use crate::wire_struct;
 
 wire_struct! {
@@ -123,6 +124,38 @@ wire_struct! {
         pub unified: bool,
         /// The CPU quota and the like, which would slow the creation itself.
         pub before_start: Vec<CgroupWrite>,
-        pub images: Vec<ImageVolume>,
+        /// Containers from before images were mounted have none.
+        pub images: Appended<Vec<ImageVolume>>,
+        /// What seccomp(2) is to load the filter with.
+        pub seccomp_flags: Appended<u32>,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Wire;
+
+    #[test]
+    fn a_launch_file_from_before_its_last_fields_is_read() {
+        let image = ImageVolume { volume: 0, layers: vec!["/l".to_owned()], sub_path: String::new() };
+        let now =
+            Launch { unified: true, images: Appended(vec![image]), seccomp_flags: Appended(6), ..Launch::default() };
+        let length = |launch: &Launch| {
+            let mut bytes = Vec::new();
+            launch.put(&mut bytes);
+            bytes.len()
+        };
+        let mut bytes = Vec::new();
+        now.put(&mut bytes);
+        assert_eq!(Launch::take(&mut bytes.as_slice()), Ok(now.clone()));
+        let without_flags = Launch { seccomp_flags: Appended(0), ..now };
+        let end = bytes.len() - size_of::<u32>();
+        assert_eq!(Launch::take(&mut &bytes[..end]), Ok(without_flags.clone()));
+        let oldest = Launch { images: Appended(Vec::new()), ..without_flags };
+        let end = length(&oldest) - 2 * size_of::<u32>();
+        assert_eq!(Launch::take(&mut &bytes[..end]), Ok(oldest));
+        // A torn one is none.
+        assert!(Launch::take(&mut &bytes[..bytes.len() - 1]).is_err());
     }
 }

@@ -38,6 +38,8 @@ pub const IDS: &str = "ids";
 pub const EXIT: &str = "exit";
 /// In a bundle: the mount point of the root.
 pub const ROOTFS: &str = "rootfs";
+/// In a bundle: a link of the creator's to the pid namespace that came along with the order to start.
+pub const TARGET_PIDS: &str = "target-pids";
 /// In a bundle: FIFOs. The container holds them open for reading too, so they outlive whoever reads the log.
 pub const STDOUT: &str = "stdout";
 pub const STDERR: &str = "stderr";

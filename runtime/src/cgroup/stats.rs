@@ -33,7 +33,7 @@ pub struct Pressures {
 }
 
 /// A v1 limit above this is none (the largest page-aligned i64).
-const V1_UNLIMITED: u64 = 0x7fff_ffff_ffff_f000;
+pub(super) const V1_UNLIMITED: u64 = 0x7fff_ffff_ffff_f000;
 
 impl Hierarchies {
     pub fn usage(&self, path: &str) -> Usage {
@@ -92,15 +92,15 @@ fn unified(folder: &Path) -> Usage {
     }
 }
 
-fn text(path: &Path) -> String {
+pub(super) fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-fn read_number(path: &Path) -> Option<u64> {
+pub(super) fn read_number(path: &Path) -> Option<u64> {
     text(path).trim().parse().ok()
 }
 
-fn field(text: &str, name: &str) -> Option<u64> {
+pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::capabilities::bit;
 use super::seccomp_file;
+use crate::image::Digest;
 
 /// Allowed to every container: what ordinary programs use and what cannot change the host.
 const ALLOWED: &str = include_str!("seccomp_allowed.txt");
@@ -52,56 +54,80 @@ pub enum ProfileError {
     Compile(#[from] SeccompError),
     #[error("read seccomp profile {path:?}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("seccomp profile {path:?} is not a regular file below {root:?}")]
-    Path { path: PathBuf, root: PathBuf },
+    #[error("seccomp profile {0:?} is no absolute path and no name of a file below the folder of profiles")]
+    Name(String),
+    #[error("seccomp profile {0:?} is not a regular file")]
+    Kind(PathBuf),
     #[error("seccomp profile {path:?}: {source}")]
     Parse { path: PathBuf, source: seccomp_file::FileError },
     #[error("take the compiled filter out of a memfd")]
     Export(#[source] std::io::Error),
 }
 
+/// A program for the kernel, and the flags that seccomp(2) loads it with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub program: Vec<u8>,
+    pub flags: u32,
+}
+
 /// The compiled filters of this runtime.
 #[derive(Debug, Default)]
 pub struct Filters {
-    default: Mutex<BTreeMap<u64, Arc<Vec<u8>>>>,
+    default: Mutex<BTreeMap<u64, Arc<Filter>>>,
+    /// By the digest of the file's text.
+    files: Mutex<BTreeMap<Digest, Arc<Filter>>>,
 }
 
 impl Filters {
     /// RuntimeDefault, for a container with these capabilities.
-    pub fn runtime_default(&self, capabilities: u64) -> Result<Arc<Vec<u8>>, ProfileError> {
+    pub fn runtime_default(&self, capabilities: u64) -> Result<Arc<Filter>, ProfileError> {
         let key = capabilities & opening();
         if let Some(filter) = self.default.lock().get(&key) {
             return Ok(Arc::clone(filter));
         }
-        let filter = Arc::new(compile_default(key)?);
+        let filter = Arc::new(Filter { program: compile_default(key)?, flags: 0 });
         self.default.lock().insert(key, Arc::clone(&filter));
         Ok(filter)
     }
 
-    /// A profile of the host, named relative to `root` or absolutely below it.
-    pub fn localhost(&self, root: &Path, name: &str) -> Result<Arc<Vec<u8>>, ProfileError> {
-        let wanted = root.join(name);
-        let refused = || ProfileError::Path { path: wanted.clone(), root: root.to_owned() };
+    /// A profile of the host: by an absolute path, as CRI names one, or by a name below `root`. Who speaks to the runtime is
+    /// root and may read any file; that no pod's author gets to name one is the kubelet's affair.
+    pub fn localhost(&self, root: &Path, name: &str) -> Result<Arc<Filter>, ProfileError> {
         if name.is_empty() || Path::new(name).components().any(|c| c == std::path::Component::ParentDir) {
-            return Err(refused());
+            return Err(ProfileError::Name(name.to_owned()));
         }
-        let metadata =
-            std::fs::metadata(&wanted).map_err(|source| ProfileError::Read { path: wanted.clone(), source })?;
-        if !metadata.is_file() || !wanted.starts_with(root) {
-            return Err(refused());
+        let path = root.join(name);
+        let text = read_bounded(&path)?;
+        let key = Digest::of(text.as_bytes());
+        if let Some(filter) = self.files.lock().get(&key) {
+            return Ok(Arc::clone(filter));
         }
-        let text = read_bounded(&wanted).map_err(|source| ProfileError::Read { path: wanted.clone(), source })?;
-        let profile =
-            seccomp_file::parse(&text).map_err(|source| ProfileError::Parse { path: wanted.clone(), source })?;
-        Ok(Arc::new(export(&seccomp_file::build(&profile)?)?))
+        let profile = seccomp_file::parse(&text).map_err(|source| ProfileError::Parse { path, source })?;
+        let filter = Arc::new(Filter { program: export(&seccomp_file::build(&profile)?)?, flags: profile.flags });
+        let mut files = self.files.lock();
+        if files.len() >= FILES_MAX {
+            // Profiles are few; a host that wears them out compiles anew.
+            files.clear();
+        }
+        files.insert(key, Arc::clone(&filter));
+        Ok(filter)
     }
 }
 
 const PROFILE_MAX_BYTES: u64 = 1 << 20;
+/// Compiled profiles of files that are kept, the old texts of files that have changed among them.
+const FILES_MAX: usize = 64;
 
-fn read_bounded(path: &Path) -> std::io::Result<String> {
+fn read_bounded(path: &Path) -> Result<String, ProfileError> {
+    let failed = |source| ProfileError::Read { path: path.to_owned(), source };
+    // A FIFO must not be waited for.
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(ProfileError::Kind(path.to_owned()));
+    }
     let mut text = String::new();
-    std::fs::File::open(path)?.take(PROFILE_MAX_BYTES).read_to_string(&mut text)?;
+    file.take(PROFILE_MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
     Ok(text)
 }
 
@@ -110,14 +136,15 @@ fn opening() -> u64 {
     BY_CAPABILITY.iter().filter_map(|(name, _)| bit(name).ok()).fold(0, |a, b| a | b)
 }
 
-/// Adds the architectures whose calls a process of this machine can make.
-pub(super) fn architectures(filter: &mut ScmpFilterContext) -> Result<(), SeccompError> {
+/// Adds the architectures whose calls a process of this machine can make, unless only some of them are meant. The machine's own is
+/// always there; a process that makes calls of another that is not is killed.
+pub(super) fn architectures(filter: &mut ScmpFilterContext, only: Option<&[ScmpArch]>) -> Result<(), SeccompError> {
     let extra: &[ScmpArch] = match ScmpArch::native() {
         ScmpArch::X8664 => &[ScmpArch::X86, ScmpArch::X32],
         ScmpArch::Aarch64 => &[ScmpArch::Arm],
         _ => &[],
     };
-    for arch in extra {
+    for arch in extra.iter().filter(|arch| only.is_none_or(|only| only.contains(arch))) {
         filter.add_arch(*arch)?;
     }
     // A balanced tree instead of a list: some hundred comparisons become nine for each call the container makes.
@@ -128,7 +155,7 @@ pub(super) fn architectures(filter: &mut ScmpFilterContext) -> Result<(), Seccom
 
 fn compile_default(capabilities: u64) -> Result<Vec<u8>, ProfileError> {
     let mut filter = ScmpFilterContext::new(ScmpAction::Errno(EPERM))?;
-    architectures(&mut filter)?;
+    architectures(&mut filter, None)?;
     let has = |name: &str| bit(name).is_ok_and(|bit| capabilities & bit != 0);
     let mut open: std::collections::BTreeSet<&str> = ALLOWED.split_whitespace().collect();
     for (capability, calls) in BY_CAPABILITY {
@@ -182,7 +209,8 @@ mod tests {
     fn the_default_compiles_once_a_set() {
         let filters = Filters::default();
         let plain = filters.runtime_default(0xa804_25fb).unwrap();
-        assert!(plain.len() % 8 == 0 && plain.len() / 8 < 4096, "{} instructions", plain.len() / 8);
+        let bytes = plain.program.len();
+        assert!(bytes % 8 == 0 && bytes / 8 < 4096, "{} instructions", bytes / 8);
         let same = filters.runtime_default(0xa804_25fb & !1).unwrap();
         assert!(Arc::ptr_eq(&plain, &same));
         let admin = filters.runtime_default(bit("SYS_ADMIN").unwrap()).unwrap();
@@ -206,9 +234,17 @@ mod tests {
         std::fs::write(dir.path().join("bad.json"), "{").unwrap();
         let good = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod"],"action":"SCMP_ACT_ERRNO"}]}"#;
         std::fs::write(dir.path().join("good.json"), good).unwrap();
-        for name in ["missing.json", "", "folder", "bad.json", "../good.json", "/etc/passwd"] {
+        nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for name in ["missing.json", "", "folder", "fifo", "bad.json", "../good.json", "/etc/passwd", "/dev/zero"] {
             assert!(filters.localhost(dir.path(), name).is_err(), "{name:?}");
         }
-        assert!(filters.localhost(dir.path(), "good.json").is_ok());
+        assert!(filters.localhost(&dir.path().join("folder"), "../good.json").is_err());
+        // By its name, and by its path wherever the folder of profiles is.
+        let named = filters.localhost(dir.path(), "good.json").unwrap();
+        let path = dir.path().join("good.json");
+        let by_path = filters.localhost(Path::new("/nowhere"), path.to_str().unwrap()).unwrap();
+        assert!(Arc::ptr_eq(&named, &by_path), "compiled once");
+        std::fs::write(&path, good.replace("chmod", "chown")).unwrap();
+        assert_ne!(filters.localhost(dir.path(), "good.json").unwrap(), named, "the file has changed");
     }
 }

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 
+use gantry_base::codec::Appended;
 use gantry_base::launch::{CgroupWrite, ImageVolume, Launch, Process, Root, User, Volume};
 use gantry_cri::v1;
 use serde_json::{Value, json};
 
 use super::capabilities::{self, UnknownCapability};
+use super::seccomp::Filter;
 use crate::image::RunConfig;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -71,7 +73,7 @@ pub struct Host {
     pub cgroup: String,
     pub cgroup_folders: Vec<String>,
     pub before_start: Vec<CgroupWrite>,
-    pub seccomp: Vec<u8>,
+    pub seccomp: Filter,
     pub apparmor: String,
     pub devices: Vec<Device>,
     /// Paths of the pod's pinned namespaces; empty where the pod uses the host's.
@@ -90,21 +92,6 @@ pub struct Host {
 }
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 pub struct Spec {
     pub config: Value,
@@ -129,12 +116,13 @@ pub fn build(config: &v1::ContainerConfig, image: &RunConfig, host: &Host) -> Re
     let launch = Launch {
         root: Root { read_only: security.readonly_rootfs, ..host.rootfs.clone() },
         volumes,
-        images,
+        images: Appended(images),
         user: user(&security, image)?,
         process: process(config, image, &security, host)?,
         cgroups: host.cgroup_folders.clone(),
         unified: host.unified,
         before_start: host.before_start.clone(),
+        seccomp_flags: Appended(host.seccomp.flags),
     };
     Ok(Spec { config: oci(config, &security, &namespaces, host), launch })
 }
@@ -161,12 +149,8 @@ fn oci(
     if !security.privileged {
         list.push(json!({"type": "cgroup"}));
     }
-    let paths = |given: &[String], default: &[&str]| -> Value {
-        if security.privileged {
-            return json!([]);
-        }
-        if given.is_empty() { json!(default) } else { json!(given) }
-    };
+    // What hides the kernel's files is the caller's list: the kubelet says by an empty one that a pod wants them unmasked.
+    let paths = |given: &[String]| if security.privileged { json!([]) } else { json!(given) };
     json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -183,8 +167,8 @@ fn oci(
             "namespaces": list,
             "cgroupsPath": host.cgroup,
             "devices": host.devices.iter().map(device).collect::<Vec<_>>(),
-            "maskedPaths": paths(&security.masked_paths, &MASKED),
-            "readonlyPaths": paths(&security.readonly_paths, &READ_ONLY),
+            "maskedPaths": paths(&security.masked_paths),
+            "readonlyPaths": paths(&security.readonly_paths),
         },
     })
 }
@@ -249,7 +233,7 @@ fn process(
         no_new_privs: security.no_new_privs,
         rlimits: Vec::new(),
         oom_score_adj: Some(score.max(host.oom_score_adj_min)),
-        seccomp: host.seccomp.clone(),
+        seccomp: host.seccomp.program.clone(),
         apparmor: host.apparmor.clone(),
         umask: Some(0o022),
     })

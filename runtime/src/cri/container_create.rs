@@ -8,7 +8,7 @@ use gantry_cri::v1::{self, ContainerEventType, NamespaceMode};
 use gantry_env::chain;
 
 use crate::cgroup::plan;
-use crate::container::seccomp::ProfileError;
+use crate::container::seccomp::{Filter, ProfileError};
 use crate::container::{capabilities, spec};
 use crate::image::{Image, Rootfs};
 use crate::node::{Node, NodeError, blocking, encode_launch};
@@ -21,13 +21,20 @@ pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1:
     let mut config = request.config.ok_or(NodeError::Missing("config"))?;
     let metadata = config.metadata.clone().ok_or(NodeError::Missing("metadata"))?;
     let container = format!("attempt {} of container {}", metadata.attempt, metadata.name);
-    let _reserved = node.names.reserve(format!("{container} in sandbox {}", sandbox.id))?;
-    if let Some(same) = same(node, &sandbox.id, &metadata) {
-        return Ok(v1::CreateContainerResponse { container_id: same });
+    let _reserved = node.names.reserve(format!("{container} in sandbox {}", sandbox.id)).await;
+    match same(node, &sandbox.id, &metadata) {
+        // Asked again, as by one that has not heard the answer.
+        Some(same) if same.state() == ContainerState::Created => {
+            return Ok(v1::CreateContainerResponse { container_id: same.id });
+        }
+        // What has run is no answer to who is about to start it, and its log is not another's to write.
+        Some(same) => {
+            let state = same.state().in_words();
+            return Err(NodeError::Exists { what: container, id: same.id, state });
+        }
+        None => {}
     }
-    if let Some(resources) = config.linux.as_ref().and_then(|l| l.resources.as_ref()) {
-        super::container_update::check(resources)?;
-    }
+    check(node, &sandbox, &config)?;
     let wanted = config.image.clone().unwrap_or_default().image;
     let image = node.images.resolve(&wanted).ok_or(NodeError::NoImage(wanted))?;
     let id = Id::parse(&node.new_id())?;
@@ -56,13 +63,25 @@ pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1:
     }
 }
 
-/// Asked again for the same attempt, the container that is there is the answer.
-fn same(node: &Node, sandbox: &str, wanted: &v1::ContainerMetadata) -> Option<String> {
-    let containers = node.containers_of(sandbox);
-    let same = containers.iter().find(|r| {
-        r.state() == ContainerState::Created && r.config.as_ref().and_then(|c| c.metadata.as_ref()) == Some(wanted)
-    });
-    same.map(|r| r.id.clone())
+fn check(node: &Node, sandbox: &SandboxRecord, config: &v1::ContainerConfig) -> Result<(), NodeError> {
+    if let Some(resources) = config.linux.as_ref().and_then(|l| l.resources.as_ref()) {
+        super::container_update::check(resources)?;
+    }
+    let security = spec::security(config);
+    node.modules.selinux(security.selinux_options.as_ref())?;
+    // What a whole pod may do was decided when it was made (LinuxSandboxSecurityContext.privileged).
+    let of_pod = sandbox.config.as_ref().and_then(|c| c.linux.as_ref()?.security_context.as_ref());
+    if security.privileged && !of_pod.is_some_and(|pod| pod.privileged) {
+        let (value, why) = (sandbox.id.clone(), "a privileged container needs one that was made for it");
+        return Err(NodeError::Invalid { what: "sandbox", value, why });
+    }
+    Ok(())
+}
+
+/// The container that is this attempt, until it is removed.
+fn same(node: &Node, sandbox: &str, wanted: &v1::ContainerMetadata) -> Option<ContainerRecord> {
+    let mut containers = node.containers_of(sandbox).into_iter();
+    containers.find(|r| r.config.as_ref().and_then(|c| c.metadata.as_ref()) == Some(wanted))
 }
 
 /// The images that are mounted as volumes, by where; the configuration is told which they are now.
@@ -88,8 +107,8 @@ fn prepare(
 ) -> Result<ContainerRecord, NodeError> {
     let pod = sandbox.config.clone().unwrap_or_default();
     let stop_signal = stop_signal(&config, image)?;
-    let cgroup = format!("{}/{id}", node.sandbox_cgroup(sandbox));
-    let mut host = host(node, sandbox, &pod, &config, rootfs, &cgroup)?;
+    let mut host = host(node, sandbox, &pod, &config, rootfs, id)?;
+    let cgroup = host.cgroup.clone();
     for (at, image) in volumes {
         let layers = node.images.layers(image).into_iter().map(|path| path.to_string_lossy().into_owned());
         host.image_layers.insert(at.clone(), layers.collect());
@@ -171,9 +190,10 @@ fn host(
     pod: &v1::PodSandboxConfig,
     config: &v1::ContainerConfig,
     rootfs: &Rootfs,
-    cgroup: &str,
+    id: &Id,
 ) -> Result<spec::Host, NodeError> {
     let security = spec::security(config);
+    let cgroup = format!("{}/{id}", node.sandbox_cgroup(sandbox));
     let options = super::sandbox_run::namespaces(pod);
     let own = security.namespace_options.clone().unwrap_or_default();
     let pins = node.pins(&sandbox.id);
@@ -185,21 +205,21 @@ fn host(
     let files = names.iter().map(|name| (text(pins.etc().join(name)), format!("/etc/{name}"))).collect();
     let resources = config.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
     let unified = node.cgroups.unified();
-    let quota = node.cgroups.resolve(cgroup, &plan::quota(&resources, unified));
+    let quota = node.cgroups.resolve(&cgroup, &plan::quota(&resources, unified));
     Ok(spec::Host {
         unified,
         capabilities: node.capabilities,
         oom_score_adj_min: node.oom_score_adj_min,
-        cgroup: cgroup.to_owned(),
-        cgroup_folders: node.cgroups.folders(cgroup).into_iter().map(text).collect(),
+        cgroup_folders: node.cgroups.folders(&cgroup).into_iter().map(text).collect(),
+        cgroup,
         before_start: quota.into_iter().map(|(path, value)| CgroupWrite { path: text(path), value }).collect(),
         seccomp: seccomp(node, &security)?,
-        apparmor: apparmor(&security),
+        apparmor: node.modules.apparmor(&security)?,
         devices: super::devices::gather(config, security.privileged)?,
         net: pinned(pod_net, pins.net()),
         ipc: pinned(pod_ipc, pins.ipc()),
         uts: pinned(pod_net, pins.uts()),
-        pid: shared_pid(node, sandbox, &own)?,
+        pid: shared_pid(node, sandbox, &own, id)?,
         shm: if pod_ipc { text(pins.shm()) } else { "/dev/shm".to_owned() },
         files,
         hostname: pod.hostname.clone(),
@@ -214,7 +234,12 @@ fn host(
 }
 
 /// The pid namespace that it shares: the pod's, or for debugging that of another container.
-fn shared_pid(node: &Node, sandbox: &SandboxRecord, options: &v1::NamespaceOption) -> Result<String, NodeError> {
+fn shared_pid(
+    node: &Node,
+    sandbox: &SandboxRecord,
+    options: &v1::NamespaceOption,
+    id: &Id,
+) -> Result<String, NodeError> {
     match options.pid() {
         NamespaceMode::Container | NamespaceMode::Node => Ok(String::new()),
         NamespaceMode::Pod if !sandbox.config.as_ref().is_some_and(processes::shared) => {
@@ -223,44 +248,34 @@ fn shared_pid(node: &Node, sandbox: &SandboxRecord, options: &v1::NamespaceOptio
         }
         NamespaceMode::Pod => Ok(node.pins(&sandbox.id).pid().to_string_lossy().into_owned()),
         NamespaceMode::Target => {
-            let target = node.container(&options.target_id)?;
-            if target.state() != ContainerState::Running {
-                let state = target.state().in_words();
-                return Err(NodeError::WrongState { id: target.id, state, wanted: "running" });
-            }
-            Ok(format!("/proc/{}/ns/pid", target.pid))
+            node.target(&sandbox.id, options)?;
+            // What is there is known when it is started: until then its target may have ended.
+            let link = node.records.bundle(&sandbox.id, id).join(layout::TARGET_PIDS);
+            Ok(link.to_string_lossy().into_owned())
         }
     }
 }
 
-fn seccomp(node: &Node, security: &v1::LinuxContainerSecurityContext) -> Result<Vec<u8>, NodeError> {
+fn seccomp(node: &Node, security: &v1::LinuxContainerSecurityContext) -> Result<Filter, NodeError> {
     if security.privileged {
-        return Ok(Vec::new());
+        return Ok(Filter::default());
     }
     let bad = |e: ProfileError| NodeError::Profile(e);
     // Over CRI an unset profile is unconfined: the kubelet asks for what it wants.
-    let Some(profile) = &security.seccomp else { return Ok(Vec::new()) };
+    let Some(profile) = &security.seccomp else { return Ok(Filter::default()) };
     match profile.profile_type() {
-        v1::security_profile::ProfileType::Unconfined => Ok(Vec::new()),
+        v1::security_profile::ProfileType::Unconfined => Ok(Filter::default()),
         v1::security_profile::ProfileType::RuntimeDefault => {
             let empty = v1::Capability::default();
             let asked = security.capabilities.as_ref().unwrap_or(&empty);
             let (add, drop) = (&asked.add_capabilities, &asked.drop_capabilities);
             let sets = capabilities::sets(false, add, drop, &asked.add_ambient_capabilities, node.capabilities)
                 .map_err(spec::SpecError::from)?;
-            Ok(node.filters.runtime_default(sets.bounding).map_err(bad)?.to_vec())
+            Ok(Filter::clone(&*node.filters.runtime_default(sets.bounding).map_err(bad)?))
         }
         v1::security_profile::ProfileType::Localhost => {
             let filter = node.filters.localhost(&node.config.seccomp_dir, &profile.localhost_ref).map_err(bad)?;
-            Ok(filter.to_vec())
+            Ok(Filter::clone(&filter))
         }
-    }
-}
-
-/// Only a profile that the administrator has loaded; the default is none of ours yet.
-fn apparmor(security: &v1::LinuxContainerSecurityContext) -> String {
-    match &security.apparmor {
-        Some(p) if p.profile_type() == v1::security_profile::ProfileType::Localhost => p.localhost_ref.clone(),
-        _ => String::new(),
     }
 }

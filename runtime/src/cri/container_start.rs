@@ -25,7 +25,10 @@ pub async fn run(node: &Node, request: v1::StartContainerRequest) -> Result<v1::
     }
     let unit = crate::recover::unit(node, &record, &Id::parse(&id)?);
     hold_pod_quota(node, &record.sandbox, false).await;
-    let started = link.start(unit).await;
+    let started = match node.target_pids(&record) {
+        Ok(pids) => link.start(unit, pids).await.map_err(NodeError::from),
+        Err(error) => Err(error),
+    };
     hold_pod_quota(node, &record.sandbox, true).await;
     match started {
         Ok(()) => {
@@ -37,7 +40,7 @@ pub async fn run(node: &Node, request: v1::StartContainerRequest) -> Result<v1::
             if let Err(left) = node.sweep(&record).await {
                 tracing::warn!(container = id, error = %chain(&left), "cgroup of a failed start stays");
             }
-            Err(error.into())
+            Err(error)
         }
     }
 }

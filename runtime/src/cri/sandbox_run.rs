@@ -13,8 +13,10 @@ pub async fn run(node: &Node, request: v1::RunPodSandboxRequest) -> Result<v1::R
     let config = request.config.ok_or(NodeError::Missing("config"))?;
     let metadata = config.metadata.clone().ok_or(NodeError::Missing("metadata"))?;
     check(&config, &request.runtime_handler)?;
+    let security = config.linux.as_ref().and_then(|l| l.security_context.as_ref());
+    node.modules.selinux(security.and_then(|s| s.selinux_options.as_ref()))?;
     let pod = format!("attempt {} of pod {}/{}", metadata.attempt, metadata.namespace, metadata.name);
-    let _reserved = node.names.reserve(format!("{pod} ({})", metadata.uid))?;
+    let _reserved = node.names.reserve(format!("{pod} ({})", metadata.uid)).await;
     if let Some(ready) = same(node, &metadata) {
         return Ok(v1::RunPodSandboxResponse { pod_sandbox_id: ready });
     }

@@ -95,18 +95,10 @@ impl Catalog {
         found.next().filter(|_| found.next().is_none())
     }
 
-    /// Takes a tag away, or all of an image when called by its id, by a digest or by its last tag. Returns the image
-    /// if nothing is left of it.
+    /// Takes an image away with all its names, by whichever of them it is called: CRI's RemoveImage removes images, not
+    /// names.
     pub fn remove(&mut self, text: &str) -> Option<ImageRecord> {
         let id = self.find(text)?.id.clone();
-        let tag = text.parse::<Reference>().ok().and_then(|reference| reference.tagged());
-        if let (Some(tag), Some(image)) = (tag, self.images.get_mut(&id))
-            && image.tags.contains(&tag)
-            && image.tags.len() > 1
-        {
-            image.tags.retain(|other| *other != tag);
-            return None;
-        }
         self.images.remove(&id)
     }
 }
@@ -148,15 +140,18 @@ mod tests {
     }
 
     #[test]
-    fn the_last_tag_takes_the_image_with_it() {
-        let mut catalog = Catalog::default();
-        catalog.add(image("1", &["localhost/a:x"]));
-        catalog.add(image("1", &["localhost/a:y"]));
-        assert_eq!(catalog.remove("localhost/a:x"), None);
-        assert!(catalog.find("localhost/a:y").is_some());
-        assert!(catalog.remove("localhost/a:y").is_some());
-        assert_eq!(catalog, Catalog::default());
-        catalog.add(image("1", &["localhost/a:x", "localhost/a:y"]));
-        assert!(catalog.remove(Digest::of(b"1").as_str()).is_some());
+    fn an_image_goes_with_all_its_names() {
+        let id = Digest::of(b"1");
+        let by_digest = format!("localhost/a@{}", Digest::of(id.as_str().as_bytes()));
+        for name in ["localhost/a:x", "docker.io/library/b:y", id.as_str(), &id.hex()[..12], &by_digest] {
+            let mut catalog = Catalog::default();
+            catalog.add(image("1", &["localhost/a:x"]));
+            catalog.add(image("1", &["docker.io/library/b:y"]));
+            catalog.add(image("2", &["localhost/a:other"]));
+            assert_eq!(catalog.remove("localhost/a:z"), None);
+            let removed = catalog.remove(name).unwrap();
+            assert_eq!((removed.id, removed.tags.len()), (id.clone(), 2), "{name}");
+            assert_eq!(catalog.images.into_keys().collect::<Vec<_>>(), [Digest::of(b"2")], "{name}");
+        }
     }
 }

@@ -228,7 +228,7 @@ impl Store {
         record.chains().iter().all(|chain| known.contains(chain))
     }
 
-    /// Takes a name or a whole image away; says whether there was one. Layers in use stay.
+    /// Takes an image away, by any of its names; says whether there was one. Layers in use stay.
     pub(super) fn remove(&self, text: &str) -> Result<bool, ImageError> {
         let _one_at_a_time = self.recording.lock();
         let mut catalog = self.state.lock().catalog.clone();

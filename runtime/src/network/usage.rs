@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkUsage {
     pub received_bytes: u64,
+    pub received_packets: u64,
     pub receive_errors: u64,
+    pub receive_drops: u64,
     pub sent_bytes: u64,
+    pub sent_packets: u64,
     pub send_errors: u64,
+    pub send_drops: u64,
 }
 
 impl LinkUsage {
@@ -16,9 +20,13 @@ impl LinkUsage {
     pub fn reversed(self) -> LinkUsage {
         LinkUsage {
             received_bytes: self.sent_bytes,
+            received_packets: self.sent_packets,
             receive_errors: self.send_errors,
+            receive_drops: self.send_drops,
             sent_bytes: self.received_bytes,
+            sent_packets: self.received_packets,
             send_errors: self.receive_errors,
+            send_drops: self.receive_drops,
         }
     }
 }
@@ -33,11 +41,23 @@ fn parse(text: &str) -> BTreeMap<String, LinkUsage> {
     let link = |line: &str| {
         let (name, rest) = line.rsplit_once(':')?;
         let numbers: Vec<u64> = rest.split_whitespace().map_while(|word| word.parse().ok()).collect();
-        let &[received_bytes, _, receive_errors, _, _, _, _, _, sent_bytes, _, send_errors, ..] = numbers.as_slice()
+        let &[received_bytes, received_packets, receive_errors, receive_drops, _, _, _, _, ref sent @ ..] =
+            numbers.as_slice()
         else {
             return None;
         };
-        Some((name.trim().to_owned(), LinkUsage { received_bytes, receive_errors, sent_bytes, send_errors }))
+        let &[sent_bytes, sent_packets, send_errors, send_drops, ..] = sent else { return None };
+        let usage = LinkUsage {
+            received_bytes,
+            received_packets,
+            receive_errors,
+            receive_drops,
+            sent_bytes,
+            sent_packets,
+            send_errors,
+            send_drops,
+        };
+        Some((name.trim().to_owned(), usage))
     };
     text.lines().filter_map(link).collect()
 }
@@ -49,9 +69,18 @@ mod tests {
     #[test]
     fn links_are_counted_from_both_ends() {
         let text = "Inter-|   Receive                |  Transmit\n face |bytes packets errs|bytes packets errs\n\
-                    gt1: 100 1 2 0 0 0 0 0 300 3 4 0 0 0 0 0\n    lo:7 1 0 0 0 0 0 0 7 1 0 0 0 0 0 0\n";
+                    gt1: 100 1 2 5 0 0 0 0 300 3 4 6 0 0 0 0\n    lo:7 1 0 0 0 0 0 0 7 1 0 0 0 0 0 0\n";
         let links = parse(text);
-        let host = LinkUsage { received_bytes: 100, receive_errors: 2, sent_bytes: 300, send_errors: 4 };
+        let host = LinkUsage {
+            received_bytes: 100,
+            received_packets: 1,
+            receive_errors: 2,
+            receive_drops: 5,
+            sent_bytes: 300,
+            sent_packets: 3,
+            send_errors: 4,
+            send_drops: 6,
+        };
         assert_eq!(links.keys().collect::<Vec<_>>(), ["gt1", "lo"]);
         assert_eq!(links["gt1"], host);
         assert_eq!(host.reversed().received_bytes, 300);

@@ -5,6 +5,7 @@ use gantry_base::{DecodeError, IdError};
 use tonic::Status;
 
 use crate::cgroup::CgroupError;
+use crate::container::modules::ModuleError;
 use crate::container::seccomp::ProfileError;
 use crate::container::spec::SpecError;
 use crate::image::ImageError;
@@ -28,8 +29,8 @@ pub enum NodeError {
     Invalid { what: &'static str, value: String, why: &'static str },
     #[error("sandbox {0} is not ready")]
     NotReady(String),
-    #[error("{0} is being made already")]
-    BeingMade(String),
+    #[error("{what} is {id} already, which is {state}")]
+    Exists { what: String, id: String, state: &'static str },
     #[error("container {id} is {state}, not {wanted}")]
     WrongState { id: String, state: &'static str, wanted: &'static str },
     #[error("container {0} did not end after it was killed")]
@@ -38,6 +39,8 @@ pub enum NodeError {
     ExecTimeout(Vec<String>),
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),
+    #[error("criu binary not found in PATH: a checkpoint cannot be made on this host")]
+    NoCriu,
     #[error("no supervisor could be started")]
     NoSupervisor,
     #[error("the work was interrupted")]
@@ -54,6 +57,8 @@ pub enum NodeError {
     Spec(#[from] SpecError),
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    #[error(transparent)]
+    Module(#[from] ModuleError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
@@ -72,11 +77,15 @@ impl From<NodeError> for Status {
         let text = gantry_env::chain(&error).to_string();
         match error {
             NodeError::NoSandbox(_) | NodeError::NoContainer(_) | NodeError::NoImage(_) => Status::not_found(text),
-            NodeError::Missing(_) | NodeError::Invalid { .. } | NodeError::Id(_) | NodeError::Spec(_) => {
-                Status::invalid_argument(text)
+            NodeError::Missing(_)
+            | NodeError::Invalid { .. }
+            | NodeError::Id(_)
+            | NodeError::Spec(_)
+            | NodeError::Module(ModuleError::Profile(_)) => Status::invalid_argument(text),
+            NodeError::Exists { .. } => Status::already_exists(text),
+            NodeError::NotReady(_) | NodeError::WrongState { .. } | NodeError::Module(_) | NodeError::NoCriu => {
+                Status::failed_precondition(text)
             }
-            NodeError::BeingMade(_) => Status::already_exists(text),
-            NodeError::NotReady(_) | NodeError::WrongState { .. } => Status::failed_precondition(text),
             NodeError::Image(error) => error.status(),
             NodeError::Unkillable(_) | NodeError::ExecTimeout(_) => Status::deadline_exceeded(text),
             NodeError::Unsupported(_) => Status::unimplemented(text),

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
-use gantry_base::codec::Wire;
+use gantry_base::codec::{Appended, Wire};
 use gantry_base::launch::Launch;
 use gantry_base::limits::LAUNCH_MAX_BYTES;
 use gantry_base::{Id, frame, layout};
@@ -63,7 +63,7 @@ impl Node {
         let mut launch = self.read_launch(record)?;
         launch.process.args = command.to_vec();
         launch.volumes = Vec::new();
-        launch.images = Vec::new();
+        launch.images = Appended::default();
         launch.before_start = Vec::new();
         if tty && !launch.process.env.iter().any(|e| e.starts_with("TERM=")) {
             launch.process.env.push("TERM=xterm".to_owned());

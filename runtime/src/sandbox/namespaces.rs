@@ -46,6 +46,22 @@ const SHM_OPTIONS: &CStr = c"mode=1777,size=67108864";
 /// A container may write to its files in /etc: they have a small file system of their own, lest it fills the host's /run.
 const ETC_OPTIONS: &CStr = c"mode=755,size=1048576,nr_inodes=16";
 
+/// What a pod's own network is given where the pod says nothing else, as containerd 2 does: there, any port is as good as
+/// another, and whoever may send at all may send an echo request. Neither needs a capability that would open more.
+const NETWORK_DEFAULTS: [(&str, &str); 2] =
+    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+
+/// The defaults that a pod's settings leave in force.
+fn defaults(wanted: &Wanted) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let own = wanted.netns.is_some();
+    let said = |name: &str| wanted.sysctls.iter().any(|(said, _)| said == name);
+    NETWORK_DEFAULTS.into_iter().filter(move |(name, _)| own && !said(name))
+}
+
+fn set_sysctl(name: &str, value: &str) -> io::Result<()> {
+    fs::write(Path::new("/proc/sys").join(name.replace('.', "/")), value)
+}
+
 impl Pins {
     pub fn net(&self) -> PathBuf {
         self.0.join("net")
@@ -108,9 +124,14 @@ impl Pins {
             let file = fs::File::open(netns).map_err(|source| self.failed("open", netns, source))?;
             nix::sched::setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(kernel("enter the network namespace"))?;
         }
+        for (name, value) in defaults(wanted) {
+            // A kernel without it, or a host that is a container itself, denies the pod a comfort, and nothing that it asked for.
+            if let Err(error) = set_sysctl(name, value) {
+                tracing::warn!(name, value, %error, "a default of pods' networks was not set");
+            }
+        }
         for (name, value) in &wanted.sysctls {
-            let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-            fs::write(path, value).map_err(|source| NamespaceError::Sysctl {
+            set_sysctl(name, value).map_err(|source| NamespaceError::Sysctl {
                 name: name.clone(),
                 value: value.clone(),
                 source,
@@ -179,6 +200,16 @@ fn check_sysctl(name: &str, wanted: &Wanted) -> Result<(), NamespaceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_pod_says_of_its_network_goes_before_the_defaults() {
+        let names = |wanted: &Wanted| defaults(wanted).map(|(name, _)| name).collect::<Vec<_>>();
+        let own = Wanted { netns: Some("/x".into()), ..Wanted::default() };
+        assert_eq!(names(&own).len(), 2);
+        assert_eq!(names(&Wanted::default()), [""; 0], "the host's network is the host's");
+        let sysctls = vec![("net.ipv4.ip_unprivileged_port_start".to_owned(), "1024".to_owned())];
+        assert_eq!(names(&Wanted { sysctls, ..own }), ["net.ipv4.ping_group_range"]);
+    }
 
     #[test]
     fn only_what_is_the_pods_own_may_be_set() {

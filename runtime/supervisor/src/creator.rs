@@ -74,9 +74,9 @@ struct Made {
     master: Option<OwnedFd>,
 }
 
-/// Runs in the forked child: makes the container, starts it, reports and ends.
-pub fn create_and_exit(task: Task<'_>, report: BorrowedFd<'_>) -> ! {
-    finish(create(task), report)
+/// Runs in the forked child: makes the container, starts it, reports and ends. `pids` is another container's pid namespace.
+pub fn create_and_exit(task: Task<'_>, pids: Option<BorrowedFd<'_>>, report: BorrowedFd<'_>) -> ! {
+    finish(create(task, pids), report)
 }
 
 /// What a further process in a running container needs, read while the host's files are seen.
@@ -136,17 +136,20 @@ fn read_launch(file: std::fs::File, path: &Path) -> Result<Launch, CreateError> 
     Ok(frame::decode(&bytes)?)
 }
 
-fn create(task: Task<'_>) -> Result<Made, CreateError> {
+fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateError> {
     let bundle = layout::bundle(task.sandbox, task.container);
+    if let Some(pids) = pids {
+        lead_to(pids, &bundle.join(layout::TARGET_PIDS))?;
+    }
     let path = bundle.join(layout::LAUNCH);
     let file = std::fs::File::open(&path).map_err(|source| CreateError::Read { path: path.clone(), source })?;
     let launch = read_launch(file, &path)?;
     join_cgroups(&launch)?;
-    let trees = root::open_volumes(&launch.volumes, &launch.images)?;
+    let trees = root::open_volumes(&launch.volumes, &launch.images.0)?;
     root::leave_host_mounts()?;
     root::hide_cgroup_files(&launch.cgroups, launch.unified)?;
     let at = bundle.join(layout::ROOTFS);
-    let trees = root::open_images(trees, &launch.volumes, &launch.images, &at)?;
+    let trees = root::open_images(trees, &launch.volumes, &launch.images.0, &at)?;
     let rootfs = root::mount_root(&launch.root, &at)?;
     root::make_mount_points(&rootfs, &launch.volumes, &trees, &launch.process.cwd)?;
     let ids = resolve(&launch, rootfs.as_fd())?;
@@ -198,7 +201,8 @@ fn stage(launch: &Launch, ids: Ids, volumes: Vec<OpenVolume>, failure: BorrowedF
         process.effective = process.ambient;
         process.permitted = process.ambient;
     }
-    Stage { process, ids, volumes, failure: failure.as_raw_fd() }
+    let (seccomp_flags, failure) = (launch.seccomp_flags.0, failure.as_raw_fd());
+    Stage { process, seccomp_flags, ids, volumes, failure }
 }
 
 fn resolve(launch: &Launch, rootfs: BorrowedFd<'_>) -> Result<Ids, CreateError> {
@@ -227,6 +231,12 @@ fn adjust_oom_score(score: Option<i32>) {
     if let Some(score) = score {
         let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
     }
+}
+
+/// libcontainer joins a namespace by a path, which it opens in a process of ours that has our descriptors.
+fn lead_to(namespace: BorrowedFd<'_>, path: &Path) -> Result<(), CreateError> {
+    std::os::unix::fs::symlink(format!("/proc/self/fd/{}", namespace.as_raw_fd()), path)
+        .map_err(|source| CreateError::Write { path: path.to_string_lossy().into_owned(), source })
 }
 
 fn write(path: PathBuf, bytes: &[u8]) -> Result<(), CreateError> {

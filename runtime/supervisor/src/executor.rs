@@ -26,6 +26,7 @@ pub struct OpenVolume {
 #[derive(Debug)]
 pub struct Stage {
     pub process: Process,
+    pub seccomp_flags: u32,
     pub ids: Ids,
     pub volumes: Vec<OpenVolume>,
     /// Closed by execve; what is written to it is why execve was not reached.
@@ -148,13 +149,13 @@ fn prepare(stage: &Stage) -> Result<(), StageError> {
     }
     // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it is loaded before that goes.
     if !process.no_new_privs && !process.seccomp.is_empty() {
-        sys::load_seccomp(&process.seccomp).map_err(StageError::Seccomp)?;
+        sys::load_seccomp(&process.seccomp, stage.seccomp_flags).map_err(StageError::Seccomp)?;
     }
     become_user(process, &stage.ids)?;
     if process.no_new_privs {
         sys::set_no_new_privs().map_err(StageError::NoNewPrivs)?;
         if !process.seccomp.is_empty() {
-            sys::load_seccomp(&process.seccomp).map_err(StageError::Seccomp)?;
+            sys::load_seccomp(&process.seccomp, stage.seccomp_flags).map_err(StageError::Seccomp)?;
         }
     }
     Ok(())

@@ -222,7 +222,7 @@ impl Supervisor {
         match request {
             Request::Describe { seq } => self.describe(seq),
             Request::Start { seq, unit } => {
-                if let Err(e) = self.start(seq, unit) {
+                if let Err(e) = self.start(seq, unit, fds.pop()) {
                     self.fail(seq, &e.to_string());
                 }
             }
@@ -308,7 +308,7 @@ impl Supervisor {
         self.tell(&Event::Done { seq }, &[]);
     }
 
-    fn start(&mut self, seq: u64, unit: Unit) -> io::Result<()> {
+    fn start(&mut self, seq: u64, unit: Unit, pids: Option<OwnedFd>) -> io::Result<()> {
         let bundle = layout::bundle(&self.sandbox, &unit.id);
         let (mut input, mut readers) = (None, Vec::new());
         let stdio = if unit.tty {
@@ -327,7 +327,7 @@ impl Supervisor {
         };
         let cgroup = open_cgroup(&unit.cgroup)?;
         let container = unit.id.clone();
-        self.fork(seq, &container, stdio, cgroup, Work::Start { unit, input, readers })
+        self.fork(seq, &container, stdio, cgroup, pids, Work::Start { unit, input, readers })
     }
 
     fn exec(&mut self, seq: u64, container: Id, exec: Id, tty: bool, mut fds: Vec<OwnedFd>) -> io::Result<()> {
@@ -386,7 +386,16 @@ impl Supervisor {
         }
     }
 
-    fn fork(&mut self, seq: u64, container: &Id, stdio: Stdio, cgroup: Option<OwnedFd>, work: Work) -> io::Result<()> {
+    /// `pids` is the pid namespace of the container whose processes it shares, if it does.
+    fn fork(
+        &mut self,
+        seq: u64,
+        container: &Id,
+        stdio: Stdio,
+        cgroup: Option<OwnedFd>,
+        pids: Option<OwnedFd>,
+        work: Work,
+    ) -> io::Result<()> {
         let (report, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let (failure, failure_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
@@ -397,7 +406,7 @@ impl Supervisor {
                 drop(report);
                 drop(failure);
                 let task = Task { sandbox: &self.sandbox, container, stdio, failure: failure_write.as_fd() };
-                creator::create_and_exit(task, theirs.as_fd())
+                creator::create_and_exit(task, pids.as_ref().map(AsFd::as_fd), theirs.as_fd())
             }
             Forked::Parent(pid) => {
                 let pidfd = unit::open_pidfd(pid)?;

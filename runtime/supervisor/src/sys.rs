@@ -88,7 +88,7 @@ pub fn mount_setattr(tree: BorrowedFd<'_>, recursive: bool, set: u64, propagatio
 }
 
 /// Loads a compiled filter for this process and its children.
-pub fn load_seccomp(program: &[u8]) -> io::Result<()> {
+pub fn load_seccomp(program: &[u8], flags: u32) -> io::Result<()> {
     let filters: Vec<libc::sock_filter> = program
         .chunks_exact(size_of::<libc::sock_filter>())
         .map(|c| libc::sock_filter {
@@ -100,7 +100,7 @@ pub fn load_seccomp(program: &[u8]) -> io::Result<()> {
         .collect();
     let fprog = libc::sock_fprog { len: filters.len() as u16, filter: filters.as_ptr().cast_mut() };
     // SAFETY: fprog points at `filters`, which lives past the call; the kernel copies and verifies it.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const fprog) })?;
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) })?;
     Ok(())
 }
 

@@ -13,6 +13,23 @@ use tonic::transport::Channel;
 
 pub const IMAGE: &str = "test.invalid/busybox:1";
 
+/// What the kubelet asks for in a container whose pod wants nothing else of its procMount.
+const MASKED: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
 pub struct Ground {
     pub dir: tempfile::TempDir,
     pub config: Config,
@@ -136,6 +153,14 @@ impl Ground {
         }
     }
 
+    /// A pod that may have privileged containers.
+    pub fn privileged_pod(&self, name: &str) -> v1::PodSandboxConfig {
+        let mut pod = self.pod(name);
+        let security = pod.linux.as_mut().and_then(|l| l.security_context.as_mut());
+        security.expect("it has one").privileged = true;
+        pod
+    }
+
     pub fn container(&self, name: &str, command: &[&str]) -> v1::ContainerConfig {
         v1::ContainerConfig {
             metadata: Some(v1::ContainerMetadata { name: name.into(), attempt: 0 }),
@@ -149,6 +174,8 @@ impl Ground {
                         ..Default::default()
                     }),
                     seccomp: Some(v1::SecurityProfile::default()),
+                    masked_paths: MASKED.map(str::to_owned).to_vec(),
+                    readonly_paths: READ_ONLY.map(str::to_owned).to_vec(),
                     ..Default::default()
                 }),
                 ..Default::default()

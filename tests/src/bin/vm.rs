@@ -38,6 +38,9 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("survival", 1),
     ("processes", 1),
     ("logs", 1),
+    ("lists", 1),
+    ("images", 1),
+    ("volumes", 1),
     ("network", 1),
 ];
 /// The one that has systemd as process 1, and the one that has nothing on its root.

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Bytes, BytesMut};
 use gantry_agent::log as log_record;
 use gantry_agent::server::log_file::{Render, Wanted, tail_start};
-use gantry_base::codec::Wire;
+use gantry_base::codec::{Appended, Wire};
 use gantry_base::frame::{self, Unit};
 use gantry_base::launch::{CgroupWrite, Ids, ImageVolume, Process, Rlimit, Root, Volume};
 use gantry_base::{DecodeError, Event, ExitRecord, Id, Launch, Request};
@@ -23,14 +23,15 @@ use serde_json::json;
 
 use super::input::{Input, hex, texts};
 
-/// What is read can be written, and is then read as the same; what follows it is a newer writer's.
-fn wire<T: Wire + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+/// What is read can be written, and is then read as the same; what follows it is a newer writer's. Fields that an older writer
+/// did not know are written as they were taken to be, which takes `appended` bytes at most.
+fn wire<T: Wire + PartialEq + std::fmt::Debug>(bytes: &[u8], appended: usize) {
     let mut rest = bytes;
     let read: Result<T, DecodeError> = T::take(&mut rest);
     let Ok(value) = read else { return };
     let mut written = Vec::new();
     value.put(&mut written);
-    assert!(written.len() <= bytes.len() - rest.len(), "more was written than was read");
+    assert!(written.len() <= bytes.len() - rest.len() + appended, "more was written than was read");
     let again = T::take(&mut &written[..]);
     assert_eq!(again.as_ref(), Ok(&value));
     written.extend_from_slice(b"more");
@@ -44,14 +45,15 @@ pub(super) fn supervisor_frame(data: &[u8]) {
     if let Ok(event) = frame::decode::<Event>(data) {
         assert_eq!(frame::decode::<Event>(&frame::encode(&event)), Ok(event));
     }
-    wire::<Request>(data);
-    wire::<Event>(data);
+    wire::<Request>(data, 0);
+    wire::<Event>(data, 0);
 }
 
 pub(super) fn launch_file(data: &[u8]) {
-    wire::<Launch>(data);
-    wire::<Ids>(data);
-    wire::<ExitRecord>(data);
+    // The length of an empty list, and a number.
+    wire::<Launch>(data, 2 * size_of::<u32>());
+    wire::<Ids>(data, 0);
+    wire::<ExitRecord>(data, 0);
 }
 
 /// A record as it is; and one whose checksum is right, so that what lies behind it is reached.
@@ -272,7 +274,7 @@ pub(super) fn launch_file_seeds() -> Vec<Vec<u8>> {
             ..Process::default()
         },
         before_start: vec![CgroupWrite { path: "cpu.max".to_owned(), value: "max".to_owned() }],
-        images: vec![ImageVolume { volume: 0, layers: texts(&["/l"]), sub_path: "p".to_owned() }],
+        images: Appended(vec![ImageVolume { volume: 0, layers: texts(&["/l"]), sub_path: "p".to_owned() }]),
         ..Launch::default()
     };
     let ids = Ids { uid: 1, gid: 2, groups: vec![2, 3], home: "/".to_owned() };
