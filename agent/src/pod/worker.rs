@@ -26,10 +26,13 @@ use super::resize::Pending;
 use super::seen::{Container, Seen, State};
 use super::status;
 use super::storage::{self, Limits};
-use super::want::{Goal, Wanted};
+use super::want::{Failed, Goal, Wanted};
 use crate::events::Kind as EventKind;
+use crate::eviction::EVICTED;
+use crate::pods::views::PodView;
 use crate::probe::state::Unhealthy;
 use crate::shared::Shared;
+use crate::shutdown;
 use crate::source::checkpoint;
 use crate::volume::follow::Following;
 
@@ -61,10 +64,7 @@ pub enum Source {
 pub struct Desired {
     pub pod: Arc<Object>,
     pub goal: Goal,
-    /// Why the pod is failed as a whole.
-    pub failed: Option<(String, String)>,
-    /// It was failed for the sake of others.
-    pub disrupted: bool,
+    pub failed: Option<Failed>,
     /// Why it has not been given what it asks for.
     pub resize: Option<Pending>,
     pub source: Source,
@@ -130,8 +130,8 @@ pub struct Worker {
     /// The status that the checkpoint had when this worker began.
     saved: Value,
     kept: Option<Kept>,
-    /// Reason and message for which this agent has failed the pod: it was evicted.
-    failed: Option<(String, String)>,
+    /// Why the pod is failed by what the worker itself has found.
+    failed: Option<Failed>,
     /// When the use of the disk is measured next; `None` while it is being measured.
     measure_at: Option<tokio::time::Instant>,
     /// Told when something that volumes are made from has changed, while they follow it.
@@ -241,11 +241,15 @@ impl Worker {
         let desired = self.desired.borrow().clone();
         let saved = checkpoint::one(&self.shared.config.data_dir, &self.uid);
         self.saved = saved.and_then(|pod| pod.get("/status").cloned()).unwrap_or(Value::Null);
-        let known = self.previous(&desired);
-        if let ("Failed", Some(reason)) = (self.saved["phase"].as_str().unwrap_or(""), self.saved["reason"].as_str()) {
-            let message = self.saved["message"].as_str().unwrap_or("");
-            self.failed = Some((reason.to_owned(), message.to_owned()));
+        // Its manifest is what it was: nothing else would bring a static pod back after its node's shutdown.
+        if desired.source == Source::File && shutdown::has_ended(&self.saved) {
+            self.saved = past::runs(&self.saved);
+            if let Err(error) = checkpoint::again(&self.shared.config.data_dir, &self.uid) {
+                warn!(pod = %self.uid, %error, "the checkpoint still says that the pod is over");
+            }
         }
+        self.failed = status::failed_by(&self.saved);
+        let known = self.previous(&desired);
         self.memory.past = past::of_status(&known);
         for (_, entry) in past::entries(&known).filter(|(_, entry)| entry["state"]["running"].is_object()) {
             let Some(id) = entry["containerID"].as_str().and_then(|id| id.strip_prefix(status::ID_SCHEME)) else {
@@ -327,12 +331,8 @@ impl Worker {
         self.retry_at = None;
         let mut desired = self.desired.borrow_and_update().clone();
         let expires_at = self.expire(&desired);
-        if let (Some(failed), Goal::Run | Goal::Fail { .. }) = (&self.failed, desired.goal) {
-            let grace_seconds = match failed.0.as_str() {
-                DEADLINE_EXCEEDED => super::want::grace_seconds(&desired.pod),
-                _ => EVICTED_GRACE_SECONDS,
-            };
-            desired.goal = Goal::Fail { grace_seconds };
+        if let Some(failed) = &self.failed {
+            desired.goal = desired.goal.under(self.failed.as_ref(), &desired.pod);
             desired.failed = Some(failed.clone());
         }
         let mut seen = match self.shared.runtime.seen(&self.uid).await {
@@ -349,9 +349,18 @@ impl Worker {
         let now = self.shared.env.clock.now();
         let mut plan = plan(&want, &seen, &self.memory, now);
         self.shared.trace.mark(&self.uid, 7, "agent planned");
-        self.shared.views.set(&self.uid, desired.pod.clone(), seen.clone(), plan.waiting.keys().cloned().collect());
         self.tell_waiting(&desired.pod, &plan);
         let status = self.status(&desired, &seen, &plan);
+        self.shared.views.set(
+            &self.uid,
+            PodView {
+                pod: desired.pod.clone(),
+                seen: seen.clone(),
+                waiting: plan.waiting.keys().cloned().collect(),
+                ended: plan.settled,
+                told: desired.report_to.as_ref().is_some_and(|target| *self.report.told(target) == status),
+            },
+        );
         self.memory.past = past::of_status(&status);
         self.keep_checkpoint(&desired, &status, plan.settled);
         self.probe(&desired, &seen);
@@ -393,7 +402,8 @@ impl Worker {
         }
         let message = "Pod was active on the node longer than the specified deadline";
         self.shared.events.pod(&desired.pod, None, EventKind::Normal, DEADLINE_EXCEEDED, message);
-        self.failed = Some((DEADLINE_EXCEEDED.to_owned(), message.to_owned()));
+        self.failed =
+            Some(Failed { reason: DEADLINE_EXCEEDED.to_owned(), message: message.to_owned(), ..Failed::default() });
         None
     }
 
@@ -402,8 +412,7 @@ impl Worker {
         status::status(&status::Inputs {
             pod: &desired.pod,
             goal: desired.goal,
-            failed: desired.failed.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str())),
-            disrupted: desired.disrupted,
+            failed: desired.failed.as_ref(),
             resize: desired.resize.as_ref(),
             seen,
             plan,
@@ -510,8 +519,13 @@ impl Worker {
     fn evict(&mut self, message: String) {
         let pod = self.desired_pod();
         warn!(pod = %pod.reference(), reason = message, "pod evicted");
-        self.shared.events.pod(&pod, None, EventKind::Warning, "Evicted", message.clone());
-        self.failed = Some(("Evicted".to_owned(), message));
+        self.shared.events.pod(&pod, None, EventKind::Warning, EVICTED, message.clone());
+        self.failed = Some(Failed {
+            reason: EVICTED.to_owned(),
+            message,
+            grace_max_seconds: Some(EVICTED_GRACE_SECONDS),
+            ..Failed::default()
+        });
     }
 
     /// Starts the probes of what runs, and ends those of what does not.
