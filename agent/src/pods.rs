@@ -7,28 +7,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_client::{Change, DeleteOptions, Informer};
-use gantry_env::chain;
+use gantry_client::{Change, Informer};
 use gantry_kube::pod::{SOURCE_ANNOTATION, is_mirror, is_terminal};
-use gantry_kube::{Object, Ref, resource};
+use gantry_kube::{Object, Ref};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::events::Kind;
-use crate::eviction::EVICTED;
-use crate::pod::admit::{NODE_SHUTDOWN, Rejection, admit, going_down, under_pressure};
-use crate::pod::resize::{self, Pending};
+use crate::pod::admit::{Rejection, going_down};
 use crate::pod::want::{Failed, Goal, grace_seconds};
 use crate::pod::worker::{Desired, Source, Target, Worker};
 use crate::runtime::Held;
 use crate::shared::Shared;
-use crate::source::{checkpoint, mirror};
+use crate::source::checkpoint;
 
 pub mod listen;
 pub mod orders;
+mod room;
+mod statics;
 pub mod views;
 
 use orders::Order;
@@ -243,85 +241,6 @@ impl Pods {
         }
     }
 
-    /// The pod as it is given what it asks for, or as it was before and why. A pod that is new here has been given what an
-    /// earlier life of the agent gave it.
-    fn give(&self, pod: Arc<Object>) -> (Arc<Object>, Option<Pending>) {
-        let ran_before = !pod.str_at("/status/startTime").is_empty();
-        let given = match self.entries.get(pod.uid()) {
-            Some(entry) => Some(entry.desired.borrow().pod.clone()),
-            None if ran_before => checkpoint::one(&self.shared.config.data_dir, pod.uid()).map(Arc::new),
-            None => None,
-        };
-        let Some(given) = given.filter(|given| resize::differs(&pod, given)) else { return (pod, None) };
-        let others: Vec<Arc<Object>> = self.taken(pod.uid());
-        let others: Vec<&Object> = others.iter().map(AsRef::as_ref).collect();
-        match resize::admit(&pod, &others, &self.shared.node_facts()) {
-            Ok(()) => (pod, None),
-            Err(pending) => {
-                let told = self.entries.get(pod.uid()).and_then(|entry| entry.desired.borrow().resize.clone());
-                if told.as_ref() != Some(&pending) {
-                    let reason = if pending.reason == "Deferred" { "ResizeDeferred" } else { "ResizeInfeasible" };
-                    self.shared.events.pod(&pod, None, Kind::Warning, reason, pending.message.clone());
-                }
-                (resize::with_resources_of(&pod, &given), Some(pending))
-            }
-        }
-    }
-
-    /// Those that were told to wait are tried again: something has ended, or some time has passed.
-    fn give_again(&mut self) {
-        let waits = |entry: &Entry| entry.desired.borrow().resize.as_ref().is_some_and(|p| p.reason == "Deferred");
-        let waiting: Vec<Arc<Object>> = self.entries.values().filter(|e| waits(e)).map(|e| e.wanted.clone()).collect();
-        for pod in waiting {
-            let (pod, resize) = self.give(pod);
-            let Some(entry) = self.entries.get(pod.uid()) else { continue };
-            entry.desired.send_if_modified(|desired| {
-                let changed = desired.resize != resize && desired.goal == Goal::Run;
-                if changed {
-                    (desired.pod, desired.resize) = (pod, resize);
-                }
-                changed
-            });
-        }
-    }
-
-    /// The pods that the node has taken and that have not ended, but for one.
-    fn taken(&self, but: &str) -> Vec<Arc<Object>> {
-        let entries = self.entries.iter().filter(|(uid, _)| *uid != but).map(|(_, entry)| entry.desired.borrow());
-        let taken = entries.filter(|d| d.failed.is_none() && !is_terminal(&d.pod) && d.source != Source::Runtime);
-        taken.map(|desired| desired.pod.clone()).collect()
-    }
-
-    fn admit(&self, pod: &Object) -> Result<(), Rejection> {
-        let taken = self.taken(pod.uid());
-        let others: Vec<&Object> = taken.iter().map(AsRef::as_ref).collect();
-        let config = &self.shared.config;
-        let pressures = self.shared.pressures.borrow().clone();
-        let verdict = going_down(self.is_shutting_down())
-            .and_then(|()| under_pressure(pod, &pressures))
-            .and_then(|()| admit(pod, &others, &self.shared.node_facts(), &config.node_name, config.max_pods));
-        if let Err(rejection) = &verdict {
-            let words = rejection.message.trim_start_matches("Pod was rejected: ").to_owned();
-            // Reasons are a closed set in practice, and events want them to live as long as the program.
-            let reason = match rejection.reason.as_str() {
-                "OutOfcpu" => "OutOfcpu",
-                "OutOfmemory" => "OutOfmemory",
-                "OutOfpods" => "OutOfpods",
-                "NodeAffinity" => "NodeAffinity",
-                "NodePorts" => "NodePorts",
-                EVICTED => EVICTED,
-                NODE_SHUTDOWN => NODE_SHUTDOWN,
-                _ => "UnexpectedAdmissionError",
-            };
-            self.shared.events.pod(pod, None, Kind::Warning, reason, words);
-        }
-        verdict
-    }
-
-    fn has_manifests(&self) -> bool {
-        self.manifests_are_known || self.shared.config.static_pod_dir.is_none()
-    }
-
     fn is_shutting_down(&self) -> bool {
         *self.shared.shutting_down.borrow()
     }
@@ -349,49 +268,6 @@ impl Pods {
         self.entries.insert(uid, Entry { desired, wake, wanted, print: String::new() });
     }
 
-    fn manifests_changed(&mut self, manifests: BTreeMap<String, Object>) {
-        self.manifests_are_known = true;
-        for (uid, entry) in &self.entries {
-            if entry.desired.borrow().source == Source::File && !manifests.contains_key(uid) {
-                forget(entry);
-            }
-        }
-        self.manifests = manifests.into_iter().map(|(uid, pod)| (uid, Arc::new(pod))).collect();
-        self.start_statics();
-        self.keep_mirrors();
-        self.answer();
-    }
-
-    /// Starts the static pods whose turn it is: an edited manifest is another pod of the same name, and the one before
-    /// it, perhaps of an earlier life, has to be gone first.
-    fn start_statics(&mut self) {
-        let Some(held) = &self.held else { return };
-        // A node that goes down starts nothing; what an earlier life of the agent started has to end in its turn.
-        let is_late = |pod: &Object| self.is_shutting_down() && !held.contains_key(pod.uid());
-        let is_there = |pod: &Object| {
-            let (uid, at) = (pod.uid(), pod.reference());
-            let same = self.entries.iter().any(|(other, e)| other != uid && e.desired.borrow().pod.reference() == at);
-            self.entries.contains_key(uid) || same || held.iter().any(|(other, of)| other != uid && *of == at)
-        };
-        let ready: Vec<Arc<Object>> =
-            self.manifests.values().filter(|pod| !is_there(pod) && !is_late(pod)).cloned().collect();
-        let begins = !ready.is_empty();
-        for pod in ready {
-            // Of two manifests for one name, the second waits for the first to go.
-            if self.entries.values().any(|entry| entry.desired.borrow().pod.reference() == pod.reference()) {
-                continue;
-            }
-            info!(pod = %pod.reference(), "static pod");
-            self.shared.trace.mark(pod.uid(), 7, "agent heard");
-            let mirror = self.mirrors.get(&pod.reference()).filter(|found| mirror::shows(found, &pod, false));
-            let target = mirror.map(|found| Target::of(found));
-            self.enter(pod, Goal::Run, None, Source::File, target);
-        }
-        if begins {
-            self.keep_mirrors();
-        }
-    }
-
     /// A worker has done its work: its pod is gone.
     fn ended(&mut self, uid: &str) {
         self.entries.remove(uid);
@@ -403,77 +279,6 @@ impl Pods {
         self.give_again();
         self.start_statics();
         self.keep_mirrors();
-    }
-
-    fn mirror_changed(&mut self, change: Change<Object>) {
-        let is_gone = change.now.is_none();
-        match change.now {
-            Some(pod) => self.mirrors.insert(change.at.clone(), pod),
-            None => self.mirrors.remove(&change.at),
-        };
-        let mirror = self.mirrors.get(&change.at);
-        for entry in self.entries.values() {
-            let shown = {
-                let desired = entry.desired.borrow();
-                desired.source == Source::File && desired.pod.reference() == change.at
-            };
-            if shown {
-                entry.desired.send_modify(|desired| {
-                    let shows = |m: &&Arc<Object>| mirror::shows(m, &desired.pod, desired.failed.is_some());
-                    desired.report_to = mirror.filter(shows).map(|m| Target::of(m));
-                });
-            }
-        }
-        // Another may have to take its place.
-        if is_gone {
-            self.keep_mirrors();
-        }
-    }
-
-    /// Makes the mirrors that are missing, and removes those that show nothing.
-    fn keep_mirrors(&mut self) {
-        if !self.api_is_known || !self.manifests_are_known {
-            return;
-        }
-        let statics: BTreeMap<Ref, (Arc<Object>, bool)> = self
-            .entries
-            .values()
-            .map(|entry| entry.desired.borrow())
-            .filter(|d| d.source == Source::File && !matches!(d.goal, Goal::Forget { .. }))
-            .map(|d| (d.pod.reference(), (d.pod.clone(), d.failed.is_some())))
-            .collect();
-        for (at, found) in &self.mirrors {
-            if statics.get(at).is_some_and(|(pod, is_over)| mirror::shows(found, pod, *is_over)) {
-                continue;
-            }
-            let options = DeleteOptions {
-                grace_period_seconds: Some(0),
-                uid: Some(found.uid().to_owned()),
-                ..DeleteOptions::default()
-            };
-            let (shared, at) = (self.shared.clone(), at.clone());
-            tokio::spawn(async move {
-                if let Err(error) = shared.client.delete(&resource::POD, &at, &options).await {
-                    warn!(pod = %at, error = %chain(&error), "mirror pod not deleted");
-                }
-            });
-        }
-        let uid = self.shared.node_uid();
-        if uid.is_empty() {
-            return;
-        }
-        for (at, (pod, _)) in statics.into_iter().filter(|(at, _)| !self.mirrors.contains_key(at)) {
-            let mirror = mirror::of(&pod, &self.shared.config.node_name, &uid);
-            let shared = self.shared.clone();
-            tokio::spawn(async move {
-                match shared.client.create(&resource::POD, &mirror).await {
-                    Err(error) if !error.is_already_exists() => {
-                        warn!(pod = %at, error = %chain(&error), "mirror pod not created");
-                    }
-                    _ => {}
-                }
-            });
-        }
     }
 
     fn touch(&self, uid: &str) {

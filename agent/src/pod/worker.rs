@@ -16,8 +16,8 @@ use tracing::{debug, info, warn};
 
 use super::env::PodFacts;
 use super::last_words;
-use super::memory::{ImageKey, Memory, Volumes, after};
-use super::past::{self, Past};
+use super::memory::{ImageKey, Memory};
+use super::past;
 use super::plan::{Plan, plan};
 use super::probes::Probes;
 use super::pull::PullError;
@@ -25,26 +25,21 @@ use super::report::{Report, Written};
 use super::resize::Pending;
 use super::seen::{Container, Seen, State};
 use super::status;
-use super::storage::{self, Limits};
 use super::want::{Failed, Goal, Wanted};
 use crate::events::Kind as EventKind;
-use crate::eviction::EVICTED;
 use crate::pods::views::PodView;
 use crate::probe::state::Unhealthy;
 use crate::shared::Shared;
-use crate::shutdown;
-use crate::source::checkpoint;
 use crate::volume::follow::Following;
+
+mod bounds;
+mod keep;
+
+use bounds::first_measure;
+use keep::Kept;
 
 /// A runtime or an API that does not answer is asked again after this.
 const RETRY: Duration = Duration::from_secs(1);
-/// The use of the disk is measured this often, and so rarely that measuring takes a tenth of the time at most.
-const MEASURE: Duration = Duration::from_secs(10);
-const MEASURE_PAUSES: u32 = 10;
-/// What an evicted pod gets to end, as upstream has it.
-const EVICTED_GRACE_SECONDS: i64 = 1;
-/// Why a pod fails that was active for longer than its spec allows.
-const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 /// Rounds of acting without a pause; a plan that is never empty is a fault of ours, and must not spin.
 const ROUNDS_MAX: u32 = 32;
 
@@ -141,15 +136,6 @@ pub struct Worker {
     pub(super) refresh_at: Option<tokio::time::Instant>,
 }
 
-/// What the checkpoint says that makes a difference to a next life.
-#[derive(PartialEq)]
-struct Kept {
-    spec: Option<Value>,
-    deleted: bool,
-    past: BTreeMap<String, Past>,
-    over: bool,
-}
-
 /// What a turn leaves to be done.
 enum Next {
     Again,
@@ -175,7 +161,7 @@ impl Worker {
             saved: Value::Null,
             kept: None,
             failed: None,
-            measure_at: Some(tokio::time::Instant::now() + MEASURE),
+            measure_at: Some(first_measure()),
             sources: Arc::default(),
             following: None,
             refresh_at: None,
@@ -235,64 +221,6 @@ impl Worker {
         tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO) + Duration::from_millis(1)
     }
 
-    /// What an earlier life of the agent knew, from the API and the checkpoint: runs of which the runtime may have no
-    /// record, and verdicts of probes, which hold until a probe says otherwise.
-    fn remember(&mut self) {
-        let desired = self.desired.borrow().clone();
-        let saved = checkpoint::one(&self.shared.config.data_dir, &self.uid);
-        self.saved = saved.and_then(|pod| pod.get("/status").cloned()).unwrap_or(Value::Null);
-        // Its manifest is what it was: nothing else would bring a static pod back after its node's shutdown.
-        if desired.source == Source::File && shutdown::has_ended(&self.saved) {
-            self.saved = past::runs(&self.saved);
-            if let Err(error) = checkpoint::again(&self.shared.config.data_dir, &self.uid) {
-                warn!(pod = %self.uid, %error, "the checkpoint still says that the pod is over");
-            }
-        }
-        self.failed = status::failed_by(&self.saved);
-        let known = self.previous(&desired);
-        self.memory.past = past::of_status(&known);
-        for (_, entry) in past::entries(&known).filter(|(_, entry)| entry["state"]["running"].is_object()) {
-            let Some(id) = entry["containerID"].as_str().and_then(|id| id.strip_prefix(status::ID_SCHEME)) else {
-                continue;
-            };
-            if entry["started"] == true {
-                self.probes.verdicts.set_started(id);
-            }
-            self.probes.verdicts.set_ready(id, entry["ready"] == true);
-        }
-    }
-
-    /// Writes down what a next life must know, before anything is done; and once the pod is over, that it is.
-    fn keep_checkpoint(&mut self, desired: &Desired, status: &Value, settled: bool) {
-        let ignored = match desired.goal {
-            Goal::Forget { .. } => true,
-            // A pod that was rejected has nothing here.
-            Goal::Fail { .. } => self.kept.is_none() && self.saved.is_null(),
-            Goal::Run | Goal::Stop { .. } => false,
-        };
-        let now = Kept {
-            spec: desired.pod.get("/spec").cloned(),
-            deleted: desired.pod.deletion_timestamp().is_some(),
-            past: self.memory.past.clone(),
-            over: settled,
-        };
-        if ignored || self.kept.as_ref() == Some(&now) {
-            return;
-        }
-        let mut pod = (*desired.pod).clone();
-        pod.0.insert("status".to_owned(), status.clone());
-        let data_dir = &self.shared.config.data_dir;
-        let mut written = checkpoint::save(data_dir, &pod);
-        // Where there is no room to say how it ended, that it has is said all the same.
-        if settled {
-            written = checkpoint::end(data_dir, &self.uid).and(written);
-        }
-        match written {
-            Ok(()) => self.kept = Some(now),
-            Err(error) => warn!(pod = %self.uid, %error, "checkpoint not written"),
-        }
-    }
-
     fn note(&mut self, effect: Effect) {
         let now = self.shared.env.clock.now();
         match effect {
@@ -307,12 +235,7 @@ impl Worker {
                 self.memory.killing.remove(&id);
             }
             Effect::PostStarted { id, name, failed } => self.post_started(&id, &name, failed),
-            Effect::Measured { exceeded, took } => {
-                self.measure_at = Some(tokio::time::Instant::now() + MEASURE.max(took * MEASURE_PAUSES));
-                if let Some(message) = exceeded {
-                    self.evict(message);
-                }
-            }
+            Effect::Measured { exceeded, took } => self.measured(exceeded, took),
             Effect::Written(written) => self.report.note(written),
         }
     }
@@ -387,24 +310,6 @@ impl Worker {
             return self.settle(&desired, &status, plan.wake_at);
         }
         Next::Wait([plan.wake_at, expires_at].into_iter().flatten().min())
-    }
-
-    /// When the pod will have been active for as long as it may be; one that has is failed.
-    fn expire(&mut self, desired: &Desired) -> Option<Timestamp> {
-        let seconds = desired.pod.i64_at("/spec/activeDeadlineSeconds")?;
-        let before = self.previous(desired);
-        if desired.goal != Goal::Run || self.failed.is_some() || is_over(&before) {
-            return None;
-        }
-        let at = after(before["startTime"].as_str()?.parse().ok()?, seconds);
-        if at > self.shared.env.clock.now() {
-            return Some(at);
-        }
-        let message = "Pod was active on the node longer than the specified deadline";
-        self.shared.events.pod(&desired.pod, None, EventKind::Normal, DEADLINE_EXCEEDED, message);
-        self.failed =
-            Some(Failed { reason: DEADLINE_EXCEEDED.to_owned(), message: message.to_owned(), ..Failed::default() });
-        None
     }
 
     fn status(&self, desired: &Desired, seen: &Seen, plan: &Plan) -> Value {
@@ -487,45 +392,12 @@ impl Worker {
         self.shown_waiting.retain(|name, _| plan.waiting.contains_key(name));
     }
 
-    fn is_measured(&self) -> bool {
-        let desired = self.desired.borrow();
-        let wanted = self.failed.is_none() && desired.goal == Goal::Run && self.memory.volumes == Volumes::Ready;
-        wanted && !Limits::of(&desired.pod).is_empty()
-    }
-
-    /// Measures what the pod takes of the disk, where there is a limit to it and it is time.
-    fn measure(&mut self, desired: &Desired) {
-        let due = self.measure_at.is_some_and(|at| at <= tokio::time::Instant::now());
-        if !due || !self.is_measured() {
-            return;
-        }
-        self.measure_at = None;
-        let (shared, pod) = (self.shared.clone(), desired.pod.clone());
-        self.effects.spawn(async move {
-            let since = tokio::time::Instant::now();
-            let exceeded = storage::check(&shared, &pod, &Limits::of(&pod)).await;
-            Effect::Measured { exceeded, took: since.elapsed() }
-        });
-    }
-
     pub(super) fn desired(&self) -> Desired {
         self.desired.borrow().clone()
     }
 
     pub(super) fn desired_pod(&self) -> Arc<Object> {
         self.desired.borrow().pod.clone()
-    }
-
-    fn evict(&mut self, message: String) {
-        let pod = self.desired_pod();
-        warn!(pod = %pod.reference(), reason = message, "pod evicted");
-        self.shared.events.pod(&pod, None, EventKind::Warning, EVICTED, message.clone());
-        self.failed = Some(Failed {
-            reason: EVICTED.to_owned(),
-            message,
-            grace_max_seconds: Some(EVICTED_GRACE_SECONDS),
-            ..Failed::default()
-        });
     }
 
     /// Starts the probes of what runs, and ends those of what does not.
