@@ -20,6 +20,8 @@ use crate::pods::{Inputs, Pods, Pulse, listen, views::Views};
 use crate::runtime::Runtime;
 use crate::server::{self, ServeError};
 use crate::shared::{MEASURES_MAX, PULLS_MAX, Shared};
+use crate::shutdown::wire::Progress;
+use crate::shutdown::{self, Shutdown, Switch};
 use crate::stats::cgroup::Folders;
 use crate::stats::host::Host;
 use crate::stats::own::Counters;
@@ -41,6 +43,12 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the agent's socket {path} cannot be listened on", path = .path.display())]
+    Socket {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("secrets need a file system in memory")]
     Memory(#[source] VolumeError),
 }
@@ -50,6 +58,8 @@ pub struct Agent {
     shared: Arc<Shared>,
     registration: Registration,
     pressures: watch::Sender<Pressures>,
+    switch: Switch,
+    progress: watch::Sender<Progress>,
     pulse: Pulse,
     asked: mpsc::Receiver<oneshot::Sender<()>>,
     stop: CancellationToken,
@@ -82,6 +92,13 @@ impl Agent {
             env: env.clone(),
         }));
         let counters = Arc::new(Counters::default());
+        counters.shut_down(shutdown::times::load(&config.data_dir));
+        let (switch, shutting_down, progress) = shutdown::switch(&config.shutdown_periods);
+        if let Some(path) = &config.socket {
+            let fail = |source| StartError::Socket { path: path.clone(), source };
+            let listener = shutdown::socket::listen(path).map_err(fail)?;
+            tokio::spawn(shutdown::socket::serve(listener, switch.clone(), stop.clone()));
+        }
         let mut port = config.listen.map_or(0, |listen| listen.port());
         if let (Some(listen), Some(tls)) = (config.listen, config.tls.clone()) {
             let server = server::Config {
@@ -112,8 +129,14 @@ impl Agent {
             volumes_dir: config.volumes_dir.clone(),
         };
         let (pressures, pressed) = watch::channel(Pressures::new());
-        let (registration, view) =
-            Registration::new(node, client.clone(), config.cri.clone(), env.clone(), pressed.clone());
+        let (registration, view) = Registration::new(
+            node,
+            client.clone(),
+            config.cri.clone(),
+            env.clone(),
+            pressed.clone(),
+            shutting_down.clone(),
+        );
         let facts = Facts::read(&config.data_dir);
         let capacity = Amounts {
             cpu_milli: facts.cpus * 1000,
@@ -132,6 +155,7 @@ impl Agent {
             runtime,
             stats,
             pressures: pressed,
+            shutting_down,
             counters,
             events: Events::spawn(client.clone(), config.node_name.clone(), env.clone(), stop.clone()),
             node: view,
@@ -148,7 +172,13 @@ impl Agent {
             views,
         };
         let (pulse, asked) = mpsc::channel(1);
-        Ok(Agent { shared: Arc::new(shared), registration, pressures, pulse: Pulse(pulse), asked, stop })
+        let (shared, pulse) = (Arc::new(shared), Pulse(pulse));
+        Ok(Agent { shared, registration, pressures, switch, progress, pulse, asked, stop })
+    }
+
+    /// By which to end the node's pods before the end of the machine.
+    pub fn switch(&self) -> Switch {
+        self.switch.clone()
     }
 
     /// By which to see, later, whether the agent turns.
@@ -158,7 +188,8 @@ impl Agent {
 
     /// Works until the token ends it. Containers live on.
     pub async fn run(self) {
-        let Agent { shared, registration, pressures, asked, stop, pulse: _ } = self;
+        // The switch is held: where it goes, it cannot be asked for any more.
+        let Agent { shared, registration, pressures, switch: _switch, progress, asked, stop, pulse: _ } = self;
         let (touch, touched) = mpsc::channel(TOUCHED_MAX);
         let (list, held) = mpsc::channel(1);
         let (found, manifests) = mpsc::channel(1);
@@ -195,15 +226,20 @@ impl Agent {
         parts.spawn(async move {
             ears.run_until_cancelled(rotation.run()).await;
         });
-        let (evict, evictions) = mpsc::channel(1);
-        let evictor = Evictor::new(shared.clone(), pressures, evict);
+        let (order, orders) = mpsc::channel(1);
+        let evictor = Evictor::new(shared.clone(), pressures, order.clone());
         let ears = stop.clone();
         parts.spawn(async move {
             ears.run_until_cancelled(evictor.run()).await;
         });
+        let shutdown = Shutdown::new(shared.clone(), order, progress);
+        let ears = stop.clone();
+        parts.spawn(async move {
+            ears.run_until_cancelled(shutdown.run()).await;
+        });
         parts.spawn(registration.run(stop.clone()));
         parts.spawn(reclaim::run(shared.clone(), stop.clone()));
-        Pods::new(shared, stop).run(Inputs { api, manifests, held, touched, evictions, asked }).await;
+        Pods::new(shared, stop).run(Inputs { api, manifests, held, touched, orders, asked }).await;
         while parts.join_next().await.is_some() {}
     }
 }

@@ -57,6 +57,10 @@ pub struct Config {
     pub mounts: bool,
     /// When the node runs short, and what it does then.
     pub eviction: crate::eviction::Settings,
+    /// What pods get to end when the machine goes down, by their priority, the lowest first; where there is none, nothing ends.
+    pub shutdown_periods: Vec<crate::shutdown::plan::Period>,
+    /// Where to listen for the machine's end (`/run/gantry/agent.sock`); nowhere on a hollow node.
+    pub socket: Option<PathBuf>,
     /// Labels that the node registers with, beside the standard ones.
     pub labels: Vec<(String, String)>,
     /// Resources kept back from pods: thousandths of a core, and bytes.
@@ -89,6 +93,8 @@ impl Config {
             pod_pids_max: POD_PIDS_MAX,
             mounts: true,
             eviction: crate::eviction::Settings::default(),
+            shutdown_periods: crate::shutdown::settings::standard(),
+            socket: None,
             labels: Vec::new(),
             reserved_cpu_milli: 0,
             reserved_memory_bytes: 0,

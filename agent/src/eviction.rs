@@ -25,6 +25,7 @@ use crate::events::Kind;
 use crate::pod::cri::log_folder;
 use crate::pod::seen::{Seen, State};
 use crate::pod::want::grace_seconds;
+use crate::pods::orders::{Order, Termination};
 use crate::pods::views::PodView;
 use crate::shared::Shared;
 use crate::stats::disk::Disks;
@@ -57,20 +58,15 @@ const IMAGE_PLACE_FOR: Duration = Duration::from_secs(300);
 
 pub type Pressures = BTreeSet<Pressure>;
 
-/// One pod that has to go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Eviction {
-    pub uid: String,
-    pub grace_seconds: i64,
-    pub message: String,
-}
+/// The reason in the status of a pod that was evicted, or not taken for the same reason.
+pub const EVICTED: &str = "Evicted";
 
 /// The loop of one node.
 pub struct Evictor {
     shared: Arc<Shared>,
     settings: Settings,
     pressures: watch::Sender<Pressures>,
-    evictions: mpsc::Sender<Eviction>,
+    orders: mpsc::Sender<Order>,
     memory: Memory,
     images: Collector,
     /// Where images lie, and when that was asked.
@@ -82,14 +78,14 @@ pub struct Evictor {
 }
 
 impl Evictor {
-    pub fn new(shared: Arc<Shared>, pressures: watch::Sender<Pressures>, evictions: mpsc::Sender<Eviction>) -> Evictor {
+    pub fn new(shared: Arc<Shared>, pressures: watch::Sender<Pressures>, orders: mpsc::Sender<Order>) -> Evictor {
         let settings = shared.config.eviction.clone();
         Evictor {
             images: Collector::new(settings.images),
             shared,
             settings,
             pressures,
-            evictions,
+            orders,
             memory: Memory::default(),
             image_place: None,
             evicted: BTreeSet::new(),
@@ -246,9 +242,10 @@ impl Evictor {
         self.shared.counters.evicted(signal.name());
         self.evicted.insert(chosen.uid.clone());
         self.ending = Some((chosen.uid.clone(), Instant::now()));
-        let eviction = Eviction { uid: chosen.uid.clone(), grace_seconds, message };
+        let uid = chosen.uid.clone();
+        let termination = Termination { uid, grace_seconds, reason: EVICTED, message, is_event: true };
         // Where nobody takes it, the agent ends.
-        let _ = self.evictions.send(eviction).await;
+        let _ = self.orders.send(Order::End(termination)).await;
     }
 }
 

@@ -4,8 +4,8 @@
 //! that owns the maps: it admits pods and gives each a worker. A worker ([`pod`]) observes over CRI ([`runtime`]), plans
 //! (`pod/plan.rs`), applies, and reports a status. [`volume`] and `pod/env.rs` bring the pod its files and environment,
 //! [`probe`] asks containers how they are, [`events`] tells users what happened, [`node`] keeps the Node and its Lease,
-//! [`stats`] knows what everything uses, [`eviction`] makes room where it runs short, and [`server`] is the kubelet API on
-//! port 10250.
+//! [`stats`] knows what everything uses, [`eviction`] makes room where it runs short, [`shutdown`] ends pods in order before the
+//! machine's end, and [`server`] is the kubelet API on port 10250.
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +23,7 @@ pub mod probe;
 pub mod runtime;
 pub mod server;
 mod shared;
+pub mod shutdown;
 pub mod source;
 pub mod stats;
 pub mod trace;

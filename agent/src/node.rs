@@ -72,6 +72,7 @@ pub struct Registration {
     env: Env,
     view: watch::Sender<NodeView>,
     pressures: watch::Receiver<Pressures>,
+    shutting_down: watch::Receiver<bool>,
 }
 
 impl Registration {
@@ -81,9 +82,10 @@ impl Registration {
         cri: Channel,
         env: Env,
         pressures: watch::Receiver<Pressures>,
+        shutting_down: watch::Receiver<bool>,
     ) -> (Registration, watch::Receiver<NodeView>) {
         let (view, receiver) = watch::channel(NodeView::default());
-        (Registration { config, client, cri, env, view, pressures }, receiver)
+        (Registration { config, client, cri, env, view, pressures, shutting_down }, receiver)
     }
 
     /// Registers, and then keeps Node and Lease until the token ends it.
@@ -186,7 +188,7 @@ impl Registration {
     async fn report(&self, node: &Informer<Object>) {
         node.synced().await;
         let mut changes = node.subscribe();
-        let mut pressures = self.pressures.clone();
+        let (mut pressures, mut shutting_down) = (self.pressures.clone(), self.shutting_down.clone());
         let mut given_range = String::new();
         let mut reported: Option<tokio::time::Instant> = None;
         loop {
@@ -197,6 +199,8 @@ impl Registration {
                 _ = changes.changes() => {}
                 // A pressure is told at once: the scheduler must not send more.
                 Ok(()) = pressures.changed() => {}
+                // So is its end.
+                Ok(()) = shutting_down.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
             let Some(object) = node.get(&self.at()) else {
@@ -248,6 +252,7 @@ impl Registration {
         let mut runtime = RuntimeServiceClient::new(self.cri.clone());
         let mut facts = Facts::read(&self.config.data_dir);
         facts.pressures = self.pressures.borrow().clone();
+        facts.shutting_down = *self.shutting_down.borrow();
         match within(runtime.status(StatusRequest { verbose: false })).await {
             Ok(answer) => {
                 let answer = answer.into_inner();

@@ -7,28 +7,30 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_client::{Change, DeleteOptions, Informer};
-use gantry_env::chain;
+use gantry_client::{Change, Informer};
 use gantry_kube::pod::{SOURCE_ANNOTATION, is_mirror, is_terminal};
-use gantry_kube::{Object, Ref, resource};
+use gantry_kube::{Object, Ref};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::events::Kind;
-use crate::eviction::Eviction;
-use crate::pod::admit::{Rejection, admit, under_pressure};
-use crate::pod::resize::{self, Pending};
-use crate::pod::want::{Goal, grace_seconds};
+use crate::pod::admit::{Rejection, going_down};
+use crate::pod::want::{Failed, Goal, grace_seconds};
 use crate::pod::worker::{Desired, Source, Target, Worker};
 use crate::runtime::Held;
 use crate::shared::Shared;
-use crate::source::{checkpoint, mirror};
+use crate::source::checkpoint;
 
 pub mod listen;
+pub mod orders;
+mod room;
+mod statics;
 pub mod views;
+
+use orders::Order;
+use views::PodView;
 
 /// Before checkpoints are believed, the API has this long to say what is wanted.
 const API_FIRST: Duration = Duration::from_secs(3);
@@ -51,7 +53,7 @@ pub struct Inputs {
     pub held: mpsc::Receiver<Vec<Held>>,
     /// Pods of which the runtime has just said something.
     pub touched: mpsc::Receiver<String>,
-    pub evictions: mpsc::Receiver<Eviction>,
+    pub orders: mpsc::Receiver<Order>,
     /// Who asks whether anything of this is heard.
     pub asked: mpsc::Receiver<oneshot::Sender<()>>,
 }
@@ -81,6 +83,8 @@ pub struct Pods {
     api_is_known: bool,
     manifests_are_known: bool,
     swept: bool,
+    /// Who has asked which pods there are.
+    asking: Vec<oneshot::Sender<Vec<Arc<Object>>>>,
 }
 
 impl Pods {
@@ -96,6 +100,7 @@ impl Pods {
             api_is_known: false,
             manifests_are_known: false,
             swept: false,
+            asking: Vec::new(),
         }
     }
 
@@ -108,6 +113,8 @@ impl Pods {
         let mut changes = inputs.api.subscribe();
         let mut mirrors = tokio::time::interval(MIRROR_EVERY);
         let api = inputs.api.clone();
+        let mut shutting_down = self.shared.shutting_down.clone();
+        let (mut node, mut node_is_known) = (self.shared.node.clone(), false);
         loop {
             tokio::select! {
                 biased;
@@ -128,11 +135,18 @@ impl Pods {
                 // Changes are taken only when they are returned.
                 list = changes.changes() => self.api_changed(list),
                 // Receiving from a channel takes a message only when it returns it; so do the next four.
-                Some(eviction) = inputs.evictions.recv() => self.evict(eviction),
+                Some(order) = inputs.orders.recv() => self.obey(order),
                 Some(answer) = inputs.asked.recv() => drop(answer.send(())),
                 Some(manifests) = inputs.manifests.recv() => self.manifests_changed(manifests),
                 Some(uid) = inputs.touched.recv() => self.touch(&uid),
                 Some(held) = inputs.held.recv() => self.relisted(held),
+                // Mirrors name their node. A watch keeps its value.
+                Ok(()) = async { node.wait_for(|node| node.object.is_some()).await.map(drop) }, if !node_is_known => {
+                    node_is_known = true;
+                    self.keep_mirrors();
+                }
+                // As above. A shutdown that is called off lets static pods start again.
+                Ok(()) = shutting_down.changed() => self.start_statics(),
                 // A tick that is not taken is ready again at once.
                 _ = mirrors.tick() => self.keep_mirrors(),
             }
@@ -197,29 +211,28 @@ impl Pods {
         let (pod, resize) = self.give(pod);
         if let Some(entry) = self.entries.get(pod.uid()) {
             let failed = entry.desired.borrow().failed.clone();
-            let goal = match (goal_of(&pod), &failed) {
-                (Goal::Run, Some(_)) => Goal::Fail { grace_seconds: grace_seconds(&pod) },
-                (goal, _) => goal,
-            };
+            let goal = goal_of(&pod).under(failed.as_ref(), &pod);
             entry.desired.send_modify(|desired| {
                 if !matches!(desired.goal, Goal::Forget { .. }) {
-                    let disrupted = desired.disrupted;
-                    *desired = Desired { pod, goal, failed, disrupted, resize, source: Source::Api, report_to: target };
+                    *desired = Desired { pod, goal, failed, resize, source: Source::Api, report_to: target };
                 }
             });
             return;
         }
         self.shared.trace.mark(pod.uid(), 7, "agent heard");
-        let mut goal = goal_of(&pod);
+        let goal = goal_of(&pod);
         let mut failed = None;
         let ran_before = !pod.str_at("/status/startTime").is_empty();
-        if goal == Goal::Run
-            && !ran_before
-            && let Err(Rejection { reason, message }) = self.admit(&pod)
-        {
+        // One that ran before has its place, unless it comes too late: then what runs of it has its time to end.
+        let verdict = match goal {
+            Goal::Run if ran_before => going_down(self.is_shutting_down()),
+            Goal::Run => self.admit(&pod),
+            Goal::Fail { .. } | Goal::Stop { .. } | Goal::Forget { .. } => Ok(()),
+        };
+        if let Err(Rejection { reason, message }) = verdict {
             warn!(pod = %pod.reference(), reason, "pod rejected");
-            failed = Some((reason, message));
-            goal = Goal::Fail { grace_seconds: 0 };
+            let grace_max_seconds = if ran_before { None } else { Some(0) };
+            failed = Some(Failed { reason, message, disrupted: false, grace_max_seconds });
         }
         self.enter(pod.clone(), goal, failed, Source::Api, target);
         if let Some(entry) = self.entries.get_mut(pod.uid()) {
@@ -228,109 +241,23 @@ impl Pods {
         }
     }
 
-    /// The pod as it is given what it asks for, or as it was before and why. A pod that is new here has been given what an
-    /// earlier life of the agent gave it.
-    fn give(&self, pod: Arc<Object>) -> (Arc<Object>, Option<Pending>) {
-        let ran_before = !pod.str_at("/status/startTime").is_empty();
-        let given = match self.entries.get(pod.uid()) {
-            Some(entry) => Some(entry.desired.borrow().pod.clone()),
-            None if ran_before => checkpoint::one(&self.shared.config.data_dir, pod.uid()).map(Arc::new),
-            None => None,
-        };
-        let Some(given) = given.filter(|given| resize::differs(&pod, given)) else { return (pod, None) };
-        let others: Vec<Arc<Object>> = self.taken(pod.uid());
-        let others: Vec<&Object> = others.iter().map(AsRef::as_ref).collect();
-        match resize::admit(&pod, &others, &self.shared.node_facts()) {
-            Ok(()) => (pod, None),
-            Err(pending) => {
-                let told = self.entries.get(pod.uid()).and_then(|entry| entry.desired.borrow().resize.clone());
-                if told.as_ref() != Some(&pending) {
-                    let reason = if pending.reason == "Deferred" { "ResizeDeferred" } else { "ResizeInfeasible" };
-                    self.shared.events.pod(&pod, None, Kind::Warning, reason, pending.message.clone());
-                }
-                (resize::with_resources_of(&pod, &given), Some(pending))
-            }
-        }
-    }
-
-    /// Those that were told to wait are tried again: something has ended, or some time has passed.
-    fn give_again(&mut self) {
-        let waits = |entry: &Entry| entry.desired.borrow().resize.as_ref().is_some_and(|p| p.reason == "Deferred");
-        let waiting: Vec<Arc<Object>> = self.entries.values().filter(|e| waits(e)).map(|e| e.wanted.clone()).collect();
-        for pod in waiting {
-            let (pod, resize) = self.give(pod);
-            let Some(entry) = self.entries.get(pod.uid()) else { continue };
-            entry.desired.send_if_modified(|desired| {
-                let changed = desired.resize != resize && desired.goal == Goal::Run;
-                if changed {
-                    (desired.pod, desired.resize) = (pod, resize);
-                }
-                changed
-            });
-        }
-    }
-
-    /// The pods that the node has taken and that have not ended, but for one.
-    fn taken(&self, but: &str) -> Vec<Arc<Object>> {
-        let entries = self.entries.iter().filter(|(uid, _)| *uid != but).map(|(_, entry)| entry.desired.borrow());
-        let taken = entries.filter(|d| d.failed.is_none() && !is_terminal(&d.pod) && d.source != Source::Runtime);
-        taken.map(|desired| desired.pod.clone()).collect()
-    }
-
-    /// The node runs short: the pod has to go, and is not taken again.
-    fn evict(&mut self, eviction: Eviction) {
-        let Some(entry) = self.entries.get(&eviction.uid) else { return };
-        let evicted = entry.desired.send_if_modified(|desired| {
-            let runs = desired.goal == Goal::Run;
-            if runs {
-                desired.goal = Goal::Fail { grace_seconds: eviction.grace_seconds };
-                desired.failed = Some(("Evicted".to_owned(), eviction.message.clone()));
-                desired.disrupted = true;
-            }
-            runs
-        });
-        if evicted {
-            let pod = entry.desired.borrow().pod.clone();
-            warn!(pod = %pod.reference(), reason = eviction.message, "pod evicted");
-            self.shared.events.pod(&pod, None, Kind::Warning, "Evicted", eviction.message);
-        }
-    }
-
-    fn admit(&self, pod: &Object) -> Result<(), Rejection> {
-        let taken = self.taken(pod.uid());
-        let others: Vec<&Object> = taken.iter().map(AsRef::as_ref).collect();
-        let config = &self.shared.config;
-        let pressures = self.shared.pressures.borrow().clone();
-        let verdict = under_pressure(pod, &pressures)
-            .and_then(|()| admit(pod, &others, &self.shared.node_facts(), &config.node_name, config.max_pods));
-        if let Err(rejection) = &verdict {
-            let words = rejection.message.trim_start_matches("Pod was rejected: ").to_owned();
-            // Reasons are a closed set in practice, and events want them to live as long as the program.
-            let reason = match rejection.reason.as_str() {
-                "OutOfcpu" => "OutOfcpu",
-                "OutOfmemory" => "OutOfmemory",
-                "OutOfpods" => "OutOfpods",
-                "NodeAffinity" => "NodeAffinity",
-                "NodePorts" => "NodePorts",
-                "Evicted" => "Evicted",
-                _ => "UnexpectedAdmissionError",
-            };
-            self.shared.events.pod(pod, None, Kind::Warning, reason, words);
-        }
-        verdict
+    fn is_shutting_down(&self) -> bool {
+        *self.shared.shutting_down.borrow()
     }
 
     fn enter(
         &mut self,
         pod: Arc<Object>,
         goal: Goal,
-        failed: Option<(String, String)>,
+        failed: Option<Failed>,
         source: Source,
         report_to: Option<Target>,
     ) {
         let (uid, wanted) = (pod.uid().to_owned(), pod.clone());
-        let (desired, receiver) =
-            watch::channel(Desired { pod, goal, failed, disrupted: false, resize: None, source, report_to });
+        let goal = goal.under(failed.as_ref(), &pod);
+        // Until its worker has looked, nothing is known of it but that it is here.
+        self.shared.views.set(&uid, PodView { pod: pod.clone(), ..PodView::default() });
+        let (desired, receiver) = watch::channel(Desired { pod, goal, failed, resize: None, source, report_to });
         let wake = Arc::new(Notify::new());
         let worker = Worker::new(self.shared.clone(), uid.clone(), receiver, wake.clone());
         let (stop, name) = (self.stop.clone(), uid.clone());
@@ -339,41 +266,6 @@ impl Pods {
             name
         });
         self.entries.insert(uid, Entry { desired, wake, wanted, print: String::new() });
-    }
-
-    fn manifests_changed(&mut self, manifests: BTreeMap<String, Object>) {
-        self.manifests_are_known = true;
-        for (uid, entry) in &self.entries {
-            if entry.desired.borrow().source == Source::File && !manifests.contains_key(uid) {
-                forget(entry);
-            }
-        }
-        self.manifests = manifests.into_iter().map(|(uid, pod)| (uid, Arc::new(pod))).collect();
-        self.start_statics();
-        self.keep_mirrors();
-    }
-
-    /// Starts the static pods whose turn it is: an edited manifest is another pod of the same name, and the one before
-    /// it, perhaps of an earlier life, has to be gone first.
-    fn start_statics(&mut self) {
-        let Some(held) = &self.held else { return };
-        let is_there = |pod: &Object| {
-            let (uid, at) = (pod.uid(), pod.reference());
-            let same = self.entries.iter().any(|(other, e)| other != uid && e.desired.borrow().pod.reference() == at);
-            self.entries.contains_key(uid) || same || held.iter().any(|(other, of)| other != uid && *of == at)
-        };
-        let ready: Vec<Arc<Object>> = self.manifests.values().filter(|pod| !is_there(pod)).cloned().collect();
-        for pod in ready {
-            // Of two manifests for one name, the second waits for the first to go.
-            if self.entries.values().any(|entry| entry.desired.borrow().pod.reference() == pod.reference()) {
-                continue;
-            }
-            info!(pod = %pod.reference(), "static pod");
-            self.shared.trace.mark(pod.uid(), 7, "agent heard");
-            let mirror = self.mirrors.get(&pod.reference()).filter(|found| mirror::shows(found, &pod));
-            let target = mirror.map(|found| Target::of(found));
-            self.enter(pod, Goal::Run, None, Source::File, target);
-        }
     }
 
     /// A worker has done its work: its pod is gone.
@@ -389,71 +281,6 @@ impl Pods {
         self.keep_mirrors();
     }
 
-    fn mirror_changed(&mut self, change: Change<Object>) {
-        match change.now {
-            Some(pod) => self.mirrors.insert(change.at.clone(), pod),
-            None => self.mirrors.remove(&change.at),
-        };
-        let mirror = self.mirrors.get(&change.at);
-        for entry in self.entries.values() {
-            let shown = {
-                let desired = entry.desired.borrow();
-                desired.source == Source::File && desired.pod.reference() == change.at
-            };
-            if shown {
-                entry.desired.send_modify(|desired| {
-                    desired.report_to = mirror.filter(|m| mirror::shows(m, &desired.pod)).map(|m| Target::of(m));
-                });
-            }
-        }
-    }
-
-    /// Makes the mirrors that are missing, and removes those that show nothing.
-    fn keep_mirrors(&mut self) {
-        if !self.api_is_known || !self.manifests_are_known {
-            return;
-        }
-        let statics: BTreeMap<Ref, Arc<Object>> = self
-            .entries
-            .values()
-            .map(|entry| entry.desired.borrow())
-            .filter(|d| d.source == Source::File && d.goal == Goal::Run)
-            .map(|d| (d.pod.reference(), d.pod.clone()))
-            .collect();
-        for (at, found) in &self.mirrors {
-            if statics.get(at).is_some_and(|pod| mirror::shows(found, pod)) {
-                continue;
-            }
-            let options = DeleteOptions {
-                grace_period_seconds: Some(0),
-                uid: Some(found.uid().to_owned()),
-                ..DeleteOptions::default()
-            };
-            let (shared, at) = (self.shared.clone(), at.clone());
-            tokio::spawn(async move {
-                if let Err(error) = shared.client.delete(&resource::POD, &at, &options).await {
-                    warn!(pod = %at, error = %chain(&error), "mirror pod not deleted");
-                }
-            });
-        }
-        let uid = self.shared.node_uid();
-        if uid.is_empty() {
-            return;
-        }
-        for (at, pod) in statics.into_iter().filter(|(at, _)| !self.mirrors.contains_key(at)) {
-            let mirror = mirror::of(&pod, &self.shared.config.node_name, &uid);
-            let shared = self.shared.clone();
-            tokio::spawn(async move {
-                match shared.client.create(&resource::POD, &mirror).await {
-                    Err(error) if !error.is_already_exists() => {
-                        warn!(pod = %at, error = %chain(&error), "mirror pod not created");
-                    }
-                    _ => {}
-                }
-            });
-        }
-    }
-
     fn touch(&self, uid: &str) {
         if let Some(entry) = self.entries.get(uid) {
             entry.wake.notify_one();
@@ -462,7 +289,7 @@ impl Pods {
 
     /// Wakes who missed an event, and ends what nobody wants.
     fn relisted(&mut self, held: Vec<Held>) {
-        let all_known = self.api_is_known && (self.manifests_are_known || self.shared.config.static_pod_dir.is_none());
+        let all_known = self.api_is_known && self.has_manifests();
         let at = |pod: &Held| (pod.uid.clone(), Ref::new(pod.namespace.clone(), pod.name.clone()));
         self.held = Some(held.iter().map(at).collect());
         for pod in held {
@@ -489,6 +316,7 @@ impl Pods {
             self.swept = true;
             self.sweep();
         }
+        self.answer();
     }
 
     /// Once a life: what an earlier one was killed over. Such a pod has no sandbox any more, but its folders.
@@ -522,7 +350,8 @@ fn forget(entry: &Entry) {
             return false;
         }
         // The time that it was given to end holds, also where the API forgot it first.
-        desired.goal = Goal::Forget { grace_seconds: grace_seconds(&desired.pod) };
+        let goal = Goal::Forget { grace_seconds: grace_seconds(&desired.pod) };
+        desired.goal = goal.under(desired.failed.as_ref(), &desired.pod);
         desired.report_to = None;
         true
     });

@@ -49,6 +49,8 @@ pub struct Shared {
     pub stats: Arc<Stats>,
     /// What the node runs short of.
     pub pressures: watch::Receiver<Pressures>,
+    /// Whether the node goes down.
+    pub shutting_down: watch::Receiver<bool>,
     pub counters: Arc<Counters>,
     pub pulls: Semaphore,
     pub measures: Semaphore,

@@ -1,6 +1,7 @@
 //! What the end-to-end tests, the benchmarks and the quickstart share, and what the tests that span crates do: the
 //! models that backends are checked against, and the faults they meet.
 
+pub mod agent;
 pub mod api;
 pub mod cluster;
 pub mod disk;

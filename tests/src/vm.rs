@@ -166,7 +166,8 @@ pub fn kernel(name: &str) -> Result<PathBuf, VmError> {
 }
 
 impl Vm {
-    /// Boots, runs one command as root, and powers off. Whenever the command has the power cut, it is begun again.
+    /// Boots, runs one command as root, and powers off. Whenever the command has the power cut, or has asked for it before the
+    /// machine powered itself off, it is begun again.
     pub fn run(&self, folder: &Path, program: &Path, arguments: &[String]) -> Result<Answer, VmError> {
         if matches!(self.ground, Ground::Own(_)) && !self.kernel.starts_with("uml") {
             return Err(VmError::Ground(self.kernel.clone()));
@@ -185,6 +186,7 @@ impl Vm {
             let text = serde_json::to_vec(&order).expect("plain data");
             std::fs::write(self.out.join(guest::ORDER), text).map_err(failed("the order"))?;
             match self.boot(&kernel, &console, deadline)? {
+                End::Off if here::boots_again(&self.out) => {}
                 End::Off => break,
                 End::Cut => {}
                 End::Late => return Err(VmError::Slow { after: self.timeout, console }),

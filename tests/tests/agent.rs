@@ -1,102 +1,15 @@
 //! The node agent over a runtime that only pretends: against the real API, and under paused time without one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use gantry_agent::eviction::Signal;
-use gantry_agent::{Agent, Config};
-use gantry_client::Client;
-use gantry_control::auth::Identity;
 use gantry_env::Env;
+use gantry_tests::agent::{Node, apply, manifest, nobody, node_identity, pod, until, until_pod};
 use gantry_tests::api::Api;
 use gantry_tests::fake_cri::FakeCri;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-
-const WAIT: Duration = Duration::from_secs(20);
-
-struct Node {
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Node {
-    async fn start(folder: &Path, client: kube::Client, cri: &FakeCri, env: &Env, manifests: bool) -> Node {
-        Node::start_on("/proc".into(), folder, client, cri, env, manifests).await
-    }
-
-    /// On a machine whose kernel tells of itself in the folder `proc`.
-    async fn start_on(
-        proc: PathBuf,
-        folder: &Path,
-        client: kube::Client,
-        cri: &FakeCri,
-        env: &Env,
-        manifests: bool,
-    ) -> Node {
-        let mut config = Config::new("n1", [127, 0, 0, 1].into(), cri.serve());
-        config.data_dir = folder.join("pods");
-        config.run_dir = folder.join("run");
-        config.log_dir = folder.join("logs");
-        config.static_pod_dir = manifests.then(|| folder.join("manifests"));
-        config.listen = None;
-        config.mounts = false;
-        config.proc_dir = proc;
-        // How full the disk of the test's own machine is decides nothing here.
-        config.eviction.thresholds.retain(|threshold| threshold.signal == Signal::MemoryAvailable);
-        let stop = CancellationToken::new();
-        let client = Client::new(client, "gantry-agent");
-        let agent = Agent::start(config, client, env.clone(), stop.clone()).await.expect("the agent starts");
-        Node { stop, task: tokio::spawn(agent.run()) }
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        tokio::time::timeout(WAIT, self.task).await.expect("the agent ends in time").expect("it does not panic");
-    }
-}
-
-fn node_identity() -> Identity {
-    Identity::new("system:node:n1", ["system:nodes"])
-}
-
-async fn pod(api: &Api, name: &str) -> Value {
-    api.get(&format!("/api/v1/namespaces/default/pods/{name}")).await.json()
-}
-
-/// Waits until `ask` answers true.
-async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + WAIT;
-    while !ask().await {
-        assert!(Instant::now() < end, "{what} did not come about");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn until_pod(api: &Api, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let end = Instant::now() + WAIT;
-    loop {
-        let found = pod(api, name).await;
-        if holds(&found) {
-            return found;
-        }
-        assert!(Instant::now() < end, "{name}: {what} did not come about: {found:#}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn manifest(name: &str, spec: Value) -> String {
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": spec})
-        .to_string()
-}
-
-async fn apply(api: &Api, name: &str, spec: Value) {
-    let path = api.file(&format!("{name}.json"), &manifest(name, spec));
-    api.kubectl(&["apply", "-f", &path]).await.expect("the pod is taken");
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_of_the_api_live_and_die() {
@@ -211,14 +124,6 @@ async fn a_static_pod_is_mirrored() {
     until("an empty runtime", async || cri.sandboxes() == 0).await;
     node.stop().await;
     api.stop().await;
-}
-
-/// An API that is not there.
-fn nobody() -> kube::Client {
-    let service = tower::service_fn(|_request: http::Request<kube::client::Body>| async {
-        Err::<http::Response<kube::client::Body>, std::io::Error>(std::io::ErrorKind::ConnectionRefused.into())
-    });
-    kube::Client::new(service, "default")
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use gantry_tests::cluster::{IMAGE, Running, demo_image, program, running};
 use gantry_tests::kubectl::Kubectl;
-use gantry_tests::vm;
+use gantry_tests::vm::{self, Here};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::{Duration, Instant};
 
@@ -117,13 +118,17 @@ async fn lasting() -> Running {
 
 #[tokio::test]
 async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
-    if vm::here().is_none() || std::fs::read_to_string("/proc/1/comm").unwrap().trim() != "systemd" {
+    let is_systemd = std::fs::read_to_string("/proc/1/comm").unwrap().trim() == "systemd";
+    let Some(here) = vm::here().filter(|_| is_systemd) else {
         println!("SKIPPED: no machine whose process 1 is systemd; vm run systemd");
         return;
+    };
+    if here.boot > 0 {
+        return after_power_off(&here);
     }
     let begun = Instant::now();
     install().await;
-    for unit in ["gantry", "gantry-control", "gantry-agent", "gantry-pods"] {
+    for unit in ["gantry", "gantry-control", "gantry-agent", "gantry-pods", "gantry-shutdown"] {
         let said = must("systemd-analyze", &["verify", &format!("{}/{unit}.service", vm::UNITS)]).await;
         assert_eq!(said, "", "{unit}.service");
     }
@@ -175,10 +180,12 @@ async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
     done(begun, "pods run");
 
     // Restarted, reloaded, hung: the pod stays what it was.
+    assert_eq!(property("gantry-shutdown", "ActiveState").await, "active");
     systemctl(&["restart", "gantry"]).await;
     let second = main_pid().await;
     assert_ne!(second, daemon);
     assert_eq!(lasting().await, before, "a restart");
+    assert_eq!(property("gantry-shutdown", "ActiveState").await, "active", "a restart is no shutdown");
     systemctl(&["daemon-reload"]).await;
     assert_eq!(lasting().await, before, "a reload");
 
@@ -203,6 +210,7 @@ async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
     systemctl(&["stop", "gantry"]).await;
     assert_eq!(property("gantry", "ActiveState").await, "inactive");
     assert_eq!(cgroup_of(before.3), cgroup, "it is still there");
+    assert_eq!(property("gantry-shutdown", "ActiveState").await, "active", "a stop is no shutdown");
     systemctl(&["start", "gantry"]).await;
     assert_eq!(lasting().await, before, "a stop and a start");
 
@@ -215,7 +223,7 @@ async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
     assert_eq!(property("gantry-pods", "ActiveState").await, "active");
     assert_eq!(lasting().await, before, "the end of the holder");
 
-    // The end of pods, as the machine's shutdown has it: each ends by itself in its time, and its supervisor after it.
+    // The end of their cgroup: each pod ends by itself in its time, and its supervisor after it.
     done(begun, "pods are to end");
     systemctl(&["stop", "gantry-pods"]).await;
     done(begun, "pods have ended");
@@ -245,6 +253,7 @@ async fn it_is_a_service_like_any_other_and_its_pods_outlive_it() {
     done(begun, "uninstalled");
 
     halves(&kubectl, begun).await;
+    power_off(&here, &kubectl, begun).await
 }
 
 /// Control service and node as two services: the node waits for nobody, and is ready once both are there.
@@ -270,6 +279,104 @@ async fn halves(kubectl: &Kubectl, begun: Instant) {
         assert_eq!(property(unit, "Result").await, "success", "{unit}");
     }
     must(GANTRY, &["uninstall"]).await;
+}
+
+/// Pods that write down that they were told to end: the first takes its time, the second has a higher priority, and the third
+/// hears nothing.
+const ENDING: &str = "
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: dear}
+value: 1000
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: first}
+spec:
+  terminationGracePeriodSeconds: 60
+  volumes: [{name: out, hostPath: {path: OUT}}]
+  containers:
+  - name: main
+    image: IMAGE
+    command: [sh, -c, 'trap \"sleep 2; echo first >> /out/order; exit 0\" TERM; while :; do sleep 0.1; done']
+    volumeMounts: [{name: out, mountPath: /out}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: second}
+spec:
+  priorityClassName: dear
+  terminationGracePeriodSeconds: 60
+  volumes: [{name: out, hostPath: {path: OUT}}]
+  containers:
+  - name: main
+    image: IMAGE
+    command: [sh, -c, 'trap \"echo second >> /out/order; exit 0\" TERM; while :; do sleep 0.1; done']
+    volumeMounts: [{name: out, mountPath: /out}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: deaf}
+spec:
+  terminationGracePeriodSeconds: 60
+  containers: [{name: main, image: IMAGE, command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done']}]
+";
+/// It is stopped when the pods have ended and the API still answers, and writes down what that says.
+const WITNESS: &str = "
+[Unit]
+After=gantry.service
+Before=gantry-shutdown.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop=/bin/sh -c 'kubectl --kubeconfig /etc/gantry/admin.kubeconfig --cache-dir /tmp/witness get pods,nodes -o json > OUT/api.json'
+";
+
+/// The end of the machine itself, as its user asks for it. What came of it is looked at when it is back.
+async fn power_off(here: &Here, kubectl: &Kubectl, begun: Instant) -> ! {
+    let out = here.shared.display().to_string();
+    for name in ["order", "api.json", "said"] {
+        let _ = std::fs::remove_file(here.shared.join(name));
+    }
+    let flags = format!("{FLAGS} --shutdown-grace-period-by-pod-priority 0=6,1000=30");
+    set("gantry", "flags", &format!("Environment=\"GANTRY_FLAGS={flags}\"")).await;
+    set("gantry-shutdown", "said", &format!("StandardOutput=append:{out}/said\nStandardError=append:{out}/said")).await;
+    std::fs::write(Path::new(vm::UNITS).join("witness.service"), WITNESS.replace("OUT", &out)).unwrap();
+    systemctl(&["daemon-reload"]).await;
+    systemctl(&["restart", "gantry-shutdown"]).await;
+    systemctl(&["start", "gantry", "witness"]).await;
+    must(GANTRY, &["image", "import", "/tmp/demo.tar"]).await;
+    let pods = ENDING.replace("IMAGE", IMAGE).replace("OUT", &out);
+    kubectl.with_input(&["apply", "-f", "-"], &pods).await.unwrap();
+    let phases = async || kubectl.run(&["get", "pods", "-o", "jsonpath={.items[*].status.phase}"]).await;
+    until("three pods run", async || phases().await.as_deref() == Ok("Running Running Running")).await;
+    done(begun, "the machine is to power off");
+    here.boots_again();
+    systemctl(&["poweroff"]).await;
+    loop {
+        std::thread::park();
+    }
+}
+
+fn after_power_off(here: &Here) {
+    let read = |name: &str| std::fs::read_to_string(here.shared.join(name)).unwrap_or_default();
+    let said = read("said");
+    assert!(said.contains("pods that have ended: 3") && !said.contains("time is over"), "{said}");
+    assert_eq!(read("order"), "first\nsecond\n", "{said}");
+    let api: Value = serde_json::from_str(&read("api.json")).unwrap();
+    let items = api["items"].as_array().unwrap();
+    let pods: Vec<&Value> = items.iter().filter(|item| item["kind"] == "Pod").collect();
+    assert_eq!(pods.len(), 3);
+    for pod in pods {
+        let code = if pod["metadata"]["name"] == "deaf" { 137 } else { 0 };
+        assert_eq!(pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], code, "{pod:#}");
+        assert_eq!([&pod["status"]["phase"], &pod["status"]["reason"]], ["Failed", "Terminated"], "{pod:#}");
+    }
+    let node = items.iter().find(|item| item["kind"] == "Node").unwrap();
+    let conditions = node["status"]["conditions"].as_array().unwrap();
+    let ready = conditions.iter().find(|c| c["type"] == "Ready").unwrap();
+    assert_eq!([&ready["status"], &ready["message"]], ["False", "node is shutting down"]);
 }
 
 fn parent(pid: i64) -> i64 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gantry_agent::eviction::thresholds;
+use gantry_agent::shutdown::settings;
 use ipnet::IpNet;
 
 /// Kubernetes on hosts that have nothing but a kernel.
@@ -30,6 +31,8 @@ pub enum Command {
     Down(DownArgs),
     /// Stop the cluster and remove every file of it
     Uninstall(DownArgs),
+    /// End this node's pods in the order of their priority, before its machine ends
+    Shutdown(ShutdownArgs),
     /// Run the control service alone: API server, store, scheduler, controllers
     Control(ControlRole),
     /// Run a node alone: runtime, agent, services and DNS, for a control service elsewhere
@@ -57,7 +60,7 @@ impl Command {
             Command::Control(role) => role.what.is_none(),
             Command::Agent(_) | Command::Runtime(_) => true,
             Command::Down(_) | Command::Uninstall(_) | Command::Trace(_) | Command::Image(_) => false,
-            Command::HoldCgroup { .. } => false,
+            Command::Shutdown(_) | Command::HoldCgroup { .. } => false,
         }
     }
 }
@@ -171,6 +174,8 @@ pub struct NodeArgs {
     #[command(flatten)]
     pub eviction: EvictionArgs,
     #[command(flatten)]
+    pub ending: EndingArgs,
+    #[command(flatten)]
     pub registries: RegistryArgs,
     #[command(flatten)]
     pub cgroup: CgroupArgs,
@@ -222,6 +227,28 @@ pub struct EvictionArgs {
     /// Age below which an unused image is left alone
     #[arg(long = "minimum-image-ttl-duration", default_value = "2m", value_name = "DURATION", value_parser = thresholds::duration)]
     pub image_age_min: Duration,
+}
+
+/// What pods get to end at `gantry shutdown`, in the words of the kubelet's settings.
+#[derive(Clone, Debug, Args)]
+pub struct EndingArgs {
+    /// Time that pods get to end before the machine does, critical ones included; 0 lets them end with it
+    #[arg(long = "shutdown-grace-period", default_value = "30s", value_name = "DURATION", value_parser = thresholds::duration)]
+    pub period: Duration,
+    /// Time of that which is kept for critical pods, who end last (default: a third of it, 10s at most)
+    #[arg(long = "shutdown-grace-period-critical-pods", value_name = "DURATION", value_parser = thresholds::duration)]
+    pub critical_period: Option<Duration>,
+    /// Times by priority, in place of these two: pods of each priority and above, up to the next, end after those below
+    #[arg(long = "shutdown-grace-period-by-pod-priority", value_name = "PRIORITY=SECONDS,...",
+          value_parser = settings::by_priority, conflicts_with_all = ["period", "critical_period"])]
+    pub periods: Option<settings::Periods>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ShutdownArgs {
+    /// The machine stays after all: the node takes pods again (those that have ended have ended)
+    #[arg(long)]
+    pub cancel: bool,
 }
 
 #[derive(Clone, Debug, Args)]

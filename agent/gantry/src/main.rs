@@ -17,6 +17,7 @@ mod notify;
 mod paths;
 mod preflight;
 mod runtime;
+mod shutdown;
 mod trace;
 mod up;
 
@@ -57,6 +58,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             None => block_on(control::run(paths, role.args, env)),
         },
         Command::Agent(args) => block_on(agent::run(paths, args, env)),
+        Command::Shutdown(args) => block_on(async move { shutdown::run(&paths.agent_socket(), args.cancel).await }),
         Command::HoldCgroup { stay: true } => delegated::stay(),
         Command::HoldCgroup { stay: false } => delegated::hold(),
         Command::Runtime(args) => block_on(runtime::run(paths, args, env)),

@@ -8,6 +8,8 @@ use std::time::Duration;
 use gantry_agent::eviction::Settings;
 use gantry_agent::eviction::thresholds::{self, ImageLimits};
 use gantry_agent::logs::Limits;
+use gantry_agent::shutdown::plan::Period;
+use gantry_agent::shutdown::settings;
 use gantry_agent::{Agent, Pulse};
 use gantry_client::Client;
 use gantry_cri::RuntimeServiceClient;
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{error, warn};
 
-use crate::cli::{CgroupArgs, CgroupPolicy, ClusterArgs, EvictionArgs, NodeArgs, RegistryArgs};
+use crate::cli::{CgroupArgs, CgroupPolicy, ClusterArgs, EndingArgs, EvictionArgs, NodeArgs, RegistryArgs};
 use crate::control::v4;
 use crate::paths::Paths;
 use crate::{Failure, delegated};
@@ -40,6 +42,8 @@ pub enum NodeError {
     NoSupervisor(PathBuf),
     #[error("eviction: {0}")]
     Eviction(String),
+    #[error("--shutdown-grace-period-critical-pods: {0}")]
+    Shutdown(String),
     #[error("node address {0}: only IPv4 is supported")]
     Address(IpAddr),
     #[error("the agent has ended")]
@@ -94,6 +98,15 @@ impl EvictionArgs {
             max_pod_grace_seconds: self.max_pod_grace_seconds,
             images: ImageLimits { high_percent, low_percent, age_min: self.image_age_min },
         })
+    }
+}
+
+impl EndingArgs {
+    fn periods(&self) -> Result<Vec<Period>, NodeError> {
+        match &self.periods {
+            Some(periods) => Ok(periods.0.clone()),
+            None => settings::two(self.period, self.critical_period).map_err(NodeError::Shutdown),
+        }
     }
 }
 
@@ -174,6 +187,8 @@ impl Node {
         config.cgroup_root = args.cgroup.root();
         config.pod_pids_max = args.pod_max_pids;
         config.eviction = args.eviction.settings()?;
+        config.shutdown_periods = args.ending.periods()?;
+        config.socket = Some(paths.agent_socket());
         config.log_limits = Limits { max_bytes: args.logs.max_bytes, max_files: args.logs.max_files.into() };
         let programmed = proxy.programmed.clone();
         config.programmed = Some(Arc::new(move |uid| programmed.at(uid)));

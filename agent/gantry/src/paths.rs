@@ -51,6 +51,10 @@ impl Paths {
         self.run.join("cri.sock")
     }
 
+    pub fn agent_socket(&self) -> PathBuf {
+        self.run.join("agent.sock")
+    }
+
     pub fn lock(&self, role: &str) -> PathBuf {
         self.run.join(format!("{role}.lock"))
     }

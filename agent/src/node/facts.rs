@@ -18,6 +18,8 @@ pub struct Facts {
     pub storage_bytes: i64,
     /// What it runs short of.
     pub pressures: Pressures,
+    /// Its machine is about to end.
+    pub shutting_down: bool,
     pub kernel: String,
     pub os_image: String,
     pub machine_id: String,
@@ -84,6 +86,7 @@ impl Facts {
             huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             storage_bytes: disk.as_ref().map_or(0, |d| (d.f_blocks * d.f_frsize) as i64),
             pressures: Pressures::new(),
+            shutting_down: false,
             kernel: line("/proc/sys/kernel/osrelease"),
             os_image: os_name(&text("/etc/os-release")),
             machine_id: line("/etc/machine-id"),

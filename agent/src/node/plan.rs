@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::NodeConfig;
 use super::facts::Facts;
 use crate::eviction::Pressure;
+use crate::shutdown::NOT_READY;
 
 /// The Node as it is first written; control gives it a pod range and takes its taint away once it is ready.
 pub fn registration(config: &NodeConfig, facts: &Facts, now: &str) -> Object {
@@ -79,9 +80,13 @@ fn bytes(count: i64) -> String {
 
 /// The conditions; one that says what it said keeps the time at which it began to.
 fn conditions(old: &[Value], facts: &Facts, now: &str) -> Vec<Value> {
-    let ready = match (&facts.runtime, &facts.network) {
-        (Ok(()), Ok(())) => ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned()),
-        (Err(why), _) | (_, Err(why)) => ("Ready", false, "KubeletNotReady", why.clone()),
+    let why = [facts.runtime.as_ref().err(), facts.network.as_ref().err()].into_iter().flatten().map(String::as_str);
+    let why: Vec<&str> = why.chain(facts.shutting_down.then_some(NOT_READY)).collect();
+    let ready = match why.as_slice() {
+        [] => ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned()),
+        [one] => ("Ready", false, "KubeletNotReady", (*one).to_owned()),
+        // As the kubelet lists them.
+        all => ("Ready", false, "KubeletNotReady", format!("[{}]", all.join(", "))),
     };
     let pressure = |kind, under, has: (&'static str, &str), hasnt: (&'static str, &str)| {
         let (reason, words) = if under { has } else { hasnt };
@@ -198,5 +203,19 @@ mod tests {
         let ready = &patch["status"]["conditions"][3];
         assert_eq!((&ready["status"], &ready["lastTransitionTime"]), (&json!("False"), &json!(later)));
         assert_eq!(patch["status"]["conditions"][0]["lastTransitionTime"], "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_node_that_goes_down_says_so_with_whatever_else_it_lacks() {
+        let node = registration(&config(), &facts(), "2026-01-01T00:00:00Z");
+        let ready = |facts: &Facts| {
+            let patch = status_patch(&config(), &node, facts, "2026-01-01T00:01:00Z", false).unwrap();
+            let ready = patch["status"]["conditions"][3].clone();
+            [&ready["status"], &ready["reason"], &ready["message"]].map(|v| v.as_str().unwrap().to_owned())
+        };
+        let mut going = Facts { shutting_down: true, ..facts() };
+        assert_eq!(ready(&going), ["False", "KubeletNotReady", "node is shutting down"]);
+        going.network = Err("no pod range".into());
+        assert_eq!(ready(&going)[2], "[no pod range, node is shutting down]");
     }
 }

@@ -6,7 +6,7 @@ use gantry_kube::pod::resources::{Amounts, requests};
 use serde_json::{Map, Value};
 
 use crate::eviction::rank::CRITICAL_PRIORITY;
-use crate::eviction::{Pressure, Pressures};
+use crate::eviction::{EVICTED, Pressure, Pressures};
 use crate::shared::NodeFacts;
 
 const MEMORY_TAINT: &str = "node.kubernetes.io/memory-pressure";
@@ -20,6 +20,16 @@ pub struct Rejection {
 
 fn reject(reason: impl Into<String>, why: impl std::fmt::Display) -> Rejection {
     Rejection { reason: reason.into(), message: format!("Pod was rejected: {why}") }
+}
+
+/// Of a pod that comes when the node's shutdown has begun.
+pub const NODE_SHUTDOWN: &str = "NodeShutdown";
+
+pub fn going_down(is_shutting_down: bool) -> Result<(), Rejection> {
+    if is_shutting_down {
+        return Err(reject(NODE_SHUTDOWN, "Pod was rejected as the node is shutting down."));
+    }
+    Ok(())
 }
 
 /// `others` are the pods that the node has already taken and that have not ended.
@@ -54,7 +64,7 @@ pub fn under_pressure(pod: &Object, pressures: &Pressures) -> Result<(), Rejecti
         }
     }
     let names: Vec<&str> = pressures.iter().map(|pressure| pressure.condition()).collect();
-    Err(reject("Evicted", format!("The node had condition: [{}]. ", names.join(" "))))
+    Err(reject(EVICTED, format!("The node had condition: [{}]. ", names.join(" "))))
 }
 
 fn fits(pod: &Object, others: &[&Object], allocatable: &Amounts, max_pods: i64) -> Result<(), Rejection> {

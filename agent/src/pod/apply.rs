@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_cri::v1::{Mount, PodSandboxConfig};
@@ -16,20 +15,20 @@ use super::cri::{self, Given, bind};
 use super::dns::{self, NodeDns};
 use super::env::{Sources, references, service_variables, variables};
 use super::memory::{Failure, RETRY_SECONDS, VOLUME_RETRY_SECONDS, Volumes, after, image_key};
-use super::plan::{Action, KillReason, LEFT_MIN_SECONDS};
+use super::plan::{Action, KillReason};
 use super::seen::{Seen, State};
 use super::want::{Wanted, WantedImage};
 use super::worker::{Desired, Effect, Source, Worker, spec_of};
 use super::{hosts, pull};
 use crate::events::Kind;
-use crate::probe::ask;
-use crate::shared::Shared;
+
+mod hooks;
+mod resize;
+
+use hooks::pre_stop;
 
 /// How long a container that is about to be made waits for the services that its environment names.
 const SERVICES_FIRST: Duration = Duration::from_secs(2);
-
-/// A hook for the start may take as long as it likes: what it holds up is its own pod.
-const HOOK_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// The reason and the words with which a container's start fails.
 struct Refusal {
@@ -325,95 +324,6 @@ impl Worker {
         }
     }
 
-    /// Runs the hook beside the container's own command; until it ends, the container counts as being made.
-    fn post_start(&mut self, desired: &Desired, seen: &Seen, id: &str, name: &str) {
-        let spec = spec_of(&desired.pod, name).cloned().unwrap_or_default();
-        if !spec["lifecycle"]["postStart"].is_object() {
-            return;
-        }
-        self.memory.starting.insert(id.to_owned());
-        let (shared, id) = (self.shared.clone(), id.to_owned());
-        let ip = self.pod_facts(&desired.pod, seen).pod_ips.first().cloned().unwrap_or_default();
-        self.effects.spawn(async move {
-            let target = ask::Target { pod_ip: &ip, container: &spec, container_id: &id };
-            let result = hook(&shared, &spec["lifecycle"]["postStart"], &target, HOOK_LIMIT).await;
-            Effect::PostStarted { id, name: spec["name"].as_str().unwrap_or("").to_owned(), failed: result.err() }
-        });
-    }
-
-    /// The hook has ended; where it failed, the container is ended as if a probe had found it ill.
-    pub(super) fn post_started(&mut self, id: &str, name: &str, failed: Option<String>) {
-        self.memory.starting.remove(id);
-        // A container that is being ended takes its hook with it.
-        let Some(why) = failed.filter(|_| !self.memory.killing.contains_key(id)) else { return };
-        let pod = self.desired_pod();
-        self.shared.events.pod(
-            &pod,
-            Some(name),
-            Kind::Warning,
-            "FailedPostStartHook",
-            format!("PostStartHook failed: {why}"),
-        );
-        self.note_unhealthy(id, "FailedPostStartHook");
-    }
-
-    /// Who takes less first, then the pod, then who takes more: no child may have more than its parent.
-    async fn resize(
-        &mut self,
-        desired: &Desired,
-        want: &Wanted,
-        seen: &Seen,
-        sandbox: &str,
-        containers: &[(String, String)],
-    ) {
-        let pod = &desired.pod;
-        let mut changes = Vec::new();
-        for (id, name) in containers {
-            let (Some(wanted), Some(now)) = (want.container(name), seen.container(id).and_then(|c| c.limits)) else {
-                continue;
-            };
-            changes.push((id, wanted.limits, now.shrinks_to(wanted.limits)));
-        }
-        let told = async {
-            for (id, limits, _) in changes.iter().filter(|(.., shrinks)| *shrinks) {
-                self.check_memory(id, limits.memory_bytes).await?;
-                self.shared.runtime.update_container(id, limits.update()).await.map_err(|error| error.words())?;
-            }
-            let whole = cri::pod_resources(pod, self.shared.config.pod_pids_max);
-            self.shared.runtime.update_sandbox(sandbox, whole).await.map_err(|error| error.words())?;
-            for (id, limits, _) in changes.iter().filter(|(.., shrinks)| !shrinks) {
-                self.shared.runtime.update_container(id, limits.update()).await.map_err(|error| error.words())?;
-            }
-            Ok::<(), String>(())
-        };
-        match told.await {
-            Ok(()) => {
-                info!(pod = %pod.reference(), "the pod's limits are changed");
-                self.memory.resize_failure = None;
-                self.shared.events.pod(pod, None, Kind::Normal, "ResizeCompleted", "Pod resize completed");
-            }
-            Err(message) => {
-                if self.memory.resize_failure.as_ref().is_none_or(|before| before.message != message) {
-                    self.shared.events.pod(pod, None, Kind::Warning, "ResizeError", message.clone());
-                }
-                self.memory.resize_failure = Some(self.failure("Error", message, RETRY_SECONDS));
-            }
-        }
-    }
-
-    /// A limit below what is in use would have the kernel kill the container.
-    async fn check_memory(&self, id: &str, limit: i64) -> Result<(), String> {
-        let Ok(snapshot) = self.shared.stats.usage().await else { return Ok(()) };
-        let found = snapshot.pods.iter().flat_map(|pod| &pod.containers).find(|c| c.id == *id);
-        let used = found.and_then(|c| c.used.memory.working_set_bytes).map_or(0, |v| v.value);
-        match u64::try_from(limit) {
-            Ok(limit) if limit > 0 && used >= limit => {
-                Err(format!("attempting to set memory limit ({limit}) below current usage ({used})"))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn kill(&mut self, desired: &Desired, seen: &Seen, kill: Kill) {
         let Kill { id, name, grace_seconds, reason } = kill;
         let message = match reason {
@@ -468,35 +378,6 @@ struct Run<'a> {
     sandbox_id: &'a str,
     images: &'a BTreeMap<String, String>,
     ended_at: Option<Timestamp>,
-}
-
-/// Runs the hook within the grace period and answers what is left of it (never less than 2 s, as upstream has it).
-async fn pre_stop(shared: &Arc<Shared>, pod: &Object, spec: &Value, id: &str, ip: &str, grace_seconds: i64) -> i64 {
-    let hook = &spec["lifecycle"]["preStop"];
-    if !hook.is_object() || grace_seconds <= 0 {
-        return grace_seconds;
-    }
-    let since = tokio::time::Instant::now();
-    let limit = Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
-    let target = ask::Target { pod_ip: ip, container: spec, container_id: id };
-    let result = tokio::time::timeout(limit, self::hook(shared, hook, &target, limit)).await;
-    if let Ok(Err(why)) = result {
-        let words = format!("PreStopHook failed: {why}");
-        shared.events.pod(pod, spec["name"].as_str(), Kind::Warning, "FailedPreStopHook", words);
-    }
-    let used = i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX);
-    (grace_seconds - used).max(LEFT_MIN_SECONDS)
-}
-
-/// Does what a hook of a container's life says.
-async fn hook(shared: &Shared, hook: &Value, target: &ask::Target<'_>, limit: Duration) -> Result<(), String> {
-    match hook["sleep"]["seconds"].as_u64() {
-        Some(seconds) => {
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
-            Ok(())
-        }
-        None => ask::ask(&shared.runtime, hook, target, limit).await,
-    }
 }
 
 /// A file of the host, up to a bound; nothing where there is none.

@@ -61,6 +61,11 @@ pub fn newer(told: &Value, saved: &Value) -> Value {
     out
 }
 
+/// Of a status, the runs alone: what a pod begins with that is to run once more.
+pub fn runs(status: &Value) -> Value {
+    LISTS.into_iter().filter_map(|list| Some((list.to_owned(), status.get(list)?.clone()))).collect()
+}
+
 /// Grows over the life of a container.
 fn progress(entry: &Value) -> (u64, u8) {
     let stage = match end(entry) {

@@ -4,16 +4,17 @@
 //! Old before new: a sandbox that is no longer ready is stopped before its successor is made, for both would hold the
 //! pod's host ports. A container's successor is made only once it has ended, for both would write the same volumes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::memory::{Failure, Image, Memory, PULL_ERROR_SHOWN_SECONDS, Volumes, after, image_key};
+use super::memory::{Memory, Volumes};
 use super::seen::{Container, Sandbox, Seen, State};
 use super::want::{Goal, Wanted, WantedContainer, WantedImage};
 
-/// Ended containers that are kept of each name: the last, and the one before for `logs --previous`.
-const ENDED_KEPT: usize = 2;
+mod ending;
+mod images;
+
 /// What a container gets to end whose turn comes when the pod's time is over.
 pub const LEFT_MIN_SECONDS: i64 = 2;
 
@@ -184,26 +185,6 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Pulls the image that is needed first while the sandbox is being made.
-    fn pull_ahead(&mut self) {
-        let first: Vec<&WantedContainer> = match self.want.init.first() {
-            Some(init) => vec![init],
-            None => self.want.containers.iter().collect(),
-        };
-        for container in first {
-            let ended = self.seen.latest(&container.name).filter(|c| c.state == State::Exited);
-            let backs_off = ended.and_then(|c| self.crash_wait(c)).is_some_and(|(until, _)| self.now < until);
-            if self.is_done(container) || backs_off {
-                continue;
-            }
-            for image in container.images() {
-                if !self.memory.images.contains_key(&image_key(&container.name, image)) {
-                    self.pull(&container.name, image);
-                }
-            }
-        }
-    }
-
     fn run_containers(&mut self, sandbox: &str) {
         for container in &self.want.ephemeral {
             self.keep(sandbox, container);
@@ -335,43 +316,6 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What an image is called on this node; brings it here where it is not.
-    fn image(&mut self, container: &str, image: &WantedImage) -> Option<String> {
-        match self.memory.images.get(&image_key(container, image)) {
-            None => self.pull(container, image),
-            Some(Image::Pulling { failed: None }) => {}
-            Some(Image::Pulling { failed: Some(failure) }) => self.show_image_failure(container, image, failure),
-            Some(Image::Failed(failure)) => self.image_failed(container, image, failure),
-            Some(Image::Present { image_ref }) => return Some(image_ref.clone()),
-        }
-        None
-    }
-
-    fn pull(&mut self, container: &str, image: &WantedImage) {
-        self.act(Action::Pull { name: container.to_owned(), image: image.clone() });
-    }
-
-    fn image_failed(&mut self, container: &str, image: &WantedImage, failure: &Failure) {
-        if self.now >= failure.until {
-            self.pull(container, image);
-        } else {
-            self.wake(failure.until);
-        }
-        self.show_image_failure(container, image, failure);
-    }
-
-    fn show_image_failure(&mut self, container: &str, image: &WantedImage, failure: &Failure) {
-        let shown_until = after(failure.at, PULL_ERROR_SHOWN_SECONDS);
-        if failure.reason == "ErrImagePull" && self.now >= shown_until {
-            let message = format!("Back-off pulling image \"{}\": ErrImagePull: {}", image.reference, failure.message);
-            return self.wait(container, Waiting::new("ImagePullBackOff", message));
-        }
-        if failure.reason == "ErrImagePull" {
-            self.wake(shown_until);
-        }
-        self.wait(container, Waiting::new(&failure.reason, failure.message.clone()));
-    }
-
     /// Running containers that may take something else than they should, those apart that are started anew for it.
     fn resize(&mut self, sandbox: &str) {
         let other = |wanted: &&WantedContainer| {
@@ -387,101 +331,6 @@ impl<'a> Planner<'a> {
         match &self.memory.resize_failure {
             Some(failure) if self.now < failure.until => self.wake(failure.until),
             _ => self.act(Action::Resize { sandbox_id: sandbox.to_owned(), containers }),
-        }
-    }
-
-    /// Unless a kill is in flight that ends as early.
-    fn kill(&mut self, container: &Container, grace_seconds: i64, reason: KillReason) {
-        let deadline = after(self.now, grace_seconds);
-        if self.memory.killing.get(&container.id).is_some_and(|at| *at <= deadline) {
-            return;
-        }
-        self.act(Action::Kill { id: container.id.clone(), name: container.name.clone(), grace_seconds, reason });
-    }
-
-    /// What is left of the time in which the whole pod is to end.
-    fn left(&self, grace_seconds: i64) -> i64 {
-        let Some(by) = self.memory.stop_by else { return grace_seconds };
-        let left = by.duration_since(self.now);
-        let seconds = left.as_secs() + i64::from(left.subsec_nanos() > 0);
-        grace_seconds.min(seconds.max(LEFT_MIN_SECONDS))
-    }
-
-    /// The container whose turn it is once only sidecars live: the one that was started last.
-    fn last_sidecar<'c>(&self, alive: &[&'c Container]) -> Option<&'c Container> {
-        let sidecars = self.want.init.iter().rev().filter(|c| c.sidecar);
-        sidecars.flat_map(|c| alive.iter().find(|a| a.name == c.name)).copied().next()
-    }
-
-    /// Ends everything that runs: sidecars after the others and one by one, then the sandbox, then the volumes.
-    fn stop(&mut self, grace_seconds: i64) {
-        let alive: Vec<&Container> = self.seen.containers.iter().filter(|c| c.is_alive()).collect();
-        let unstarted: Vec<&Container> = self.seen.containers.iter().filter(|c| c.state == State::Created).collect();
-        for container in unstarted {
-            self.act(Action::RemoveContainer { id: container.id.clone() });
-        }
-        let mut next: Vec<&Container> = alive.iter().filter(|c| !self.want.is_sidecar(&c.name)).copied().collect();
-        if next.is_empty() {
-            next.extend(self.last_sidecar(&alive));
-        }
-        for container in next {
-            self.kill(container, self.left(grace_seconds), KillReason::PodEnds);
-        }
-        if !alive.is_empty() || !self.plan.actions.is_empty() {
-            return;
-        }
-        let ready: Vec<&Sandbox> = self.seen.sandboxes.iter().filter(|s| s.ready).collect();
-        for sandbox in &ready {
-            self.act(Action::StopSandbox { id: sandbox.id.clone() });
-        }
-        if !ready.is_empty() {
-            return;
-        }
-        if self.memory.volumes != Volumes::Gone {
-            return self.act(Action::ReleaseVolumes);
-        }
-        self.plan.settled = true;
-    }
-
-    fn forget(&mut self, grace_seconds: i64) {
-        self.stop(grace_seconds);
-        if self.plan.settled && !self.seen.is_empty() {
-            self.plan.settled = false;
-            for sandbox in &self.seen.sandboxes {
-                self.act(Action::RemoveSandbox { id: sandbox.id.clone() });
-            }
-            let homeless = |c: &&Container| !self.seen.sandboxes.iter().any(|s| s.id == c.sandbox_id);
-            for container in self.seen.containers.iter().filter(homeless) {
-                self.act(Action::RemoveContainer { id: container.id.clone() });
-            }
-        }
-    }
-
-    /// Removes ended containers beyond the kept ones, and old sandboxes in which none of the kept lies.
-    fn collect(&mut self, current: Option<&Sandbox>) {
-        let names: BTreeSet<&str> = self.seen.containers.iter().map(|c| c.name.as_str()).collect();
-        let mut kept_in = BTreeSet::new();
-        let mut remove = Vec::new();
-        for name in names {
-            for (index, container) in self.seen.runs(name).into_iter().enumerate() {
-                if index < ENDED_KEPT || container.state != State::Exited {
-                    kept_in.insert(container.sandbox_id.as_str());
-                } else {
-                    remove.push(container);
-                }
-            }
-        }
-        let old: Vec<&Sandbox> = self
-            .seen
-            .sandboxes
-            .iter()
-            .filter(|s| current.is_some_and(|c| c.id != s.id) && !s.ready && !kept_in.contains(s.id.as_str()))
-            .collect();
-        for container in remove.iter().filter(|c| !old.iter().any(|s| s.id == c.sandbox_id)) {
-            self.act(Action::RemoveContainer { id: container.id.clone() });
-        }
-        for sandbox in old {
-            self.act(Action::RemoveSandbox { id: sandbox.id.clone() });
         }
     }
 

@@ -111,11 +111,58 @@ impl Limits {
         }
     }
 
-    /// Whether any of it becomes less.
-    pub fn shrinks_to(self, new: Limits) -> bool {
-        let less = |old: i64, new: i64| new != 0 && (old == 0 || new < old);
-        less(self.cpu_quota, new.cpu_quota) || less(self.memory_bytes, new.memory_bytes)
+    /// On the way to `new`: what becomes less is as it is to be, what becomes more is as it was.
+    fn least(self, new: Limits) -> Limits {
+        let least = |old: i64, new: i64| if is_less(new, old) { new } else { old };
+        Limits {
+            cpu_shares: new.cpu_shares,
+            cpu_quota: least(self.cpu_quota, new.cpu_quota),
+            memory_bytes: least(self.memory_bytes, new.memory_bytes),
+        }
     }
+}
+
+/// No limit at all is the largest.
+fn is_less(one: i64, other: i64) -> bool {
+    one != 0 && (other == 0 || one < other)
+}
+
+/// A running container that is to have other limits than it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub id: String,
+    pub has: Limits,
+    pub wanted: Limits,
+}
+
+/// One thing that the runtime is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    Container {
+        id: String,
+        limits: Limits,
+        /// Below what is in use, the kernel would kill the container.
+        less_memory: bool,
+    },
+    /// The pod as a whole.
+    Pod,
+}
+
+/// What becomes less comes first, then the pod, then what becomes more: no child may have more than its parent at any time (on
+/// cgroup v1 the kernel refuses it). A container of which one limit shrinks and another grows is told twice.
+pub fn steps(changes: &[Change]) -> Vec<Step> {
+    let step =
+        |change: &Change, limits: Limits, less_memory| Step::Container { id: change.id.clone(), limits, less_memory };
+    let shrink = changes.iter().filter_map(|change| {
+        let least = change.has.least(change.wanted);
+        let less_memory = is_less(least.memory_bytes, change.has.memory_bytes);
+        (least != change.has).then(|| step(change, least, less_memory))
+    });
+    let grow = changes.iter().filter_map(|change| {
+        let is_there = change.has.least(change.wanted) == change.wanted;
+        (!is_there).then(|| step(change, change.wanted, false))
+    });
+    shrink.chain([Step::Pod]).chain(grow).collect()
 }
 
 /// Whether a container has to be started anew for a change of `resource`, by its `resizePolicy`.
@@ -176,6 +223,9 @@ mod tests {
         assert!(!restarts_for(&json!({}), "memory"));
     }
 
+    /// Processor, memory and shares.
+    type Sizes = (i64, i64, i64);
+
     proptest! {
         #[test]
         fn the_runtime_is_told_what_it_will_say(cpu_shares in 2..1000_i64, cpu_quota in 0..1000_i64, memory_bytes in 0..1000_i64) {
@@ -184,11 +234,41 @@ mod tests {
         }
 
         #[test]
-        fn no_limit_at_all_is_the_largest(a in (0..9_i64, 0..9_i64), b in (0..9_i64, 0..9_i64)) {
-            let limits = |(cpu_quota, memory_bytes)| Limits { cpu_shares: 2, cpu_quota, memory_bytes };
-            let size = |value: i64| if value == 0 { i64::MAX } else { value };
-            let less = size(b.0) < size(a.0) || size(b.1) < size(a.1);
-            prop_assert_eq!(limits(a).shrinks_to(limits(b)), less);
+        fn no_container_has_more_than_its_pod_at_any_time(
+            sizes in proptest::collection::vec(((0..9_i64, 0..9_i64, 2..4_i64), (0..9_i64, 0..9_i64, 2..4_i64)), 1..5),
+        ) {
+            let limits = |(cpu_quota, memory_bytes, cpu_shares)| Limits { cpu_shares, cpu_quota, memory_bytes };
+            let change = |(n, (has, wanted)): (usize, &(Sizes, Sizes))| {
+                Change { id: n.to_string(), has: limits(*has), wanted: limits(*wanted) }
+            };
+            let changes: Vec<Change> = sizes.iter().enumerate().map(change).collect();
+            // A pod has what its containers have together, where each of them has a limit.
+            let whole = |all: &[Limits], of: fn(&Limits) -> i64| {
+                if all.iter().any(|one| of(one) == 0) { 0 } else { all.iter().map(of).sum() }
+            };
+            let whole = |all: &[Limits]| (whole(all, |l| l.cpu_quota), whole(all, |l| l.memory_bytes));
+            let mut now: Vec<Limits> = changes.iter().map(|change| change.has).collect();
+            let wanted: Vec<Limits> = changes.iter().map(|change| change.wanted).collect();
+            let (mut pod, mut told) = (whole(&now), vec![0; now.len()]);
+            for step in steps(&changes) {
+                match step {
+                    Step::Pod => pod = whole(&wanted),
+                    Step::Container { id, limits, less_memory } => {
+                        let at: usize = id.parse().unwrap();
+                        prop_assert_ne!(limits, now[at]);
+                        prop_assert_eq!(less_memory, is_less(limits.memory_bytes, now[at].memory_bytes));
+                        now[at] = limits;
+                        told[at] += 1;
+                    }
+                }
+                prop_assert!(now.iter().all(|one| !is_less(pod.0, one.cpu_quota) && !is_less(pod.1, one.memory_bytes)));
+            }
+            prop_assert_eq!(&now, &wanted);
+            prop_assert_eq!(pod, whole(&wanted));
+            for (change, told) in changes.iter().zip(told) {
+                let mixed = change.has.least(change.wanted) != change.wanted && change.has.least(change.wanted) != change.has;
+                prop_assert_eq!(told, if change.has == change.wanted { 0 } else { 1 + usize::from(mixed) });
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use super::past;
 use super::plan::Plan;
 use super::resize::{Limits, Pending};
 use super::seen::{Container, Seen, State};
-use super::want::Goal;
+use super::want::{Failed, Goal};
 
 /// The lists of a pod's containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +42,8 @@ pub const ID_SCHEME: &str = "gantry://";
 pub struct Inputs<'a> {
     pub pod: &'a Object,
     pub goal: Goal,
-    /// Why the pod failed as a whole: reason and message.
-    pub failed: Option<(&'a str, &'a str)>,
-    /// It failed for the sake of others, and through no fault of its own.
-    pub disrupted: bool,
+    /// Why the pod failed as a whole.
+    pub failed: Option<&'a Failed>,
     /// Why it has not been given what it asks for.
     pub resize: Option<&'a Pending>,
     pub seen: &'a Seen,
@@ -92,12 +90,12 @@ pub fn status(inputs: &Inputs<'_>) -> Value {
         merged
             .push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
     }
-    if let (true, Some((_, message))) = (inputs.disrupted, inputs.failed)
+    if let Some(failed) = inputs.failed.filter(|failed| failed.disrupted)
         && !merged.iter().any(is_own_disruption)
     {
         merged.retain(|c| c["type"] != DISRUPTION);
-        merged.push(json!({"type": DISRUPTION, "status": "True", "reason": TERMINATED_BY_NODE, "message": message,
-            "lastProbeTime": null, "lastTransitionTime": now}));
+        merged.push(json!({"type": DISRUPTION, "status": "True", "reason": TERMINATED_BY_NODE,
+            "message": failed.message, "lastProbeTime": null, "lastTransitionTime": now}));
     }
     resize_conditions(inputs, old, &now, &mut merged);
     if generation > 0 {
@@ -105,9 +103,9 @@ pub fn status(inputs: &Inputs<'_>) -> Value {
     }
     out.insert("phase".into(), json!(reached.as_str()));
     out.insert("conditions".into(), Value::Array(merged));
-    if let Some((reason, message)) = inputs.failed {
-        out.insert("reason".into(), json!(reason));
-        out.insert("message".into(), json!(message));
+    if let Some(failed) = inputs.failed {
+        out.insert("reason".into(), json!(failed.reason));
+        out.insert("message".into(), json!(failed.message));
     } else if reached.is_terminal() {
         // Why it was rejected or evicted outlives the agent that did it.
         for key in ["reason", "message"] {
@@ -347,6 +345,17 @@ const TERMINATED_BY_NODE: &str = "TerminationByKubelet";
 
 fn is_own_disruption(condition: &Value) -> bool {
     condition["type"] == DISRUPTION && condition["reason"] == TERMINATED_BY_NODE
+}
+
+/// Why the pod was failed as a whole, by a status that says so. It has ended.
+pub fn failed_by(status: &Value) -> Option<Failed> {
+    let reason = status["reason"].as_str().filter(|_| status["phase"] == "Failed")?;
+    Some(Failed {
+        reason: reason.to_owned(),
+        message: status["message"].as_str().unwrap_or("").to_owned(),
+        disrupted: status["conditions"].as_array().is_some_and(|list| list.iter().any(is_own_disruption)),
+        grace_max_seconds: None,
+    })
 }
 
 /// The conditions that the agent writes; others belong to others.

@@ -13,7 +13,7 @@ use super::resize::{self, Limits};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
     Run,
-    /// It was rejected, or its deadline passed: nothing of it runs, its records stay.
+    /// It was rejected or told to go, or its deadline passed: nothing of it runs, its records stay.
     Fail {
         grace_seconds: i64,
     },
@@ -25,6 +25,31 @@ pub enum Goal {
     Forget {
         grace_seconds: i64,
     },
+}
+
+/// Why a pod is failed as a whole, whatever its containers do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failed {
+    pub reason: String,
+    pub message: String,
+    /// For the sake of others, and through no fault of its own.
+    pub disrupted: bool,
+    /// What its containers get to end at most, where that is less than the pod's own time.
+    pub grace_max_seconds: Option<i64>,
+}
+
+impl Goal {
+    /// What it becomes where `pod` is failed: nothing of it runs, and no end takes longer than it may.
+    pub fn under(self, failed: Option<&Failed>, pod: &Object) -> Goal {
+        let Some(failed) = failed else { return self };
+        let within = |own: i64| failed.grace_max_seconds.map_or(own, |most| own.min(most));
+        match self {
+            Goal::Run => Goal::Fail { grace_seconds: within(grace_seconds(pod)) },
+            Goal::Fail { grace_seconds } => Goal::Fail { grace_seconds: within(grace_seconds) },
+            Goal::Stop { grace_seconds } => Goal::Stop { grace_seconds: within(grace_seconds) },
+            Goal::Forget { grace_seconds } => Goal::Forget { grace_seconds: within(grace_seconds) },
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,8 +16,8 @@ use tracing::{debug, info, warn};
 
 use super::env::PodFacts;
 use super::last_words;
-use super::memory::{ImageKey, Memory, Volumes, after};
-use super::past::{self, Past};
+use super::memory::{ImageKey, Memory};
+use super::past;
 use super::plan::{Plan, plan};
 use super::probes::Probes;
 use super::pull::PullError;
@@ -25,23 +25,21 @@ use super::report::{Report, Written};
 use super::resize::Pending;
 use super::seen::{Container, Seen, State};
 use super::status;
-use super::storage::{self, Limits};
-use super::want::{Goal, Wanted};
+use super::want::{Failed, Goal, Wanted};
 use crate::events::Kind as EventKind;
+use crate::pods::views::PodView;
 use crate::probe::state::Unhealthy;
 use crate::shared::Shared;
-use crate::source::checkpoint;
 use crate::volume::follow::Following;
+
+mod bounds;
+mod keep;
+
+use bounds::first_measure;
+use keep::Kept;
 
 /// A runtime or an API that does not answer is asked again after this.
 const RETRY: Duration = Duration::from_secs(1);
-/// The use of the disk is measured this often, and so rarely that measuring takes a tenth of the time at most.
-const MEASURE: Duration = Duration::from_secs(10);
-const MEASURE_PAUSES: u32 = 10;
-/// What an evicted pod gets to end, as upstream has it.
-const EVICTED_GRACE_SECONDS: i64 = 1;
-/// Why a pod fails that was active for longer than its spec allows.
-const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 /// Rounds of acting without a pause; a plan that is never empty is a fault of ours, and must not spin.
 const ROUNDS_MAX: u32 = 32;
 
@@ -61,10 +59,7 @@ pub enum Source {
 pub struct Desired {
     pub pod: Arc<Object>,
     pub goal: Goal,
-    /// Why the pod is failed as a whole.
-    pub failed: Option<(String, String)>,
-    /// It was failed for the sake of others.
-    pub disrupted: bool,
+    pub failed: Option<Failed>,
     /// Why it has not been given what it asks for.
     pub resize: Option<Pending>,
     pub source: Source,
@@ -130,8 +125,8 @@ pub struct Worker {
     /// The status that the checkpoint had when this worker began.
     saved: Value,
     kept: Option<Kept>,
-    /// Reason and message for which this agent has failed the pod: it was evicted.
-    failed: Option<(String, String)>,
+    /// Why the pod is failed by what the worker itself has found.
+    failed: Option<Failed>,
     /// When the use of the disk is measured next; `None` while it is being measured.
     measure_at: Option<tokio::time::Instant>,
     /// Told when something that volumes are made from has changed, while they follow it.
@@ -139,15 +134,6 @@ pub struct Worker {
     pub(super) following: Option<Following>,
     /// When a token in a volume is to be renewed.
     pub(super) refresh_at: Option<tokio::time::Instant>,
-}
-
-/// What the checkpoint says that makes a difference to a next life.
-#[derive(PartialEq)]
-struct Kept {
-    spec: Option<Value>,
-    deleted: bool,
-    past: BTreeMap<String, Past>,
-    over: bool,
 }
 
 /// What a turn leaves to be done.
@@ -175,7 +161,7 @@ impl Worker {
             saved: Value::Null,
             kept: None,
             failed: None,
-            measure_at: Some(tokio::time::Instant::now() + MEASURE),
+            measure_at: Some(first_measure()),
             sources: Arc::default(),
             following: None,
             refresh_at: None,
@@ -235,60 +221,6 @@ impl Worker {
         tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO) + Duration::from_millis(1)
     }
 
-    /// What an earlier life of the agent knew, from the API and the checkpoint: runs of which the runtime may have no
-    /// record, and verdicts of probes, which hold until a probe says otherwise.
-    fn remember(&mut self) {
-        let desired = self.desired.borrow().clone();
-        let saved = checkpoint::one(&self.shared.config.data_dir, &self.uid);
-        self.saved = saved.and_then(|pod| pod.get("/status").cloned()).unwrap_or(Value::Null);
-        let known = self.previous(&desired);
-        if let ("Failed", Some(reason)) = (self.saved["phase"].as_str().unwrap_or(""), self.saved["reason"].as_str()) {
-            let message = self.saved["message"].as_str().unwrap_or("");
-            self.failed = Some((reason.to_owned(), message.to_owned()));
-        }
-        self.memory.past = past::of_status(&known);
-        for (_, entry) in past::entries(&known).filter(|(_, entry)| entry["state"]["running"].is_object()) {
-            let Some(id) = entry["containerID"].as_str().and_then(|id| id.strip_prefix(status::ID_SCHEME)) else {
-                continue;
-            };
-            if entry["started"] == true {
-                self.probes.verdicts.set_started(id);
-            }
-            self.probes.verdicts.set_ready(id, entry["ready"] == true);
-        }
-    }
-
-    /// Writes down what a next life must know, before anything is done; and once the pod is over, that it is.
-    fn keep_checkpoint(&mut self, desired: &Desired, status: &Value, settled: bool) {
-        let ignored = match desired.goal {
-            Goal::Forget { .. } => true,
-            // A pod that was rejected has nothing here.
-            Goal::Fail { .. } => self.kept.is_none() && self.saved.is_null(),
-            Goal::Run | Goal::Stop { .. } => false,
-        };
-        let now = Kept {
-            spec: desired.pod.get("/spec").cloned(),
-            deleted: desired.pod.deletion_timestamp().is_some(),
-            past: self.memory.past.clone(),
-            over: settled,
-        };
-        if ignored || self.kept.as_ref() == Some(&now) {
-            return;
-        }
-        let mut pod = (*desired.pod).clone();
-        pod.0.insert("status".to_owned(), status.clone());
-        let data_dir = &self.shared.config.data_dir;
-        let mut written = checkpoint::save(data_dir, &pod);
-        // Where there is no room to say how it ended, that it has is said all the same.
-        if settled {
-            written = checkpoint::end(data_dir, &self.uid).and(written);
-        }
-        match written {
-            Ok(()) => self.kept = Some(now),
-            Err(error) => warn!(pod = %self.uid, %error, "checkpoint not written"),
-        }
-    }
-
     fn note(&mut self, effect: Effect) {
         let now = self.shared.env.clock.now();
         match effect {
@@ -303,12 +235,7 @@ impl Worker {
                 self.memory.killing.remove(&id);
             }
             Effect::PostStarted { id, name, failed } => self.post_started(&id, &name, failed),
-            Effect::Measured { exceeded, took } => {
-                self.measure_at = Some(tokio::time::Instant::now() + MEASURE.max(took * MEASURE_PAUSES));
-                if let Some(message) = exceeded {
-                    self.evict(message);
-                }
-            }
+            Effect::Measured { exceeded, took } => self.measured(exceeded, took),
             Effect::Written(written) => self.report.note(written),
         }
     }
@@ -327,12 +254,8 @@ impl Worker {
         self.retry_at = None;
         let mut desired = self.desired.borrow_and_update().clone();
         let expires_at = self.expire(&desired);
-        if let (Some(failed), Goal::Run | Goal::Fail { .. }) = (&self.failed, desired.goal) {
-            let grace_seconds = match failed.0.as_str() {
-                DEADLINE_EXCEEDED => super::want::grace_seconds(&desired.pod),
-                _ => EVICTED_GRACE_SECONDS,
-            };
-            desired.goal = Goal::Fail { grace_seconds };
+        if let Some(failed) = &self.failed {
+            desired.goal = desired.goal.under(self.failed.as_ref(), &desired.pod);
             desired.failed = Some(failed.clone());
         }
         let mut seen = match self.shared.runtime.seen(&self.uid).await {
@@ -349,9 +272,18 @@ impl Worker {
         let now = self.shared.env.clock.now();
         let mut plan = plan(&want, &seen, &self.memory, now);
         self.shared.trace.mark(&self.uid, 7, "agent planned");
-        self.shared.views.set(&self.uid, desired.pod.clone(), seen.clone(), plan.waiting.keys().cloned().collect());
         self.tell_waiting(&desired.pod, &plan);
         let status = self.status(&desired, &seen, &plan);
+        self.shared.views.set(
+            &self.uid,
+            PodView {
+                pod: desired.pod.clone(),
+                seen: seen.clone(),
+                waiting: plan.waiting.keys().cloned().collect(),
+                ended: plan.settled,
+                told: desired.report_to.as_ref().is_some_and(|target| *self.report.told(target) == status),
+            },
+        );
         self.memory.past = past::of_status(&status);
         self.keep_checkpoint(&desired, &status, plan.settled);
         self.probe(&desired, &seen);
@@ -380,30 +312,12 @@ impl Worker {
         Next::Wait([plan.wake_at, expires_at].into_iter().flatten().min())
     }
 
-    /// When the pod will have been active for as long as it may be; one that has is failed.
-    fn expire(&mut self, desired: &Desired) -> Option<Timestamp> {
-        let seconds = desired.pod.i64_at("/spec/activeDeadlineSeconds")?;
-        let before = self.previous(desired);
-        if desired.goal != Goal::Run || self.failed.is_some() || is_over(&before) {
-            return None;
-        }
-        let at = after(before["startTime"].as_str()?.parse().ok()?, seconds);
-        if at > self.shared.env.clock.now() {
-            return Some(at);
-        }
-        let message = "Pod was active on the node longer than the specified deadline";
-        self.shared.events.pod(&desired.pod, None, EventKind::Normal, DEADLINE_EXCEEDED, message);
-        self.failed = Some((DEADLINE_EXCEEDED.to_owned(), message.to_owned()));
-        None
-    }
-
     fn status(&self, desired: &Desired, seen: &Seen, plan: &Plan) -> Value {
         let previous = self.previous(desired);
         status::status(&status::Inputs {
             pod: &desired.pod,
             goal: desired.goal,
-            failed: desired.failed.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str())),
-            disrupted: desired.disrupted,
+            failed: desired.failed.as_ref(),
             resize: desired.resize.as_ref(),
             seen,
             plan,
@@ -478,40 +392,12 @@ impl Worker {
         self.shown_waiting.retain(|name, _| plan.waiting.contains_key(name));
     }
 
-    fn is_measured(&self) -> bool {
-        let desired = self.desired.borrow();
-        let wanted = self.failed.is_none() && desired.goal == Goal::Run && self.memory.volumes == Volumes::Ready;
-        wanted && !Limits::of(&desired.pod).is_empty()
-    }
-
-    /// Measures what the pod takes of the disk, where there is a limit to it and it is time.
-    fn measure(&mut self, desired: &Desired) {
-        let due = self.measure_at.is_some_and(|at| at <= tokio::time::Instant::now());
-        if !due || !self.is_measured() {
-            return;
-        }
-        self.measure_at = None;
-        let (shared, pod) = (self.shared.clone(), desired.pod.clone());
-        self.effects.spawn(async move {
-            let since = tokio::time::Instant::now();
-            let exceeded = storage::check(&shared, &pod, &Limits::of(&pod)).await;
-            Effect::Measured { exceeded, took: since.elapsed() }
-        });
-    }
-
     pub(super) fn desired(&self) -> Desired {
         self.desired.borrow().clone()
     }
 
     pub(super) fn desired_pod(&self) -> Arc<Object> {
         self.desired.borrow().pod.clone()
-    }
-
-    fn evict(&mut self, message: String) {
-        let pod = self.desired_pod();
-        warn!(pod = %pod.reference(), reason = message, "pod evicted");
-        self.shared.events.pod(&pod, None, EventKind::Warning, "Evicted", message.clone());
-        self.failed = Some(("Evicted".to_owned(), message));
     }
 
     /// Starts the probes of what runs, and ends those of what does not.

@@ -6,53 +6,64 @@ use std::sync::Arc;
 
 use gantry_kube::{Object, Status};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::pod::cri::log_folder;
 use crate::pod::seen::{Container, Seen, State};
 use crate::pod::worker::spec_of;
 use crate::server::{ContainerRef, PodLookup};
 
-struct View {
-    pod: Arc<Object>,
-    seen: Seen,
-    /// Names of the containers that wait to run, for the first time or again.
-    waiting: BTreeSet<String>,
-}
-
-/// A pod, and what the runtime last said of it.
-#[derive(Clone, Debug)]
+/// A pod, what the runtime last said of it, and how far its worker has come.
+#[derive(Clone, Debug, Default)]
 pub struct PodView {
     pub pod: Arc<Object>,
     pub seen: Seen,
+    /// Names of the containers that wait to run, for the first time or again.
+    pub waiting: BTreeSet<String>,
+    /// Nothing of it runs, and nothing of it will.
+    pub ended: bool,
+    /// The API says of it what the agent has to say.
+    pub told: bool,
 }
 
 pub struct Views {
     log_dir: PathBuf,
-    pods: Mutex<BTreeMap<String, View>>,
+    pods: Mutex<BTreeMap<String, PodView>>,
+    changed: watch::Sender<()>,
 }
 
 impl Views {
     pub fn new(log_dir: PathBuf) -> Views {
-        Views { log_dir, pods: Mutex::default() }
+        Views { log_dir, pods: Mutex::default(), changed: watch::Sender::new(()) }
     }
 
-    pub fn set(&self, uid: &str, pod: Arc<Object>, seen: Seen, waiting: BTreeSet<String>) {
-        self.pods.lock().insert(uid.to_owned(), View { pod, seen, waiting });
+    pub fn set(&self, uid: &str, view: PodView) {
+        self.pods.lock().insert(uid.to_owned(), view);
+        self.changed.send_replace(());
     }
 
     pub fn remove(&self, uid: &str) {
         self.pods.lock().remove(uid);
+        self.changed.send_replace(());
     }
 
     /// Every pod by its uid.
     pub fn all(&self) -> BTreeMap<String, PodView> {
-        let view = |view: &View| PodView { pod: view.pod.clone(), seen: view.seen.clone() };
-        self.pods.lock().iter().map(|(uid, one)| (uid.clone(), view(one))).collect()
+        self.pods.lock().clone()
+    }
+
+    /// Waits until it holds of all these pods. Of one that is gone, everything holds.
+    pub async fn until(&self, uids: &BTreeSet<String>, holds: impl Fn(&PodView) -> bool) {
+        let mut changes = self.changed.subscribe();
+        while !uids.iter().all(|uid| self.pods.lock().get(uid).is_none_or(&holds)) {
+            // The sender lives as long as the views.
+            let _ = changes.changed().await;
+        }
     }
 }
 
 /// A pod of that name that is on its way out may still be there beside its successor.
-fn find<'a>(pods: &'a BTreeMap<String, View>, namespace: &str, pod: &str) -> Result<&'a View, Status> {
+fn find<'a>(pods: &'a BTreeMap<String, PodView>, namespace: &str, pod: &str) -> Result<&'a PodView, Status> {
     let mut named = pods.values().filter(|v| v.pod.namespace() == namespace && v.pod.name() == pod);
     let view = named.clone().find(|v| v.pod.deletion_timestamp().is_none()).or_else(|| named.next());
     view.ok_or_else(|| Status::new(404, "NotFound", format!("pods {pod:?} not found")))
@@ -142,7 +153,8 @@ mod tests {
         let views = Views::new("/logs".into());
         let waiting = waits.then(|| "c".to_owned()).into_iter().collect();
         let seen = Seen { containers: runs.to_vec(), ..Seen::default() };
-        views.set("u", Arc::new(Object::from_value(pod).unwrap()), seen, waiting);
+        let pod = Arc::new(Object::from_value(pod).unwrap());
+        views.set("u", PodView { pod, seen, waiting, ..PodView::default() });
         views.container("n", "p", "c", previous).ok().map(|found| found.id)
     }
 

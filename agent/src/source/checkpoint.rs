@@ -38,6 +38,15 @@ pub fn end(data_dir: &Path, uid: &str) -> io::Result<()> {
     }
 }
 
+/// The pod is to be started once more, though it was over.
+pub fn again(data_dir: &Path, uid: &str) -> io::Result<()> {
+    let folder = data_dir.join(uid);
+    match fs::rename(folder.join(ENDED), folder.join(NAME)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Every pod with a whole file that may be started.
 pub fn load(data_dir: &Path) -> Vec<Object> {
     uids(data_dir).iter().filter_map(|uid| read(data_dir, uid, NAME)).collect()
@@ -89,9 +98,12 @@ mod tests {
         end(&root, "u").unwrap();
         assert_eq!(
             (load(&root), all(&root)),
-            (vec![], vec![pod]),
+            (vec![], vec![pod.clone()]),
             "a pod that is over is not started, and not forgotten"
         );
+        again(&root, "u").unwrap();
+        again(&root, "u").unwrap();
+        assert_eq!(load(&root), [pod]);
         fs::remove_dir_all(&root).unwrap();
     }
 }

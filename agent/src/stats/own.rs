@@ -9,6 +9,7 @@ use super::disk::{Disks, Lies, VolumeUse};
 use super::text::Text;
 use crate::pod::seen::State;
 use crate::pods::views::PodView;
+use crate::shutdown::times::Times;
 
 /// Answers of one probe by its labels; more than this are not told apart.
 const PROBES_MAX: usize = 10_000;
@@ -31,11 +32,17 @@ pub struct Counters {
     /// By the signal that called for them.
     evictions: Mutex<BTreeMap<&'static str, u64>>,
     probes: Mutex<BTreeMap<Probed, u64>>,
+    shutdown: Mutex<Times>,
 }
 
 impl Counters {
     pub fn evicted(&self, signal: &'static str) {
         *self.evictions.lock().entry(signal).or_default() += 1;
+    }
+
+    /// When the last shutdown was.
+    pub fn shut_down(&self, times: Times) {
+        *self.shutdown.lock() = times;
     }
 
     pub fn probed(&self, probed: Probed) {
@@ -108,6 +115,16 @@ pub fn metrics(
         text.sample(name, &[("eviction_signal", signal)], *count as f64, None);
     }
     claims(&mut text, views, disks);
+    let times = *counters.shutdown.lock();
+    for (which, at) in [("start", times.start), ("end", times.end)] {
+        let name = format!("kubelet_graceful_shutdown_{which}_time_seconds");
+        text.family(
+            &name,
+            "gauge",
+            &format!("[ALPHA] The {which} of the last graceful shutdown, in seconds since 1970"),
+        );
+        text.sample(&name, &[], at.map_or(0.0, |at| at.as_millisecond() as f64 / 1000.0), None);
+    }
     process(&mut text, proc);
     text.done()
 }
@@ -182,13 +199,12 @@ mod tests {
     use super::super::disk::PodDisk;
     use super::super::host::Room;
     use super::*;
-    use crate::pod::seen::Seen;
     use crate::volume::usage::Walked;
 
     #[test]
     fn a_claim_is_told_once_and_by_its_name() {
         let pod = |uid: &str| gantry_kube::Object::from_value(json!({"metadata": {"namespace": "n", "uid": uid}}));
-        let view = |uid: &str| PodView { pod: Arc::new(pod(uid).unwrap()), seen: Seen::default() };
+        let view = |uid: &str| PodView { pod: Arc::new(pod(uid).unwrap()), ..PodView::default() };
         let room = Room { capacity_bytes: 1000, available_bytes: 600, inodes: 100, inodes_free: 40 };
         let volume = |lies| VolumeUse { name: "v".into(), used: Walked { bytes: 400, files: 60 }, room, lies };
         let on_disk = || PodDisk {
@@ -233,6 +249,7 @@ mod tests {
         counters.forget("u");
         assert!(!counters.probes().contains("\"u\"") && counters.probes().contains("\"v\""));
         counters.evicted("memory.available");
+        counters.shut_down(Times { start: "2026-01-01T00:00:00.5Z".parse().ok(), end: None });
         let own = metrics("n1", "v1", &BTreeMap::new(), &Disks::default(), &counters, Path::new("/proc"));
         assert!(own.contains("kubelet_evictions{eviction_signal=\"memory.available\"} 1\n"), "{own}");
         let value = |name: &str| {
@@ -240,5 +257,7 @@ mod tests {
         };
         assert!(value("process_resident_memory_bytes") > 0.0 && value("process_open_fds") >= 3.0);
         assert!(value("process_start_time_seconds") > 1e9);
+        assert_eq!(value("kubelet_graceful_shutdown_start_time_seconds"), 1_767_225_600.5);
+        assert_eq!(value("kubelet_graceful_shutdown_end_time_seconds"), 0.0);
     }
 }

@@ -21,6 +21,7 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("kubectl", 1),
     ("streams", 1),
     ("agent", 1),
+    ("shutdown", 1),
     ("systemd", 1),
     ("eviction", 1),
     ("pods", 1),

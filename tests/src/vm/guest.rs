@@ -39,13 +39,18 @@ const SYSTEMD: &str = "/lib/systemd/systemd";
 pub const UNITS: &str = "/run/units";
 const LENT_UNITS: &[&str] = &[
     "basic.target",
+    "final.target",
+    "local-fs.target",
     "multi-user.target",
     "network-online.target",
+    "poweroff.target",
     "shutdown.target",
     "sysinit.target",
     "systemd-journald-dev-log.socket",
     "systemd-journald.service",
     "systemd-journald.socket",
+    "systemd-poweroff.service",
+    "umount.target",
 ];
 
 /// The folder that the host shares is of this type and has this name. Never returns: when there is nothing more to do, the machine is off.

@@ -1,5 +1,5 @@
 //! What a test in a machine knows of it, and its power switch: the test asks for the cut by a file in the shared folder, and is
-//! begun again in a machine that has nothing left but what is in that folder.
+//! begun again in a machine that has nothing left but what is in that folder. The same where the machine powers itself off.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,8 @@ use super::guest::SHARED;
 
 /// The file that asks for a cut.
 const CUT: &str = "cut";
+/// The file that asks for another boot once the machine is off.
+const AGAIN: &str = "again";
 /// What the host tells the test by its environment.
 const BOOT: &str = "GANTRY_VM_BOOT";
 const NODE: &str = "GANTRY_VM_NODE";
@@ -23,7 +25,7 @@ const MEETING_AT: &str = "/srv";
 pub struct Here {
     /// What the host shares: it outlives the machine.
     pub shared: PathBuf,
-    /// How often the power was cut before.
+    /// How often the machine was off before.
     pub boot: u32,
 }
 
@@ -60,6 +62,11 @@ impl Here {
         Some(Seat { node: number(NODE)?, nodes: number(NODES)?, meeting: PathBuf::from(MEETING_AT) })
     }
 
+    /// When the machine is off, whoever turns it off, it is to be booted again.
+    pub fn boots_again(&self) {
+        std::fs::File::create(self.shared.join(AGAIN)).expect("the shared folder can be written to");
+    }
+
     /// Everything ends here, in whatever it was doing.
     pub fn cut_power(&self) -> ! {
         std::fs::File::create(self.shared.join(CUT)).expect("the shared folder can be written to");
@@ -78,6 +85,11 @@ pub(super) fn told(boot: u32, patience: u32, seat: Option<&Seat>) -> Vec<(String
         told.push((MEETING.to_owned(), seat.meeting.display().to_string()));
     }
     told
+}
+
+/// On the host: true once for each boot that was asked for.
+pub(super) fn boots_again(out: &Path) -> bool {
+    std::fs::remove_file(out.join(AGAIN)).is_ok()
 }
 
 /// On the host: true once for each cut that was asked for.

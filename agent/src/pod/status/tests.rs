@@ -57,7 +57,6 @@ fn of(pod: &Object, containers: Vec<Container>, waiting: Option<&str>, previous:
         pod,
         goal: Goal::Run,
         failed: None,
-        disrupted: false,
         resize: None,
         seen: &Seen { sandboxes: vec![sandbox], containers },
         plan: &plan,
@@ -128,11 +127,16 @@ fn an_evicted_pod_has_failed_once_nothing_of_it_runs_and_keeps_its_reason() {
     let evicted = |state| {
         let one = pod("Always");
         let seen = Seen { containers: vec![run(0, state, 137)], ..Seen::default() };
+        let failed = Failed {
+            reason: "Evicted".into(),
+            message: "too much".into(),
+            disrupted: true,
+            grace_max_seconds: Some(1),
+        };
         status(&Inputs {
             pod: &one,
             goal: Goal::Fail { grace_seconds: 1 },
-            failed: Some(("Evicted", "too much")),
-            disrupted: false,
+            failed: Some(&failed),
             resize: None,
             seen: &seen,
             plan: &Plan::default(),
@@ -148,6 +152,10 @@ fn an_evicted_pod_has_failed_once_nothing_of_it_runs_and_keeps_its_reason() {
     assert_eq!((&ended["phase"], &ended["reason"]), (&json!("Failed"), &json!("Evicted")));
     let later = of(&pod("Always"), vec![run(0, State::Exited, 137)], None, &ended);
     assert_eq!((&later["reason"], &later["message"]), (&json!("Evicted"), &json!("too much")));
+    // So much a next life of the agent reads of it.
+    let known = failed_by(&ended).unwrap();
+    assert_eq!((known.reason.as_str(), known.message.as_str(), known.disrupted), ("Evicted", "too much", true));
+    assert_eq!(failed_by(&evicted(State::Running)), None);
 }
 
 #[test]
@@ -185,7 +193,6 @@ fn a_resize_shows_how_far_it_is_and_leaves_nothing_behind() {
             pod: &one,
             goal: Goal::Run,
             failed: None,
-            disrupted: false,
             resize: pending,
             seen: &Seen { containers: vec![running], ..Seen::default() },
             plan: &Plan::default(),
