@@ -103,6 +103,12 @@ async fn company(cluster: &Cluster<'_>) {
     assert!(seen.contains("sleep 1000"), "{seen}");
     let again = kubectl.run(&look).await.unwrap_err();
     assert!(again.contains("look") && !again.contains("panic"), "{again}");
+    // One that may do what the pod's own may not.
+    let all =
+        ["debug", "looked-at", &image, "-c", "all", "--profile=sysadmin", "--", "grep", "CapEff", "/proc/self/status"];
+    kubectl.must(&all).await;
+    let may = async || kubectl.run(&["logs", "looked-at", "-c", "all"]).await.unwrap_or_default();
+    cluster.until("it has every capability", async || may().await.contains("1fff")).await;
     let change = r#"{"spec":{"ephemeralContainers":[{"name":"look","image":"other"}]}}"#;
     let refused = kubectl.run(&["patch", "pod", "looked-at", "--subresource=ephemeralcontainers", "-p", change]).await;
     let refused = refused.unwrap_err();

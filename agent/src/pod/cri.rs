@@ -11,7 +11,7 @@ use gantry_cri::v1::{
 use gantry_kube::Object;
 use gantry_kube::pod::qos::{self, CPU_PERIOD_MICROS, QosClass};
 use gantry_kube::pod::resources::{Amounts, limits, quantity, requests};
-use gantry_kube::pod::{containers, init_containers};
+use gantry_kube::pod::{containers, ephemeral_containers, init_containers};
 use serde_json::Value;
 
 use super::env::expand;
@@ -134,7 +134,8 @@ pub fn sandbox(
     labels.extend(pod_labels(pod));
     let mut annotations = strings(pod.get("/metadata/annotations"));
     annotations.insert(GRACE_ANNOTATION.to_owned(), super::want::grace_seconds(pod).to_string());
-    let privileged = containers(pod).iter().chain(init_containers(pod)).any(is_privileged);
+    let all = containers(pod).iter().chain(init_containers(pod)).chain(ephemeral_containers(pod));
+    let privileged = all.into_iter().any(is_privileged);
     let context = pod.get("/spec/securityContext").unwrap_or(&Value::Null);
     let sysctls = context["sysctls"]
         .as_array()

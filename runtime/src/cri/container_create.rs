@@ -34,7 +34,7 @@ pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1:
         }
         None => {}
     }
-    check(node, &sandbox, &config)?;
+    check(node, &sandbox, request.sandbox_config.as_ref(), &config)?;
     let wanted = config.image.clone().unwrap_or_default().image;
     let image = node.images.resolve(&wanted).ok_or(NodeError::NoImage(wanted))?;
     let id = Id::parse(&node.new_id())?;
@@ -63,14 +63,20 @@ pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1:
     }
 }
 
-fn check(node: &Node, sandbox: &SandboxRecord, config: &v1::ContainerConfig) -> Result<(), NodeError> {
+/// `pod` is the sandbox's configuration as the request has it.
+fn check(
+    node: &Node,
+    sandbox: &SandboxRecord,
+    pod: Option<&v1::PodSandboxConfig>,
+    config: &v1::ContainerConfig,
+) -> Result<(), NodeError> {
     if let Some(resources) = config.linux.as_ref().and_then(|l| l.resources.as_ref()) {
         super::container_update::check(resources)?;
     }
     let security = spec::security(config);
     node.modules.selinux(security.selinux_options.as_ref())?;
-    // What a whole pod may do was decided when it was made (LinuxSandboxSecurityContext.privileged).
-    let of_pod = sandbox.config.as_ref().and_then(|c| c.linux.as_ref()?.security_context.as_ref());
+    // LinuxSandboxSecurityContext.privileged. A pod may come to it while it runs, by an ephemeral container.
+    let of_pod = pod.or(sandbox.config.as_ref()).and_then(|c| c.linux.as_ref()?.security_context.as_ref());
     if security.privileged && !of_pod.is_some_and(|pod| pod.privileged) {
         let (value, why) = (sandbox.id.clone(), "a privileged container needs one that was made for it");
         return Err(NodeError::Invalid { what: "sandbox", value, why });
