@@ -31,7 +31,7 @@ mod names;
 pub mod view;
 
 pub use error::NodeError;
-pub use exec::{Process, Streams as ExecStreams, encode as encode_launch};
+pub use exec::{Process, Streams as ExecStreams, encode as encode_launch, kill_all};
 pub use held::Held;
 pub use names::Names;
 

@@ -377,10 +377,19 @@ fn exec_has_the_confinement_of_its_container() {
         let request = v1::ExecSyncRequest { container_id: id.clone(), cmd: vec!["nowhere".into()], timeout: 5 };
         let error = client.runtime.clone().exec_sync(request).await.expect_err("no such command");
         assert!(error.message().contains("executable file not found in $PATH"), "{error}");
-        let request =
-            v1::ExecSyncRequest { container_id: id.clone(), cmd: vec!["sleep".into(), "100".into()], timeout: 1 };
+        let slow = ["sh", "-c", "sleep 4711; true"].map(str::to_owned).to_vec();
+        let request = v1::ExecSyncRequest { container_id: id.clone(), cmd: slow, timeout: 1 };
         let error = client.runtime.clone().exec_sync(request).await.expect_err("it takes too long");
         assert_eq!(error.code(), tonic::Code::DeadlineExceeded, "{error}");
+        // What the command has started ends with it.
+        let count = ["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 471[1]'"];
+        let patience = std::time::Duration::from_secs(20) * ground::patience();
+        let gone = async {
+            while client.exec(&id, &count).await.exit_code == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(patience, gone).await.expect("the child of the command ends");
         client.remove_pod(&pod).await;
         ground::finish(runtime).await;
     });

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Benches another commit and this checkout in turns, on one machine and in one run, and prints both with their ratio.
 #   tests/bench/against.sh COMMIT [ROUNDS] [BENCH ARGUMENTS...]     by default three rounds of `pods`
-# Needs root and a quiet machine; nothing of Gantry may run on it. The other commit is built below target/against.
+# Needs root and a quiet machine; nothing of Gantry may run on it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -10,24 +10,31 @@ rounds=${2:-3}
 shift $(($# < 2 ? $# : 2))
 what=("${@:-pods}")
 image=gantry.local/demo:1
-target=$(mkdir -p target/against && cd target/against && pwd)
 work=$(mktemp -d)
 results=$work/results
 trap 'git worktree remove --force "$work/before"; rm -rf "$work"' EXIT
 
 git worktree add --quiet --detach "$work/before" "$commit"
 echo "building ${commit:0:12} and this checkout"
-before=$(cd "$work/before" && CARGO_TARGET_DIR=$target tests/build-release.sh bench demo_image)
-now=$(tests/build-release.sh bench demo_image)
-"$now/demo_image" "$work/demo.tar"
+build() { # build NAME FOLDER: in the target folder of this checkout, for all that both have in common
+    local built
+    built=$(cd "$2" && CARGO_TARGET_DIR=$target tests/build-release.sh bench demo_image)
+    mkdir "$work/bin-$1"
+    cp "$built"/{gantry,gantry-supervisor,bench,demo_image} "$work/bin-$1"
+}
+target=$(realpath -m target)
+build before "$work/before"
+build now .
+"$work/bin-now/demo_image" "$work/demo.tar"
 
-bench() { # bench NAME FOLDER: one round, its lines as NAME, label and number
+bench() { # bench NAME: one round, its lines as NAME, label and number
+    local bin=$work/bin-$1
     # Eviction would take what a benchmark needs from a disk that is nearly full.
-    "$2/gantry" up --detach --eviction-hard 'memory.available<100Mi,nodefs.available<1%,imagefs.available<1%' \
+    "$bin/gantry" up --detach --eviction-hard 'memory.available<100Mi,nodefs.available<1%,imagefs.available<1%' \
         --image-gc-high-threshold 100 >/dev/null
-    "$2/gantry" image import "$work/demo.tar" >/dev/null
-    KUBECONFIG=/etc/gantry/admin.kubeconfig "$2/bench" "${what[@]}" --image $image >"$work/out" || { cat "$work/out"; exit 1; }
-    "$2/gantry" uninstall --grace 0 >/dev/null 2>&1
+    "$bin/gantry" image import "$work/demo.tar" >/dev/null
+    KUBECONFIG=/etc/gantry/admin.kubeconfig "$bin/bench" "${what[@]}" --image $image >"$work/out" || { cat "$work/out"; exit 1; }
+    "$bin/gantry" uninstall --grace 0 >/dev/null 2>&1
     awk -F '  +' -v name="$1" -v OFS='\t' '{
         for (i = 2; i <= NF; i++) if ($i ~ /^[0-9]/) { split($i, number, " "); print name, $1, number[1], number[2]; break }
     }' "$work/out" >>"$results"
@@ -35,8 +42,8 @@ bench() { # bench NAME FOLDER: one round, its lines as NAME, label and number
 
 for round in $(seq "$rounds"); do
     echo "round $round of $rounds"
-    bench before "$before"
-    bench now "$now"
+    bench before
+    bench now
 done
 
 # The best of the rounds: what else ran on the machine only ever adds.

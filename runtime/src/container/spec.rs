@@ -280,11 +280,12 @@ fn environment(config: &v1::ContainerConfig, image: &RunConfig, hostname: &str) 
 fn user(security: &v1::LinuxContainerSecurityContext, image: &RunConfig) -> Result<User, SpecError> {
     let id = |value: i64| u32::try_from(value).ok().filter(|id| *id <= i32::MAX as u32);
     let mut name = image.user.clone();
-    if !security.run_as_username.is_empty() {
-        name.clone_from(&security.run_as_username);
-    }
     if let Some(uid) = &security.run_as_user {
         name = id(uid.value).ok_or(SpecError::Uid(uid.value))?.to_string();
+    }
+    // CRI: the name wins where both are given.
+    if !security.run_as_username.is_empty() {
+        name.clone_from(&security.run_as_username);
     }
     let gid = match &security.run_as_group {
         Some(gid) => Some(id(gid.value).ok_or(SpecError::Gid(gid.value))?),

@@ -1,4 +1,4 @@
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
 
-use crate::node::{ExecStreams, Node, NodeError};
+use crate::node::{ExecStreams, Node, NodeError, kill_all};
 
 /// What is kept of each stream; the rest is read and dropped, so that the command does not hang on it. Both fit into one
 /// message, with its other fields.
@@ -48,7 +48,7 @@ async fn execute(node: &Node, request: v1::ExecSyncRequest) -> Result<v1::ExecSy
     Ok(v1::ExecSyncResponse { stdout: out.take(), stderr: err.take(), exit_code })
 }
 
-/// A caller that gives up, or a limit that passes, ends the command.
+/// A caller that gives up, or a limit that passes, ends the command and what it has started.
 struct KillOnDrop(Option<OwnedFd>);
 
 impl KillOnDrop {
@@ -60,7 +60,7 @@ impl KillOnDrop {
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if let Some(pidfd) = &self.0 {
-            let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+            kill_all(pidfd.as_fd());
         }
     }
 }

@@ -117,9 +117,17 @@ impl Store {
         }
         let path = self.record_path();
         let catalog: Catalog = match fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|source| ImageError::Record { path: path.clone(), source })?
-            }
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(catalog) => catalog,
+                // A host that runs no container at all would be worse than one that pulls its images again.
+                Err(source) => {
+                    let aside = path.with_extension("damaged");
+                    fs::rename(&path, &aside).map_err(|e| ImageError::disk("set aside", &path, e))?;
+                    let error = ImageError::Record { path: path.clone(), source };
+                    tracing::error!(error = %gantry_env::chain(&error), ?aside, "no image is known any more");
+                    Catalog::default()
+                }
+            },
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Catalog::default(),
             Err(e) => return Err(ImageError::disk("read", &path, e)),
         };

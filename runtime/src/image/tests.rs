@@ -205,3 +205,26 @@ async fn a_full_disk_fails_the_pull_and_nothing_else() {
     images.pull(&server.reference("big:1"), &Auth::Anonymous, None).await.unwrap();
     assert!(images.resolve("localhost/small:1").is_some());
 }
+
+/// Cut anywhere, the record of images costs the images and not the runtime: containers keep what they stand on.
+#[tokio::test]
+async fn a_damaged_record_is_set_aside() {
+    let state = tempfile::tempdir().unwrap();
+    let images = open(state.path()).await;
+    let made = image(&two_layers(), gzip).archive("localhost/a:1");
+    let kept = import(&images, made.clone()).await.unwrap().remove(0);
+    images.prepare("c1", &kept, &[]).await.unwrap();
+    drop(images);
+    let record = state.path().join("images/images.json");
+    let whole = fs::read(&record).unwrap();
+    for cut in 0..whole.len() {
+        fs::write(&record, &whole[..cut]).unwrap();
+        let images = open(state.path()).await;
+        assert_eq!(images.list().len(), 0, "cut at {cut}");
+        assert!(images.rootfs("c1").is_some());
+        assert_eq!(fs::read(record.with_extension("damaged")).unwrap(), whole[..cut]);
+        drop(images);
+    }
+    let images = open(state.path()).await;
+    assert_eq!(import(&images, made).await.unwrap().len(), 1);
+}

@@ -1,7 +1,7 @@
 //! A further process in a running container.
 
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gantry_base::codec::{Appended, Wire};
 use gantry_base::launch::Launch;
@@ -30,14 +30,19 @@ impl Process {
     /// The command and what it has started, unless that left its group. It may have ended on its own, which is what was
     /// wanted.
     pub fn kill_all(&self) {
-        if crate::sys::kill_group(self.pidfd.as_fd()).is_err() {
-            let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
-        }
+        kill_all(self.pidfd.as_fd());
     }
 
     /// Another descriptor of the same process.
     pub fn duplicate(&self) -> Option<OwnedFd> {
         self.pidfd.try_clone().ok()
+    }
+}
+
+/// As [`Process::kill_all`], by a descriptor of the process.
+pub fn kill_all(process: BorrowedFd<'_>) {
+    if crate::sys::kill_group(process).is_err() {
+        let _ = rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL);
     }
 }
 
