@@ -8,6 +8,7 @@ pub mod disk;
 pub mod fake_cri;
 pub mod faults;
 pub mod faulty_disk;
+pub mod figures;
 pub mod fuzz;
 pub mod image;
 pub mod kubectl;

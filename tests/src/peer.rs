@@ -22,6 +22,41 @@ pub struct Cost {
 /// One `run` of `true` in a minimal container by an OCI runtime: create, start, wait, delete. The quickest of several, of
 /// crun, or of runc where there is no crun or the host does not suit it (it refuses hybrid cgroups).
 pub fn oci_run(rounds: usize) -> Option<(&'static str, Cost)> {
+    let bundle = bundle(&["true"])?;
+    ["crun", "runc"].into_iter().find_map(|runtime| {
+        let costs = (0..rounds).map_while(|round| oci_once(runtime, bundle.path(), round));
+        Some((runtime, costs.min_by(|a, b| a.wall.total_cmp(&b.wall))?))
+    })
+}
+
+/// One `exec` of `true` in a container of an OCI runtime that runs: as above.
+pub fn oci_exec(rounds: usize) -> Option<(&'static str, Cost)> {
+    let bundle = bundle(&["sleep", "1000"])?;
+    let name = format!("gantry-bench-{}-exec", std::process::id());
+    ["crun", "runc"].into_iter().find_map(|runtime| {
+        let run = |args: &[&str]| {
+            let state = bundle.path().join("state");
+            let mut command = Command::new(runtime);
+            command.arg("--root").arg(state).args(args).current_dir(bundle.path());
+            // A container keeps what it inherits.
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command.status().is_ok_and(|status| status.success())
+        };
+        let once = |_| {
+            let (start, before) = (Instant::now(), children_millis());
+            run(&["exec", &name, "/bin/busybox", "true"])
+                .then(|| Cost { wall: millis(start.elapsed()), cpu: children_millis() - before })
+        };
+        let best = run(&["run", "--detach", &name])
+            .then(|| (0..rounds).map_while(once).min_by(|a, b| a.wall.total_cmp(&b.wall)))
+            .flatten();
+        run(&["delete", "--force", &name]);
+        Some((runtime, best?))
+    })
+}
+
+/// A minimal bundle of busybox.
+fn bundle(command: &[&str]) -> Option<tempfile::TempDir> {
     let bundle = tempfile::tempdir().ok()?;
     let rootfs = bundle.path().join("rootfs");
     for folder in ["bin", "proc", "dev", "sys"] {
@@ -30,18 +65,16 @@ pub fn oci_run(rounds: usize) -> Option<(&'static str, Cost)> {
     std::fs::copy("/bin/busybox", rootfs.join("bin/busybox")).ok()?;
     let namespaces: Vec<_> =
         ["pid", "mount", "ipc", "uts", "network"].iter().map(|kind| json!({"type": kind})).collect();
+    let args: Vec<&str> = ["/bin/busybox"].iter().chain(command).copied().collect();
     let config = json!({
         "ociVersion": "1.0.0",
-        "process": {"cwd": "/", "args": ["/bin/busybox", "true"], "user": {"uid": 0, "gid": 0}},
+        "process": {"cwd": "/", "args": args, "user": {"uid": 0, "gid": 0}},
         "root": {"path": "rootfs"},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": {"namespaces": namespaces, "cgroupsPath": format!("/gantry-bench-{}", std::process::id())},
     });
     std::fs::write(bundle.path().join("config.json"), config.to_string()).ok()?;
-    ["crun", "runc"].into_iter().find_map(|runtime| {
-        let costs = (0..rounds).map_while(|round| oci_once(runtime, bundle.path(), round));
-        Some((runtime, costs.min_by(|a, b| a.wall.total_cmp(&b.wall))?))
-    })
+    Some(bundle)
 }
 
 /// Milliseconds of CPU of `busybox true`, started and waited for: the least that an exec can cost.
