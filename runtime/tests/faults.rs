@@ -286,3 +286,25 @@ fn a_pod_that_is_removed_takes_what_is_being_made_in_it_along() {
         ground::finish(runtime).await;
     });
 }
+
+#[test]
+fn a_pull_ends_with_its_caller() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let registry = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let spec = v1::ImageSpec { image: format!("{}/a:1", registry.local_addr().unwrap()), ..Default::default() };
+        let request = v1::PullImageRequest { image: Some(spec), ..Default::default() };
+        let mut images = client.images.clone();
+        let pull = tokio::spawn(async move { images.pull_image(request).await });
+        let (mut asked, _) = registry.accept().await.unwrap();
+        // A manifest that begins and does not end: the runtime waits longer for it than this test does.
+        asked.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{").await.unwrap();
+        pull.abort();
+        assert!(pull.await.unwrap_err().is_cancelled());
+        let mut heard = Vec::new();
+        let end = tokio::time::timeout(HANG, asked.read_to_end(&mut heard)).await;
+        assert!(end.is_ok(), "nobody waits for the image, and it is still pulled");
+        ground::finish(runtime).await;
+    });
+}

@@ -23,7 +23,7 @@ use super::error::ImageError;
 use super::layer::{Expected, LayerError, LayerLimits, apply};
 use super::manifest::ManifestError;
 use super::snapshots::Ingest;
-use super::store::Store;
+use super::store::{Lease, Store};
 use super::unpack::{Unpacked, settle};
 
 pub(super) const PARALLEL_LAYERS: usize = 3;
@@ -98,7 +98,8 @@ pub(super) async fn install(
     let chains = candidate.record.chains();
     let mut leased = chains.clone();
     leased.extend([candidate.record.id.clone(), candidate.record.manifest.clone()]);
-    let lease = store.lease(leased);
+    // Work on the disk goes on when the caller has given up, and holds the lease as long.
+    let lease = Arc::new(store.lease(leased));
     let layer_error = |at: usize, source: LayerError| ImageError::Layer {
         image: candidate.shown.clone(),
         digest: candidate.record.layers[at].digest.clone(),
@@ -117,13 +118,16 @@ pub(super) async fn install(
             FetchError::Layer(error) => layer_error(at, error),
         })?;
         let Some(layer) = fetched else { continue };
-        commit(store, layer, &chains[..=at]).await?.map_err(|error| layer_error(at, error))?;
+        commit(store, layer, &chains[..=at], Arc::clone(&lease)).await?.map_err(|error| layer_error(at, error))?;
     }
     let store_too = Arc::clone(store);
     let Candidate { record, manifest, config, .. } = candidate;
-    let image = blocking(move || store_too.commit(record, &manifest, &config)).await;
-    drop(lease);
-    image
+    blocking(move || {
+        let image = store_too.commit(record, &manifest, &config);
+        drop(lease);
+        image
+    })
+    .await
 }
 
 enum FetchError {
@@ -178,9 +182,15 @@ fn unpack_layer(
 }
 
 /// `chains` are those of the layers below, and the layer's own as the last. An outer error is the disk's.
-async fn commit(store: &Arc<Store>, layer: Ready, chains: &[Digest]) -> Result<Result<(), LayerError>, ImageError> {
+async fn commit(
+    store: &Arc<Store>,
+    layer: Ready,
+    chains: &[Digest],
+    lease: Arc<Lease>,
+) -> Result<Result<(), LayerError>, ImageError> {
     let (store, chains) = (Arc::clone(store), chains.to_vec());
     blocking(move || {
+        let _lease = lease;
         let Some((chain, below)) = chains.split_last() else { return Ok(Ok(())) };
         let folder = open_folder(&layer.ingest.folder())?;
         let lowers = if layer.unpacked.needs_lowers() {
