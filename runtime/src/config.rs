@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::image::Proxies;
+
 /// Where a runtime lives. Every folder comes from here, so that two of them can run beside each other.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -20,6 +22,11 @@ pub struct Config {
     pub insecure_registries: Vec<String>,
     /// Certificates, in PEM files, that registries are trusted by besides the system's and the bundled ones.
     pub registry_ca_files: Vec<PathBuf>,
+    /// Folders with one for each registry (`hosts.toml` or certificates), as containerd's `config_path`; the first that
+    /// is there counts.
+    pub registry_config_paths: Vec<PathBuf>,
+    /// Through which registries are reached.
+    pub proxies: Proxies,
     /// The folder of Localhost seccomp profiles.
     pub seccomp_dir: PathBuf,
 }
@@ -51,6 +58,8 @@ impl Default for Config {
             },
             insecure_registries: Vec::new(),
             registry_ca_files: Vec::new(),
+            registry_config_paths: vec!["/etc/gantry/certs.d".into(), "/etc/containerd/certs.d".into()],
+            proxies: Proxies::default(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
         }
     }

@@ -41,7 +41,7 @@ use manifest::ImageConfig;
 pub use manifest::{Platform, RunConfig};
 pub use reference::Reference;
 use registry::Registries;
-pub use registry::{Auth, Patience};
+pub use registry::{Auth, Patience, Proxies};
 pub use rootfs::Rootfs;
 use store::Store;
 pub use unpack::Usage;
@@ -57,6 +57,9 @@ pub struct Config {
     pub insecure_registries: Vec<String>,
     /// Certificates, in PEM files, trusted besides the system's and the bundled ones.
     pub ca_files: Vec<PathBuf>,
+    /// Folders with one for each registry, and in it a `hosts.toml` or certificates: the first that is there counts.
+    pub registry_config_paths: Vec<PathBuf>,
+    pub proxies: Proxies,
     pub limits: LayerLimits,
     pub patience: Patience,
 }
@@ -69,6 +72,8 @@ impl Config {
             snapshots: state.join("snapshots"),
             insecure_registries: Vec::new(),
             ca_files: Vec::new(),
+            registry_config_paths: Vec::new(),
+            proxies: Proxies::default(),
             limits: LayerLimits::default(),
             patience: Patience::default(),
         }
@@ -142,7 +147,7 @@ impl Images {
     /// Opens the store, for this process alone, and removes what a crash left over.
     pub async fn open(config: Config, env: Env) -> Result<Images, ImageError> {
         let (images, snapshots) = (config.images.clone(), config.snapshots.clone());
-        let registries = Registries::new(config.insecure_registries, config.ca_files, config.patience, env.clone());
+        let registries = Registries::new(&config, env.clone());
         let store = blocking(move || Store::open(&images, &snapshots, env)).await?;
         let images = Images { store: Arc::new(store), registries: Arc::new(registries), limits: config.limits };
         images.empty_trash();

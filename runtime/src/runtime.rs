@@ -193,6 +193,8 @@ async fn open(config: Config, env: Env) -> Result<Opened, StartError> {
     let mut images = image::Config::below(&config.state_dir);
     images.insecure_registries.clone_from(&config.insecure_registries);
     images.ca_files.clone_from(&config.registry_ca_files);
+    images.registry_config_paths.clone_from(&config.registry_config_paths);
+    images.proxies.clone_from(&config.proxies);
     let images = Images::open(images, env.clone()).await?;
     let network = Network::open(network::Config {
         run_dir: config.run_dir.join("network"),

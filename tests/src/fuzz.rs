@@ -57,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     target("image_reference", image::reference, image::reference_seeds, 20_000),
     target("image_document", image::document, image::document_seeds, 15_000),
     target("image_config", image::config, image::config_seeds, 15_000),
+    target("hosts_file", image::hosts_file, image::hosts_file_seeds, 15_000),
     target("registry_challenge", image::challenge, image::challenge_seeds, 20_000),
     target("registry_words", image::words, image::words_seeds, 15_000),
     target("tar", unpack::tar, unpack::tar_seeds, 4000),

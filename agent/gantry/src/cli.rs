@@ -259,6 +259,11 @@ pub struct RegistryArgs {
     /// PEM file of certificates to trust registries by, besides the system's (can be repeated)
     #[arg(long = "registry-ca", value_name = "FILE")]
     pub ca_files: Vec<PathBuf>,
+    /// Folder with one for each registry, HOST or HOST_PORT_, and in it a hosts.toml as containerd reads it (mirrors, certificates,
+    /// headers) or docker's *.crt, *.cert and *.key; read at each pull (default: /etc/gantry/certs.d, or where that is not there
+    /// /etc/containerd/certs.d)
+    #[arg(long = "registry-config-path", value_name = "FOLDER")]
+    pub config_path: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

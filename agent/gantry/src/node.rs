@@ -18,6 +18,7 @@ use gantry_env::{Backoff, Env, chain};
 use gantry_netlink::nft::Nft;
 use gantry_netproxy::{Programmed, Proxy, dns};
 use gantry_runtime::Runtime;
+use gantry_runtime::image::registry::{Proxies, ProxyError};
 use ipnet::Ipv4Net;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -111,9 +112,14 @@ impl EndingArgs {
 }
 
 impl RegistryArgs {
-    pub fn give(&self, config: &mut gantry_runtime::Config) {
+    pub fn give(&self, config: &mut gantry_runtime::Config) -> Result<(), ProxyError> {
         config.insecure_registries.clone_from(&self.insecure);
         config.registry_ca_files.clone_from(&self.ca_files);
+        if let Some(path) = &self.config_path {
+            config.registry_config_paths = vec![path.clone()];
+        }
+        config.proxies = Proxies::new(|name| std::env::var(name).ok())?;
+        Ok(())
     }
 }
 
@@ -172,7 +178,7 @@ impl Node {
     ) -> Result<Node, Failure> {
         let (services, pods) = (v4("--service-cidr", cluster.service_cidr)?, v4("--pod-cidr", cluster.pod_cidr)?);
         let mut config = runtime_config(paths, pods, &args.cgroup)?;
-        args.registries.give(&mut config);
+        args.registries.give(&mut config)?;
         let runtime = Runtime::start(config, env.clone()).await?;
         let (dns, domain) = (args.cluster_dns, &cluster.cluster_domain);
         let proxy = proxy_config(&wires.name, services, pods, dns, domain)?;

@@ -27,8 +27,9 @@ pub(super) async fn pull(
     platform: &Platform,
     limits: LayerLimits,
 ) -> Result<Arc<Image>, ImageError> {
-    let repository = registries.repository(reference, auth);
     let shown = reference.to_string();
+    let repository = registries.repository(reference, auth).await;
+    let repository = repository.map_err(|error| PullError::from(error).named(&shown))?;
     let resolved = resolve(&repository, reference, platform).await.map_err(|error| error.named(&shown))?;
     tracing::info!(image = %shown, manifest = %resolved.fetched.digest, layers = resolved.manifest.layers.len(), "pulling");
     let candidate = candidate(reference, &resolved).map_err(|error| PullError::from(error).named(&shown))?;

@@ -2,44 +2,55 @@
 //!
 //! Whatever a registry sends is bounded: manifests and tokens by size, blobs by the size their descriptor gives, waits
 //! by [`Patience`], redirects by number. Credentials go to the registry that they are for and to the token server that
-//! it names, and to no host that a redirect leads to. A blob's transfer that breaks is taken up where it broke; its
-//! digest is checked over all of it by whoever reads the stream.
+//! it names, and to no mirror and no host that a redirect leads to; nobody is led to this machine's own addresses from
+//! elsewhere. A blob's transfer that breaks is taken up where it broke; its digest is checked over all of it by whoever
+//! reads the stream.
+//!
+//! [`hosts`] says where a registry's images may be had, a [`Repository`] asks those hosts in their order, `host` is how
+//! one of them is asked, `connect`, `tls` and `proxy` how it is reached.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_env::{Backoff, Env};
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
-};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::header::PROXY_AUTHORIZATION;
+use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use parking_lot::Mutex;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::digest::Digest;
-use super::manifest::{self, Descriptor, MANIFEST_MAX_BYTES};
 use super::reference::Reference;
 
 mod auth;
 mod connect;
 mod error;
+mod host;
+pub mod hosts;
+mod inward;
+mod proxy;
+mod repository;
+mod tls;
 
 pub use auth::{Auth, Challenge, parse_challenge, parse_token, token_request};
 use connect::Connector;
 pub use error::{RegistryError, words};
+use host::Host;
+use hosts::TlsSettings;
+use inward::is_loopback;
+pub use proxy::{Proxies, ProxyError};
+pub use repository::Repository;
+use tls::Tls;
 
-const REDIRECTS_MAX: usize = 5;
-const ERROR_BODY_MAX_BYTES: u64 = 64 << 10;
-const TOKEN_MAX_BYTES: u64 = 1 << 20;
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-const USER_AGENT: &str = concat!("gantry/", env!("CARGO_PKG_VERSION"));
+/// Connections to one host that wait for a next request.
+const IDLE_MAX: usize = 4;
+
+type Http = Client<Connector, Full<Bytes>>;
 
 /// How long a registry is waited for, and how often it is asked again.
 #[derive(Clone, Debug)]
@@ -68,47 +79,95 @@ impl Default for Patience {
     }
 }
 
-/// Connections to registries, shared by all pulls.
+/// How registries are found and trusted, and the connections to them, shared by all pulls.
 pub struct Registries {
-    http: Client<Connector, Full<Bytes>>,
+    /// For registries without settings of their own.
+    http: Http,
+    connector: Connector,
+    proxies: Arc<Proxies>,
+    tls: Arc<Tls>,
+    ca_files: Vec<PathBuf>,
     insecure: Vec<String>,
+    /// Where the folders with `hosts.toml` are: the first that is there.
+    config_paths: Vec<PathBuf>,
     patience: Patience,
     env: Env,
 }
 
 impl Registries {
-    pub fn new(insecure: Vec<String>, ca_files: Vec<std::path::PathBuf>, patience: Patience, env: Env) -> Registries {
-        let connector = Connector::new(ca_files, patience.connect);
-        let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(4).build(connector);
-        Registries { http, insecure, patience, env }
+    pub fn new(config: &super::Config, env: Env) -> Registries {
+        let (patience, ca_files) = (config.patience.clone(), config.ca_files.clone());
+        let tls = Arc::new(Tls::new(TlsSettings { ca_files: ca_files.clone(), ..TlsSettings::default() }));
+        let proxies = Arc::new(config.proxies.clone());
+        let connector = Connector::new(Arc::clone(&proxies), Arc::clone(&tls), patience.connect, None);
+        Registries {
+            http: client(connector.clone()),
+            connector,
+            proxies,
+            tls,
+            ca_files,
+            insecure: config.insecure_registries.clone(),
+            config_paths: config.registry_config_paths.clone(),
+            patience,
+            env,
+        }
     }
 
-    /// One repository, spoken to on behalf of one pull.
-    pub fn repository(self: &Arc<Registries>, reference: &Reference, auth: &Auth) -> Repository {
-        let endpoint = reference.endpoint().to_owned();
-        let authorization = match auth {
-            Auth::Registry(token) => auth::bearer(token).map(|header| (endpoint.clone(), header)),
-            _ => None,
-        };
-        Repository {
-            registries: Arc::clone(self),
-            scheme: if self.is_plain(&endpoint) { "http" } else { "https" },
-            endpoint,
-            path: reference.path().to_owned(),
-            auth: auth.clone(),
-            authorizations: Mutex::new(authorization.into_iter().collect()),
-        }
+    /// One repository, spoken to on behalf of one pull. Reads what is configured for it now.
+    pub async fn repository(
+        self: &Arc<Registries>,
+        reference: &Reference,
+        auth: &Auth,
+    ) -> Result<Repository, RegistryError> {
+        let (roots, domain) = (self.config_paths.clone(), reference.domain().to_owned());
+        let file = tokio::task::spawn_blocking(move || hosts::load::load(&roots, &domain)).await;
+        let file = file.map_err(|_| RegistryError::Interrupted)??;
+        let endpoint = reference.endpoint();
+        let authority = endpoint.parse().map_err(|_| RegistryError::Url(endpoint.to_owned()))?;
+        let hosts = hosts::resolve(reference.domain(), &authority, self.is_plain(endpoint), file);
+        let hosts = hosts.into_iter().map(|host| Host::new(self, host, reference, auth)).collect();
+        Ok(Repository { registries: Arc::clone(self), hosts })
     }
 
     fn is_plain(&self, authority: &str) -> bool {
         is_loopback(authority) || self.insecure.iter().any(|host| host == authority)
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, RegistryError> {
+    /// A client for a host, and one for where it leads: an authority that is trusted for the one is trusted for its
+    /// token server and its storage; but those get no client certificate, and are verified whatever is said of the host.
+    fn clients(&self, host: &hosts::Host) -> (Http, Http) {
+        let settings = &host.settings;
+        let with_roots = |mut tls: TlsSettings| {
+            tls.ca_files.extend_from_slice(&self.ca_files);
+            Arc::new(Tls::new(tls))
+        };
+        let own = if settings.tls.is_empty() && settings.dial_timeout.is_none() {
+            self.http.clone()
+        } else {
+            let tls = with_roots(settings.tls.clone());
+            let proxies = Arc::clone(&self.proxies);
+            client(Connector::new(proxies, tls, self.patience.connect, settings.dial_timeout))
+        };
+        let tls = match settings.tls.ca_files.clone() {
+            none if none.is_empty() => Arc::clone(&self.tls),
+            ca_files => with_roots(TlsSettings { ca_files, ..TlsSettings::default() }),
+        };
+        let root = &host.root;
+        let led = self.connector.led(tls, root.authority.clone(), root.plain, self.insecure.clone());
+        (own, client(led))
+    }
+
+    async fn send(&self, http: &Http, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, RegistryError> {
+        // Through a tunnel the proxy was told already, and sees nothing of the request.
+        if request.uri().scheme_str() == Some("http")
+            && let Some(authorization) = self.proxies.of(request.uri()).and_then(|proxy| proxy.authorization.clone())
+        {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
+        }
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        match timeout(self.patience.answer, self.http.request(request)).await {
+        match timeout(self.patience.answer, http.request(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(source)) => Err(RegistryError::Connection { host, source: Box::new(source) }),
+            Ok(Err(source)) => Err(RegistryError::unreached(host, source)),
             Err(_) => Err(RegistryError::Silent { host, after: self.patience.answer }),
         }
     }
@@ -153,13 +212,8 @@ impl Registries {
     }
 }
 
-/// A host that no packet leaves the machine for.
-fn is_loopback(authority: &str) -> bool {
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or(""),
-        None => authority.split(':').next().unwrap_or(""),
-    };
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+fn client(connector: Connector) -> Http {
+    Client::builder(TokioExecutor::new()).pool_max_idle_per_host(IDLE_MAX).build(connector)
 }
 
 /// A manifest or index as it came, with its digest.
@@ -167,284 +221,4 @@ pub struct Fetched {
     pub digest: Digest,
     pub media_type: Option<String>,
     pub bytes: Bytes,
-}
-
-pub struct Repository {
-    registries: Arc<Registries>,
-    scheme: &'static str,
-    endpoint: String,
-    path: String,
-    auth: Auth,
-    /// What each host has been satisfied with.
-    authorizations: Mutex<BTreeMap<String, HeaderValue>>,
-}
-
-impl Repository {
-    /// Fetches a manifest or an index by tag or digest; one by digest is verified.
-    pub async fn manifest(&self, wanted: &str) -> Result<Fetched, RegistryError> {
-        let url = self.url("manifests", wanted)?;
-        let (headers, bytes) = self.get_whole(&url, Some(manifest::ACCEPT), "manifest", MANIFEST_MAX_BYTES).await?;
-        let actual = Digest::of(&bytes);
-        if let Ok(wanted) = wanted.parse::<Digest>()
-            && wanted != actual
-        {
-            return Err(RegistryError::Digest { wanted, actual });
-        }
-        let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Ok(Fetched { digest: actual, media_type, bytes })
-    }
-
-    /// Fetches a small blob whole, and verifies it.
-    pub async fn small_blob(&self, blob: &Descriptor) -> Result<Bytes, RegistryError> {
-        let url = self.url("blobs", blob.digest.as_str())?;
-        let (_, bytes) = self.get_whole(&url, None, "image configuration", blob.size).await?;
-        let actual = Digest::of(&bytes);
-        if actual != blob.digest {
-            return Err(RegistryError::Digest { wanted: blob.digest.clone(), actual });
-        }
-        Ok(bytes)
-    }
-
-    /// Sends a blob's bytes, exactly as many as its descriptor says, to `sink`; ends early when nobody listens.
-    pub async fn blob(&self, blob: &Descriptor, sink: &mpsc::Sender<Bytes>) -> Result<(), RegistryError> {
-        let url = self.url("blobs", blob.digest.as_str())?;
-        let (mut sent, mut attempts, mut backoff) = (0_u64, 0, self.registries.backoff());
-        loop {
-            let before = sent;
-            let error = match self.blob_from(&url, blob.size, &mut sent, sink).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if sent > before {
-                attempts = 0;
-                backoff.reset();
-            }
-            attempts += 1;
-            if attempts >= self.registries.patience.attempts || !error.retryable() {
-                return Err(error);
-            }
-            self.registries.wait(&error, &mut backoff).await;
-        }
-    }
-
-    async fn blob_from(
-        &self,
-        url: &Uri,
-        size: u64,
-        sent: &mut u64,
-        sink: &mpsc::Sender<Bytes>,
-    ) -> Result<(), RegistryError> {
-        let response = self.get(url, None, *sent).await?;
-        // A registry that knows no ranges begins again: what was sent already is passed over.
-        let mut skip = match response.status() {
-            StatusCode::PARTIAL_CONTENT => {
-                check_range(response.headers(), *sent)?;
-                0
-            }
-            _ => *sent,
-        };
-        let mut body = response.into_body();
-        while let Some(mut chunk) = self.registries.chunk(&mut body).await? {
-            let passed = skip.min(chunk.len() as u64);
-            skip -= passed;
-            let chunk = chunk.split_off(passed as usize);
-            if *sent + chunk.len() as u64 > size {
-                return Err(RegistryError::Longer { wanted: size });
-            }
-            *sent += chunk.len() as u64;
-            if !chunk.is_empty() && sink.send(chunk).await.is_err() {
-                return Ok(());
-            }
-        }
-        if *sent == size { Ok(()) } else { Err(RegistryError::Shorter { wanted: size, actual: *sent }) }
-    }
-
-    fn url(&self, kind: &str, name: &str) -> Result<Uri, RegistryError> {
-        let text = format!("{}://{}/v2/{}/{kind}/{name}", self.scheme, self.endpoint, self.path);
-        text.parse().map_err(|_| RegistryError::Url(text))
-    }
-
-    async fn get_whole(
-        &self,
-        url: &Uri,
-        accept: Option<&'static str>,
-        what: &'static str,
-        max: u64,
-    ) -> Result<(HeaderMap, Bytes), RegistryError> {
-        let (mut attempts, mut backoff) = (0, self.registries.backoff());
-        loop {
-            let tried = async {
-                let (parts, body) = self.get(url, accept, 0).await?.into_parts();
-                Ok((parts.headers, self.registries.body(what, body, max).await?))
-            };
-            let error = match tried.await {
-                Err(error) => error,
-                got => return got,
-            };
-            attempts += 1;
-            if attempts >= self.registries.patience.attempts || !error.retryable() {
-                return Err(error);
-            }
-            self.registries.wait(&error, &mut backoff).await;
-        }
-    }
-
-    /// One GET, through redirects and challenges, to a response that succeeded.
-    async fn get(
-        &self,
-        url: &Uri,
-        accept: Option<&'static str>,
-        from: u64,
-    ) -> Result<Response<Incoming>, RegistryError> {
-        let mut url = url.clone();
-        let (mut redirects, mut challenged) = (0, false);
-        loop {
-            let host = url.authority().map(ToString::to_string).unwrap_or_default();
-            let response = self.registries.send(self.request(&url, &host, accept, from)?).await?;
-            let status = response.status();
-            if status == StatusCode::UNAUTHORIZED && !challenged {
-                challenged = true;
-                let challenges = challenges(response.headers());
-                if self.authorize(&url, &host, &challenges).await? {
-                    continue;
-                }
-            }
-            if status.is_redirection() && response.headers().contains_key(LOCATION) {
-                redirects += 1;
-                if redirects > REDIRECTS_MAX {
-                    return Err(RegistryError::Redirects(REDIRECTS_MAX));
-                }
-                url = self.redirect(&url, response.headers())?;
-                challenged = false;
-                continue;
-            }
-            if status == StatusCode::OK || (status == StatusCode::PARTIAL_CONTENT && from > 0) {
-                return Ok(response);
-            }
-            if status == StatusCode::RANGE_NOT_SATISFIABLE {
-                return Err(RegistryError::Range(format!("nothing from byte {from} on")));
-            }
-            return Err(self.failure(host, response).await);
-        }
-    }
-
-    fn request(
-        &self,
-        url: &Uri,
-        host: &str,
-        accept: Option<&'static str>,
-        from: u64,
-    ) -> Result<Request<Full<Bytes>>, RegistryError> {
-        let mut request = Request::builder().method(Method::GET).uri(url).header("user-agent", USER_AGENT);
-        if let Some(accept) = accept {
-            request = request.header(ACCEPT, accept);
-        }
-        if from > 0 {
-            request = request.header(RANGE, format!("bytes={from}-"));
-        }
-        if let Some(authorization) = self.authorizations.lock().get(host) {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        request.body(Full::default()).map_err(|_| RegistryError::Url(url.to_string()))
-    }
-
-    /// Where a redirect leads; never from TLS to plain text, except to where plain text is allowed.
-    fn redirect(&self, from: &Uri, headers: &HeaderMap) -> Result<Uri, RegistryError> {
-        let location = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let refused = || RegistryError::Redirect(location.chars().take(200).collect());
-        let absolute = if location.starts_with('/') && !location.starts_with("//") {
-            let authority = from.authority().map(ToString::to_string).unwrap_or_default();
-            format!("{}://{authority}{location}", from.scheme_str().unwrap_or("https"))
-        } else {
-            location.to_owned()
-        };
-        let to: Uri = absolute.parse().map_err(|_| refused())?;
-        let authority = to.authority().map(ToString::to_string).ok_or_else(refused)?;
-        match to.scheme_str() {
-            Some("https") => Ok(to),
-            // A registry far away must not make this host speak to its own loopback.
-            Some("http") if from.scheme_str() == Some("http") || self.registries.insecure.contains(&authority) => {
-                Ok(to)
-            }
-            _ => Err(refused()),
-        }
-    }
-
-    async fn failure(&self, host: String, response: Response<Incoming>) -> RegistryError {
-        let status = response.status();
-        let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let body = self.registries.body("error", response.into_body(), ERROR_BODY_MAX_BYTES).await.unwrap_or_default();
-        RegistryError::answered(host, status, words(status, &body), after.map(Duration::from_secs))
-    }
-
-    /// Meets a host's challenge; false when there is nothing to meet it with.
-    async fn authorize(&self, url: &Uri, host: &str, challenges: &[Challenge]) -> Result<bool, RegistryError> {
-        // Credentials are for the registry alone; elsewhere one may still ask as nobody.
-        let auth = if host == self.endpoint { &self.auth } else { &Auth::Anonymous };
-        for challenge in challenges {
-            let header = match (challenge, auth) {
-                (Challenge::Bearer { realm, service, scope }, _) => {
-                    let token = self.token(url, realm, service.as_deref(), scope.as_deref(), auth).await?;
-                    auth::bearer(&token)
-                }
-                (Challenge::Basic, Auth::Basic { username, password }) => auth::basic(username, password),
-                _ => None,
-            };
-            if let Some(header) = header {
-                self.authorizations.lock().insert(host.to_owned(), header);
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Asks a token server (distribution's token authentication specification).
-    async fn token(
-        &self,
-        url: &Uri,
-        realm: &str,
-        service: Option<&str>,
-        scope: Option<&str>,
-        auth: &Auth,
-    ) -> Result<String, RegistryError> {
-        let default_scope = format!("repository:{}:pull", self.path);
-        let scope = scope.unwrap_or(&default_scope);
-        let request = auth::token_request(realm, service, scope, auth)
-            .ok_or_else(|| RegistryError::Realm(realm.chars().take(200).collect()))?;
-        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        let plain = request.uri().scheme_str() == Some("http");
-        if plain && url.scheme_str() == Some("https") && !self.registries.insecure.contains(&host) {
-            return Err(RegistryError::Realm(realm.chars().take(200).collect()));
-        }
-        let response = self.registries.send(request).await?;
-        if response.status() != StatusCode::OK {
-            return Err(self.failure(host, response).await);
-        }
-        let body = self.registries.body("token", response.into_body(), TOKEN_MAX_BYTES).await?;
-        auth::parse_token(&body).ok_or(RegistryError::Token(host))
-    }
-}
-
-fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
-    headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| parse_challenge(value.to_str().ok()?)).collect()
-}
-
-fn check_range(headers: &HeaderMap, from: u64) -> Result<(), RegistryError> {
-    let range = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if range.starts_with(&format!("bytes {from}-")) { Ok(()) } else { Err(RegistryError::Range(range.to_owned())) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_is_what_stays_here() {
-        for yes in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.9.9.9", "[::1]:80"] {
-            assert!(is_loopback(yes), "{yes}");
-        }
-        for no in ["localhost.example.com", "10.0.0.1", "127.0.0.1.example.com", "[::2]:80", "registry:5000"] {
-            assert!(!is_loopback(no), "{no}");
-        }
-    }
 }

@@ -11,6 +11,9 @@ use super::registry::RegistryError;
 use super::*;
 
 mod archives;
+mod inward;
+mod mirrors;
+mod proxied;
 mod pulls;
 mod server;
 

@@ -193,6 +193,7 @@ pub fn config(dir: &Path, tag: &str) -> Config {
         supervisor: supervisor_program(),
         cgroup_parent: format!("/gantry-test-{tag}"),
         supervisor_cgroup: format!("/gantry-test-supervisors-{tag}"),
+        registry_config_paths: Vec::new(),
         network: NetworkConfig { pod_cidr: Some("10.250.0.0/24".parse().unwrap()), ..Config::default().network },
         seccomp_dir: dir.join("seccomp"),
         ..Config::default()

@@ -1,11 +1,13 @@
 //! What registries and images say in text: names, documents, challenges, and the users that an image knows.
 
+use std::path::Path;
+
 use gantry_base::launch::User;
 use gantry_runtime::image::manifest::{self, Descriptor, Document, LAYERS_MAX, Platform};
-use gantry_runtime::image::registry::{Challenge, parse_challenge, parse_token, token_request};
+use gantry_runtime::image::registry::{Challenge, hosts, parse_challenge, parse_token, token_request};
 use gantry_runtime::image::{Auth, Digest, Reference, registry};
-use http::StatusCode;
 use http::uri::Authority;
+use http::{StatusCode, Uri};
 use serde_json::json;
 
 use super::input::{Input, texts};
@@ -32,6 +34,42 @@ pub(super) fn reference(data: &[u8]) {
     let port = host.port().map(|port| format!(":{}", port.as_str())).unwrap_or_default();
     assert_eq!(format!("{}{port}", host.host()), reference.endpoint(), "{printed}");
     assert!(!reference.wanted().contains('/') && !reference.wanted().contains('?'), "{printed}");
+}
+
+/// A registry's hosts.toml.
+pub(super) fn hosts_file(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(file) = hosts::parse(&text, Path::new("/certs.d/r")) else { return };
+    let tls = file.mirrors.iter().map(|(_, settings)| settings).chain([&file.server_settings]).map(|s| &s.tls);
+    for tls in tls {
+        assert!(tls.ca_files.iter().all(|path| path.is_absolute()), "{tls:?}");
+    }
+    let endpoint = Authority::from_static("registry-1.docker.io");
+    let mirrors = file.mirrors.len();
+    let all = hosts::resolve("docker.io", &endpoint, false, file);
+    assert_eq!(all.len(), mirrors + 1, "somebody is always there to be asked");
+    for host in all {
+        let root = &host.root;
+        assert!(root.path.is_empty() || (root.path.starts_with('/') && !root.path.ends_with('/')), "{root:?}");
+        assert!(root.path.split('/').all(|part| part != "." && part != ".."), "{root:?}");
+        // What is put behind it stays a path, and is asked of this host.
+        let url: Uri = format!("https://{}{}/a/manifests/1", root.authority, root.path).parse().expect("a URL");
+        assert_eq!((url.authority(), url.query()), (Some(&root.authority), None));
+        assert!(!root.authority.as_str().contains('@'), "{root:?}");
+        assert!(
+            !host.own
+                || ["docker.io", "registry-1.docker.io"].contains(&root.authority.host().to_ascii_lowercase().as_str())
+        );
+    }
+}
+
+pub(super) fn hosts_file_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        "server = \"https://registry-1.docker.io\"\n[host.\"https://mirror.example:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n  ca = \"ca.pem\"\n  client = [[\"client.cert\", \"client.key\"]]\n  skip_verify = false\n  dial_timeout = \"1m30s\"\n  [host.\"https://mirror.example:5000\".header]\n    x-team = [\"red\", \"blue\"]\n",
+        "server = \"http://[::1]:5000/cache/hub/\"\noverride_path = true\nca = [\"/a\", \"b\"]\nclient = \"both.pem\"\n[header]\nauthorization = \"Basic x\"\n",
+        "[host.b]\n[host.a]\nclient = [\"x\"]\n[host]\nc = {capabilities = [\"PUSH\"]}\n",
+        "server = \"https://docker.io:443/../v2#\"",
+    ])
 }
 
 /// A document, behind the line of its envelope's media type.

@@ -146,7 +146,7 @@ fn checked(url: &str) -> Option<Uri> {
     known.then_some(uri)
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

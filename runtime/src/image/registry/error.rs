@@ -3,6 +3,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::super::digest::Digest;
+use super::connect::ConnectError;
+use super::hosts::load::LoadError;
 
 const WORDS_MAX_CHARS: usize = 500;
 
@@ -52,6 +54,14 @@ pub enum RegistryError {
     Token(String),
     #[error("{0:?} is no URL")]
     Url(String),
+    #[error("registry led elsewhere")]
+    Inward(#[source] Box<ConnectError>),
+    #[error("settings of the registry")]
+    Hosts(#[from] LoadError),
+    #[error("no host of the registry's hosts.toml is able to do this")]
+    NoHost,
+    #[error("reading the registry's settings was interrupted")]
+    Interrupted,
 }
 
 impl RegistryError {
@@ -63,6 +73,27 @@ impl RegistryError {
             StatusCode::TOO_MANY_REQUESTS => RegistryError::TooManyRequests { host, words, after },
             _ if status.is_server_error() => RegistryError::Server { host, status, words, after },
             _ => RegistryError::Status { host, status, words },
+        }
+    }
+
+    pub(super) fn unreached(host: String, source: hyper_util::client::legacy::Error) -> RegistryError {
+        let connecting = std::error::Error::source(&source).and_then(|cause| cause.downcast_ref::<ConnectError>());
+        match connecting {
+            Some(ConnectError::Inward { host, address }) => {
+                let inward = ConnectError::Inward { host: host.clone(), address: *address };
+                RegistryError::Inward(Box::new(inward))
+            }
+            _ => RegistryError::Connection { host, source: Box::new(source) },
+        }
+    }
+
+    /// How much this says about the image, of several hosts' errors: nothing, that it is not there, or why one cannot
+    /// have it.
+    pub fn tells(&self) -> u8 {
+        match self {
+            RegistryError::Connection { .. } | RegistryError::Silent { .. } => 0,
+            RegistryError::NotFound { .. } => 1,
+            _ => 2,
         }
     }
 
@@ -89,6 +120,10 @@ impl RegistryError {
             | RegistryError::Redirect(_)
             | RegistryError::Realm(_)
             | RegistryError::Token(_)
+            | RegistryError::Inward(_)
+            | RegistryError::Hosts(_)
+            | RegistryError::NoHost
+            | RegistryError::Interrupted
             | RegistryError::Url(_) => false,
         }
     }
@@ -121,7 +156,11 @@ impl RegistryError {
             | RegistryError::Redirects(_)
             | RegistryError::Redirect(_)
             | RegistryError::Realm(_)
+            | RegistryError::Inward(_)
+            | RegistryError::Hosts(_)
+            | RegistryError::NoHost
             | RegistryError::Token(_) => Code::FailedPrecondition,
+            RegistryError::Interrupted => Code::Internal,
             RegistryError::Url(_) => Code::InvalidArgument,
         }
     }

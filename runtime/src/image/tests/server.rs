@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -12,7 +12,9 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
@@ -46,7 +48,13 @@ struct Shelf {
     content: BTreeMap<String, Reply>,
     /// Answers that come before the content, each once.
     scripted: BTreeMap<String, VecDeque<Reply>>,
-    asked: Vec<(String, HeaderMap)>,
+    asked: Vec<Asked>,
+}
+
+struct Asked {
+    path: String,
+    query: Option<String>,
+    headers: HeaderMap,
 }
 
 #[derive(Clone)]
@@ -59,19 +67,27 @@ type Body = BoxBody<Bytes, std::io::Error>;
 
 impl Server {
     pub async fn start() -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Server::start_at(Ipv4Addr::LOCALHOST.into(), None).await
+    }
+
+    pub async fn start_at(ip: IpAddr, tls: Option<rustls::ServerConfig>) -> Server {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let server = Server { address: listener.local_addr().unwrap(), shelf: Arc::default() };
-        let shelf = Arc::clone(&server.shelf);
+        let (shelf, acceptor) = (Arc::clone(&server.shelf), tls.map(|config| TlsAcceptor::from(Arc::new(config))));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let shelf = Arc::clone(&shelf);
-                let service = service_fn(move |request| {
-                    let reply = answer(&shelf, &request);
-                    async move { Ok::<_, Infallible>(reply) }
+                let (shelf, acceptor) = (Arc::clone(&shelf), acceptor.clone());
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => serve(stream, shelf).await,
+                        // A client that breaks the handshake off has seen what it wanted.
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                serve(stream, shelf).await;
+                            }
+                        }
+                    }
                 });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
-                );
             }
         });
         server
@@ -102,12 +118,22 @@ impl Server {
 
     /// How often a path was asked for.
     pub fn asked(&self, path: &str) -> usize {
-        self.shelf.lock().asked.iter().filter(|(asked, _)| asked == path).count()
+        self.shelf.lock().asked.iter().filter(|asked| asked.path == path).count()
+    }
+
+    /// How many requests there were in all.
+    pub fn asked_for_anything(&self) -> usize {
+        self.shelf.lock().asked.len()
+    }
+
+    /// The query of the last request for a path.
+    pub fn query(&self, path: &str) -> Option<String> {
+        self.shelf.lock().asked.iter().rev().find(|asked| asked.path == path).unwrap().query.clone()
     }
 
     /// The headers of the last request for a path.
     pub fn headers(&self, path: &str) -> HeaderMap {
-        self.shelf.lock().asked.iter().rev().find(|(asked, _)| asked == path).unwrap().1.clone()
+        self.shelf.lock().asked.iter().rev().find(|asked| asked.path == path).unwrap().headers.clone()
     }
 }
 
@@ -115,10 +141,23 @@ pub fn blob_path(repository: &str, blob: &[u8]) -> String {
     format!("/v2/{repository}/blobs/{}", Digest::of(blob))
 }
 
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shelf: Arc<Mutex<Shelf>>) {
+    let service = service_fn(move |request| {
+        let reply = answer(&shelf, &request);
+        async move { Ok::<_, Infallible>(reply) }
+    });
+    // A connection that was cut on purpose ends with an error.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
 fn answer(shelf: &Mutex<Shelf>, request: &Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let mut shelf = shelf.lock();
-    shelf.asked.push((path.clone(), request.headers().clone()));
+    shelf.asked.push(Asked {
+        path: path.clone(),
+        query: request.uri().query().map(str::to_owned),
+        headers: request.headers().clone(),
+    });
     let scripted = shelf.scripted.get_mut(&path).and_then(VecDeque::pop_front);
     let honest = scripted.is_none();
     let reply = scripted.or_else(|| shelf.content.get(&path).cloned()).unwrap_or_else(|| {
