@@ -199,12 +199,10 @@ impl Registries {
         }
     }
 
-    /// Waits as long as the registry asked for, or as the backoff says.
-    async fn wait(&self, error: &RegistryError, backoff: &mut Backoff) {
+    /// Waits as long as a registry asked for, or as the backoff says.
+    async fn wait(&self, asked: Duration, backoff: &mut Backoff) {
         let own = backoff.next(&self.env.rng);
-        let asked = error.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX);
-        tracing::debug!(error = %gantry_env::chain(error), "registry is asked again");
-        tokio::time::sleep(own.max(asked)).await;
+        tokio::time::sleep(own.max(asked.min(RETRY_AFTER_MAX))).await;
     }
 
     fn backoff(&self) -> Backoff {

@@ -97,6 +97,15 @@ impl RegistryError {
         }
     }
 
+    /// Whether whoever should have answered is not there: what is asked next will fare no better.
+    pub(super) fn is_down(&self) -> bool {
+        match self {
+            RegistryError::Connection { source, .. } => source.is_connect(),
+            RegistryError::Silent { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether asking again may help.
     pub fn retryable(&self) -> bool {
         match self {

@@ -39,7 +39,7 @@ pub(super) struct Host {
     elsewhere: Http,
     /// What each place has been satisfied with, by scheme and authority.
     authorizations: Mutex<BTreeMap<String, HeaderValue>>,
-    /// It could not be reached.
+    /// It could not be reached, or kept silent.
     down: AtomicBool,
 }
 
@@ -85,25 +85,11 @@ impl Host {
         self.down.load(Ordering::Relaxed)
     }
 
-    /// Asks up to `attempts` times.
-    pub async fn whole(&self, wanted: &Wanted<'_>, attempts: u32) -> Result<(HeaderMap, Bytes), RegistryError> {
+    /// Asks once for something small.
+    pub async fn whole(&self, wanted: &Wanted<'_>) -> Result<(HeaderMap, Bytes), RegistryError> {
         let url = self.url(wanted.kind, wanted.name)?;
-        let (mut tried, mut backoff) = (0, self.registries.backoff());
-        loop {
-            let getting = async {
-                let (parts, body) = self.get(&url, wanted.accept, 0).await?.into_parts();
-                Ok((parts.headers, self.registries.body(wanted.what, body, wanted.max).await?))
-            };
-            let error = match getting.await {
-                Err(error) => error,
-                got => return got,
-            };
-            tried += 1;
-            if tried >= attempts || !error.retryable() {
-                return Err(error);
-            }
-            self.registries.wait(&error, &mut backoff).await;
-        }
+        let (parts, body) = self.get(&url, wanted.accept, 0).await?.into_parts();
+        Ok((parts.headers, self.registries.body(wanted.what, body, wanted.max).await?))
     }
 
     /// Sends a blob's bytes from `sent` on, which counts them, to `sink`.
@@ -190,7 +176,7 @@ impl Host {
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, RegistryError> {
         let own = self.is_own_host(request.uri());
         let sent = self.registries.send(if own { &self.http } else { &self.elsewhere }, request).await;
-        if let (true, Err(RegistryError::Connection { .. } | RegistryError::Silent { .. })) = (own, &sent) {
+        if own && sent.as_ref().is_err_and(RegistryError::is_down) {
             self.down.store(true, Ordering::Relaxed);
         }
         sent

@@ -1,9 +1,16 @@
 //! One repository, asked of its hosts in their order, on behalf of one pull.
 //!
-//! A host after which others come is asked once for each thing; the last one with patience. What breaks off goes on
-//! where it broke, at the same host or at the next: the digest over all of it says whether they agree.
+//! They are asked in rounds, each once, and those again that may yet help: a mirror in trouble costs no wait while there is
+//! another host, and gets all patience where there is none. What breaks off goes on where it broke, at the same host or at
+//! the next: the digest over all of it says whether they agree.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use gantry_env::Backoff;
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use tokio::sync::mpsc;
 
@@ -14,7 +21,7 @@ use crate::image::digest::Digest;
 use crate::image::manifest::{self, Descriptor, MANIFEST_MAX_BYTES};
 
 pub struct Repository {
-    pub(super) registries: std::sync::Arc<Registries>,
+    pub(super) registries: Arc<Registries>,
     pub(super) hosts: Vec<Host>,
 }
 
@@ -31,7 +38,7 @@ impl Repository {
             what: "manifest",
             max: MANIFEST_MAX_BYTES,
         };
-        let (headers, digest, bytes) = self.whole(&able, &thing, digest.as_ref()).await?;
+        let (headers, digest, bytes) = self.whole(able, &thing, digest.as_ref()).await?;
         let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Fetched { digest, media_type, bytes })
     }
@@ -41,35 +48,21 @@ impl Repository {
         let able = self.able(|able| able.pull);
         let what = "image configuration";
         let thing = Wanted { kind: "blobs", name: blob.digest.as_str(), accept: None, what, max: blob.size };
-        self.whole(&able, &thing, Some(&blob.digest)).await.map(|(_, _, bytes)| bytes)
+        self.whole(able, &thing, Some(&blob.digest)).await.map(|(_, _, bytes)| bytes)
     }
 
     /// Sends a blob's bytes, exactly as many as its descriptor says, to `sink`; ends early when nobody listens.
     pub async fn blob(&self, blob: &Descriptor, sink: &mpsc::Sender<Bytes>) -> Result<(), RegistryError> {
-        let attempts_max = self.registries.patience.attempts;
-        let (mut failures, mut sent) = (Failures::default(), 0_u64);
-        let able = self.able(|able| able.pull);
-        for (at, host) in able.iter().enumerate() {
-            let last = at + 1 == able.len();
-            let (mut attempts, mut backoff) = (0, self.registries.backoff());
-            loop {
-                let before = sent;
-                let Err(error) = host.blob_from(blob, &mut sent, sink).await else { return Ok(()) };
-                // A host that brought something will bring more.
-                if sent > before {
-                    attempts = 0;
-                    backoff.reset();
-                }
-                attempts += 1;
-                let again = (last || sent > before) && attempts < attempts_max && error.retryable();
-                if !again {
-                    failures.add(host, error, last);
-                    break;
-                }
-                self.registries.wait(&error, &mut backoff).await;
+        let mut sent = 0_u64;
+        let mut rounds = self.rounds(self.able(|able| able.pull));
+        while let Some(host) = rounds.next(&self.registries).await {
+            let before = sent;
+            match host.blob_from(blob, &mut sent, sink).await {
+                Ok(()) => return Ok(()),
+                Err(error) => rounds.failed(host, error, sent > before),
             }
         }
-        Err(failures.told())
+        Err(rounds.told())
     }
 
     /// The hosts that can be asked, without those that are known to be down, of which the last one stays.
@@ -81,46 +74,102 @@ impl Repository {
 
     async fn whole(
         &self,
-        able: &[&Host],
+        able: Vec<&Host>,
         wanted: &Wanted<'_>,
         digest: Option<&Digest>,
-    ) -> Result<(http::HeaderMap, Digest, Bytes), RegistryError> {
-        let mut failures = Failures::default();
-        for (at, host) in able.iter().enumerate() {
-            let last = at + 1 == able.len();
-            let attempts = if last { self.registries.patience.attempts } else { 1 };
-            let error = match host.whole(wanted, attempts).await {
+    ) -> Result<(HeaderMap, Digest, Bytes), RegistryError> {
+        let mut rounds = self.rounds(able);
+        while let Some(host) = rounds.next(&self.registries).await {
+            match host.whole(wanted).await {
                 Ok((headers, bytes)) => {
                     let actual = Digest::of(&bytes);
                     match digest {
-                        Some(wanted) if *wanted != actual => RegistryError::Digest { wanted: wanted.clone(), actual },
+                        Some(wanted) if *wanted != actual => {
+                            rounds.failed(host, RegistryError::Digest { wanted: wanted.clone(), actual }, false);
+                        }
                         _ => return Ok((headers, actual, bytes)),
                     }
                 }
-                Err(error) => error,
-            };
-            failures.add(host, error, last);
+                Err(error) => rounds.failed(host, error, false),
+            }
         }
-        Err(failures.told())
+        Err(rounds.told())
+    }
+
+    fn rounds<'r>(&self, hosts: Vec<&'r Host>) -> Rounds<'r> {
+        Rounds {
+            alone: hosts.len() == 1,
+            hosts: hosts.into(),
+            again: VecDeque::new(),
+            attempts: self.registries.patience.attempts,
+            rounds_left: self.registries.patience.attempts,
+            backoff: self.registries.backoff(),
+            pause: None,
+            asked_for: Duration::ZERO,
+            errors: Vec::new(),
+        }
     }
 }
 
-/// What went wrong at each host; one of them is told.
-#[derive(Default)]
-struct Failures(Option<RegistryError>);
+/// Who is asked next, until somebody has it.
+struct Rounds<'r> {
+    /// Nobody else can be asked.
+    alone: bool,
+    /// Still to be asked in this round.
+    hosts: VecDeque<&'r Host>,
+    /// To be asked in the next one.
+    again: VecDeque<&'r Host>,
+    attempts: u32,
+    /// With this one, since something last came.
+    rounds_left: u32,
+    backoff: Backoff,
+    /// How long the next question waits, at least.
+    pause: Option<Duration>,
+    /// How long the hosts of the next round want to be left alone.
+    asked_for: Duration,
+    errors: Vec<(&'r Host, RegistryError)>,
+}
 
-impl Failures {
-    fn add(&mut self, host: &Host, error: RegistryError, last: bool) {
-        if !last {
-            tracing::info!(host = host.authority(), error = %gantry_env::chain(&error), "the next host is asked");
+impl<'r> Rounds<'r> {
+    async fn next(&mut self, registries: &Registries) -> Option<&'r Host> {
+        if self.hosts.is_empty() {
+            self.rounds_left = self.rounds_left.saturating_sub(1);
+            if self.rounds_left == 0 {
+                return None;
+            }
+            std::mem::swap(&mut self.hosts, &mut self.again);
+            self.pause = Some(std::mem::take(&mut self.asked_for));
         }
-        // The first one; but a host that has an answer says more than one that has not.
-        if self.0.as_ref().is_none_or(|first| error.tells() > first.tells()) {
-            self.0 = Some(error);
+        let host = self.hosts.pop_front()?;
+        if let Some(asked) = self.pause.take() {
+            registries.wait(asked, &mut self.backoff).await;
+        }
+        Some(host)
+    }
+
+    /// `brought` says that something came before it went wrong.
+    fn failed(&mut self, host: &'r Host, error: RegistryError, brought: bool) {
+        let retryable = error.retryable();
+        if retryable && brought {
+            // Who brought something will bring more.
+            self.hosts.push_front(host);
+            self.rounds_left = self.attempts;
+            self.backoff.reset();
+            self.pause = Some(Duration::ZERO);
+        } else if retryable && (self.alone || !host.is_down()) {
+            self.again.push_back(host);
+            self.asked_for = self.asked_for.max(error.retry_after().unwrap_or_default());
+        }
+        tracing::info!(host = host.authority(), error = %gantry_env::chain(&error), "a host of the registry failed");
+        match self.errors.iter_mut().find(|(at, _)| std::ptr::eq(*at, host)) {
+            Some((_, last)) => *last = error,
+            None => self.errors.push((host, error)),
         }
     }
 
+    /// Of each host's last error, the first; but a host that has an answer says more than one that has not.
     fn told(self) -> RegistryError {
-        self.0.unwrap_or(RegistryError::NoHost)
+        let first = self.errors.into_iter().map(|(_, error)| error).rev().max_by_key(RegistryError::tells);
+        first.unwrap_or(RegistryError::NoHost)
     }
 }

@@ -86,7 +86,7 @@ async fn hosts_are_asked_in_the_order_of_the_file_until_one_has_it() {
         &format!("[host.\"{}\"]\n[host.\"{}\"]\n[host.\"{}\"]", nobody(), url(&first), url(&second)),
     );
     machine.pull(&own.reference("a:1")).await.unwrap();
-    // Once each: the patience is for the last one.
+    // Once each: nobody is waited for while another has it.
     assert_eq!((first.asked("/v2/a/manifests/1"), second.asked("/v2/a/manifests/1")), (1, 1));
     assert_eq!(own.query("/v2/a/manifests/1"), None, "the registry itself knows whose images it has");
     assert!(!own.headers("/v2/a/manifests/1").contains_key("x-team"));
@@ -101,6 +101,25 @@ async fn hosts_are_asked_in_the_order_of_the_file_until_one_has_it() {
     other.hosts(&own.address.to_string(), &format!("[host.\"{}\"]", url(&first)));
     other.pull(&own.reference("b:1")).await.unwrap();
     assert_eq!(own.headers(&layer)["range"], "bytes=20-");
+}
+
+#[tokio::test]
+async fn a_mirror_in_trouble_is_asked_again_where_nobody_else_has_it() {
+    let (machine, mirror, made) = (Machine::new().await, Server::start().await, made());
+    mirror.add("a", "1", &made);
+    let layer = blob_path("a", &made.layers[1]);
+    for path in ["/v2/a/manifests/1", &layer] {
+        mirror.script(path, Reply::new(503, b"not yet"));
+        mirror.script(path, Reply::new(429, b"slow down").header("retry-after", "0"));
+    }
+    machine.hosts("registry.invalid", &format!("server = \"{}\"\n[host.\"{}\"]", nobody(), url(&mirror)));
+    machine.pull("registry.invalid/a:1").await.unwrap();
+    assert_eq!((mirror.asked("/v2/a/manifests/1"), mirror.asked(&layer)), (3, 3));
+    // Patience ends.
+    mirror.put("/v2/b/manifests/1", Reply::new(503, b"never"));
+    let (code, said) = machine.refused("registry.invalid/b:1").await;
+    assert!(code == Code::Unavailable && said.contains("never"), "{said}");
+    assert_eq!(mirror.asked("/v2/b/manifests/1"), 3);
 }
 
 #[tokio::test]
