@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Benches another commit and this checkout in turns, on one machine and in one run, and prints both with their ratio.
 #   tests/bench/against.sh COMMIT [ROUNDS] [BENCH ARGUMENTS...]     by default three rounds of `pods`
-# Needs root and a quiet machine; nothing of Gantry may run on it.
+# Needs root and a quiet machine; nothing of Gantry may run on it. The other commit has a target folder of its own, target/against:
+# in one, cargo would take the crates of either checkout for the other's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,15 +17,15 @@ trap 'git worktree remove --force "$work/before"; rm -rf "$work"' EXIT
 
 git worktree add --quiet --detach "$work/before" "$commit"
 echo "building ${commit:0:12} and this checkout"
-build() { # build NAME FOLDER: in the target folder of this checkout, for all that both have in common
+build() { # build NAME CHECKOUT TARGET
     local built
-    built=$(cd "$2" && CARGO_TARGET_DIR=$target tests/build-release.sh bench demo_image)
+    built=$(cd "$2" && CARGO_TARGET_DIR=$3 tests/build-release.sh bench demo_image)
     mkdir "$work/bin-$1"
     cp "$built"/{gantry,gantry-supervisor,bench,demo_image} "$work/bin-$1"
 }
 target=$(realpath -m target)
-build before "$work/before"
-build now .
+build before "$work/before" "$target/against"
+build now . "$target"
 "$work/bin-now/demo_image" "$work/demo.tar"
 
 bench() { # bench NAME: one round, its lines as NAME, label and number
