@@ -88,9 +88,9 @@ pub fn entry(sandbox: &Path, container: &Id, launch: OwnedFd) -> Result<Entry, C
 }
 
 /// Runs in the forked child, which has been born in the container's namespaces.
-pub fn enter(task: Task<'_>, entry: &Entry, terminal_to: Option<BorrowedFd<'_>>) -> ! {
+pub fn enter(task: Task<'_>, entry: &Entry, init: BorrowedFd<'_>, terminal_to: Option<BorrowedFd<'_>>) -> ! {
     let stage = stage(&entry.launch, entry.ids.clone(), Vec::new(), task.failure);
-    enter::become_program(entry, &stage, task.stdio, terminal_to)
+    enter::become_program(entry, init, &stage, task.stdio, terminal_to)
 }
 
 fn finish(result: Result<Made, CreateError>, report: BorrowedFd<'_>) -> ! {

@@ -37,13 +37,14 @@ pub enum EnterError {
     NoMultiplexer,
 }
 
-/// A process that is in some of these namespaces already, as in those of the host that a pod shares, stays in them.
-const ALL: CloneFlags = CloneFlags::CLONE_NEWNS
+/// Where the child is born. A process that is in some of these namespaces already, as in those of the host that a pod shares,
+/// stays in them. The cgroup namespace is the child's to enter: where cgroup2 is mounted with `nsdelegate`, who is in one clones
+/// nobody into it from outside (Documentation/admin-guide/cgroup-v2.rst, Delegation Containment).
+const BIRTHPLACE: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWPID)
     .union(CloneFlags::CLONE_NEWNET)
     .union(CloneFlags::CLONE_NEWIPC)
-    .union(CloneFlags::CLONE_NEWUTS)
-    .union(CloneFlags::CLONE_NEWCGROUP);
+    .union(CloneFlags::CLONE_NEWUTS);
 
 /// include/uapi/linux/magic.h
 const DEVPTS_MAGIC: i64 = 0x1cd1;
@@ -57,8 +58,7 @@ impl Home {
             let path = format!("/proc/self/ns/{name}");
             Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
         };
-        // The mount namespace last: the others are closed to whoever has no /proc.
-        ["pid", "net", "ipc", "uts", "cgroup", "mnt"].into_iter().map(open).collect::<io::Result<_>>().map(Home)
+        ["pid", "net", "ipc", "uts", "mnt"].into_iter().map(open).collect::<io::Result<_>>().map(Home)
     }
 
     /// One that cannot come home must not go on: what it opened would be the container's. Its containers go on without it,
@@ -111,7 +111,7 @@ impl Entry {
 
 /// Forks in the namespaces of the container whose first process `init` is; the parent is at home again when this returns.
 pub fn fork(init: BorrowedFd<'_>, home: &Home, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, EnterError> {
-    let entered = nix::sched::setns(init, ALL);
+    let entered = nix::sched::setns(init, BIRTHPLACE);
     let forked = entered
         .map_err(|e| EnterError::Namespaces(e.into()))
         .and_then(|()| sys::fork_into(cgroup).map_err(EnterError::Fork));
@@ -122,8 +122,15 @@ pub fn fork(init: BorrowedFd<'_>, home: &Home, cgroup: Option<BorrowedFd<'_>>) -
 }
 
 /// The child: becomes its program, or says over `stage.failure` why not. The master of its terminal goes to `terminal_to`.
-pub fn become_program(entry: &Entry, stage: &Stage, stdio: Stdio, terminal_to: Option<BorrowedFd<'_>>) -> ! {
-    if let Err(error) = entry.join_cgroups() {
+pub fn become_program(
+    entry: &Entry,
+    init: BorrowedFd<'_>,
+    stage: &Stage,
+    stdio: Stdio,
+    terminal_to: Option<BorrowedFd<'_>>,
+) -> ! {
+    let joined = entry.join_cgroups();
+    if let Err(error) = joined.and_then(|()| Ok(nix::sched::setns(init, CloneFlags::CLONE_NEWCGROUP)?)) {
         executor::fail(stage, &EnterError::Join(error));
     }
     entry.adjust_oom_score();

@@ -370,7 +370,7 @@ impl Supervisor {
                 drop((report, failure));
                 let task =
                     Task { sandbox: &self.sandbox, container: &container, stdio, failure: failure_write.as_fd() };
-                creator::enter(task, &entry, theirs.as_ref().map(|fd| fd.as_fd()))
+                creator::enter(task, &entry, init.as_fd(), theirs.as_ref().map(|fd| fd.as_fd()))
             }
             Forked::Parent(pid) => {
                 let pidfd = unit::open_pidfd(pid)?;
