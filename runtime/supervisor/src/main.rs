@@ -1,6 +1,7 @@
 //! `gantry-supervisor <sandbox folder> [<cgroup folder> …]`: keeps the containers of one pod while the runtime may come
-//! and go. It owns their output and their exit codes, forks a short-lived creator for every create and exec (libcontainer
-//! runs nowhere else, because this program has one thread for life), and speaks frames over the socket in its folder.
+//! and go. It owns their output and their exit codes, forks a short-lived creator for every create (libcontainer runs nowhere
+//! else, because this program has one thread for life) and a command where its container is, and speaks frames over the socket
+//! in its folder.
 //! The first process returns once the socket listens; the one that stays is a child of nobody in particular.
 //!
 //! Under the name [`layout::FIRST_PROCESS`] it is something else: the first process of a pid namespace (`first.rs`).

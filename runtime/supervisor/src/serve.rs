@@ -373,7 +373,7 @@ impl Supervisor {
                 creator::enter(task, &entry, init.as_fd(), theirs.as_ref().map(|fd| fd.as_fd()))
             }
             Forked::Parent(pid) => {
-                let pidfd = unit::open_pidfd(pid)?;
+                let pidfd = unit::keep_child(pid)?;
                 for fd in [Some(&failure), report.as_ref()].into_iter().flatten() {
                     rustix::io::ioctl_fionbio(fd, true)?;
                 }
@@ -409,7 +409,7 @@ impl Supervisor {
                 creator::create_and_exit(task, pids.as_ref().map(AsFd::as_fd), theirs.as_fd())
             }
             Forked::Parent(pid) => {
-                let pidfd = unit::open_pidfd(pid)?;
+                let pidfd = unit::keep_child(pid)?;
                 for fd in [&report, &failure] {
                     rustix::io::ioctl_fionbio(fd, true)?;
                 }

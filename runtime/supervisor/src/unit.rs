@@ -257,6 +257,15 @@ pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
 }
 
+/// Of a child that has just been forked: one that cannot be kept is not to run.
+pub fn keep_child(pid: i32) -> io::Result<OwnedFd> {
+    open_pidfd(pid).inspect_err(|_| {
+        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    })
+}
+
 /// /dev/null, for a container without stdin.
 pub fn null() -> io::Result<OwnedFd> {
     Ok(OwnedFd::from(File::open("/dev/null")?))
