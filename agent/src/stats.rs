@@ -159,7 +159,7 @@ impl Stats {
 
     /// `/metrics`.
     pub async fn own(&self, node: &str, counters: &own::Counters) -> String {
-        let disks = self.disks().await;
+        let disks = disk::claims(&self.config.views, &self.config.volumes).await;
         own::metrics(node, KUBELET_VERSION, &self.config.views.all(), &disks, counters, &self.config.host.proc)
     }
 
