@@ -107,7 +107,7 @@ fn only_who_is_privileged_divides_its_cgroup() {
             return;
         }
         let (runtime, client) = ground.start().await;
-        let config = ground.pod("pod");
+        let config = ground.privileged_pod("pod");
         let pod = client.run_pod(&config).await;
         for (name, privileged, wanted) in [("plain", false, ["refused"]), ("all", true, ["made"])] {
             let script = "mkdir /sys/fs/cgroup/made 2>/dev/null && echo made || echo refused";

@@ -6,7 +6,8 @@ use gantry_tests::kubectl::Kubectl;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// A web server that tells what it was asked, and a port that switches protocols and then says everything twice.
+/// A web server that tells what it was asked, a port that says back headers and body as they came (the web server's scripts
+/// get no body without a length), and one that switches protocols and then says everything twice.
 fn manifest() -> String {
     let script = "#!/bin/sh\\necho; echo $REQUEST_METHOD $QUERY_STRING; env | grep ^HTTP_; cat";
     let serves = format!(
@@ -16,13 +17,17 @@ fn manifest() -> String {
     let switch = "grep -q '^.$'; \
         printf 'HTTP/1.1 101 Switching Protocols\\r\\nConnection: Upgrade\\r\\nUpgrade: twice\\r\\n\\r\\n'; exec cat";
     let twice = format!("echo {switch:?} > /up; exec nc -ll -p 9000 -e sh /up");
+    let echo = "read -r line; printf 'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n\\r\\n'; exec sed '/^0.$/q'";
+    let echo = format!("echo {echo:?} > /echo; exec nc -ll -p 9001 -e sh /echo");
     format!(
         "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: web, labels: {{app: web}}}}, spec: {{terminationGracePeriodSeconds: 0, \
          containers: [{{name: web, image: \"{IMAGE}\", command: [sh, -c, {serves:?}], ports: [{{containerPort: 8080}}], \
           readinessProbe: {{httpGet: {{port: 8080, path: /dir/}}, periodSeconds: 1}}}}, \
-         {{name: twice, image: \"{IMAGE}\", command: [sh, -c, {twice:?}]}}]}}}}\n\
+         {{name: twice, image: \"{IMAGE}\", command: [sh, -c, {twice:?}]}}, \
+         {{name: echo, image: \"{IMAGE}\", command: [sh, -c, {echo:?}]}}]}}}}\n\
          ---\n{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{selector: {{app: web}}, ports: \
-         [{{name: http, port: 80, targetPort: 8080}}, {{name: none, port: 81, targetPort: 8081}}]}}}}\n"
+         [{{name: http, port: 80, targetPort: 8080}}, {{name: none, port: 81, targetPort: 8081}}, \
+         {{name: echo, port: 83, targetPort: 9001}}]}}}}\n"
     )
 }
 
@@ -58,9 +63,10 @@ async fn raw(cluster: &Cluster<'_>, kubectl: &Kubectl) {
     let told = get(&format!("{ROOT}/pods/web/proxy/cgi-bin/tell?a=b")).await.unwrap();
     assert!(told.starts_with("GET a=b\n") && !told.to_lowercase().contains("authorization"), "{told}");
     let posted = kubectl
-        .with_input(&["create", "--raw", &format!("{ROOT}/services/web:http/proxy/cgi-bin/tell"), "-f", "-"], "words")
+        .with_input(&["create", "--raw", &format!("{ROOT}/services/web:echo/proxy/to"), "-f", "-"], "words")
         .await;
-    assert!(posted.as_ref().is_ok_and(|told| told.starts_with("POST\n") && told.contains("words")), "{posted:?}");
+    let whole = |told: &str| told.ends_with("\r\n\r\n5\r\nwords\r\n0\r\n");
+    assert!(posted.as_deref().is_ok_and(whole), "{posted:?}");
     for (path, words) in [
         ("pods/web:8081/proxy/", "error trying to reach service: pod \"web\" at "),
         ("services/web:none/proxy/", "Connection refused"),

@@ -214,7 +214,7 @@ async fn image_volumes(cluster: &Cluster<'_>) {
         format!(", volumes: [{{name: v, image: {{reference: \"{image}\", pullPolicy: {policy}}}}}]")
     };
     let mounts = ", volumeMounts: [{name: v, mountPath: /whole}, {name: v, mountPath: /part, subPath: bin}]";
-    let line = "/part/busybox echo it runs; touch /whole/x || echo read-only; sleep 1000";
+    let line = "exec 2>&1; /part/busybox echo it runs; touch /whole/x || echo read-only; sleep 1000";
     cluster.apply(&pod("mounts", line, &volume(IMAGE, "IfNotPresent"), mounts)).await;
     phase(cluster, "mounts", "Running").await;
     let said = "it runs\ntouch: /whole/x: Read-only file system\nread-only\n";
