@@ -17,6 +17,7 @@ use gantry_netlink::nft::{Batch, Nft};
 use gantry_netlink::route::{Route, Routes, Scope, Veth};
 use ipnet::Ipv4Net;
 use parking_lot::Mutex;
+use rustix::net::{AddressFamily, SocketType};
 
 mod error;
 mod ipam;
@@ -48,6 +49,8 @@ pub struct Config {
 
 /// An interface name has 15 bytes; twelve of them tell sandboxes apart.
 pub const PREFIX_MAX_BYTES: usize = 3;
+/// Links that may wait for their end before they are asked to.
+const LEAVING_MAX: usize = 64;
 /// What every pod's default route leads to. It exists on no interface: the pod's neighbour entry says where it is.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// rtnetlink's number for who made a route; how we find ours again.
@@ -88,6 +91,30 @@ struct State {
     pod_cidr: Option<Ipv4Net>,
     /// Where the next search for a free address begins, so that an address rests before it is used again.
     last: Option<Ipv4Addr>,
+}
+
+impl State {
+    fn free_address(&mut self) -> Result<Ipv4Addr, NetworkError> {
+        let cidr = self.pod_cidr.ok_or(NetworkError::NoPodCidr)?;
+        if self.next_address(cidr).is_none() {
+            self.end_leaving()?;
+        }
+        self.next_address(cidr).ok_or(NetworkError::Exhausted(cidr))
+    }
+
+    fn next_address(&self, cidr: Ipv4Net) -> Option<Ipv4Addr> {
+        let records = self.records.all().values().chain(self.records.leaving().values());
+        ipam::next_address(cidr, &records.map(|record| record.ip).collect(), self.last)
+    }
+
+    /// Ends the links that have not ended yet.
+    fn end_leaving(&mut self) -> Result<(), NetworkError> {
+        for record in self.records.leaving().clone().into_values() {
+            open_routes()?.delete_link(&record.interface).map_err(NetworkError::Netlink)?;
+            self.records.remove(&record.sandbox)?;
+        }
+        Ok(())
+    }
 }
 
 impl Network {
@@ -177,6 +204,37 @@ impl Network {
         self.state.lock().records.remove(sandbox)
     }
 
+    /// Takes host ports and rules away, and lets the namespace at `netns` go, with which the kernel ends the link: in its own
+    /// time, and of many pods at once, where to ask for one link's end is to wait for some tens of milliseconds. The address is
+    /// nobody else's before. Safe to call when attach never ran, and twice.
+    pub fn let_go(&self, sandbox: &str, netns: &Path) -> Result<(), NetworkError> {
+        self.forget_gone()?;
+        let record = self.state.lock().records.all().get(sandbox).cloned();
+        if let Some(record) = record {
+            open_routes()?.delete_route(&host_route(record.ip, 32, 0, None)).map_err(NetworkError::Netlink)?;
+            rules::forget_flows(&record).map_err(NetworkError::Netlink)?;
+            let _held = self.rules.lock();
+            rules::remove_pod(&mut open_nft()?, &record).map_err(NetworkError::Rules)?;
+            self.state.lock().records.let_go(sandbox);
+        }
+        self.delete_netns(netns)
+    }
+
+    /// Forgets those that were let go and whose links have ended. One that stays, because something else has its namespace,
+    /// is left alone until there are too many of them.
+    fn forget_gone(&self) -> Result<(), NetworkError> {
+        let mut state = self.state.lock();
+        if state.records.leaving().len() > LEAVING_MAX {
+            return state.end_leaving();
+        }
+        for record in state.records.leaving().clone().into_values() {
+            if !has_link(&record.interface)? {
+                state.records.remove(&record.sandbox)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What `attach` gave this sandbox.
     pub fn address(&self, sandbox: &str) -> Option<PodAddress> {
         self.state.lock().records.all().get(sandbox).map(Record::address)
@@ -195,7 +253,7 @@ impl Network {
         let mut held = self.rules.lock();
         *held = Rules::GivenUp;
         let mut state = self.state.lock();
-        for record in state.records.all().values() {
+        for record in state.records.all().values().chain(state.records.leaving().values()) {
             routes.delete_link(&record.interface).map_err(NetworkError::Netlink)?;
         }
         nft.delete_table(rules::TABLE).map_err(NetworkError::Rules)?;
@@ -205,6 +263,7 @@ impl Network {
 
     /// Writes down what the sandbox will have, before anything is made.
     fn reserve(&self, sandbox: &str, ports: &[HostPort]) -> Result<Record, NetworkError> {
+        self.forget_gone()?;
         let mut state = self.state.lock();
         if let Some(record) = state.records.all().get(sandbox)
             && record.ports == ports
@@ -217,11 +276,7 @@ impl Network {
         }
         let ip = match taken.get(sandbox) {
             Some(record) => record.ip,
-            None => {
-                let cidr = state.pod_cidr.ok_or(NetworkError::NoPodCidr)?;
-                let used = taken.values().map(|record| record.ip).collect();
-                ipam::next_address(cidr, &used, state.last).ok_or(NetworkError::Exhausted(cidr))?
-            }
+            None => state.free_address()?,
         };
         let record = Record {
             sandbox: sandbox.to_owned(),
@@ -286,6 +341,18 @@ fn mac(side: u8, ip: Ipv4Addr) -> [u8; 6] {
 fn interface_name(prefix: &str, sandbox: &str) -> String {
     let id: String = sandbox.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
     format!("{prefix}{id}")
+}
+
+/// Asked by ioctl(2), which waits for nobody who is changing links.
+fn has_link(name: &str) -> Result<bool, NetworkError> {
+    let failed =
+        |source| NetworkError::Netlink(gantry_netlink::Error::Kernel { what: format!("find link {name}"), source });
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(failed)?;
+    match rustix::net::netdevice::name_to_index(socket, name) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::NODEV) => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 fn open_nft() -> Result<Nft, NetworkError> {

@@ -53,9 +53,8 @@ pub async fn tear_down(node: &Node, record: &SandboxRecord) -> Result<(), NodeEr
     let record = record.clone();
     blocking(move || {
         processes::end(&shared, &record)?;
-        shared.network.detach(&record.id)?;
         let pins = shared.pins(&record.id);
-        shared.network.delete_netns(&pins.net())?;
+        shared.network.let_go(&record.id, &pins.net())?;
         pins.remove()?;
         Ok(())
     })

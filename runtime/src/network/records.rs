@@ -64,6 +64,8 @@ impl Record {
 pub(super) struct Records {
     run_dir: PathBuf,
     by_id: ById,
+    /// Those that were let go, whose links may still be there. To a later start, they are among the others.
+    leaving: ById,
 }
 
 impl Records {
@@ -88,11 +90,20 @@ impl Records {
                 serde_json::from_slice(&text).map_err(|source| NetworkError::Decode { path: path.clone(), source })?;
             by_id.insert(record.sandbox.clone(), record);
         }
-        Ok(Records { run_dir: run_dir.to_owned(), by_id })
+        Ok(Records { run_dir: run_dir.to_owned(), by_id, leaving: BTreeMap::new() })
     }
 
     pub fn all(&self) -> &ById {
         &self.by_id
+    }
+
+    pub fn leaving(&self) -> &ById {
+        &self.leaving
+    }
+
+    /// From now on the record keeps the address from others, and does nothing else. `remove` ends it.
+    pub fn let_go(&mut self, sandbox: &str) {
+        self.leaving.extend(self.by_id.remove_entry(sandbox));
     }
 
     fn path(&self, sandbox: &str) -> Result<PathBuf, NetworkError> {
@@ -107,6 +118,7 @@ impl Records {
         let path = self.path(&record.sandbox)?;
         let text = serde_json::to_vec(&record).map_err(|source| NetworkError::Decode { path: path.clone(), source })?;
         write_atomically(&path, &text).map_err(|source| NetworkError::State { path, source })?;
+        self.leaving.remove(&record.sandbox);
         self.by_id.insert(record.sandbox.clone(), record);
         Ok(())
     }
@@ -117,6 +129,7 @@ impl Records {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(NetworkError::State { path, source }),
             _ => {
                 self.by_id.remove(sandbox);
+                self.leaving.remove(sandbox);
                 Ok(())
             }
         }
@@ -130,6 +143,7 @@ impl Records {
             }
             _ => {
                 self.by_id.clear();
+                self.leaving.clear();
                 Ok(())
             }
         }

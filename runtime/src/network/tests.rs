@@ -133,10 +133,11 @@ fn a_pod_sends_from_its_own_address_alone() {
     as_host(|folder, network| {
         let (a, at_a) = pod(network, folder, "aaaa", &[]);
         let heard = UdpSocket::bind((HOST_IP, 7000)).unwrap();
-        heard.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        heard.set_read_timeout(Some(WAIT)).unwrap();
         let mut buffer = [0; 16];
         inside(&a, || UdpSocket::bind((at_a.ip, 0)).unwrap().send_to(b"own", (HOST_IP, 7000)).unwrap());
         assert_eq!(heard.recv(&mut buffer).unwrap(), 3);
+        heard.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         let stolen = Ipv4Addr::new(10, 244, 7, 99);
         inside(&a, || {
             let mut routes = Routes::open().unwrap();
@@ -191,6 +192,52 @@ fn a_restart_finds_addresses_again_and_attach_and_detach_may_be_repeated() {
         again.detach("never").unwrap();
         assert_eq!(again.sandboxes(), ["aaaa"]);
         again.delete_netns(&a).unwrap();
+    });
+}
+
+#[test]
+fn a_link_ends_with_its_namespace_and_its_address_rests_until_then() {
+    as_host(|folder, network| {
+        let port = HostPort { protocol: Protocol::Tcp, host_ip: None, host_port: 8080, container_port: 80 };
+        let (a, at_a) = pod(network, folder, "aaaa", std::slice::from_ref(&port));
+        // Something has the namespace that is to go.
+        let held = std::fs::File::open(&a).unwrap();
+        for _ in 0..2 {
+            network.let_go("aaaa", &a).unwrap();
+        }
+        assert!(!a.exists() && network.sandboxes().is_empty() && network.address("aaaa").is_none());
+        assert!(ask(SocketAddrV4::new(HOST_IP, 8080)).is_err());
+        let (b, _) = pod(network, folder, "bbbb", &[port]);
+        network.let_go("bbbb", &b).unwrap();
+        for n in 2..253 {
+            let name = format!("c{n}");
+            let given = network.reserve(&name, &[]).unwrap();
+            assert_ne!(given.ip, at_a.ip, "an address was given twice");
+            network.detach(&name).unwrap();
+        }
+        // Where there is no other address, the link is ended.
+        network.set_pod_cidr("10.244.7.0/30".parse().unwrap()).unwrap();
+        assert_eq!(network.reserve("last", &[]).unwrap().ip, at_a.ip);
+        assert!(!has_link(&at_a.interface).unwrap() && network.reserve("none", &[]).is_err());
+        network.set_pod_cidr("10.244.7.0/24".parse().unwrap()).unwrap();
+        let (e, at_e) = pod(network, folder, "eeee", &[]);
+        let held = (held, std::fs::File::open(&e).unwrap());
+        network.let_go("eeee", &e).unwrap();
+        // A crash now: what is left is found, and taken away.
+        let again = Network::open(config(folder)).unwrap();
+        assert!(again.sandboxes().contains(&"eeee".to_owned()));
+        again.detach("eeee").unwrap();
+        assert!(!has_link(&at_e.interface).unwrap());
+        drop(held);
+        let (d, at_d) = pod(network, folder, "dddd", &[]);
+        network.let_go("dddd", &d).unwrap();
+        let ended = |_: &u32| {
+            std::thread::sleep(Duration::from_millis(1));
+            !has_link(&at_d.interface).unwrap()
+        };
+        assert!((0..10_000).find(ended).is_some(), "the kernel ended no link");
+        network.forget_gone().unwrap();
+        assert!(network.state.lock().records.leaving().is_empty());
     });
 }
 
