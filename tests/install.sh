@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a build needs (and, with `tests`, what the tests need) on Debian. Says what it does; changes nothing twice.
+# Installs what a build needs (and, with `tests`, what the tests need, or, with `bench`, the peers that benchmarks run) on Debian. Says what it does; changes nothing twice.
 set -euo pipefail
 
 build=(gcc pkg-config libseccomp-dev ca-certificates curl)
@@ -9,6 +9,7 @@ tests=(busybox-static iproute2 nftables crun runc etcd-server docker-registry sk
 
 wanted=("${build[@]}" busybox-static)
 [ "${1:-}" = tests ] && wanted=("${build[@]}" "${tests[@]}")
+[ "${1:-}" = bench ] && wanted+=(crun runc containerd strace etcd-server nftables)
 command -v kubectl >/dev/null || wanted+=(kubernetes-client)
 
 missing=()
@@ -41,6 +42,13 @@ fetch_kubectl() { # fetch_kubectl SUITE PACKAGE NAME
 if [ "${1:-}" = tests ]; then
     fetch_kubectl bookworm kubernetes-client kubectl-1.20
     fetch_kubectl trixie kubectl kubectl-1.32
+fi
+
+# The newest crun beside the machine's own.
+if [ "${1:-}" = bench ] && [ ! -d "$tools/crun-trixie" ]; then
+    echo "fetching: crun of Debian's trixie"
+    "$(dirname "$0")/unpack.sh" trixie "$tools/crun-trixie.new" --depends crun
+    mv "$tools/crun-trixie.new" "$tools/crun-trixie"
 fi
 
 if ! command -v cargo >/dev/null && [ ! -x "$HOME/.cargo/bin/cargo" ]; then

@@ -31,6 +31,11 @@ pub fn supervisors() -> usize {
     ours().iter().filter(|(name, _)| name != "gantry").count()
 }
 
+pub fn supervisor_pids() -> Vec<String> {
+    let others = ours().into_iter().filter(|(name, _)| name != "gantry");
+    others.filter_map(|(_, path)| Some(path.file_name()?.to_str()?.to_owned())).collect()
+}
+
 /// Proportional set size, so that shared pages are counted once.
 pub fn memory(when: &str) {
     let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();

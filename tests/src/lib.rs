@@ -18,5 +18,6 @@ pub mod registry;
 pub mod room;
 pub mod store_conformance;
 pub mod store_model;
+pub mod system_calls;
 pub mod vm;
 pub mod workload;
