@@ -14,6 +14,7 @@ use std::sync::Arc;
 use gantry_env::Env;
 
 mod catalog;
+mod copy;
 pub mod digest;
 mod disk;
 mod error;
@@ -31,6 +32,7 @@ mod snapshots;
 mod store;
 pub mod tar;
 pub mod unpack;
+mod usage;
 
 use catalog::ImageRecord;
 pub use digest::Digest;
@@ -44,7 +46,7 @@ use registry::Registries;
 pub use registry::{Auth, Patience, Proxies};
 pub use rootfs::Rootfs;
 use store::Store;
-pub use unpack::Usage;
+pub use usage::Usage;
 
 /// Where images live and how registries are spoken to.
 #[derive(Clone, Debug)]
@@ -256,9 +258,8 @@ impl Images {
         blocking(move || {
             let mut containers = Usage::default();
             for container in store.containers() {
-                let usage = store.snapshots.container_usage(&container)?;
-                containers.bytes += usage.bytes;
-                containers.inodes += usage.inodes;
+                // One that is removed meanwhile takes nothing.
+                containers += store.snapshots.container_usage(&container).unwrap_or_default();
             }
             Ok(FsInfo { mountpoint: store.snapshots.base().to_owned(), images: store.usage(), containers })
         })

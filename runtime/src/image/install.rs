@@ -202,11 +202,10 @@ async fn commit(
         } else {
             Vec::new()
         };
-        let usage = match settle(layer.unpacked, &folder, &lowers) {
-            Ok(usage) => usage,
-            Err(error) => return Ok(Err(LayerError::Unpack(error))),
-        };
-        layer.ingest.commit(chain, usage)?;
+        if let Err(error) = settle(layer.unpacked, &folder, &lowers) {
+            return Ok(Err(LayerError::Unpack(error)));
+        }
+        let usage = layer.ingest.commit(chain)?;
         store.layer_committed(chain.clone(), usage);
         Ok(Ok(()))
     })

@@ -12,14 +12,14 @@
 //! (see `store.rs`), so that a layer which outlived a power cut unsynced is never trusted.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::digest::Digest;
-use super::disk::{names, private_folder, remove_below, write_atomically};
+use super::disk::{names, open_folder, private_folder, remove_below, write_atomically};
 use super::error::ImageError;
 use super::rootfs::{ContainerRecord, Rootfs};
-use super::unpack::Usage;
+use super::usage::{Usage, measure};
 
 const LINK_DIGITS: usize = 16;
 /// What an image without layers stands on.
@@ -199,23 +199,8 @@ impl Snapshots {
 
     /// What a container wrote.
     pub(super) fn container_usage(&self, container: &str) -> Result<Usage, ImageError> {
-        let mut usage = Usage::default();
-        let mut waiting = vec![self.base.join("c").join(container).join("upper")];
-        while let Some(folder) = waiting.pop() {
-            // Containers are free to remove files while they are counted.
-            let Ok(entries) = fs::read_dir(&folder) else { continue };
-            usage.inodes += 1;
-            for entry in entries.flatten() {
-                let Ok(metadata) = entry.metadata() else { continue };
-                if metadata.is_dir() {
-                    waiting.push(entry.path());
-                } else {
-                    usage.inodes += 1;
-                }
-                usage.bytes += metadata.blocks() * 512;
-            }
-        }
-        Ok(usage)
+        let upper = self.base.join("c").join(container).join("upper");
+        open_folder(&upper).map(measure)
     }
 }
 
@@ -233,10 +218,11 @@ impl Ingest {
         self.path().join("aside")
     }
 
-    /// Gives the layer its name. Its content is complete and verified.
-    pub(super) fn commit(mut self, chain: &Digest, usage: Usage) -> Result<(), ImageError> {
+    /// Gives the layer its name, and says what it takes. Its content is complete and verified.
+    pub(super) fn commit(mut self, chain: &Digest) -> Result<Usage, ImageError> {
         let path = self.path();
         remove_below(&path, "aside")?;
+        let usage = measure(open_folder(&self.folder())?);
         let content = serde_json::to_vec(&usage)
             .map_err(|source| ImageError::Record { path: path.join("layer.json"), source })?;
         write_atomically(&path.join("layer.json"), &content, false)?;
@@ -245,7 +231,7 @@ impl Ingest {
         let to = self.base.join(chain.hex());
         fs::rename(&path, &to).map_err(|e| ImageError::disk("commit", &to, e))?;
         self.committed = true;
-        Ok(())
+        Ok(usage)
     }
 }
 

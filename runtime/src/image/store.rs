@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use super::install::Gates;
 use super::manifest::parse_config;
 use super::rootfs::{ContainerRecord, Rootfs, check_container_id};
 use super::snapshots::Snapshots;
-use super::unpack::Usage;
+use super::usage::Usage;
 
 pub(super) struct Store {
     folder: PathBuf,
@@ -350,13 +351,13 @@ impl Store {
         let state = self.state.lock();
         let mut usage = Usage::default();
         for layer in state.layers.values() {
-            usage.bytes += layer.bytes;
-            usage.inodes += layer.inodes;
+            usage += *layer;
         }
         for image in state.catalog.images.values() {
             for digest in [&image.id, &image.manifest] {
-                usage.bytes += fs::metadata(self.blob_path(digest)).map_or(0, |metadata| metadata.len());
-                usage.inodes += 1;
+                if let Ok(metadata) = fs::metadata(self.blob_path(digest)) {
+                    usage += Usage { bytes: metadata.blocks() * 512, inodes: 1 };
+                }
             }
         }
         usage
