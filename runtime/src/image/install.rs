@@ -2,13 +2,16 @@
 //!
 //! Up to [`PARALLEL_LAYERS`] layers are unpacked at once, each in a folder of its own; they are settled and committed
 //! in order, from the lowest, because a layer may need what is below it. Of several installations that want the same
-//! layer, one unpacks it and the others wait. That cannot deadlock: whoever holds a layer waits only for lower ones of
-//! the same chain, and the lowest layer that is missing is always being worked on by whoever holds it.
+//! layer, one unpacks it and the others wait, as long as it comes along: a registry that drips must hold up nobody else's
+//! pull. That cannot deadlock: whoever holds a layer waits only for lower ones of the same chain, and the lowest layer
+//! that is missing is always being worked on by whoever holds it.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -27,15 +30,24 @@ use super::store::{Lease, Store};
 use super::unpack::{Unpacked, settle};
 
 pub(super) const PARALLEL_LAYERS: usize = 3;
+/// What comes within [`LayerLimits::patience`] where somebody gets on.
+const GETS_ON_BYTES: u64 = 256 << 10;
 /// Pieces of a layer on their way from the network to the unpacker.
 const PIECES_MAX: usize = 16;
 
 /// The layers that are being unpacked right now.
 #[derive(Default)]
-pub(super) struct Gates(Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>);
+pub(super) struct Gates(Mutex<HashMap<Digest, Weak<Gate>>>);
+
+#[derive(Default)]
+struct Gate {
+    lock: Arc<tokio::sync::Mutex<()>>,
+    /// What has come for whoever holds it.
+    bytes: AtomicU64,
+}
 
 impl Gates {
-    fn of(&self, chain: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+    fn of(&self, chain: &Digest) -> Arc<Gate> {
         let mut gates = self.0.lock();
         gates.retain(|_, gate| gate.strong_count() > 0);
         if let Some(gate) = gates.get(chain).and_then(Weak::upgrade) {
@@ -44,6 +56,21 @@ impl Gates {
         let gate = Arc::default();
         gates.insert(chain.clone(), Arc::downgrade(&gate));
         gate
+    }
+}
+
+impl Gate {
+    /// Waits for whoever else works on the layer, and no longer than that gets on.
+    async fn pass(&self, patience: Duration) -> Option<OwnedMutexGuard<()>> {
+        loop {
+            let before = self.bytes.load(Ordering::Relaxed);
+            if let Ok(guard) = tokio::time::timeout(patience, Arc::clone(&self.lock).lock_owned()).await {
+                return Some(guard);
+            }
+            if self.bytes.load(Ordering::Relaxed).wrapping_sub(before) < GETS_ON_BYTES {
+                return None;
+            }
+        }
     }
 }
 
@@ -81,11 +108,12 @@ impl Candidate {
     }
 }
 
-/// A layer in its temporary folder, whole and verified; the guard keeps others from doing it too.
+/// A layer in its temporary folder, whole and verified; the gate keeps others from doing it too.
 struct Ready {
     ingest: Ingest,
     unpacked: Unpacked,
-    _gate: OwnedMutexGuard<()>,
+    _gate: Arc<Gate>,
+    _alone: Option<OwnedMutexGuard<()>>,
 }
 
 /// Unpacks what is missing and makes the image known.
@@ -147,12 +175,14 @@ async fn fetch(
     if store.has_layer(chain) {
         return Ok(None);
     }
-    let gate = store.gates.of(chain).lock_owned().await;
+    let gate = store.gates.of(chain);
+    let alone = gate.pass(limits.patience).await;
     if store.has_layer(chain) {
         return Ok(None);
     }
     let (sink, pieces) = mpsc::channel(PIECES_MAX);
     let (store, expected) = (Arc::clone(store), expected.clone());
+    let pieces = Pieces { pieces, current: Bytes::new(), gate: Some(Arc::clone(&gate)) };
     let unpacking = tokio::task::spawn_blocking(move || unpack_layer(&store, pieces, &expected, &limits));
     let (sent, unpacked) = tokio::join!(source.send(at, sink), unpacking);
     let (ingest, unpacked) = match (sent, unpacked.unwrap_or(Err(FetchError::Image(ImageError::Interrupted)))) {
@@ -164,20 +194,19 @@ async fn fetch(
         (Err(error), _) => return Err(FetchError::Image(error)),
         (Ok(()), unpacked) => unpacked?,
     };
-    Ok(Some(Ready { ingest, unpacked, _gate: gate }))
+    Ok(Some(Ready { ingest, unpacked, _gate: gate, _alone: alone }))
 }
 
 fn unpack_layer(
     store: &Store,
-    pieces: mpsc::Receiver<Bytes>,
+    pieces: Pieces,
     expected: &Expected,
     limits: &LayerLimits,
 ) -> Result<(Ingest, Unpacked), FetchError> {
     let ingest = store.snapshots.ingest(&store.env.rng.uuid()).map_err(FetchError::Image)?;
     let folder = open_folder(&ingest.folder()).map_err(FetchError::Image)?;
     let aside = open_folder(&ingest.aside()).map_err(FetchError::Image)?;
-    let stream = Pieces::new(pieces);
-    let unpacked = apply(stream, expected, &folder, &aside, limits).map_err(FetchError::Layer)?;
+    let unpacked = apply(pieces, expected, &folder, &aside, limits).map_err(FetchError::Layer)?;
     Ok((ingest, unpacked))
 }
 
@@ -192,6 +221,9 @@ async fn commit(
     blocking(move || {
         let _lease = lease;
         let Some((chain, below)) = chains.split_last() else { return Ok(Ok(())) };
+        if store.has_layer(chain) {
+            return Ok(Ok(()));
+        }
         let folder = open_folder(&layer.ingest.folder())?;
         let lowers = if layer.unpacked.needs_lowers() {
             below
@@ -205,8 +237,9 @@ async fn commit(
         if let Err(error) = settle(layer.unpacked, &folder, &lowers) {
             return Ok(Err(LayerError::Unpack(error)));
         }
-        let usage = layer.ingest.commit(chain)?;
-        store.layer_committed(chain.clone(), usage);
+        if let Some(usage) = layer.ingest.commit(chain)? {
+            store.layer_committed(chain.clone(), usage);
+        }
         Ok(Ok(()))
     })
     .await
@@ -216,11 +249,12 @@ async fn commit(
 pub(super) struct Pieces {
     pieces: mpsc::Receiver<Bytes>,
     current: Bytes,
+    gate: Option<Arc<Gate>>,
 }
 
 impl Pieces {
     pub(super) fn new(pieces: mpsc::Receiver<Bytes>) -> Pieces {
-        Pieces { pieces, current: Bytes::new() }
+        Pieces { pieces, current: Bytes::new(), gate: None }
     }
 }
 
@@ -228,7 +262,12 @@ impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
             match self.pieces.blocking_recv() {
-                Some(piece) => self.current = piece,
+                Some(piece) => {
+                    if let Some(gate) = &self.gate {
+                        gate.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                    }
+                    self.current = piece;
+                }
                 None => return Ok(0),
             }
         }

@@ -32,7 +32,7 @@ pub(super) async fn pull(
     let repository = repository.map_err(|error| PullError::from(error).named(&shown))?;
     let resolved = resolve(&repository, reference, platform).await.map_err(|error| error.named(&shown))?;
     tracing::info!(image = %shown, manifest = %resolved.fetched.digest, layers = resolved.manifest.layers.len(), "pulling");
-    let candidate = candidate(reference, &resolved).map_err(|error| PullError::from(error).named(&shown))?;
+    let candidate = candidate(reference, &resolved, &limits).map_err(|error| PullError::from(error).named(&shown))?;
     let source = Blobs { repository, layers: resolved.manifest.layers, shown };
     install(store, candidate, &source, limits).await
 }
@@ -85,8 +85,13 @@ async fn resolve(repository: &Repository, reference: &Reference, platform: &Plat
     Err(ManifestError::TooDeep(INDEXES_MAX).into())
 }
 
-fn candidate(reference: &Reference, resolved: &Resolved) -> Result<Candidate, ManifestError> {
+fn candidate(reference: &Reference, resolved: &Resolved, limits: &LayerLimits) -> Result<Candidate, ManifestError> {
     let config = parse_config(&resolved.config)?;
+    // What a layer holds is bounded, but what holds nothing may be long.
+    let max = limits.unpack.data_max_bytes;
+    if let Some(layer) = resolved.manifest.layers.iter().find(|layer| layer.size > max) {
+        return Err(ManifestError::TooLong { what: "layer", bytes: layer.size, max });
+    }
     let blobs: Vec<(Digest, u64)> =
         resolved.manifest.layers.iter().map(|layer| (layer.digest.clone(), layer.size)).collect();
     let layers = Candidate::layers(&blobs, &config.diff_ids)?;

@@ -218,8 +218,9 @@ impl Ingest {
         self.path().join("aside")
     }
 
-    /// Gives the layer its name, and says what it takes. Its content is complete and verified.
-    pub(super) fn commit(mut self, chain: &Digest) -> Result<Usage, ImageError> {
+    /// Gives the layer its name, and says what it takes; nothing where it is there already. Its content is complete and
+    /// verified.
+    pub(super) fn commit(mut self, chain: &Digest) -> Result<Option<Usage>, ImageError> {
         let path = self.path();
         remove_below(&path, "aside")?;
         let usage = measure(open_folder(&self.folder())?);
@@ -229,9 +230,12 @@ impl Ingest {
         // The short name first: a dead one is harmless, a layer without one could not be mounted.
         Snapshots { base: self.base.clone() }.link(chain)?;
         let to = self.base.join(chain.hex());
-        fs::rename(&path, &to).map_err(|e| ImageError::disk("commit", &to, e))?;
+        match fs::rename(&path, &to) {
+            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => return Ok(None),
+            renamed => renamed.map_err(|e| ImageError::disk("commit", &to, e))?,
+        }
         self.committed = true;
-        Ok(usage)
+        Ok(Some(usage))
     }
 }
 

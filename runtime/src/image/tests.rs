@@ -12,6 +12,7 @@ use super::*;
 
 mod archives;
 mod inward;
+mod lies;
 mod mirrors;
 mod proxied;
 mod pulls;
@@ -25,6 +26,7 @@ fn config(state: &Path) -> Config {
             connect: Duration::from_secs(2),
             answer: Duration::from_secs(2),
             idle: Duration::from_millis(500),
+            pace_bytes: 1,
             attempts: 3,
             backoff_first: Duration::from_millis(1),
             backoff_max: Duration::from_millis(5),
@@ -240,6 +242,10 @@ async fn a_full_disk_fails_the_pull_and_nothing_else() {
             .await;
     assert_eq!(error.unwrap_err().code(), Code::ResourceExhausted);
     assert_eq!((ingests(state.path()), images.list().len()), (0, 1));
+    // There is room for who needs less.
+    let other = image(&[Tar::default().file("other", b"x").end()], gzip);
+    server.add("other", "1", &other);
+    images.pull(&server.reference("other:1"), &Auth::Anonymous, None).await.unwrap();
     // Space returns, and no restart is needed.
     mount("size=32m", nix::mount::MsFlags::MS_REMOUNT);
     images.pull(&server.reference("big:1"), &Auth::Anonymous, None).await.unwrap();

@@ -34,7 +34,7 @@ const GZIP: u8 = 4;
 
 fn limits() -> LayerLimits {
     let unpack = Limits { entries_max: 300, data_max_bytes: DATA_MAX_BYTES, names_max_bytes: 64 << 10 };
-    LayerLimits { unpack, ratio_max: 200, ratio_floor_bytes: 64 << 10 }
+    LayerLimits { unpack, ratio_max: 200, ratio_floor_bytes: 64 << 10, ..LayerLimits::default() }
 }
 
 /// The archive that an input stands for.
