@@ -33,6 +33,7 @@ mod store;
 pub mod tar;
 pub mod unpack;
 mod usage;
+mod volume;
 
 use catalog::ImageRecord;
 pub use digest::Digest;
@@ -225,6 +226,11 @@ impl Images {
         Err(ImageError::NoPart { image: image.id().to_string(), path: path.to_owned() })
     }
 
+    /// Folders for the volumes that the image of a container declares, at these paths, with what it has there. The call blocks.
+    pub fn make_volumes(&self, rootfs: &Rootfs, paths: &[String]) -> Result<Vec<PathBuf>, ImageError> {
+        volume::make(rootfs, paths)
+    }
+
     /// The folders that [`Images::prepare`] made for a container, as after a restart.
     pub fn rootfs(&self, container: &str) -> Option<Rootfs> {
         self.store.rootfs(container)
@@ -243,7 +249,7 @@ impl Images {
         self.store.containers()
     }
 
-    /// What a container wrote.
+    /// What a container wrote, its image's volumes included.
     pub async fn snapshot_usage(&self, container: &str) -> Result<Usage, ImageError> {
         let (store, container) = (Arc::clone(&self.store), container.to_owned());
         blocking(move || {

@@ -1,10 +1,14 @@
-//! Files copied with all that an image may say of them: owner, mode, times, attributes, holes.
+//! Files and trees copied with all that an image may say of them: owner, mode, times, attributes, links, devices, holes.
 //! What is copied is private to its copier, and everything goes by descriptor: no link of an image is followed.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, SeekFrom, Stat, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, Timespec, Timestamps, XattrFlags,
+};
 use rustix::io::Errno;
 
 const PIECE_BYTES: usize = 1 << 20;
@@ -143,9 +147,136 @@ fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Copies a folder with all that is below it into one that is empty and nobody else's.
+pub fn copy_tree(from: OwnedFd, to: OwnedFd) -> io::Result<()> {
+    let mut links: BTreeMap<_, (Place, Vec<u8>)> = BTreeMap::new();
+    let mut steps = vec![Step::Enter(Place::root(from), Place::root(to))];
+    while let Some(step) = steps.pop() {
+        let (from, to) = match step {
+            Step::Enter(from, to) => (from, to),
+            // Its times were moved by what was made in it.
+            Step::Leave(to, stat) => {
+                rustix::fs::futimens(&to.open()?, &times(&stat))?;
+                continue;
+            }
+        };
+        let (source, target) = (from.open()?, to.open()?);
+        let stat = rustix::fs::fstat(&source)?;
+        copy_metadata(&source, &stat, &target)?;
+        steps.push(Step::Leave(to.clone(), stat));
+        let (above, copies) = (from.inside(&source)?, to.inside(&target)?);
+        for entry in Dir::read_from(&source)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let stat = rustix::fs::statat(&source, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            // How a layer hides a file; alone it hides nothing.
+            if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
+                continue;
+            }
+            if kind == FileType::Directory {
+                rustix::fs::mkdirat(&target, name, Mode::from_raw_mode(0o700))?;
+                steps.push(Step::Enter(above.child(name), copies.child(name)));
+                continue;
+            }
+            let key = (stat.st_dev, stat.st_ino);
+            match links.get(&key).filter(|_| stat.st_nlink > 1) {
+                Some((folder, first)) => {
+                    rustix::fs::linkat(&folder.open()?, &first[..], &target, name, AtFlags::empty())?;
+                }
+                None => {
+                    copy_entry(&source, &target, name, &stat)?;
+                    if stat.st_nlink > 1 {
+                        links.insert(key, (to.clone(), name.to_vec()));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+enum Step {
+    Enter(Place, Place),
+    Leave(Place, Stat),
+}
+
+/// Copies one that is no folder.
+fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &[u8], stat: &Stat) -> Result<(), Errno> {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let (uid, gid) = owner(stat);
+    match kind {
+        FileType::RegularFile => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let source = rustix::fs::openat(from, name, flags, Mode::empty())?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let copy = rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?;
+            copy_content(&source, &copy)?;
+            return copy_metadata(&source, stat, &copy);
+        }
+        FileType::Symlink => {
+            let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+            rustix::fs::symlinkat(&target, to, name)?;
+        }
+        kind => match rustix::fs::mknodat(to, name, kind, Mode::from_raw_mode(0o600), stat.st_rdev) {
+            // As where layers are unpacked: a host that makes no devices has none in its images.
+            Err(Errno::PERM) => return Ok(()),
+            made => {
+                made?;
+                rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
+            }
+        },
+    }
+    rustix::fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::disk::open_folder;
+    use super::super::fixture::{Ground, Tar};
+    use super::super::unpack::{Limits, unpack};
     use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_tree_is_copied_with_all_that_it_is() {
+        let ground = Ground::new();
+        let layer = Tar::default()
+            .folder("d/", 0o1777)
+            .pax(&[("uid", b"7"), ("mtime", b"100.5"), ("SCHILY.xattr.user.a", b"b")])
+            .entry(b'0', "d/f", "", 0o4755, b"content")
+            .hard_link("d/g", "d/f")
+            .symlink("d/l", "/etc/passwd")
+            .entry(b'6', "fifo", "", 0o622, b"")
+            .pax(&[("mtime", b"42")])
+            .folder("d/e/", 0o750)
+            .file("d/e/x", b"")
+            .end();
+        unpack(layer.as_slice(), &ground.folder, &ground.aside, &Limits::default()).unwrap();
+        std::fs::create_dir(ground.all.path().join("copy")).unwrap();
+        let copy = ground.all.path().join("copy");
+        copy_tree(open_folder(&ground.path()).unwrap(), open_folder(&copy).unwrap()).unwrap();
+        let stat = |path: &std::path::Path| {
+            let of = std::fs::symlink_metadata(path).unwrap();
+            (of.mode(), of.uid(), of.gid(), of.mtime(), of.mtime_nsec(), of.nlink(), of.len())
+        };
+        for name in ["d", "d/f", "d/l", "fifo", "d/e", "d/e/x"] {
+            let length = |(mode, uid, gid, at, ns, links, bytes)| {
+                // A folder's own size is its filesystem's affair.
+                (mode, uid, gid, at, ns, links, if mode & 0o170_000 == 0o040_000 { 0 } else { bytes })
+            };
+            assert_eq!(length(stat(&copy.join(name))), length(stat(&ground.path().join(name))), "{name}");
+        }
+        let inode = |name: &str| std::fs::symlink_metadata(copy.join(name)).unwrap().ino();
+        assert_eq!(inode("d/f"), inode("d/g"));
+        assert_eq!(std::fs::read(copy.join("d/f")).unwrap(), b"content");
+        let mut value = [0_u8; 8];
+        assert_eq!(rustix::fs::getxattr(copy.join("d/f"), "user.a", &mut value).unwrap(), 1);
+    }
 
     #[test]
     fn holes_stay_holes() {

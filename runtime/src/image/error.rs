@@ -18,6 +18,8 @@ pub enum ImageError {
     NotFound(String),
     #[error("image {image:?} has nothing at {path:?}")]
     NoPart { image: String, path: String },
+    #[error("the volume {0:?} that the image declares is no folder in it")]
+    NoFolder(String),
     #[error("image {0:?} is pinned")]
     Pinned(String),
     #[error("failed to pull image {image:?}")]
@@ -74,7 +76,8 @@ impl ImageError {
     pub fn code(&self) -> tonic::Code {
         use tonic::Code;
         match self {
-            ImageError::Reference(_) | ImageError::ContainerId(_) | ImageError::NoPart { .. } => Code::InvalidArgument,
+            ImageError::Reference(_) | ImageError::ContainerId(_) => Code::InvalidArgument,
+            ImageError::NoPart { .. } | ImageError::NoFolder(_) => Code::InvalidArgument,
             ImageError::Archive(error) => archive_code(error),
             ImageError::NotFound(_) | ImageError::NoContainer(_) => Code::NotFound,
             ImageError::Pinned(_) => Code::FailedPrecondition,

@@ -3,7 +3,7 @@
 //! ```text
 //! <snapshots>/<chain id>/fs        a layer's files; <chain id>/layer.json: its usage
 //! <snapshots>/l/<16 digits>        short names of the same folders, for overlay's options
-//! <snapshots>/c/<container>/       upper, work, merged, rootfs.json
+//! <snapshots>/c/<container>/       upper, work, merged, rootfs.json; volumes/<n>: those that its image declares
 //! <snapshots>/ingest/<random>/     a layer that is being written
 //! <snapshots>/trash/<random>       what is being removed
 //! ```
@@ -197,10 +197,14 @@ impl Snapshots {
         self.discard(&format!("c/{container}"), random)
     }
 
-    /// What a container wrote.
+    /// What a container wrote, over its image and to the volumes that this declares.
     pub(super) fn container_usage(&self, container: &str) -> Result<Usage, ImageError> {
-        let upper = self.base.join("c").join(container).join("upper");
-        open_folder(&upper).map(measure)
+        let own = self.base.join("c").join(container);
+        let mut usage = measure(open_folder(&own.join("upper"))?);
+        if let Ok(volumes) = open_folder(&own.join("volumes")) {
+            usage += measure(volumes);
+        }
+        Ok(usage)
     }
 }
 
