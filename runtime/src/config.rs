@@ -27,6 +27,8 @@ pub struct Config {
     pub registry_config_paths: Vec<PathBuf>,
     /// Through which registries are reached.
     pub proxies: Proxies,
+    /// Keep the layers of images as they came besides their files: an export needs them.
+    pub keeps_layers: bool,
     /// The folder of Localhost seccomp profiles.
     pub seccomp_dir: PathBuf,
 }
@@ -60,6 +62,7 @@ impl Default for Config {
             registry_ca_files: Vec::new(),
             registry_config_paths: vec!["/etc/gantry/certs.d".into(), "/etc/containerd/certs.d".into()],
             proxies: Proxies::default(),
+            keeps_layers: true,
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
         }
     }

@@ -18,12 +18,14 @@ mod copy;
 pub mod digest;
 mod disk;
 mod error;
+mod export;
 #[cfg(test)]
 mod fixture;
 pub mod import;
 mod install;
 pub mod layer;
 pub mod manifest;
+mod progress;
 mod pull;
 pub mod reference;
 pub mod registry;
@@ -38,15 +40,17 @@ mod volume;
 use catalog::ImageRecord;
 pub use digest::Digest;
 pub use error::ImageError;
+pub use export::{Export, Exported};
 pub use import::ImportOptions;
 pub use layer::LayerLimits;
 use manifest::ImageConfig;
 pub use manifest::{Platform, RunConfig};
+pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
 use registry::Registries;
 pub use registry::{Auth, Patience, Proxies};
 pub use rootfs::Rootfs;
-use store::Store;
+use store::{Settings, Store};
 pub use usage::Usage;
 
 /// Where images live and how registries are spoken to.
@@ -63,6 +67,8 @@ pub struct Config {
     /// Folders with one for each registry, and in it a `hosts.toml` or certificates: the first that is there counts.
     pub registry_config_paths: Vec<PathBuf>,
     pub proxies: Proxies,
+    /// Keep layers as they came besides their files, as containerd does: an export needs them.
+    pub keeps_blobs: bool,
     pub limits: LayerLimits,
     pub patience: Patience,
 }
@@ -77,6 +83,7 @@ impl Config {
             ca_files: Vec::new(),
             registry_config_paths: Vec::new(),
             proxies: Proxies::default(),
+            keeps_blobs: true,
             limits: LayerLimits::default(),
             patience: Patience::default(),
         }
@@ -151,7 +158,8 @@ impl Images {
     pub async fn open(config: Config, env: Env) -> Result<Images, ImageError> {
         let (images, snapshots) = (config.images.clone(), config.snapshots.clone());
         let registries = Registries::new(&config, env.clone());
-        let store = blocking(move || Store::open(&images, &snapshots, env)).await?;
+        let settings = Settings { keeps_blobs: config.keeps_blobs };
+        let store = blocking(move || Store::open(&images, &snapshots, settings, env)).await?;
         let images = Images { store: Arc::new(store), registries: Arc::new(registries), limits: config.limits };
         images.empty_trash();
         Ok(images)
@@ -173,9 +181,21 @@ impl Images {
         auth: &Auth,
         platform: Option<Platform>,
     ) -> Result<Arc<Image>, ImageError> {
+        self.pull_watched(reference, auth, platform, &Arc::default()).await
+    }
+
+    /// As [`Images::pull`], and `progress` says meanwhile how far it is.
+    pub async fn pull_watched(
+        &self,
+        reference: &str,
+        auth: &Auth,
+        platform: Option<Platform>,
+        progress: &Arc<Progress>,
+    ) -> Result<Arc<Image>, ImageError> {
         let reference: Reference = reference.parse()?;
         let platform = platform.unwrap_or_else(Platform::host);
-        pull::pull(&self.store, &self.registries, &reference, auth, &platform, self.limits).await
+        let pull = pull::Pull { reference: &reference, auth, platform: &platform, limits: self.limits };
+        pull.run(&self.store, &self.registries, progress).await
     }
 
     /// Imports an OCI layout or a `docker save` archive, compressed or not. The reader gets a thread of its own.
@@ -194,6 +214,12 @@ impl Images {
         options: ImportOptions,
     ) -> Result<Vec<Arc<Image>>, ImageError> {
         self.import(install::Pieces::new(pieces), options).await
+    }
+
+    /// Finds images, and all that an archive of them is made of.
+    pub async fn export(&self, images: &[String]) -> Result<Export, ImageError> {
+        let (store, images) = (Arc::clone(&self.store), images.to_vec());
+        blocking(move || Export::plan(&store, &images)).await
     }
 
     /// Removes an image with all its names, called by any of them. No such image is no error. Layers that containers

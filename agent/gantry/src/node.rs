@@ -119,6 +119,7 @@ impl RegistryArgs {
             config.registry_config_paths = vec![path.clone()];
         }
         config.proxies = Proxies::new(|name| std::env::var(name).ok())?;
+        config.keeps_layers = !self.discard_layers;
         Ok(())
     }
 }

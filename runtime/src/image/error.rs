@@ -41,6 +41,14 @@ pub enum ImageError {
         #[source]
         source: Box<LayerError>,
     },
+    #[error(
+        "layer {layer} of image {image:?} was not kept as it came: where layers are kept, remove the image and bring it again"
+    )]
+    NotKept { image: String, layer: Digest },
+    #[error("what was kept of layer {0} is damaged")]
+    Damaged(Digest),
+    #[error("whoever asked for the archive takes no more of it")]
+    NobodyReads,
     #[error("the archive cannot be imported")]
     Archive(#[from] ArchiveError),
     #[error("cannot {action} {path:?}")]
@@ -80,7 +88,9 @@ impl ImageError {
             ImageError::NoPart { .. } | ImageError::NoFolder(_) => Code::InvalidArgument,
             ImageError::Archive(error) => archive_code(error),
             ImageError::NotFound(_) | ImageError::NoContainer(_) => Code::NotFound,
-            ImageError::Pinned(_) => Code::FailedPrecondition,
+            ImageError::Pinned(_) | ImageError::NotKept { .. } => Code::FailedPrecondition,
+            ImageError::Damaged(_) => Code::DataLoss,
+            ImageError::NobodyReads => Code::Cancelled,
             ImageError::Registry { source, .. } => source.code(),
             ImageError::Manifest { source, .. } => match source {
                 ManifestError::NoPlatform { .. } => Code::NotFound,

@@ -7,8 +7,10 @@
 //! that is missing is always being worked on by whoever holds it.
 
 use std::collections::HashMap;
+use std::fs;
 use std::future::Future;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -25,7 +27,8 @@ use super::disk::open_folder;
 use super::error::ImageError;
 use super::layer::{Expected, LayerError, LayerLimits, apply};
 use super::manifest::ManifestError;
-use super::snapshots::Ingest;
+use super::progress::Progress;
+use super::snapshots::{Blob, Ingest};
 use super::store::{Lease, Store};
 use super::unpack::{Unpacked, settle};
 
@@ -122,7 +125,9 @@ pub(super) async fn install(
     candidate: Candidate,
     source: &impl Source,
     limits: LayerLimits,
+    progress: &Arc<Progress>,
 ) -> Result<Arc<super::Image>, ImageError> {
+    progress.begin(&candidate.record.layers);
     let chains = candidate.record.chains();
     let mut leased = chains.clone();
     leased.extend([candidate.record.id.clone(), candidate.record.manifest.clone()]);
@@ -137,7 +142,8 @@ pub(super) async fn install(
     let mut layers = Vec::with_capacity(chains.len());
     for (at, chain) in chains.iter().enumerate() {
         let expected = &candidate.expected[at];
-        layers.push(async move { (at, fetch(store, chain, at, expected, source, limits).await) });
+        let job = Job { chain, at, expected, progress };
+        layers.push(async move { (at, fetch(store, job, source, limits).await) });
     }
     let mut ready = std::pin::pin!(futures::stream::iter(layers).buffered(PARALLEL_LAYERS));
     while let Some((at, fetched)) = ready.next().await {
@@ -145,8 +151,12 @@ pub(super) async fn install(
             FetchError::Image(error) => error,
             FetchError::Layer(error) => layer_error(at, error),
         })?;
-        let Some(layer) = fetched else { continue };
+        let Some(layer) = fetched else {
+            progress.finish(at);
+            continue;
+        };
         commit(store, layer, &chains[..=at], Arc::clone(&lease)).await?.map_err(|error| layer_error(at, error))?;
+        progress.finish(at);
     }
     let store_too = Arc::clone(store);
     let Candidate { record, manifest, config, .. } = candidate;
@@ -163,15 +173,22 @@ enum FetchError {
     Layer(LayerError),
 }
 
+/// One layer of an installation.
+struct Job<'i> {
+    chain: &'i Digest,
+    at: usize,
+    expected: &'i Expected,
+    progress: &'i Arc<Progress>,
+}
+
 /// A layer unpacked and verified, or none if it is there already.
 async fn fetch(
     store: &Arc<Store>,
-    chain: &Digest,
-    at: usize,
-    expected: &Expected,
+    job: Job<'_>,
     source: &impl Source,
     limits: LayerLimits,
 ) -> Result<Option<Ready>, FetchError> {
+    let Job { chain, at, expected, progress } = job;
     if store.has_layer(chain) {
         return Ok(None);
     }
@@ -182,7 +199,12 @@ async fn fetch(
     }
     let (sink, pieces) = mpsc::channel(PIECES_MAX);
     let (store, expected) = (Arc::clone(store), expected.clone());
-    let pieces = Pieces { pieces, current: Bytes::new(), gate: Some(Arc::clone(&gate)) };
+    let (counted, progress) = (Arc::clone(&gate), Arc::clone(progress));
+    let came = move |bytes| {
+        counted.bytes.fetch_add(bytes, Ordering::Relaxed);
+        progress.came(at, bytes);
+    };
+    let pieces = Pieces { pieces, current: Bytes::new(), came: Box::new(came) };
     let unpacking = tokio::task::spawn_blocking(move || unpack_layer(&store, pieces, &expected, &limits));
     let (sent, unpacked) = tokio::join!(source.send(at, sink), unpacking);
     let (ingest, unpacked) = match (sent, unpacked.unwrap_or(Err(FetchError::Image(ImageError::Interrupted)))) {
@@ -203,11 +225,42 @@ fn unpack_layer(
     expected: &Expected,
     limits: &LayerLimits,
 ) -> Result<(Ingest, Unpacked), FetchError> {
-    let ingest = store.snapshots.ingest(&store.env.rng.uuid()).map_err(FetchError::Image)?;
+    let mut ingest = store.snapshots.ingest(&store.env.rng.uuid()).map_err(FetchError::Image)?;
     let folder = open_folder(&ingest.folder()).map_err(FetchError::Image)?;
     let aside = open_folder(&ingest.aside()).map_err(FetchError::Image)?;
-    let unpacked = apply(pieces, expected, &folder, &aside, limits).map_err(FetchError::Layer)?;
-    Ok((ingest, unpacked))
+    let Some((digest, size)) = expected.blob.clone().filter(|_| store.settings.keeps_blobs) else {
+        let unpacked = apply(pieces, expected, &folder, &aside, limits).map_err(FetchError::Layer)?;
+        return Ok((ingest, unpacked));
+    };
+    let path = ingest.blob();
+    let failed = |e| FetchError::Image(ImageError::disk("keep the layer in", &path, e));
+    let copy = fs::File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+    let mut kept = Kept { pieces, copy, failure: None };
+    let unpacked = apply(&mut kept, expected, &folder, &aside, limits);
+    if let Some(failure) = kept.failure {
+        return Err(failed(failure));
+    }
+    ingest.keep(Blob { digest, size });
+    Ok((ingest, unpacked.map_err(FetchError::Layer)?))
+}
+
+/// Writes down what passes. A disk that cannot take it ends the reading, and is not the layer's fault.
+struct Kept {
+    pieces: Pieces,
+    copy: fs::File,
+    failure: Option<io::Error>,
+}
+
+impl Read for Kept {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.pieces.read(buffer)?;
+        if let Err(error) = self.copy.write_all(&buffer[..n]) {
+            let kind = error.kind();
+            self.failure.get_or_insert(error);
+            return Err(kind.into());
+        }
+        Ok(n)
+    }
 }
 
 /// `chains` are those of the layers below, and the layer's own as the last. An outer error is the disk's.
@@ -249,12 +302,12 @@ async fn commit(
 pub(super) struct Pieces {
     pieces: mpsc::Receiver<Bytes>,
     current: Bytes,
-    gate: Option<Arc<Gate>>,
+    came: Box<dyn Fn(u64) + Send>,
 }
 
 impl Pieces {
     pub(super) fn new(pieces: mpsc::Receiver<Bytes>) -> Pieces {
-        Pieces { pieces, current: Bytes::new(), gate: None }
+        Pieces { pieces, current: Bytes::new(), came: Box::new(|_| ()) }
     }
 }
 
@@ -263,9 +316,7 @@ impl Read for Pieces {
         while self.current.is_empty() {
             match self.pieces.blocking_recv() {
                 Some(piece) => {
-                    if let Some(gate) = &self.gate {
-                        gate.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                    }
+                    (self.came)(piece.len() as u64);
                     self.current = piece;
                 }
                 None => return Ok(0),

@@ -13,7 +13,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,11 +30,17 @@ use super::rootfs::{ContainerRecord, Rootfs, check_container_id};
 use super::snapshots::Snapshots;
 use super::usage::Usage;
 
+pub(super) struct Settings {
+    /// Whether layers are kept as they came, too.
+    pub keeps_blobs: bool,
+}
+
 pub(super) struct Store {
     folder: PathBuf,
     pub(super) snapshots: Snapshots,
     pub(super) env: Env,
     pub(super) gates: Gates,
+    pub(super) settings: Settings,
     state: Mutex<State>,
     /// Held by whoever changes the record of images, while it is on its way to the disk; nobody else waits for that.
     recording: Mutex<()>,
@@ -81,7 +86,7 @@ impl State {
 }
 
 impl Store {
-    pub(super) fn open(folder: &Path, snapshots: &Path, env: Env) -> Result<Store, ImageError> {
+    pub(super) fn open(folder: &Path, snapshots: &Path, settings: Settings, env: Env) -> Result<Store, ImageError> {
         private_folder(folder)?;
         private_folder(&folder.join("blobs/sha256"))?;
         private_folder(&folder.join("ingest"))?;
@@ -91,6 +96,7 @@ impl Store {
             snapshots: Snapshots::open(snapshots)?,
             env,
             gates: Gates::default(),
+            settings,
             state: Mutex::new(State::default()),
             recording: Mutex::default(),
             published: RwLock::default(),
@@ -158,7 +164,8 @@ impl Store {
         self.folder.join("images.json")
     }
 
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
+    /// Of a manifest or a configuration.
+    pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.folder.join("blobs/sha256").join(digest.hex())
     }
 
@@ -356,7 +363,7 @@ impl Store {
         for image in state.catalog.images.values() {
             for digest in [&image.id, &image.manifest] {
                 if let Ok(metadata) = fs::metadata(self.blob_path(digest)) {
-                    usage += Usage { bytes: metadata.blocks() * 512, inodes: 1 };
+                    usage += Usage::of(&metadata);
                 }
             }
         }

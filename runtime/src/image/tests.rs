@@ -11,6 +11,7 @@ use super::registry::RegistryError;
 use super::*;
 
 mod archives;
+mod exports;
 mod inward;
 mod lies;
 mod mirrors;
@@ -187,8 +188,10 @@ async fn what_images_and_containers_take_is_what_du_says() {
     fs::write(rootfs.upper.join("written"), vec![7; 100_000]).unwrap();
     let info = images.fs_info().await.unwrap();
     let blobs = fs::read_dir(state.path().join("images/blobs/sha256")).unwrap().map(|e| e.unwrap().path());
-    let stored: Vec<_> =
-        image.layers().iter().map(|chain| images.store.snapshots.layer_folder(chain)).chain(blobs).collect();
+    let layers = &images.store.snapshots;
+    let folders = image.layers().iter().map(|chain| layers.layer_folder(chain));
+    let kept = image.layers().iter().map(|chain| layers.blob(chain).unwrap().1);
+    let stored: Vec<_> = folders.chain(kept).chain(blobs).collect();
     assert_eq!(info.images, du(&stored));
     assert_eq!(info.containers, du(&[rootfs.upper.clone()]));
     assert_eq!(images.snapshot_usage("c1").await.unwrap(), info.containers);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{AtFlags, Dir, FileType};
 
@@ -14,6 +15,13 @@ const BLOCK_BYTES: u64 = 512;
 pub struct Usage {
     pub bytes: u64,
     pub inodes: u64,
+}
+
+impl Usage {
+    /// Of one file.
+    pub fn of(metadata: &std::fs::Metadata) -> Usage {
+        Usage { bytes: metadata.blocks() * BLOCK_BYTES, inodes: 1 }
+    }
 }
 
 impl std::ops::AddAssign for Usage {
