@@ -25,6 +25,7 @@ pub mod import;
 mod install;
 pub mod layer;
 pub mod manifest;
+pub mod policy;
 mod progress;
 mod pull;
 pub mod reference;
@@ -45,6 +46,7 @@ pub use import::ImportOptions;
 pub use layer::LayerLimits;
 use manifest::ImageConfig;
 pub use manifest::{Platform, RunConfig};
+pub use policy::Policy;
 pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
 use registry::Registries;
@@ -69,6 +71,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// Keep layers as they came besides their files, as containerd does: an export needs them.
     pub keeps_blobs: bool,
+    /// Which images may come here.
+    pub policy: Policy,
     pub limits: LayerLimits,
     pub patience: Patience,
 }
@@ -84,6 +88,7 @@ impl Config {
             registry_config_paths: Vec::new(),
             proxies: Proxies::default(),
             keeps_blobs: true,
+            policy: Policy::default(),
             limits: LayerLimits::default(),
             patience: Patience::default(),
         }
@@ -158,7 +163,7 @@ impl Images {
     pub async fn open(config: Config, env: Env) -> Result<Images, ImageError> {
         let (images, snapshots) = (config.images.clone(), config.snapshots.clone());
         let registries = Registries::new(&config, env.clone());
-        let settings = Settings { keeps_blobs: config.keeps_blobs };
+        let settings = Settings { keeps_blobs: config.keeps_blobs, policy: config.policy };
         let store = blocking(move || Store::open(&images, &snapshots, settings, env)).await?;
         let images = Images { store: Arc::new(store), registries: Arc::new(registries), limits: config.limits };
         images.empty_trash();

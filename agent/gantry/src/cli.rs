@@ -267,6 +267,9 @@ pub struct RegistryArgs {
     /// Do not keep the layers of images as they came besides their files: saves disk, and such images cannot be exported
     #[arg(long = "discard-unpacked-layers")]
     pub discard_layers: bool,
+    /// Who verifies the signatures of images. This build has no verifier: whatever is named here, no image is let in
+    #[arg(long = "image-verifier", value_name = "NAME")]
+    pub verifier: Option<String>,
 }
 
 #[derive(Clone, Debug, Args)]

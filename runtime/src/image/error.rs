@@ -7,6 +7,7 @@ use super::digest::Digest;
 use super::import::{ArchiveError, ContentsError, SpoolError};
 use super::layer::LayerError;
 use super::manifest::ManifestError;
+use super::policy::Refusal;
 use super::reference::ReferenceError;
 use super::registry::RegistryError;
 
@@ -49,6 +50,8 @@ pub enum ImageError {
     Damaged(Digest),
     #[error("whoever asked for the archive takes no more of it")]
     NobodyReads,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     #[error("the archive cannot be imported")]
     Archive(#[from] ArchiveError),
     #[error("cannot {action} {path:?}")]
@@ -89,6 +92,7 @@ impl ImageError {
             ImageError::Archive(error) => archive_code(error),
             ImageError::NotFound(_) | ImageError::NoContainer(_) => Code::NotFound,
             ImageError::Pinned(_) | ImageError::NotKept { .. } => Code::FailedPrecondition,
+            ImageError::Refused(refusal) => refusal.why.code(),
             ImageError::Damaged(_) => Code::DataLoss,
             ImageError::NobodyReads => Code::Cancelled,
             ImageError::Registry { source, .. } => source.code(),

@@ -27,6 +27,7 @@ use super::disk::open_folder;
 use super::error::ImageError;
 use super::layer::{Expected, LayerError, LayerLimits, apply};
 use super::manifest::ManifestError;
+use super::policy::Subject;
 use super::progress::Progress;
 use super::snapshots::{Blob, Ingest};
 use super::store::{Lease, Store};
@@ -127,6 +128,8 @@ pub(super) async fn install(
     limits: LayerLimits,
     progress: &Arc<Progress>,
 ) -> Result<Arc<super::Image>, ImageError> {
+    let subject = Subject { name: &candidate.shown, manifest: &candidate.record.manifest };
+    store.settings.policy.admit(subject)?;
     progress.begin(&candidate.record.layers);
     let chains = candidate.record.chains();
     let mut leased = chains.clone();

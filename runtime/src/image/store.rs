@@ -26,6 +26,7 @@ use super::disk::{lock, names, private_folder, remove_below, sync_filesystem, wr
 use super::error::ImageError;
 use super::install::Gates;
 use super::manifest::parse_config;
+use super::policy::Policy;
 use super::rootfs::{ContainerRecord, Rootfs, check_container_id};
 use super::snapshots::Snapshots;
 use super::usage::Usage;
@@ -33,6 +34,7 @@ use super::usage::Usage;
 pub(super) struct Settings {
     /// Whether layers are kept as they came, too.
     pub keeps_blobs: bool,
+    pub policy: Policy,
 }
 
 pub(super) struct Store {

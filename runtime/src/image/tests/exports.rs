@@ -115,6 +115,28 @@ async fn an_image_that_goes_out_outlives_its_removal() {
 }
 
 #[tokio::test]
+async fn a_verifier_that_is_not_there_lets_nothing_in() {
+    let (state, server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let made = image(&two_layers(), gzip);
+    server.add("a", "1", &made);
+    let policy = Policy::of(Some("cosign"));
+    let images = Images::open(Config { policy, ..config(state.path()) }, Env::system()).await.unwrap();
+    let pulled = images.pull(&server.reference("a:1"), &Auth::Anonymous, None).await.unwrap_err();
+    let imported = import(&images, made.archive("localhost/a:1")).await.unwrap_err();
+    for error in [pulled, imported] {
+        let status = error.status();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(status.message().starts_with("SignatureValidationFailed: "), "{status}");
+        assert!(
+            status.message().contains("\"cosign\"") && status.message().contains(made.digest().as_str()),
+            "{status}"
+        );
+    }
+    assert_eq!(server.asked(&server::blob_path("a", &made.layers[0])), 0);
+    assert_eq!((layers_on_disk(state.path()), ingests(state.path()), images.list().len()), (0, 0, 0));
+}
+
+#[tokio::test]
 async fn a_pull_says_how_far_it_is() {
     let (state, server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let images = open(state.path()).await;
