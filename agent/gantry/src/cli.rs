@@ -375,4 +375,10 @@ pub enum ImageWhat {
         #[arg(required = true, value_name = "NAME")]
         references: Vec<String>,
     },
+    /// Remove the images that nobody uses, neither pinned nor young ones, as this node's agent does when its disk fills
+    Prune {
+        /// Say of each image whether it would go, and why not, and remove none
+        #[arg(long)]
+        dry_run: bool,
+    },
 }

@@ -1,4 +1,4 @@
-//! `gantry image`: the images of this machine, asked of its runtime over CRI.
+//! `gantry image`: the images of this machine, asked of its runtime over CRI and, for what becomes of them, of its agent.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::Failure;
 
 pub mod archive;
+pub mod prune;
 pub mod pull;
 
 pub async fn list(socket: &Path) -> Result<(), Failure> {

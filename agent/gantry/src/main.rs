@@ -78,6 +78,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
                         image::archive::export(&socket, references, &output).await
                     }
                     ImageWhat::Rm { references } => image::remove(&socket, &references).await,
+                    ImageWhat::Prune { dry_run } => image::prune::run(&paths.agent_socket(), dry_run).await,
                 }
             })
         }
