@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::KUBELET_VERSION;
 use crate::events::Events;
+use crate::eviction::images::Ask;
 use crate::eviction::{Evictor, Pressures};
 use crate::logs::Rotation;
 use crate::node::facts::Facts;
@@ -62,6 +63,7 @@ pub struct Agent {
     progress: watch::Sender<Progress>,
     pulse: Pulse,
     asked: mpsc::Receiver<oneshot::Sender<()>>,
+    image_asks: mpsc::Receiver<Ask>,
     stop: CancellationToken,
 }
 
@@ -94,10 +96,11 @@ impl Agent {
         let counters = Arc::new(Counters::default());
         counters.shut_down(shutdown::times::load(&config.data_dir));
         let (switch, shutting_down, progress) = shutdown::switch(&config.shutdown_periods);
+        let (asks, image_asks) = mpsc::channel(1);
         if let Some(path) = &config.socket {
             let fail = |source| StartError::Socket { path: path.clone(), source };
             let listener = shutdown::socket::listen(path).map_err(fail)?;
-            tokio::spawn(shutdown::socket::serve(listener, switch.clone(), stop.clone()));
+            tokio::spawn(shutdown::socket::serve(listener, switch.clone(), asks, stop.clone()));
         }
         let mut port = config.listen.map_or(0, |listen| listen.port());
         if let (Some(listen), Some(tls)) = (config.listen, config.tls.clone()) {
@@ -173,7 +176,7 @@ impl Agent {
         };
         let (pulse, asked) = mpsc::channel(1);
         let (shared, pulse) = (Arc::new(shared), Pulse(pulse));
-        Ok(Agent { shared, registration, pressures, switch, progress, pulse, asked, stop })
+        Ok(Agent { shared, registration, pressures, switch, progress, pulse, asked, image_asks, stop })
     }
 
     /// By which to end the node's pods before the end of the machine.
@@ -189,7 +192,8 @@ impl Agent {
     /// Works until the token ends it. Containers live on.
     pub async fn run(self) {
         // The switch is held: where it goes, it cannot be asked for any more.
-        let Agent { shared, registration, pressures, switch: _switch, progress, asked, stop, pulse: _ } = self;
+        let Agent { shared, registration, pressures, switch: _switch, progress, asked, image_asks, stop, pulse: _ } =
+            self;
         let (touch, touched) = mpsc::channel(TOUCHED_MAX);
         let (list, held) = mpsc::channel(1);
         let (found, manifests) = mpsc::channel(1);
@@ -227,7 +231,7 @@ impl Agent {
             ears.run_until_cancelled(rotation.run()).await;
         });
         let (order, orders) = mpsc::channel(1);
-        let evictor = Evictor::new(shared.clone(), pressures, order.clone());
+        let evictor = Evictor::new(shared.clone(), pressures, order.clone(), image_asks);
         let ears = stop.clone();
         parts.spawn(async move {
             ears.run_until_cancelled(evictor.run()).await;

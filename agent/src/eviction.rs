@@ -40,7 +40,7 @@ pub mod thresholds;
 #[cfg(test)]
 mod tests;
 
-use images::Collector;
+use images::{Ask, Collector};
 use plan::{Memory, Observation, Observed, judge};
 use rank::Candidate;
 pub use thresholds::{Pressure, Settings, Signal, Threshold};
@@ -69,6 +69,8 @@ pub struct Evictor {
     orders: mpsc::Sender<Order>,
     memory: Memory,
     images: Collector,
+    /// Those who ask what becomes of the images.
+    asks: mpsc::Receiver<Ask>,
     /// Where images lie, and when that was asked.
     image_place: Option<(Option<PathBuf>, Instant)>,
     /// Pods that were told to go.
@@ -78,7 +80,12 @@ pub struct Evictor {
 }
 
 impl Evictor {
-    pub fn new(shared: Arc<Shared>, pressures: watch::Sender<Pressures>, orders: mpsc::Sender<Order>) -> Evictor {
+    pub fn new(
+        shared: Arc<Shared>,
+        pressures: watch::Sender<Pressures>,
+        orders: mpsc::Sender<Order>,
+        asks: mpsc::Receiver<Ask>,
+    ) -> Evictor {
         let settings = shared.config.eviction.clone();
         Evictor {
             images: Collector::new(settings.images),
@@ -86,6 +93,7 @@ impl Evictor {
             settings,
             pressures,
             orders,
+            asks,
             memory: Memory::default(),
             image_place: None,
             evicted: BTreeSet::new(),
@@ -97,9 +105,27 @@ impl Evictor {
     pub async fn run(mut self) {
         loop {
             self.round().await;
-            let pause = if self.ending.is_some() { LOOK_SOON } else { LOOK_EVERY };
-            tokio::time::sleep(pause).await;
+            let next = Instant::now() + if self.ending.is_some() { LOOK_SOON } else { LOOK_EVERY };
+            loop {
+                tokio::select! {
+                    biased;
+                    // A point in time, waited for anew.
+                    () = tokio::time::sleep_until(next) => break,
+                    // recv takes an ask only when it returns it.
+                    Some(ask) = self.asks.recv() => self.answer(ask).await,
+                }
+            }
         }
+    }
+
+    async fn answer(&mut self, ask: Ask) {
+        let room = self.image_room().await;
+        let report = match ask.remove {
+            true => self.images.prune(&self.shared, room).await,
+            false => self.images.explain(&self.shared, room).await,
+        };
+        // One who has gone away needs no answer.
+        let _ = ask.answer.send(report);
     }
 
     /// Looks once, and does what follows from it.

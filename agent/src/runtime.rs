@@ -285,11 +285,22 @@ impl Runtime {
         call!(self.images.remove_image(v1::RemoveImageRequest { image: Some(spec) }), id).map(|_| ())
     }
 
-    /// What every container, ended ones too, calls its image.
-    pub async fn images_in_use(&self) -> Result<BTreeSet<String>, RuntimeError> {
+    /// Who uses which image: of every container, ended ones too, by what it calls its image.
+    pub async fn users_of_images(&self) -> Result<BTreeMap<String, BTreeSet<String>>, RuntimeError> {
         let all = call!(self.runtime.list_containers(v1::ListContainersRequest { filter: None }), "")?.containers;
-        let names = |c: v1::Container| [c.image_ref, c.image_id, c.image.map(|i| i.image).unwrap_or_default()];
-        Ok(all.into_iter().flat_map(names).filter(|name| !name.is_empty()).collect())
+        let mut users: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for container in all {
+            let label = |key: &str| container.labels.get(key).map_or("", String::as_str);
+            let pod = format!("{}/{}", label(POD_NAMESPACE_LABEL), label(POD_NAME_LABEL));
+            let name = container.metadata.map_or(container.id, |metadata| metadata.name);
+            let user = format!("container {name} of pod {pod}");
+            let called =
+                [container.image_ref, container.image_id, container.image.map(|i| i.image).unwrap_or_default()];
+            for name in called.into_iter().filter(|name| !name.is_empty()) {
+                users.entry(name).or_default().insert(user.clone());
+            }
+        }
+        Ok(users)
     }
 
     /// Bytes that the containers of a pod have written over their images, by container name.

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::image::Proxies;
+use crate::image::{Policy, Proxies};
 
 /// Where a runtime lives. Every folder comes from here, so that two of them can run beside each other.
 #[derive(Clone, Debug)]
@@ -27,6 +27,10 @@ pub struct Config {
     pub registry_config_paths: Vec<PathBuf>,
     /// Through which registries are reached.
     pub proxies: Proxies,
+    /// Keep the layers of images as they came besides their files: an export needs them.
+    pub keeps_layers: bool,
+    /// Who decides which images may come here.
+    pub image_policy: Policy,
     /// The folder of Localhost seccomp profiles.
     pub seccomp_dir: PathBuf,
 }
@@ -60,6 +64,8 @@ impl Default for Config {
             registry_ca_files: Vec::new(),
             registry_config_paths: vec!["/etc/gantry/certs.d".into(), "/etc/containerd/certs.d".into()],
             proxies: Proxies::default(),
+            keeps_layers: true,
+            image_policy: Policy::default(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
         }
     }

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::node::{Node, NodeError};
 use pages::{Streamed, pages};
 
+mod archive_export;
 mod archive_import;
 mod attach;
 mod config_update;
@@ -32,6 +33,7 @@ mod image_list;
 mod image_pull;
 mod image_remove;
 mod image_status;
+mod image_watch;
 mod log_reopen;
 mod metric_descriptors;
 mod pages;
@@ -385,5 +387,15 @@ impl Archives for Services {
         request: Request<Streaming<archives::ImportRequest>>,
     ) -> Result<Response<archives::ImportResponse>, Status> {
         Ok(Response::new(archive_import::run(&self.node, request.into_inner()).await?))
+    }
+
+    type ExportStream = Streamed<archives::ExportResponse>;
+    async fn export(&self, request: Request<archives::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+        Ok(Response::new(archive_export::run(&self.node, request.into_inner()).await?))
+    }
+
+    type PullStream = Streamed<archives::PullResponse>;
+    async fn pull(&self, request: Request<archives::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+        Ok(Response::new(image_watch::run(&self.node, request.into_inner())))
     }
 }

@@ -14,15 +14,19 @@ use std::sync::Arc;
 use gantry_env::Env;
 
 mod catalog;
+mod copy;
 pub mod digest;
 mod disk;
 mod error;
+mod export;
 #[cfg(test)]
 mod fixture;
 pub mod import;
 mod install;
 pub mod layer;
 pub mod manifest;
+pub mod policy;
+mod progress;
 mod pull;
 pub mod reference;
 pub mod registry;
@@ -31,20 +35,25 @@ mod snapshots;
 mod store;
 pub mod tar;
 pub mod unpack;
+mod usage;
+mod volume;
 
 use catalog::ImageRecord;
 pub use digest::Digest;
 pub use error::ImageError;
+pub use export::{Export, Exported};
 pub use import::ImportOptions;
 pub use layer::LayerLimits;
 use manifest::ImageConfig;
 pub use manifest::{Platform, RunConfig};
+pub use policy::Policy;
+pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
 use registry::Registries;
 pub use registry::{Auth, Patience, Proxies};
 pub use rootfs::Rootfs;
-use store::Store;
-pub use unpack::Usage;
+use store::{Settings, Store};
+pub use usage::Usage;
 
 /// Where images live and how registries are spoken to.
 #[derive(Clone, Debug)]
@@ -60,6 +69,10 @@ pub struct Config {
     /// Folders with one for each registry, and in it a `hosts.toml` or certificates: the first that is there counts.
     pub registry_config_paths: Vec<PathBuf>,
     pub proxies: Proxies,
+    /// Keep layers as they came besides their files, as containerd does: an export needs them.
+    pub keeps_blobs: bool,
+    /// Which images may come here.
+    pub policy: Policy,
     pub limits: LayerLimits,
     pub patience: Patience,
 }
@@ -74,6 +87,8 @@ impl Config {
             ca_files: Vec::new(),
             registry_config_paths: Vec::new(),
             proxies: Proxies::default(),
+            keeps_blobs: true,
+            policy: Policy::default(),
             limits: LayerLimits::default(),
             patience: Patience::default(),
         }
@@ -148,7 +163,8 @@ impl Images {
     pub async fn open(config: Config, env: Env) -> Result<Images, ImageError> {
         let (images, snapshots) = (config.images.clone(), config.snapshots.clone());
         let registries = Registries::new(&config, env.clone());
-        let store = blocking(move || Store::open(&images, &snapshots, env)).await?;
+        let settings = Settings { keeps_blobs: config.keeps_blobs, policy: config.policy };
+        let store = blocking(move || Store::open(&images, &snapshots, settings, env)).await?;
         let images = Images { store: Arc::new(store), registries: Arc::new(registries), limits: config.limits };
         images.empty_trash();
         Ok(images)
@@ -170,9 +186,21 @@ impl Images {
         auth: &Auth,
         platform: Option<Platform>,
     ) -> Result<Arc<Image>, ImageError> {
+        self.pull_watched(reference, auth, platform, &Arc::default()).await
+    }
+
+    /// As [`Images::pull`], and `progress` says meanwhile how far it is.
+    pub async fn pull_watched(
+        &self,
+        reference: &str,
+        auth: &Auth,
+        platform: Option<Platform>,
+        progress: &Arc<Progress>,
+    ) -> Result<Arc<Image>, ImageError> {
         let reference: Reference = reference.parse()?;
         let platform = platform.unwrap_or_else(Platform::host);
-        pull::pull(&self.store, &self.registries, &reference, auth, &platform, self.limits).await
+        let pull = pull::Pull { reference: &reference, auth, platform: &platform, limits: self.limits };
+        pull.run(&self.store, &self.registries, progress).await
     }
 
     /// Imports an OCI layout or a `docker save` archive, compressed or not. The reader gets a thread of its own.
@@ -191,6 +219,12 @@ impl Images {
         options: ImportOptions,
     ) -> Result<Vec<Arc<Image>>, ImageError> {
         self.import(install::Pieces::new(pieces), options).await
+    }
+
+    /// Finds images, and all that an archive of them is made of.
+    pub async fn export(&self, images: &[String]) -> Result<Export, ImageError> {
+        let (store, images) = (Arc::clone(&self.store), images.to_vec());
+        blocking(move || Export::plan(&store, &images)).await
     }
 
     /// Removes an image with all its names, called by any of them. No such image is no error. Layers that containers
@@ -223,6 +257,11 @@ impl Images {
         Err(ImageError::NoPart { image: image.id().to_string(), path: path.to_owned() })
     }
 
+    /// Folders for the volumes that the image of a container declares, at these paths, with what it has there. The call blocks.
+    pub fn make_volumes(&self, rootfs: &Rootfs, paths: &[String]) -> Result<Vec<PathBuf>, ImageError> {
+        volume::make(rootfs, paths)
+    }
+
     /// The folders that [`Images::prepare`] made for a container, as after a restart.
     pub fn rootfs(&self, container: &str) -> Option<Rootfs> {
         self.store.rootfs(container)
@@ -241,7 +280,7 @@ impl Images {
         self.store.containers()
     }
 
-    /// What a container wrote.
+    /// What a container wrote, its image's volumes included.
     pub async fn snapshot_usage(&self, container: &str) -> Result<Usage, ImageError> {
         let (store, container) = (Arc::clone(&self.store), container.to_owned());
         blocking(move || {
@@ -256,9 +295,8 @@ impl Images {
         blocking(move || {
             let mut containers = Usage::default();
             for container in store.containers() {
-                let usage = store.snapshots.container_usage(&container)?;
-                containers.bytes += usage.bytes;
-                containers.inodes += usage.inodes;
+                // One that is removed meanwhile takes nothing.
+                containers += store.snapshots.container_usage(&container).unwrap_or_default();
             }
             Ok(FsInfo { mountpoint: store.snapshots.base().to_owned(), images: store.usage(), containers })
         })

@@ -195,6 +195,8 @@ async fn open(config: Config, env: Env) -> Result<Opened, StartError> {
     images.ca_files.clone_from(&config.registry_ca_files);
     images.registry_config_paths.clone_from(&config.registry_config_paths);
     images.proxies.clone_from(&config.proxies);
+    images.keeps_blobs = config.keeps_layers;
+    images.policy.clone_from(&config.image_policy);
     let images = Images::open(images, env.clone()).await?;
     let network = Network::open(network::Config {
         run_dir: config.run_dir.join("network"),

@@ -130,6 +130,90 @@ fn an_image_that_cannot_be_a_volume_is_refused() {
     });
 }
 
+const WITH_VOLUMES: &str = "test.invalid/volumes:1";
+
+/// Busybox that declares volumes, one of them with content in two layers, behind a link, and one at a hostile path.
+async fn import_volumes(runtime: &Runtime, declared: serde_json::Value) {
+    let mut lower = ground::busybox_tar();
+    ground::folder(&mut lower, "srv", 0o755);
+    ground::folder(&mut lower, "srv/db", 0o750);
+    ground::file(&mut lower, "srv/db/kept", b"below\n", 0o640);
+    ground::file(&mut lower, "srv/db/gone", b"below\n", 0o644);
+    ground::link(&mut lower, "srv/db/out", "/etc/passwd");
+    ground::link(&mut lower, "data", "srv/db");
+    ground::file(&mut lower, "file", b"", 0o644);
+    let mut upper = Tar::default();
+    ground::file(&mut upper, "srv/db/.wh.gone", b"", 0o644);
+    ground::file(&mut upper, "srv/db/added", b"above\n", 0o644);
+    let run = serde_json::json!({"Env": ["PATH=/bin"], "Cmd": ["sh"], "Volumes": declared});
+    ground::import_image(runtime, WITH_VOLUMES, &[lower.finish(), upper.finish()], run).await;
+}
+
+#[test]
+fn volumes_of_an_image_are_its_containers_own() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        import_volumes(&runtime, serde_json::json!({"/data": {}, "/../../new": {}, "/covered": {}})).await;
+        let config = ground.pod("pod");
+        let pod = client.run_pod(&config).await;
+        let given = ground.dir.path().join("given");
+        std::fs::create_dir(&given).unwrap();
+        let mut ids = Vec::new();
+        for name in ["a", "b"] {
+            let mut container = ground.container(name, &["sleep", "1000"]);
+            container.image = Some(v1::ImageSpec { image: WITH_VOLUMES.into(), ..v1::ImageSpec::default() });
+            container.mounts = vec![folder(&given, "/covered", v1::MountPropagation::PropagationPrivate)];
+            let security = container.linux.as_mut().and_then(|l| l.security_context.as_mut()).expect("it has one");
+            security.readonly_rootfs = true;
+            let id = client.create(&pod, container, &config).await.expect("made");
+            client.start(&id).await.expect("started");
+            ids.push(id);
+        }
+        let (code, said) =
+            shell(&client, &ids[0], "ls /data; cat /data/kept /data/added; stat -L -c %a /data /data/kept").await;
+        assert_eq!((code, said.as_str()), (0, "added\nkept\nout\nbelow\nabove\n750\n640\n"));
+        assert_eq!(shell(&client, &ids[0], "readlink /data/out; ls /new").await, (0, "/etc/passwd\n".into()));
+        // Written to though the root is read-only, seen by nobody else, and told of as what the container wrote.
+        let before = runtime.images().snapshot_usage(&ids[0]).await.expect("it is there");
+        let write = "echo x > /data/mine && echo x > /new/mine && echo x > /covered/mine && busybox rm /data/kept";
+        assert_eq!(shell(&client, &ids[0], write).await.0, 0);
+        assert_eq!(shell(&client, &ids[1], "cat /data/kept; ls /new").await, (0, "below\n".into()));
+        assert_eq!(runtime.images().snapshot_usage(&ids[0]).await.expect("it is there").inodes, before.inodes + 1);
+        assert!(given.join("mine").exists() && !Path::new("/new").exists());
+        let mounts = client.status(&ids[0]).await.mounts;
+        assert_eq!(mounts.len(), 1, "CRI tells of those that were asked for: {mounts:?}");
+        client.remove_pod(&pod).await;
+        let left = std::fs::read_dir(ground.config.state_dir.join("snapshots/c")).unwrap().count();
+        assert_eq!(left, 0, "they go with their containers");
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn volumes_that_cannot_be_are_refused() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("pod");
+        let pod = client.run_pod(&config).await;
+        for (declared, words) in [
+            (serde_json::json!({"/../..": {}}), "\"/../..\" that the image declares is its root"),
+            (serde_json::json!({"/proc/sys": {}}), "hide the kernel's own files"),
+            (serde_json::json!({"/file": {}}), "\"/file\" that the image declares is no folder"),
+            (serde_json::json!({"/file/below": {}}), "is no folder"),
+        ] {
+            import_volumes(&runtime, declared).await;
+            let mut container = ground.container("c", &["sleep", "1000"]);
+            container.image = Some(v1::ImageSpec { image: WITH_VOLUMES.into(), ..v1::ImageSpec::default() });
+            let error = client.create(&pod, container, &config).await.expect_err("refused");
+            assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+            assert!(error.message().contains(words), "{error}");
+        }
+        assert_eq!(runtime.images().snapshots().len(), 0, "nothing is left of what was refused");
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
 /// A folder that is a mount point of its own, with shared propagation as hosts have it.
 fn shared_folder(ground: &Ground, name: &str) -> std::path::PathBuf {
     let path = ground.dir.path().join(name);

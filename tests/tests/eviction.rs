@@ -41,6 +41,12 @@ fn who_fills_the_disk_is_evicted_and_what_nobody_misses_goes_before() {
         let uid = cluster.field("pod", "modest", ".metadata.uid").await;
         let done = cluster.field("pod", "done", ".metadata.uid").await;
         assert!(layers(&cluster, &done).await > 0);
+        // What would become of the images is told, by the same plan, and nothing becomes of them.
+        let told = machine.run(&["image", "prune", "--dry-run"]).await.unwrap();
+        let line = |name: &str| told.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
+        assert!(line("unused").ends_with("would go"), "{told}");
+        assert!(line("demo").contains("kept: used by container main of pod default/"), "{told}");
+        assert!(images().await.contains("unused"));
 
         cluster.apply(&pod("greedy", "Always", "dd if=/dev/zero of=/v/x bs=1M count=140; exec sleep 3600")).await;
         let greedy = async |path: &str| cluster.field("pod", "greedy", path).await;

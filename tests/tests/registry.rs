@@ -147,3 +147,33 @@ async fn archives_of_another_tool_are_imported() {
         assert_eq!(images.resolve(name).unwrap().layers(), imported[0].layers());
     }
 }
+
+/// What Gantry writes, another tool reads, as either kind of archive, and finds the digests that went in.
+#[tokio::test]
+async fn another_tool_reads_what_is_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let built = busybox();
+    let images = Images::open(Config::below(&folder.path().join("state")), Env::system()).await.unwrap();
+    let archive = std::io::Cursor::new(built.archive("docker.io/library/demo:1"));
+    images.import(archive, Default::default()).await.unwrap();
+    let export = images.export(&["demo:1".to_owned()]).await.unwrap();
+    export.write(&mut std::fs::File::create(path("out.tar")).unwrap()).unwrap();
+    for kind in ["oci-archive", "docker-archive"] {
+        let inspected = Command::new("skopeo")
+            .args(["inspect", "--raw", "--config", &format!("{kind}:{}", path("out.tar"))])
+            .output();
+        let Ok(inspected) = inspected else {
+            println!("skipped: skopeo is not installed");
+            return;
+        };
+        assert!(inspected.status.success(), "{kind}: {}", String::from_utf8_lossy(&inspected.stderr));
+        assert_eq!(gantry_runtime::image::Digest::of(&inspected.stdout), built.id(), "{kind}");
+    }
+    let to = format!("dir:{}", path("dir"));
+    let from = format!("oci-archive:{}", path("out.tar"));
+    let copied =
+        Command::new("skopeo").args(["copy", "-q", "--insecure-policy", "--preserve-digests", &from, &to]).status();
+    assert!(copied.unwrap().success());
+    assert_eq!(std::fs::read(folder.path().join("dir/manifest.json")).unwrap(), built.manifest);
+}

@@ -264,6 +264,12 @@ pub struct RegistryArgs {
     /// /etc/containerd/certs.d)
     #[arg(long = "registry-config-path", value_name = "FOLDER")]
     pub config_path: Option<PathBuf>,
+    /// Do not keep the layers of images as they came besides their files: saves disk, and such images cannot be exported
+    #[arg(long = "discard-unpacked-layers")]
+    pub discard_layers: bool,
+    /// Who verifies the signatures of images. This build has no verifier: whatever is named here, no image is let in
+    #[arg(long = "image-verifier", value_name = "NAME")]
+    pub verifier: Option<String>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -346,10 +352,33 @@ pub enum ImageWhat {
     /// List the images of this machine
     #[command(visible_alias = "ls")]
     List,
-    /// Pull an image from its registry
-    Pull { reference: String },
-    /// Import the images of an OCI or docker archive
-    Import { file: PathBuf },
-    /// Remove an image, with all its tags
-    Rm { reference: String },
+    /// Pull images from their registries
+    Pull {
+        #[arg(required = true, value_name = "NAME")]
+        references: Vec<String>,
+    },
+    /// Import the images of OCI or docker archives
+    Import {
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Write images to one archive, an OCI layout that `docker load` and `ctr image import` take too
+    Export {
+        #[arg(required = true, value_name = "NAME")]
+        references: Vec<String>,
+        /// File to write; - is the standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Remove images, each with all its tags
+    Rm {
+        #[arg(required = true, value_name = "NAME")]
+        references: Vec<String>,
+    },
+    /// Remove the images that nobody uses, neither pinned nor young ones, as this node's agent does when its disk fills
+    Prune {
+        /// Say of each image whether it would go, and why not, and remove none
+        #[arg(long)]
+        dry_run: bool,
+    },
 }

@@ -1,27 +1,16 @@
-//! `gantry image`: the images of this machine, asked of its runtime over CRI.
+//! `gantry image`: the images of this machine, asked of its runtime over CRI and, for what becomes of them, of its agent.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use gantry_cri::archives::import_request::Part;
-use gantry_cri::archives::{ImportOptions, ImportRequest};
-use gantry_cri::v1::{ImageFilter, ImageSpec, ListImagesRequest, PullImageRequest, RemoveImageRequest};
-use gantry_cri::{ArchivesClient, ImageServiceClient, connect};
-
-use tokio::io::AsyncReadExt;
-use tokio_stream::wrappers::ReceiverStream;
+use gantry_cri::v1::{ImageFilter, ImageSpec, ListImagesRequest, RemoveImageRequest};
+use gantry_cri::{ImageServiceClient, connect};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Failure;
 
-/// An archive travels in parts of this size.
-const PART_BYTES: usize = 256 << 10;
-const PARTS_WAITING: usize = 4;
-
-#[derive(Debug, thiserror::Error)]
-#[error("archive {file} cannot be opened", file = file.display())]
-struct OpenError {
-    file: PathBuf,
-    source: std::io::Error,
-}
+pub mod archive;
+pub mod prune;
+pub mod pull;
 
 pub async fn list(socket: &Path) -> Result<(), Failure> {
     let request = ListImagesRequest { filter: None::<ImageFilter> };
@@ -30,59 +19,24 @@ pub async fn list(socket: &Path) -> Result<(), Failure> {
     for image in answer.images {
         let names = if image.repo_tags.is_empty() { image.repo_digests.clone() } else { image.repo_tags.clone() };
         for name in names {
-            let id = image.id.trim_start_matches("sha256:");
-            println!("{name:<48} {:<22} {:>10}", &id[..id.len().min(20)], human(image.size));
+            println!("{name:<48} {:<22} {:>10}", short(&image.id, 20), human(image.size));
         }
     }
     Ok(())
 }
 
-pub async fn pull(socket: &Path, reference: &str) -> Result<(), Failure> {
-    let image = ImageSpec { image: reference.to_owned(), ..ImageSpec::default() };
-    let request = PullImageRequest { image: Some(image), ..PullImageRequest::default() };
-    let bar = indicatif::ProgressBar::new_spinner().with_message(format!("pulling {reference}"));
-    bar.enable_steady_tick(std::time::Duration::from_millis(120));
-    let answer = ImageServiceClient::new(connect::unix(socket)).pull_image(request).await;
-    bar.finish_and_clear();
-    println!("{}", answer?.into_inner().image_ref);
-    Ok(())
-}
-
-/// Streams an OCI or docker archive to the runtime, which checks it as it arrives.
-pub async fn import(socket: &Path, file: &Path) -> Result<(), Failure> {
-    let mut archive =
-        tokio::fs::File::open(file).await.map_err(|source| OpenError { file: file.to_owned(), source })?;
-    let (send, receive) = tokio::sync::mpsc::channel(PARTS_WAITING);
-    let first = ImportRequest { part: Some(Part::Options(ImportOptions::default())) };
-    tokio::spawn(async move {
-        if send.send(first).await.is_err() {
-            return;
-        }
-        loop {
-            let mut data = Vec::with_capacity(PART_BYTES);
-            match (&mut archive).take(PART_BYTES as u64).read_to_end(&mut data).await {
-                Ok(n) if n > 0 => {
-                    if send.send(ImportRequest { part: Some(Part::Data(data)) }).await.is_err() {
-                        return;
-                    }
-                }
-                // An archive that cannot be read to its end is cut, which the runtime notices.
-                _ => return,
-            }
-        }
-    });
-    let mut archives = ArchivesClient::new(connect::unix(socket));
-    for image in archives.import(ReceiverStream::new(receive)).await?.into_inner().images {
-        println!("{} {}", image.id, image.repo_tags.join(" "));
+pub async fn remove(socket: &Path, references: &[String]) -> Result<(), Failure> {
+    let mut images = ImageServiceClient::new(connect::unix(socket));
+    for reference in references {
+        let image = ImageSpec { image: reference.to_owned(), ..ImageSpec::default() };
+        images.remove_image(RemoveImageRequest { image: Some(image) }).await?;
     }
     Ok(())
 }
 
-pub async fn remove(socket: &Path, reference: &str) -> Result<(), Failure> {
-    let image = ImageSpec { image: reference.to_owned(), ..ImageSpec::default() };
-    let request = RemoveImageRequest { image: Some(image) };
-    ImageServiceClient::new(connect::unix(socket)).remove_image(request).await?;
-    Ok(())
+fn short(digest: &str, digits: usize) -> &str {
+    let hex = digest.trim_start_matches("sha256:");
+    &hex[..hex.len().min(digits)]
 }
 
 fn human(bytes: u64) -> String {
@@ -91,4 +45,11 @@ fn human(bytes: u64) -> String {
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
         _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
     }
+}
+
+/// A bar of bytes with their rate; nothing where no terminal is.
+fn bar(name: &str, bytes: u64) -> ProgressBar {
+    let template = "{prefix:>12} {bar:30} {bytes:>10}/{total_bytes} {binary_bytes_per_sec:>12} {msg}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(bytes).with_style(style).with_prefix(name.to_owned())
 }

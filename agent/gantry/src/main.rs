@@ -72,9 +72,13 @@ fn run(cli: Cli) -> Result<(), Failure> {
             block_on(async move {
                 match args.what {
                     ImageWhat::List => image::list(&socket).await,
-                    ImageWhat::Pull { reference } => image::pull(&socket, &reference).await,
-                    ImageWhat::Import { file } => image::import(&socket, &file).await,
-                    ImageWhat::Rm { reference } => image::remove(&socket, &reference).await,
+                    ImageWhat::Pull { references } => image::pull::run(&socket, &references).await,
+                    ImageWhat::Import { files } => image::archive::import(&socket, &files).await,
+                    ImageWhat::Export { references, output } => {
+                        image::archive::export(&socket, references, &output).await
+                    }
+                    ImageWhat::Rm { references } => image::remove(&socket, &references).await,
+                    ImageWhat::Prune { dry_run } => image::prune::run(&paths.agent_socket(), dry_run).await,
                 }
             })
         }

@@ -18,6 +18,7 @@ use gantry_env::{Backoff, Env, chain};
 use gantry_netlink::nft::Nft;
 use gantry_netproxy::{Programmed, Proxy, dns};
 use gantry_runtime::Runtime;
+use gantry_runtime::image::Policy;
 use gantry_runtime::image::registry::{Proxies, ProxyError};
 use ipnet::Ipv4Net;
 use tokio::task::JoinHandle;
@@ -119,6 +120,11 @@ impl RegistryArgs {
             config.registry_config_paths = vec![path.clone()];
         }
         config.proxies = Proxies::new(|name| std::env::var(name).ok())?;
+        config.keeps_layers = !self.discard_layers;
+        config.image_policy = Policy::of(self.verifier.as_deref());
+        if let Some(verifier) = &self.verifier {
+            error!(verifier, "this build has no image verifier: no image is let in");
+        }
         Ok(())
     }
 }

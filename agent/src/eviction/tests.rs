@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::images::report::Fate;
 use super::images::{Known, wanted};
 use super::plan::{Memory, Observation, Observed, judge};
 use super::rank::{Candidate, message, rank};
@@ -151,7 +152,8 @@ proptest! {
         let (now, age_min) = (Instant::now() + Duration::from_secs(1000), Duration::from_secs(120));
         let before = |seconds: u64| now - Duration::from_secs(seconds);
         let one = |(i, (age, ever, used, pinned, bytes)): (usize, &(u64, u8, bool, bool, u64))| Known {
-            id: i.to_string(), bytes: *bytes, pinned: *pinned, used: *used,
+            id: i.to_string(), names: Vec::new(), bytes: *bytes, pinned: *pinned,
+            used_by: if *used { ["a container".to_owned()].into() } else { Default::default() },
             first_seen: before(*age), last_used: (*ever == 1).then(|| before(*age / 2)),
         };
         let all: Vec<Known> = ages.iter().enumerate().map(one).collect();
@@ -160,11 +162,28 @@ proptest! {
         let bytes: u64 = chosen.iter().map(|id| of(id).bytes).sum();
         let last = chosen.last().map_or(0, |id| of(id).bytes);
         prop_assert!(bytes - last < goal || chosen.is_empty(), "one more than needed");
-        let may_go = |image: &&Known| !image.used && !image.pinned && image.first_seen <= before(120);
+        let may_go = |image: &&Known| image.used_by.is_empty() && !image.pinned && image.first_seen <= before(120);
         prop_assert!(chosen.iter().all(|id| may_go(&of(id))));
         prop_assert!(bytes >= goal || chosen.len() == all.iter().filter(may_go).count(), "there was more to be had");
         let use_of = |id: &String| of(id).last_used.unwrap_or(of(id).first_seen);
         prop_assert!(chosen.windows(2).all(|pair| use_of(&pair[0]) <= use_of(&pair[1])));
+        // Each image is told of once, with a reason that is true of it.
+        let judged = images::judge(&all, goal, age_min, now);
+        let mut told: Vec<&str> = judged.iter().map(|(image, _)| image.id.as_str()).collect();
+        told.sort_unstable();
+        let mut every: Vec<&str> = all.iter().map(|image| image.id.as_str()).collect();
+        every.sort_unstable();
+        prop_assert_eq!(told, every);
+        for (image, fate) in judged {
+            let holds = match fate {
+                Fate::Goes => chosen.contains(&image.id),
+                Fate::Used { by } => !by.is_empty() && by.len() == image.used_by.len(),
+                Fate::Pinned => image.pinned && image.used_by.is_empty(),
+                Fate::Young { seconds } => seconds <= 120 && image.first_seen > before(120),
+                Fate::Enough => may_go(&image) && bytes >= goal,
+            };
+            prop_assert!(holds, "{image:?} is told another reason");
+        }
     }
 }
 

@@ -22,6 +22,9 @@ pub struct PullError {
     pub message: String,
 }
 
+/// How a runtime's answer begins where a policy refuses the image (k8s.io/cri-api/pkg/errors).
+const UNSIGNED: &str = "SignatureValidationFailed";
+
 /// The image's id on this node.
 pub async fn ensure(
     shared: &Arc<Shared>,
@@ -64,6 +67,7 @@ pub async fn ensure(
             let words = format!("Failed to pull image \"{image}\": {message}");
             shared.events.pod(pod, name, Kind::Warning, "Failed", words);
             let reason = match error.status.code() {
+                _ if message.starts_with(UNSIGNED) => UNSIGNED,
                 tonic::Code::InvalidArgument => "InvalidImageName",
                 _ => "ErrImagePull",
             };

@@ -9,12 +9,14 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Switch;
-use super::wire::{Answer, LINE_MAX_BYTES, Progress, Request};
+use super::wire::{Answer, Images, LINE_MAX_BYTES, Progress, Request};
+use crate::eviction::images::Ask;
 
 /// Who connects has something to say.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,7 +37,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Answers until the token ends it.
-pub async fn serve(listener: UnixListener, switch: Switch, stop: CancellationToken) {
+pub async fn serve(listener: UnixListener, switch: Switch, images: mpsc::Sender<Ask>, stop: CancellationToken) {
     let own = nix::unistd::geteuid().as_raw();
     let mut clients = JoinSet::new();
     loop {
@@ -49,10 +51,10 @@ pub async fn serve(listener: UnixListener, switch: Switch, stop: CancellationTok
             accepted = listener.accept(), if clients.len() < CLIENTS_MAX => match accepted {
                 // The mode of the socket says the same; this holds even where someone has changed it.
                 Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| peer.uid() == own) => {
-                    let switch = switch.clone();
+                    let (switch, images) = (switch.clone(), images.clone());
                     clients.spawn(async move {
-                        if let Err(error) = answer(stream, switch).await {
-                            debug!(%error, "who asked for a shutdown is gone");
+                        if let Err(error) = answer(stream, switch, images).await {
+                            debug!(%error, "who asked on the agent's socket is gone");
                         }
                     });
                 }
@@ -67,7 +69,7 @@ pub async fn serve(listener: UnixListener, switch: Switch, stop: CancellationTok
     }
 }
 
-async fn answer(stream: UnixStream, switch: Switch) -> io::Result<()> {
+async fn answer(stream: UnixStream, switch: Switch, images: mpsc::Sender<Ask>) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = BufReader::new(reader.take(LINE_MAX_BYTES));
@@ -76,6 +78,13 @@ async fn answer(stream: UnixStream, switch: Switch) -> io::Result<()> {
         Request::Cancel => {
             switch.cancel().await;
             say(&mut writer, &Answer::Cancelled).await
+        }
+        Request::Images { remove } => {
+            let (answer, report) = oneshot::channel();
+            // Where nobody answers, the agent ends, and the connection with it.
+            let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+            images.send(Ask { remove, answer }).await.map_err(|_| gone())?;
+            say(&mut writer, &Images(report.await.map_err(|_| gone())?)).await
         }
         Request::ShutDown if switch.within_seconds() == 0 => say(&mut writer, &Answer::Off).await,
         Request::ShutDown => {

@@ -1,6 +1,9 @@
-//! How `gantry shutdown` and the agent speak on the agent's socket: one line of JSON asks, and lines answer until all is done.
+//! How `gantry shutdown` and `gantry image prune` speak with the agent on its socket: one line of JSON asks, and lines answer
+//! until all is done.
 
 use serde::{Deserialize, Serialize};
+
+use crate::eviction::images::report::Report;
 
 /// The longest line that either side reads.
 pub const LINE_MAX_BYTES: u64 = 1 << 20;
@@ -12,6 +15,9 @@ pub enum Request {
     ShutDown,
     /// The machine stays: take pods again.
     Cancel,
+    /// Say what becomes of the images, by one line ([`Images`]), and remove those that may go if so told.
+    #[serde(rename_all = "camelCase")]
+    Images { remove: bool },
 }
 
 /// How far it is.
@@ -55,6 +61,10 @@ pub enum Answer {
     Off,
 }
 
+/// The answer to [`Request::Images`]. None where the runtime does not tell.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Images(pub Option<Report>);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +74,10 @@ mod tests {
     fn lines_are_what_they_were() {
         let line = |answer: &Answer| serde_json::to_string(answer).unwrap();
         assert_eq!(serde_json::to_string(&Request::ShutDown).unwrap(), "\"shutDown\"");
+        assert_eq!(
+            serde_json::to_string(&Request::Images { remove: false }).unwrap(),
+            r#"{"images":{"remove":false}}"#
+        );
         assert_eq!(line(&Answer::Begun { within_seconds: 35 }), r#"{"begun":{"withinSeconds":35}}"#);
         let ending = Answer::Now(Progress::Ending { priority: 0, pods: 2, seconds: 20 });
         assert_eq!(line(&ending), r#"{"now":{"ending":{"priority":0,"pods":2,"seconds":20}}}"#);

@@ -42,6 +42,87 @@ pub struct ImportResponse {
     #[prost(message, repeated, tag = "1")]
     pub images: ::prost::alloc::vec::Vec<ImportedImage>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportRequest {
+    /// By name, digest or id. One that is called by a tag is exported by that tag, any other by all that it has.
+    #[prost(string, repeated, tag = "1")]
+    pub images: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportedImage {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub repo_tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The digest of its manifest in the archive.
+    #[prost(string, tag = "3")]
+    pub manifest: ::prost::alloc::string::String,
+    /// The digest of the manifest that it came by, where that is another.
+    #[prost(string, tag = "4")]
+    pub came_by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExportedImages {
+    #[prost(message, repeated, tag = "1")]
+    pub images: ::prost::alloc::vec::Vec<ExportedImage>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExportResponse {
+    #[prost(oneof = "export_response::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<export_response::Part>,
+}
+/// Nested message and enum types in `ExportResponse`.
+pub mod export_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(message, tag = "1")]
+        Images(super::ExportedImages),
+        #[prost(bytes, tag = "2")]
+        Data(::prost::alloc::vec::Vec<u8>),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullRequest {
+    #[prost(string, tag = "1")]
+    pub image: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LayerProgress {
+    /// The layer's, as the manifest names it.
+    #[prost(string, tag = "1")]
+    pub digest: ::prost::alloc::string::String,
+    /// Bytes as the registry has them.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    /// Bytes of these that have come, or were not needed.
+    #[prost(uint64, tag = "3")]
+    pub done: u64,
+    /// It is unpacked and verified.
+    #[prost(bool, tag = "4")]
+    pub finished: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PullProgress {
+    /// Lowest first; none until the manifest is here.
+    #[prost(message, repeated, tag = "1")]
+    pub layers: ::prost::alloc::vec::Vec<LayerProgress>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PullResponse {
+    #[prost(oneof = "pull_response::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<pull_response::Part>,
+}
+/// Nested message and enum types in `PullResponse`.
+pub mod pull_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(message, tag = "1")]
+        Progress(super::PullProgress),
+        /// The last message: the image's id.
+        #[prost(string, tag = "2")]
+        ImageRef(::prost::alloc::string::String),
+    }
+}
 /// Generated client implementations.
 pub mod archives_client {
     #![allow(
@@ -156,6 +237,58 @@ pub mod archives_client {
                 .insert(GrpcMethod::new("gantry.runtime.v1.Archives", "Import"));
             self.inner.client_streaming(req, path, codec).await
         }
+        /// Writes images to one archive, an OCI image layout that is a docker-archive too. The first message says what it holds,
+        /// the ones that follow carry its bytes.
+        pub async fn export(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ExportResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/gantry.runtime.v1.Archives/Export",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("gantry.runtime.v1.Archives", "Export"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Pulls an image as CRI's PullImage does, and says how far that is. Ends with the image's id, or with the error that
+        /// PullImage would end with; a caller that goes away ends it.
+        pub async fn pull(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PullRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PullResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/gantry.runtime.v1.Archives/Pull",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("gantry.runtime.v1.Archives", "Pull"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -177,6 +310,30 @@ pub mod archives_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::ImportRequest>>,
         ) -> std::result::Result<tonic::Response<super::ImportResponse>, tonic::Status>;
+        /// Server streaming response type for the Export method.
+        type ExportStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ExportResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Writes images to one archive, an OCI image layout that is a docker-archive too. The first message says what it holds,
+        /// the ones that follow carry its bytes.
+        async fn export(
+            &self,
+            request: tonic::Request<super::ExportRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ExportStream>, tonic::Status>;
+        /// Server streaming response type for the Pull method.
+        type PullStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PullResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Pulls an image as CRI's PullImage does, and says how far that is. Ends with the image's id, or with the error that
+        /// PullImage would end with; a caller that goes away ends it.
+        async fn pull(
+            &self,
+            request: tonic::Request<super::PullRequest>,
+        ) -> std::result::Result<tonic::Response<Self::PullStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ArchivesServer<T> {
@@ -297,6 +454,98 @@ pub mod archives_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/gantry.runtime.v1.Archives/Export" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportSvc<T: Archives>(pub Arc<T>);
+                    impl<
+                        T: Archives,
+                    > tonic::server::ServerStreamingService<super::ExportRequest>
+                    for ExportSvc<T> {
+                        type Response = super::ExportResponse;
+                        type ResponseStream = T::ExportStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Archives>::export(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/gantry.runtime.v1.Archives/Pull" => {
+                    #[allow(non_camel_case_types)]
+                    struct PullSvc<T: Archives>(pub Arc<T>);
+                    impl<
+                        T: Archives,
+                    > tonic::server::ServerStreamingService<super::PullRequest>
+                    for PullSvc<T> {
+                        type Response = super::PullResponse;
+                        type ResponseStream = T::PullStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PullRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Archives>::pull(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PullSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -2,7 +2,7 @@
 //! are ours. Pure: the CRI request, the image and what is known of the host go in. Every field that oci-spec would
 //! default (capabilities, no_new_privs, limits, masked paths) is said or left out on purpose.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_base::codec::Appended;
 use gantry_base::launch::{CgroupWrite, ImageVolume, Launch, Process, Root, User, Volume};
@@ -31,6 +31,10 @@ pub enum SpecError {
     WritableImage(String),
     #[error("mount {0:?} names a part of an image, and no image")]
     SubPathOfNoImage(String),
+    #[error("the volume {0:?} that the image declares is its root")]
+    RootVolume(String),
+    #[error("the image declares {0} volumes, more than {IMAGE_VOLUMES_MAX}")]
+    TooManyVolumes(usize),
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),
     #[error("uid {0} is out of range")]
@@ -87,9 +91,14 @@ pub struct Host {
     pub files: Vec<(String, String)>,
     pub hostname: String,
     pub rootfs: Root,
+    /// The volumes that the image declares: source and destination.
+    pub image_volumes: Vec<(String, String)>,
     /// The layers of each mount that is an image, topmost first, by where it is mounted.
     pub image_layers: BTreeMap<String, Vec<String>>,
 }
+
+/// Each is a folder to copy and a mount.
+pub const IMAGE_VOLUMES_MAX: usize = 128;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -320,6 +329,13 @@ fn volumes(config: &v1::ContainerConfig, host: &Host) -> Result<(Vec<Volume>, Ve
             ..Volume::default()
         });
     }
+    for (host_path, container_path) in host.image_volumes.iter().cloned() {
+        // The sandbox's own files win.
+        if volumes.iter().any(|given: &Volume| given.destination == container_path) {
+            continue;
+        }
+        volumes.push(volume(&v1::Mount { host_path, container_path, ..v1::Mount::default() })?);
+    }
     for mount in &config.mounts {
         let volume = volume(mount)?;
         if mount.image.is_some() {
@@ -335,6 +351,45 @@ fn volumes(config: &v1::ContainerConfig, host: &Host) -> Result<(Vec<Volume>, Ve
     };
     let images = volumes.iter().enumerate().filter_map(image).collect();
     Ok((volumes, images))
+}
+
+/// Where the image declares volumes that nothing is mounted on anyway. As containerd has it, a path counts from the root
+/// and a `..` leads no further up than there.
+pub fn declared_volumes(config: &v1::ContainerConfig, image: &RunConfig) -> Result<Vec<String>, SpecError> {
+    if image.volumes.len() > IMAGE_VOLUMES_MAX {
+        return Err(SpecError::TooManyVolumes(image.volumes.len()));
+    }
+    let mounted: BTreeSet<String> = config.mounts.iter().map(|mount| clean(&mount.container_path)).collect();
+    let mut declared = BTreeSet::new();
+    for path in image.volumes.keys() {
+        let cleaned = clean(path);
+        if cleaned == "/" {
+            return Err(SpecError::RootVolume(path.clone()));
+        }
+        if cleaned == "/proc" || cleaned.starts_with("/proc/") {
+            return Err(SpecError::KernelPath(path.clone()));
+        }
+        if cleaned.contains('\0') {
+            return Err(SpecError::Destination(path.clone()));
+        }
+        if !mounted.contains(&cleaned) {
+            declared.insert(cleaned);
+        }
+    }
+    Ok(declared.into_iter().collect())
+}
+
+/// A path by its text alone: absolute, without `.`, `..` and empty parts.
+fn clean(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 fn volume(mount: &v1::Mount) -> Result<Volume, SpecError> {

@@ -119,6 +119,9 @@ fn prepare(
         let layers = node.images.layers(image).into_iter().map(|path| path.to_string_lossy().into_owned());
         host.image_layers.insert(at.clone(), layers.collect());
     }
+    let declared = spec::declared_volumes(&config, image.run())?;
+    let folders = node.images.make_volumes(rootfs, &declared)?;
+    host.image_volumes = folders.into_iter().map(|path| path.to_string_lossy().into_owned()).zip(declared).collect();
     let spec = spec::build(&config, image.run(), &host)?;
     for mount in &config.mounts {
         if let Some(image) = volumes.get(&mount.container_path).filter(|_| mount.image.is_some()) {
@@ -230,6 +233,7 @@ fn host(
         files,
         hostname: pod.hostname.clone(),
         image_layers: BTreeMap::new(),
+        image_volumes: Vec::new(),
         rootfs: Root {
             lower: rootfs.lower.iter().cloned().map(text).collect(),
             upper: text(rootfs.upper.clone()),

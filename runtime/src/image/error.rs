@@ -7,6 +7,7 @@ use super::digest::Digest;
 use super::import::{ArchiveError, ContentsError, SpoolError};
 use super::layer::LayerError;
 use super::manifest::ManifestError;
+use super::policy::Refusal;
 use super::reference::ReferenceError;
 use super::registry::RegistryError;
 
@@ -18,6 +19,8 @@ pub enum ImageError {
     NotFound(String),
     #[error("image {image:?} has nothing at {path:?}")]
     NoPart { image: String, path: String },
+    #[error("the volume {0:?} that the image declares is no folder in it")]
+    NoFolder(String),
     #[error("image {0:?} is pinned")]
     Pinned(String),
     #[error("failed to pull image {image:?}")]
@@ -39,6 +42,16 @@ pub enum ImageError {
         #[source]
         source: Box<LayerError>,
     },
+    #[error(
+        "layer {layer} of image {image:?} was not kept as it came: where layers are kept, remove the image and bring it again"
+    )]
+    NotKept { image: String, layer: Digest },
+    #[error("what was kept of layer {0} is damaged")]
+    Damaged(Digest),
+    #[error("whoever asked for the archive takes no more of it")]
+    NobodyReads,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     #[error("the archive cannot be imported")]
     Archive(#[from] ArchiveError),
     #[error("cannot {action} {path:?}")]
@@ -74,10 +87,14 @@ impl ImageError {
     pub fn code(&self) -> tonic::Code {
         use tonic::Code;
         match self {
-            ImageError::Reference(_) | ImageError::ContainerId(_) | ImageError::NoPart { .. } => Code::InvalidArgument,
+            ImageError::Reference(_) | ImageError::ContainerId(_) => Code::InvalidArgument,
+            ImageError::NoPart { .. } | ImageError::NoFolder(_) => Code::InvalidArgument,
             ImageError::Archive(error) => archive_code(error),
             ImageError::NotFound(_) | ImageError::NoContainer(_) => Code::NotFound,
-            ImageError::Pinned(_) => Code::FailedPrecondition,
+            ImageError::Pinned(_) | ImageError::NotKept { .. } => Code::FailedPrecondition,
+            ImageError::Refused(refusal) => refusal.why.code(),
+            ImageError::Damaged(_) => Code::DataLoss,
+            ImageError::NobodyReads => Code::Cancelled,
             ImageError::Registry { source, .. } => source.code(),
             ImageError::Manifest { source, .. } => match source {
                 ManifestError::NoPlatform { .. } => Code::NotFound,

@@ -21,7 +21,7 @@ use super::manifest::Platform;
 use super::store::Store;
 use super::{Image, blocking};
 
-mod contents;
+pub(super) mod contents;
 mod spool;
 
 pub use contents::ContentsError;
@@ -64,7 +64,7 @@ pub(super) async fn import(
     for Found { candidate, layers } in found {
         let shown = candidate.shown.clone();
         let files = Files { files: layers.iter().map(|layer| spool.path(layer)).collect() };
-        let image = install(store, candidate, &files, limits).await?;
+        let image = install(store, candidate, &files, limits, &Arc::default()).await?;
         tracing::info!(image = %shown, id = %image.id(), "imported");
         images.insert(image.id().clone(), image);
     }

@@ -2,13 +2,18 @@
 //!
 //! Up to [`PARALLEL_LAYERS`] layers are unpacked at once, each in a folder of its own; they are settled and committed
 //! in order, from the lowest, because a layer may need what is below it. Of several installations that want the same
-//! layer, one unpacks it and the others wait. That cannot deadlock: whoever holds a layer waits only for lower ones of
-//! the same chain, and the lowest layer that is missing is always being worked on by whoever holds it.
+//! layer, one unpacks it and the others wait, as long as it comes along: a registry that drips must hold up nobody else's
+//! pull. That cannot deadlock: whoever holds a layer waits only for lower ones of the same chain, and the lowest layer
+//! that is missing is always being worked on by whoever holds it.
 
 use std::collections::HashMap;
+use std::fs;
 use std::future::Future;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -22,20 +27,31 @@ use super::disk::open_folder;
 use super::error::ImageError;
 use super::layer::{Expected, LayerError, LayerLimits, apply};
 use super::manifest::ManifestError;
-use super::snapshots::Ingest;
+use super::policy::Subject;
+use super::progress::Progress;
+use super::snapshots::{Blob, Ingest};
 use super::store::{Lease, Store};
 use super::unpack::{Unpacked, settle};
 
 pub(super) const PARALLEL_LAYERS: usize = 3;
+/// What comes within [`LayerLimits::patience`] where somebody gets on.
+const GETS_ON_BYTES: u64 = 256 << 10;
 /// Pieces of a layer on their way from the network to the unpacker.
 const PIECES_MAX: usize = 16;
 
 /// The layers that are being unpacked right now.
 #[derive(Default)]
-pub(super) struct Gates(Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>);
+pub(super) struct Gates(Mutex<HashMap<Digest, Weak<Gate>>>);
+
+#[derive(Default)]
+struct Gate {
+    lock: Arc<tokio::sync::Mutex<()>>,
+    /// What has come for whoever holds it.
+    bytes: AtomicU64,
+}
 
 impl Gates {
-    fn of(&self, chain: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+    fn of(&self, chain: &Digest) -> Arc<Gate> {
         let mut gates = self.0.lock();
         gates.retain(|_, gate| gate.strong_count() > 0);
         if let Some(gate) = gates.get(chain).and_then(Weak::upgrade) {
@@ -44,6 +60,21 @@ impl Gates {
         let gate = Arc::default();
         gates.insert(chain.clone(), Arc::downgrade(&gate));
         gate
+    }
+}
+
+impl Gate {
+    /// Waits for whoever else works on the layer, and no longer than that gets on.
+    async fn pass(&self, patience: Duration) -> Option<OwnedMutexGuard<()>> {
+        loop {
+            let before = self.bytes.load(Ordering::Relaxed);
+            if let Ok(guard) = tokio::time::timeout(patience, Arc::clone(&self.lock).lock_owned()).await {
+                return Some(guard);
+            }
+            if self.bytes.load(Ordering::Relaxed).wrapping_sub(before) < GETS_ON_BYTES {
+                return None;
+            }
+        }
     }
 }
 
@@ -81,11 +112,12 @@ impl Candidate {
     }
 }
 
-/// A layer in its temporary folder, whole and verified; the guard keeps others from doing it too.
+/// A layer in its temporary folder, whole and verified; the gate keeps others from doing it too.
 struct Ready {
     ingest: Ingest,
     unpacked: Unpacked,
-    _gate: OwnedMutexGuard<()>,
+    _gate: Arc<Gate>,
+    _alone: Option<OwnedMutexGuard<()>>,
 }
 
 /// Unpacks what is missing and makes the image known.
@@ -94,7 +126,11 @@ pub(super) async fn install(
     candidate: Candidate,
     source: &impl Source,
     limits: LayerLimits,
+    progress: &Arc<Progress>,
 ) -> Result<Arc<super::Image>, ImageError> {
+    let subject = Subject { name: &candidate.shown, manifest: &candidate.record.manifest };
+    store.settings.policy.admit(subject)?;
+    progress.begin(&candidate.record.layers);
     let chains = candidate.record.chains();
     let mut leased = chains.clone();
     leased.extend([candidate.record.id.clone(), candidate.record.manifest.clone()]);
@@ -109,7 +145,8 @@ pub(super) async fn install(
     let mut layers = Vec::with_capacity(chains.len());
     for (at, chain) in chains.iter().enumerate() {
         let expected = &candidate.expected[at];
-        layers.push(async move { (at, fetch(store, chain, at, expected, source, limits).await) });
+        let job = Job { chain, at, expected, progress };
+        layers.push(async move { (at, fetch(store, job, source, limits).await) });
     }
     let mut ready = std::pin::pin!(futures::stream::iter(layers).buffered(PARALLEL_LAYERS));
     while let Some((at, fetched)) = ready.next().await {
@@ -117,8 +154,12 @@ pub(super) async fn install(
             FetchError::Image(error) => error,
             FetchError::Layer(error) => layer_error(at, error),
         })?;
-        let Some(layer) = fetched else { continue };
+        let Some(layer) = fetched else {
+            progress.finish(at);
+            continue;
+        };
         commit(store, layer, &chains[..=at], Arc::clone(&lease)).await?.map_err(|error| layer_error(at, error))?;
+        progress.finish(at);
     }
     let store_too = Arc::clone(store);
     let Candidate { record, manifest, config, .. } = candidate;
@@ -135,24 +176,38 @@ enum FetchError {
     Layer(LayerError),
 }
 
+/// One layer of an installation.
+struct Job<'i> {
+    chain: &'i Digest,
+    at: usize,
+    expected: &'i Expected,
+    progress: &'i Arc<Progress>,
+}
+
 /// A layer unpacked and verified, or none if it is there already.
 async fn fetch(
     store: &Arc<Store>,
-    chain: &Digest,
-    at: usize,
-    expected: &Expected,
+    job: Job<'_>,
     source: &impl Source,
     limits: LayerLimits,
 ) -> Result<Option<Ready>, FetchError> {
+    let Job { chain, at, expected, progress } = job;
     if store.has_layer(chain) {
         return Ok(None);
     }
-    let gate = store.gates.of(chain).lock_owned().await;
+    let gate = store.gates.of(chain);
+    let alone = gate.pass(limits.patience).await;
     if store.has_layer(chain) {
         return Ok(None);
     }
     let (sink, pieces) = mpsc::channel(PIECES_MAX);
     let (store, expected) = (Arc::clone(store), expected.clone());
+    let (counted, progress) = (Arc::clone(&gate), Arc::clone(progress));
+    let came = move |bytes| {
+        counted.bytes.fetch_add(bytes, Ordering::Relaxed);
+        progress.came(at, bytes);
+    };
+    let pieces = Pieces { pieces, current: Bytes::new(), came: Box::new(came) };
     let unpacking = tokio::task::spawn_blocking(move || unpack_layer(&store, pieces, &expected, &limits));
     let (sent, unpacked) = tokio::join!(source.send(at, sink), unpacking);
     let (ingest, unpacked) = match (sent, unpacked.unwrap_or(Err(FetchError::Image(ImageError::Interrupted)))) {
@@ -164,21 +219,51 @@ async fn fetch(
         (Err(error), _) => return Err(FetchError::Image(error)),
         (Ok(()), unpacked) => unpacked?,
     };
-    Ok(Some(Ready { ingest, unpacked, _gate: gate }))
+    Ok(Some(Ready { ingest, unpacked, _gate: gate, _alone: alone }))
 }
 
 fn unpack_layer(
     store: &Store,
-    pieces: mpsc::Receiver<Bytes>,
+    pieces: Pieces,
     expected: &Expected,
     limits: &LayerLimits,
 ) -> Result<(Ingest, Unpacked), FetchError> {
-    let ingest = store.snapshots.ingest(&store.env.rng.uuid()).map_err(FetchError::Image)?;
+    let mut ingest = store.snapshots.ingest(&store.env.rng.uuid()).map_err(FetchError::Image)?;
     let folder = open_folder(&ingest.folder()).map_err(FetchError::Image)?;
     let aside = open_folder(&ingest.aside()).map_err(FetchError::Image)?;
-    let stream = Pieces::new(pieces);
-    let unpacked = apply(stream, expected, &folder, &aside, limits).map_err(FetchError::Layer)?;
-    Ok((ingest, unpacked))
+    let Some((digest, size)) = expected.blob.clone().filter(|_| store.settings.keeps_blobs) else {
+        let unpacked = apply(pieces, expected, &folder, &aside, limits).map_err(FetchError::Layer)?;
+        return Ok((ingest, unpacked));
+    };
+    let path = ingest.blob();
+    let failed = |e| FetchError::Image(ImageError::disk("keep the layer in", &path, e));
+    let copy = fs::File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+    let mut kept = Kept { pieces, copy, failure: None };
+    let unpacked = apply(&mut kept, expected, &folder, &aside, limits);
+    if let Some(failure) = kept.failure {
+        return Err(failed(failure));
+    }
+    ingest.keep(Blob { digest, size });
+    Ok((ingest, unpacked.map_err(FetchError::Layer)?))
+}
+
+/// Writes down what passes. A disk that cannot take it ends the reading, and is not the layer's fault.
+struct Kept {
+    pieces: Pieces,
+    copy: fs::File,
+    failure: Option<io::Error>,
+}
+
+impl Read for Kept {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.pieces.read(buffer)?;
+        if let Err(error) = self.copy.write_all(&buffer[..n]) {
+            let kind = error.kind();
+            self.failure.get_or_insert(error);
+            return Err(kind.into());
+        }
+        Ok(n)
+    }
 }
 
 /// `chains` are those of the layers below, and the layer's own as the last. An outer error is the disk's.
@@ -192,6 +277,9 @@ async fn commit(
     blocking(move || {
         let _lease = lease;
         let Some((chain, below)) = chains.split_last() else { return Ok(Ok(())) };
+        if store.has_layer(chain) {
+            return Ok(Ok(()));
+        }
         let folder = open_folder(&layer.ingest.folder())?;
         let lowers = if layer.unpacked.needs_lowers() {
             below
@@ -202,12 +290,12 @@ async fn commit(
         } else {
             Vec::new()
         };
-        let usage = match settle(layer.unpacked, &folder, &lowers) {
-            Ok(usage) => usage,
-            Err(error) => return Ok(Err(LayerError::Unpack(error))),
-        };
-        layer.ingest.commit(chain, usage)?;
-        store.layer_committed(chain.clone(), usage);
+        if let Err(error) = settle(layer.unpacked, &folder, &lowers) {
+            return Ok(Err(LayerError::Unpack(error)));
+        }
+        if let Some(usage) = layer.ingest.commit(chain)? {
+            store.layer_committed(chain.clone(), usage);
+        }
         Ok(Ok(()))
     })
     .await
@@ -217,11 +305,12 @@ async fn commit(
 pub(super) struct Pieces {
     pieces: mpsc::Receiver<Bytes>,
     current: Bytes,
+    came: Box<dyn Fn(u64) + Send>,
 }
 
 impl Pieces {
     pub(super) fn new(pieces: mpsc::Receiver<Bytes>) -> Pieces {
-        Pieces { pieces, current: Bytes::new() }
+        Pieces { pieces, current: Bytes::new(), came: Box::new(|_| ()) }
     }
 }
 
@@ -229,7 +318,10 @@ impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
             match self.pieces.blocking_recv() {
-                Some(piece) => self.current = piece,
+                Some(piece) => {
+                    (self.came)(piece.len() as u64);
+                    self.current = piece;
+                }
                 None => return Ok(0),
             }
         }

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::io::{self, BufReader, Cursor, Read};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::digest::{Digest, HashingReader};
 use super::error::disk_code;
@@ -23,7 +24,7 @@ const RATIO_FLOOR_BYTES: u64 = 2 << 30;
 pub enum LayerError {
     #[error(transparent)]
     Unpack(#[from] UnpackError),
-    #[error("reading the layer")]
+    #[error("decompressing the layer")]
     Read(#[source] io::Error),
     #[error("digest is {actual}, not {wanted}")]
     Digest { wanted: Digest, actual: Digest },
@@ -38,8 +39,10 @@ impl LayerError {
         match self {
             LayerError::Unpack(UnpackError::Write { source, .. }) => disk_code(source),
             LayerError::Unpack(_) => tonic::Code::InvalidArgument,
-            LayerError::Read(_) => tonic::Code::Unavailable,
-            LayerError::Digest { .. } | LayerError::Size { .. } | LayerError::DiffId { .. } => tonic::Code::DataLoss,
+            // A layer comes from a channel: what cannot be read cannot be decompressed.
+            LayerError::Read(_) | LayerError::Digest { .. } | LayerError::Size { .. } | LayerError::DiffId { .. } => {
+                tonic::Code::DataLoss
+            }
         }
     }
 }
@@ -57,11 +60,18 @@ pub struct LayerLimits {
     pub unpack: Limits,
     pub ratio_max: u64,
     pub ratio_floor_bytes: u64,
+    /// How long another pull of the same layer is waited for while next to nothing comes of it.
+    pub patience: Duration,
 }
 
 impl Default for LayerLimits {
     fn default() -> LayerLimits {
-        LayerLimits { unpack: Limits::default(), ratio_max: RATIO_MAX, ratio_floor_bytes: RATIO_FLOOR_BYTES }
+        LayerLimits {
+            unpack: Limits::default(),
+            ratio_max: RATIO_MAX,
+            ratio_floor_bytes: RATIO_FLOOR_BYTES,
+            patience: Duration::from_secs(30),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::error::ImageError;
 use super::install::{Candidate, Source, install};
 use super::layer::{Expected, LayerLimits};
 use super::manifest::{Descriptor, Document, Manifest, ManifestError, Platform, choose, parse_config, parse_document};
+use super::progress::Progress;
 use super::reference::Reference;
 use super::registry::{Auth, Fetched, Registries, RegistryError, Repository};
 use super::store::Store;
@@ -19,22 +20,31 @@ use super::store::Store;
 /// An index of indexes is allowed; a third one serves no one.
 const INDEXES_MAX: usize = 2;
 
-pub(super) async fn pull(
-    store: &Arc<Store>,
-    registries: &Arc<Registries>,
-    reference: &Reference,
-    auth: &Auth,
-    platform: &Platform,
-    limits: LayerLimits,
-) -> Result<Arc<Image>, ImageError> {
-    let shown = reference.to_string();
-    let repository = registries.repository(reference, auth).await;
-    let repository = repository.map_err(|error| PullError::from(error).named(&shown))?;
-    let resolved = resolve(&repository, reference, platform).await.map_err(|error| error.named(&shown))?;
-    tracing::info!(image = %shown, manifest = %resolved.fetched.digest, layers = resolved.manifest.layers.len(), "pulling");
-    let candidate = candidate(reference, &resolved).map_err(|error| PullError::from(error).named(&shown))?;
-    let source = Blobs { repository, layers: resolved.manifest.layers, shown };
-    install(store, candidate, &source, limits).await
+pub(super) struct Pull<'p> {
+    pub reference: &'p Reference,
+    pub auth: &'p Auth,
+    pub platform: &'p Platform,
+    pub limits: LayerLimits,
+}
+
+impl Pull<'_> {
+    pub(super) async fn run(
+        &self,
+        store: &Arc<Store>,
+        registries: &Arc<Registries>,
+        progress: &Arc<Progress>,
+    ) -> Result<Arc<Image>, ImageError> {
+        let shown = self.reference.to_string();
+        let repository = registries.repository(self.reference, self.auth).await;
+        let repository = repository.map_err(|error| PullError::from(error).named(&shown))?;
+        let resolved =
+            resolve(&repository, self.reference, self.platform).await.map_err(|error| error.named(&shown))?;
+        tracing::info!(image = %shown, manifest = %resolved.fetched.digest, layers = resolved.manifest.layers.len(), "pulling");
+        let candidate = candidate(self.reference, &resolved, &self.limits);
+        let candidate = candidate.map_err(|error| PullError::from(error).named(&shown))?;
+        let source = Blobs { repository, layers: resolved.manifest.layers, shown };
+        install(store, candidate, &source, self.limits, progress).await
+    }
 }
 
 /// What goes wrong before the layers.
@@ -85,8 +95,13 @@ async fn resolve(repository: &Repository, reference: &Reference, platform: &Plat
     Err(ManifestError::TooDeep(INDEXES_MAX).into())
 }
 
-fn candidate(reference: &Reference, resolved: &Resolved) -> Result<Candidate, ManifestError> {
+fn candidate(reference: &Reference, resolved: &Resolved, limits: &LayerLimits) -> Result<Candidate, ManifestError> {
     let config = parse_config(&resolved.config)?;
+    // What a layer holds is bounded, but what holds nothing may be long.
+    let max = limits.unpack.data_max_bytes;
+    if let Some(layer) = resolved.manifest.layers.iter().find(|layer| layer.size > max) {
+        return Err(ManifestError::TooLong { what: "layer", bytes: layer.size, max });
+    }
     let blobs: Vec<(Digest, u64)> =
         resolved.manifest.layers.iter().map(|layer| (layer.digest.clone(), layer.size)).collect();
     let layers = Candidate::layers(&blobs, &config.diff_ids)?;

@@ -21,7 +21,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::digest::Digest;
 use super::reference::Reference;
@@ -60,6 +60,8 @@ pub struct Patience {
     pub answer: Duration,
     /// Between two pieces of a body.
     pub idle: Duration,
+    /// What a body brings at least in that time, or it stands still: one that drips would never end.
+    pub pace_bytes: u64,
     /// Tries in a row that bring nothing.
     pub attempts: u32,
     pub backoff_first: Duration,
@@ -72,6 +74,7 @@ impl Default for Patience {
             connect: Duration::from_secs(10),
             answer: Duration::from_secs(30),
             idle: Duration::from_secs(60),
+            pace_bytes: 64 << 10,
             attempts: 5,
             backoff_first: Duration::from_millis(300),
             backoff_max: Duration::from_secs(8),
@@ -174,8 +177,8 @@ impl Registries {
 
     /// A body of at most `max` bytes.
     async fn body(&self, what: &'static str, mut body: Incoming, max: u64) -> Result<Bytes, RegistryError> {
-        let mut whole = Vec::new();
-        while let Some(chunk) = self.chunk(&mut body).await? {
+        let (mut whole, mut pace) = (Vec::new(), Pace::default());
+        while let Some(chunk) = self.chunk(&mut body, &mut pace).await? {
             if (whole.len() + chunk.len()) as u64 > max {
                 return Err(RegistryError::TooLong { what, max });
             }
@@ -184,14 +187,20 @@ impl Registries {
         Ok(whole.into())
     }
 
-    async fn chunk(&self, body: &mut Incoming) -> Result<Option<Bytes>, RegistryError> {
+    async fn chunk(&self, body: &mut Incoming, pace: &mut Pace) -> Result<Option<Bytes>, RegistryError> {
         loop {
-            match timeout(self.patience.idle, body.frame()).await {
+            let begin = Instant::now();
+            let frame = timeout(self.patience.idle, body.frame()).await;
+            pace.waited += begin.elapsed();
+            match frame {
                 Err(_) => return Err(RegistryError::Stalled { after: self.patience.idle }),
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(source))) => return Err(RegistryError::Broken(source)),
                 Ok(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
+                    let data = frame.into_data().unwrap_or_default();
+                    pace.bytes += data.len() as u64;
+                    pace.keep(&self.patience)?;
+                    if !data.is_empty() {
                         return Ok(Some(data));
                     }
                 }
@@ -201,12 +210,32 @@ impl Registries {
 
     /// Waits as long as a registry asked for, or as the backoff says.
     async fn wait(&self, asked: Duration, backoff: &mut Backoff) {
-        let own = backoff.next(&self.env.rng);
-        tokio::time::sleep(own.max(asked.min(RETRY_AFTER_MAX))).await;
+        tokio::time::sleep(pause(asked, backoff.next(&self.env.rng))).await;
     }
 
     fn backoff(&self) -> Backoff {
         Backoff::new(self.patience.backoff_first, self.patience.backoff_max)
+    }
+}
+
+fn pause(asked: Duration, own: Duration) -> Duration {
+    own.max(asked.min(RETRY_AFTER_MAX))
+}
+
+/// How a body comes along: its time is counted while it is waited for, not while use is made of what has come.
+#[derive(Default)]
+struct Pace {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    fn keep(&mut self, patience: &Patience) -> Result<(), RegistryError> {
+        if self.waited < patience.idle {
+            return Ok(());
+        }
+        let Pace { waited, bytes } = std::mem::take(self);
+        if bytes < patience.pace_bytes { Err(RegistryError::Slow { bytes, within: waited }) } else { Ok(()) }
     }
 }
 
@@ -219,4 +248,28 @@ pub struct Fetched {
     pub digest: Digest,
     pub media_type: Option<String>,
     pub bytes: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_asks_for_a_minute_at_most() {
+        let seconds = Duration::from_secs;
+        assert_eq!(pause(seconds(7), seconds(1)), seconds(7));
+        assert_eq!(pause(seconds(86_400), seconds(1)), RETRY_AFTER_MAX);
+        assert_eq!(pause(Duration::ZERO, seconds(1)), seconds(1));
+    }
+
+    #[test]
+    fn what_drips_stands_still_and_what_waits_for_its_reader_does_not() {
+        let patience = Patience { idle: Duration::from_secs(60), pace_bytes: 1000, ..Patience::default() };
+        let mut pace = Pace::default();
+        for (waited, bytes, stands) in [(59, 1, false), (1, 999, false), (50, 5, false), (50, 5, true), (0, 1, false)] {
+            pace.waited += Duration::from_secs(waited);
+            pace.bytes += bytes;
+            assert_eq!(pace.keep(&patience).is_err(), stands, "{waited} s, {bytes} bytes");
+        }
+    }
 }

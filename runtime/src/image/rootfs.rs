@@ -20,6 +20,8 @@ pub struct Rootfs {
     pub work: PathBuf,
     /// An empty folder to mount on.
     pub merged: PathBuf,
+    /// Where the volumes are that its image declares.
+    pub volumes: PathBuf,
     /// The options of the overlay with names relative to `base`, so that two hundred layers fit into a page: whoever
     /// mounts stands in `base`.
     pub options: String,
@@ -52,6 +54,7 @@ impl Rootfs {
             upper: base.join(&own).join("upper"),
             work: base.join(&own).join("work"),
             merged: base.join(&own).join("merged"),
+            volumes: base.join(&own).join("volumes"),
             options,
             base: base.to_owned(),
         }
@@ -81,10 +84,9 @@ impl Rootfs {
     }
 }
 
-/// Whether layers (topmost first, all in one folder) have something at `path` once they are joined: the kernel says so, in a
-/// mount at `at` that a thread of its own makes where nobody sees it.
+/// Whether layers have something at `path` once they are joined.
 pub(super) fn holds(layers: &[PathBuf], at: &Path, path: &str) -> Result<bool, ImageError> {
-    let found = |root: &Path| -> rustix::io::Result<bool> {
+    let found = joined(layers, at, |root| {
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
         let root = rustix::fs::open(root, flags, rustix::fs::Mode::empty())?;
         let confined = rustix::fs::ResolveFlags::IN_ROOT | rustix::fs::ResolveFlags::NO_MAGICLINKS;
@@ -94,26 +96,34 @@ pub(super) fn holds(layers: &[PathBuf], at: &Path, path: &str) -> Result<bool, I
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(false),
             Err(other) => Err(other),
         }
-    };
-    let failed = |e: rustix::io::Errno| ImageError::disk("look into the layers joined at", at, e.into());
-    let Some(base) = layers.first().and_then(|layer| layer.parent()) else { return Ok(false) };
+    });
+    found?.map_err(|e: rustix::io::Errno| ImageError::disk("look into the layers joined at", at, e.into()))
+}
+
+/// Lets `look` see layers (topmost first, all in one folder) joined: in a mount at `at`, an empty folder, that a thread of its
+/// own makes where nobody else sees it.
+pub(super) fn joined<T: Send>(
+    layers: &[PathBuf],
+    at: &Path,
+    look: impl FnOnce(&Path) -> T + Send,
+) -> Result<T, ImageError> {
+    let Some(base) = layers.first().and_then(|layer| layer.parent()) else { return Ok(look(at)) };
     if let [only] = layers {
-        return found(only).map_err(failed);
+        return Ok(look(only));
     }
     let names: Vec<_> = layers.iter().filter_map(|l| l.file_name()).map(|name| name.to_string_lossy()).collect();
     let options = format!("lowerdir={}", names.join(":"));
+    let mount = || -> nix::Result<()> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+        nix::unistd::chdir(base)?;
+        let none = None::<&str>;
+        nix::mount::mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)?;
+        nix::mount::mount(Some("overlay"), at, Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str()))
+    };
     std::thread::scope(|scope| {
-        let looker = scope.spawn(|| -> rustix::io::Result<bool> {
-            let of = |e: nix::Error| rustix::io::Errno::from_raw_os_error(e as i32);
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(of)?;
-            nix::unistd::chdir(base).map_err(of)?;
-            let none = None::<&str>;
-            nix::mount::mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).map_err(of)?;
-            nix::mount::mount(Some("overlay"), at, Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str()))
-                .map_err(of)?;
-            found(at)
-        });
-        looker.join().map_err(|_| ImageError::Interrupted)?.map_err(failed)
+        let looker = scope.spawn(|| mount().map(|()| look(at)));
+        let looked = looker.join().map_err(|_| ImageError::Interrupted)?;
+        looked.map_err(|e| ImageError::disk("join the layers at", at, e.into()))
     })
 }
 

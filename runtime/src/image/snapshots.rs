@@ -1,9 +1,9 @@
 //! Layers on disk, by chain id, and the folders of containers.
 //!
 //! ```text
-//! <snapshots>/<chain id>/fs        a layer's files; <chain id>/layer.json: its usage
+//! <snapshots>/<chain id>/fs        a layer's files; <chain id>/layer.json: its usage; <chain id>/blob: as it came
 //! <snapshots>/l/<16 digits>        short names of the same folders, for overlay's options
-//! <snapshots>/c/<container>/       upper, work, merged, rootfs.json
+//! <snapshots>/c/<container>/       upper, work, merged, rootfs.json; volumes/<n>: those that its image declares
 //! <snapshots>/ingest/<random>/     a layer that is being written
 //! <snapshots>/trash/<random>       what is being removed
 //! ```
@@ -12,16 +12,19 @@
 //! (see `store.rs`), so that a layer which outlived a power cut unsynced is never trusted.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::digest::Digest;
-use super::disk::{names, private_folder, remove_below, write_atomically};
+use super::disk::{names, open_folder, private_folder, remove_below, write_atomically};
 use super::error::ImageError;
 use super::rootfs::{ContainerRecord, Rootfs};
-use super::unpack::Usage;
+use super::usage::{Usage, measure};
 
 const LINK_DIGITS: usize = 16;
+const BLOB: &str = "blob";
 /// What an image without layers stands on.
 const EMPTY: &str = "empty";
 
@@ -31,10 +34,27 @@ pub(super) struct Snapshots {
     base: PathBuf,
 }
 
+/// A layer as it came, compressed or not: kept so that it can be given on byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Blob {
+    pub digest: Digest,
+    pub size: u64,
+}
+
+/// `layer.json`.
+#[derive(Serialize, Deserialize)]
+struct LayerFile {
+    #[serde(flatten)]
+    usage: Usage,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blob: Option<Blob>,
+}
+
 /// A layer being written; dropped without [`Ingest::commit`], it is removed.
 pub(super) struct Ingest {
     base: PathBuf,
     name: String,
+    blob: Option<Blob>,
     committed: bool,
 }
 
@@ -72,15 +92,23 @@ impl Snapshots {
         let mut layers = Vec::new();
         for name in names(&self.base)? {
             let Ok(chain) = format!("sha256:{name}").parse::<Digest>() else { continue };
-            let usage = fs::read(self.base.join(&name).join("layer.json"))
-                .ok()
-                .and_then(|bytes| serde_json::from_slice::<Usage>(&bytes).ok());
-            match usage {
-                Some(usage) if self.base.join(&name).join("fs").is_dir() => layers.push((chain, usage)),
+            match self.layer_file(&chain) {
+                Some(file) if self.layer_folder(&chain).is_dir() => layers.push((chain, file.usage)),
                 _ => tracing::warn!(layer = %chain, "a layer on disk is incomplete"),
             }
         }
         Ok(layers)
+    }
+
+    fn layer_file(&self, chain: &Digest) -> Option<LayerFile> {
+        let bytes = fs::read(self.base.join(chain.hex()).join("layer.json")).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// What was kept of a layer, and where.
+    pub(super) fn blob(&self, chain: &Digest) -> Option<(Blob, PathBuf)> {
+        let blob = self.layer_file(chain)?.blob?;
+        Some((blob, self.base.join(chain.hex()).join(BLOB)))
     }
 
     pub(super) fn layer_folder(&self, chain: &Digest) -> PathBuf {
@@ -89,7 +117,7 @@ impl Snapshots {
 
     pub(super) fn ingest(&self, random: &str) -> Result<Ingest, ImageError> {
         let name = format!("ingest/{random}");
-        let ingest = Ingest { base: self.base.clone(), name, committed: false };
+        let ingest = Ingest { base: self.base.clone(), name, blob: None, committed: false };
         private_folder(&ingest.path())?;
         make_folder(&ingest.folder(), 0o755)?;
         private_folder(&ingest.aside())?;
@@ -197,23 +225,12 @@ impl Snapshots {
         self.discard(&format!("c/{container}"), random)
     }
 
-    /// What a container wrote.
+    /// What a container wrote, over its image and to the volumes that this declares.
     pub(super) fn container_usage(&self, container: &str) -> Result<Usage, ImageError> {
-        let mut usage = Usage::default();
-        let mut waiting = vec![self.base.join("c").join(container).join("upper")];
-        while let Some(folder) = waiting.pop() {
-            // Containers are free to remove files while they are counted.
-            let Ok(entries) = fs::read_dir(&folder) else { continue };
-            usage.inodes += 1;
-            for entry in entries.flatten() {
-                let Ok(metadata) = entry.metadata() else { continue };
-                if metadata.is_dir() {
-                    waiting.push(entry.path());
-                } else {
-                    usage.inodes += 1;
-                }
-                usage.bytes += metadata.blocks() * 512;
-            }
+        let own = self.base.join("c").join(container);
+        let mut usage = measure(open_folder(&own.join("upper"))?);
+        if let Ok(volumes) = open_folder(&own.join("volumes")) {
+            usage += measure(volumes);
         }
         Ok(usage)
     }
@@ -233,19 +250,37 @@ impl Ingest {
         self.path().join("aside")
     }
 
-    /// Gives the layer its name. Its content is complete and verified.
-    pub(super) fn commit(mut self, chain: &Digest, usage: Usage) -> Result<(), ImageError> {
+    /// Where the layer is kept as it comes.
+    pub(super) fn blob(&self) -> PathBuf {
+        self.path().join(BLOB)
+    }
+
+    /// What is there is whole.
+    pub(super) fn keep(&mut self, blob: Blob) {
+        self.blob = Some(blob);
+    }
+
+    /// Gives the layer its name, and says what it takes; nothing where it is there already. Its content is complete and
+    /// verified.
+    pub(super) fn commit(mut self, chain: &Digest) -> Result<Option<Usage>, ImageError> {
         let path = self.path();
         remove_below(&path, "aside")?;
-        let content = serde_json::to_vec(&usage)
+        let mut usage = measure(open_folder(&self.folder())?);
+        if let Ok(metadata) = fs::metadata(self.blob()) {
+            usage += Usage::of(&metadata);
+        }
+        let content = serde_json::to_vec(&LayerFile { usage, blob: self.blob.take() })
             .map_err(|source| ImageError::Record { path: path.join("layer.json"), source })?;
         write_atomically(&path.join("layer.json"), &content, false)?;
         // The short name first: a dead one is harmless, a layer without one could not be mounted.
         Snapshots { base: self.base.clone() }.link(chain)?;
         let to = self.base.join(chain.hex());
-        fs::rename(&path, &to).map_err(|e| ImageError::disk("commit", &to, e))?;
+        match fs::rename(&path, &to) {
+            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => return Ok(None),
+            renamed => renamed.map_err(|e| ImageError::disk("commit", &to, e))?,
+        }
         self.committed = true;
-        Ok(())
+        Ok(Some(usage))
     }
 }
 

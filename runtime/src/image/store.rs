@@ -26,15 +26,23 @@ use super::disk::{lock, names, private_folder, remove_below, sync_filesystem, wr
 use super::error::ImageError;
 use super::install::Gates;
 use super::manifest::parse_config;
+use super::policy::Policy;
 use super::rootfs::{ContainerRecord, Rootfs, check_container_id};
 use super::snapshots::Snapshots;
-use super::unpack::Usage;
+use super::usage::Usage;
+
+pub(super) struct Settings {
+    /// Whether layers are kept as they came, too.
+    pub keeps_blobs: bool,
+    pub policy: Policy,
+}
 
 pub(super) struct Store {
     folder: PathBuf,
     pub(super) snapshots: Snapshots,
     pub(super) env: Env,
     pub(super) gates: Gates,
+    pub(super) settings: Settings,
     state: Mutex<State>,
     /// Held by whoever changes the record of images, while it is on its way to the disk; nobody else waits for that.
     recording: Mutex<()>,
@@ -80,7 +88,7 @@ impl State {
 }
 
 impl Store {
-    pub(super) fn open(folder: &Path, snapshots: &Path, env: Env) -> Result<Store, ImageError> {
+    pub(super) fn open(folder: &Path, snapshots: &Path, settings: Settings, env: Env) -> Result<Store, ImageError> {
         private_folder(folder)?;
         private_folder(&folder.join("blobs/sha256"))?;
         private_folder(&folder.join("ingest"))?;
@@ -90,6 +98,7 @@ impl Store {
             snapshots: Snapshots::open(snapshots)?,
             env,
             gates: Gates::default(),
+            settings,
             state: Mutex::new(State::default()),
             recording: Mutex::default(),
             published: RwLock::default(),
@@ -157,7 +166,8 @@ impl Store {
         self.folder.join("images.json")
     }
 
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
+    /// Of a manifest or a configuration.
+    pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.folder.join("blobs/sha256").join(digest.hex())
     }
 
@@ -350,13 +360,13 @@ impl Store {
         let state = self.state.lock();
         let mut usage = Usage::default();
         for layer in state.layers.values() {
-            usage.bytes += layer.bytes;
-            usage.inodes += layer.inodes;
+            usage += *layer;
         }
         for image in state.catalog.images.values() {
             for digest in [&image.id, &image.manifest] {
-                usage.bytes += fs::metadata(self.blob_path(digest)).map_or(0, |metadata| metadata.len());
-                usage.inodes += 1;
+                if let Ok(metadata) = fs::metadata(self.blob_path(digest)) {
+                    usage += Usage::of(&metadata);
+                }
             }
         }
         usage

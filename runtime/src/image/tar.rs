@@ -1,17 +1,20 @@
 //! A strict tar reader: ustar, PAX and GNU headers, from a stream, without I/O of its own.
 //!
 //! Where two readers could disagree about an archive, it is refused instead of guessed at: a wrong checksum, a size on
-//! an entry that has no data, two extended headers for one entry, sparse files. The size of a PAX header is the one
-//! that counts (CVE-2025-62518). Names come out as they stand: whoever writes files must confine them.
+//! an entry that has no data, two extended headers for one entry, a map of a sparse file that does not add up. The size of
+//! a PAX header is the one that counts (CVE-2025-62518). Names come out as they stand: whoever writes files must confine them.
 
 use std::io::{self, Read};
 
 mod header;
 mod pax;
+mod sparse;
 
 pub use header::Kind;
 use header::{BLOCK_BYTES, Header, Type};
 use pax::Pax;
+use sparse::{AheadError, Form, Sparse};
+pub use sparse::{SEGMENTS_MAX, Segment};
 
 /// An extended header carries names and extended attributes; the kernel holds at most 64 KiB of one attribute.
 pub const EXTENSION_MAX_BYTES: u64 = 1 << 20;
@@ -30,8 +33,8 @@ pub enum TarError {
     Extension { at: u64, reason: &'static str },
     #[error("extended header at byte {at} has {bytes} bytes, more than {EXTENSION_MAX_BYTES}")]
     ExtensionTooLong { at: u64, bytes: u64 },
-    #[error("tar entry {name:?} is a sparse file, which is not supported")]
-    Sparse { name: String },
+    #[error("tar entry {name:?} is a sparse file that cannot be read: {reason}")]
+    Sparse { name: String, reason: &'static str },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +47,10 @@ pub struct Entry {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Bytes of data that follow; zero for all but regular files.
+    /// Bytes of the file, its holes included; zero for all but regular files.
     pub size: u64,
+    /// The runs of a sparse file that follow as its data, one after the other. None where all of the file follows.
+    pub sparse: Option<Vec<Segment>>,
     pub mtime: (i64, u32),
     pub device: (u32, u32),
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
@@ -120,7 +125,14 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    /// The unread data of the current entry.
+    /// The content of an entry that was just read, with zeros for its holes.
+    pub fn content(&mut self, entry: &Entry) -> Content<'_, R> {
+        let whole = || vec![Segment { offset: 0, bytes: entry.size }];
+        let segments = entry.sparse.clone().unwrap_or_else(whole).into_iter();
+        Content { data: self.data(), segments, current: None, at: 0, size: entry.size }
+    }
+
+    /// The unread data of the current entry: all of a file, or the runs of a sparse one.
     pub fn data(&mut self) -> Data<'_, R> {
         Data { archive: self }
     }
@@ -132,21 +144,33 @@ impl<R: Read> Archive<R> {
 
     fn entry(&mut self, at: u64, header: Header, kind: Kind, pending: Pending) -> Result<Entry, TarError> {
         let pax = pending.pax.unwrap_or_default();
-        let path = pax.path.or(pending.long_path).unwrap_or(header.path);
-        if pax.sparse {
-            return Err(TarError::Sparse { name: String::from_utf8_lossy(&path).into_owned() });
-        }
-        let size = pax.size.unwrap_or(header.size);
+        let stored = pax.size.unwrap_or(header.size);
+        let (sparse_name, by_records) = (pax.sparse.name.clone(), pax.sparse.any);
+        let path = sparse_name.or(pax.path).or(pending.long_path).unwrap_or(header.path);
+        let wrong = |reason| TarError::Sparse { name: String::from_utf8_lossy(&path).into_owned(), reason };
+        let form = match (header.sparse, by_records) {
+            (None, false) => None,
+            (Some(_), true) => return Err(wrong("it has maps of two formats")),
+            (Some(old), false) => Some(Form::Known(self.rest_of_map(old).map_err(|error| error.of(&path))?)),
+            (None, true) => Some(pax.sparse.form().map_err(wrong)?),
+        };
         // An old archive marks a folder by a slash at the end of a regular file's name.
         let kind = if kind == Kind::File && path.ends_with(b"/") { Kind::Directory } else { kind };
-        let size = match kind {
-            Kind::File => size,
+        if kind != Kind::File && form.is_some() {
+            return Err(wrong("it is no regular file"));
+        }
+        let stored = match kind {
+            Kind::File => stored,
             // Some writers repeat the size of the file that a hard link names; no data follows in any dialect.
             Kind::HardLink => 0,
-            _ if size == 0 => 0,
+            _ if stored == 0 => 0,
             _ => return Err(TarError::Header { at, reason: "a size on an entry that has no data" }),
         };
-        self.set_data(size, at)?;
+        self.set_data(stored, at)?;
+        let sparse = match form {
+            Some(form) => Some(self.map(form).map_err(|error| error.of(&path))?),
+            None => None,
+        };
         let link = match kind {
             Kind::HardLink | Kind::Symlink => pax.link.or(pending.long_link).unwrap_or(header.link),
             _ => Vec::new(),
@@ -158,11 +182,48 @@ impl<R: Read> Archive<R> {
             mode: header.mode & 0o7777,
             uid: pax.uid.unwrap_or(header.uid),
             gid: pax.gid.unwrap_or(header.gid),
-            size,
+            size: sparse.as_ref().map_or(stored, |sparse| sparse.size),
+            sparse: sparse.map(|sparse| sparse.segments),
             mtime: pax.mtime.unwrap_or((header.mtime, 0)),
             device: header.device,
             xattrs: pax.xattrs.into_iter().collect(),
         })
+    }
+
+    /// The blocks with more places that follow an old sparse file's header.
+    fn rest_of_map(&mut self, old: sparse::Old) -> Result<Sparse, MapError> {
+        let (mut map, mut continued) = (old.sparse, old.continued);
+        while continued {
+            let mut block = [0_u8; BLOCK_BYTES as usize];
+            if self.read_full(&mut block).map_err(MapError::Tar)? < block.len() {
+                return Err(MapError::Tar(TarError::Truncated("the map of a sparse file")));
+            }
+            let more;
+            (more, continued) = sparse::places(&block, 0, header::number).map_err(MapError::Map)?;
+            map.segments.extend(more);
+            if map.segments.len() > SEGMENTS_MAX {
+                return Err(MapError::Map("a sparse file has too many runs"));
+            }
+        }
+        Ok(map)
+    }
+
+    /// The map of a sparse file whose data begins here, checked.
+    fn map(&mut self, form: Form) -> Result<Sparse, MapError> {
+        let map = match form {
+            Form::Known(map) => map,
+            Form::Ahead { size } => {
+                let segments = sparse::read_ahead(self.data()).map_err(|error| match error {
+                    AheadError::Map(reason) => MapError::Map(reason),
+                    AheadError::Read(error) => MapError::Tar(error.into()),
+                })?;
+                Sparse { size, segments }
+            }
+        };
+        if map.size > i64::MAX as u64 {
+            return Err(MapError::Map("its size is out of range"));
+        }
+        map.checked(self.data_left).map_err(MapError::Map)
     }
 
     fn set_data(&mut self, size: u64, at: u64) -> Result<(), TarError> {
@@ -256,6 +317,57 @@ impl<R: Read> Read for Data<'_, R> {
         self.archive.data_left -= n as u64;
         self.archive.position += n as u64;
         Ok(n)
+    }
+}
+
+/// See [`Archive::content`].
+pub struct Content<'a, R> {
+    data: Data<'a, R>,
+    segments: std::vec::IntoIter<Segment>,
+    current: Option<Segment>,
+    at: u64,
+    size: u64,
+}
+
+impl<R: Read> Read for Content<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.current.is_none() {
+            self.current = self.segments.next();
+        }
+        let most = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(buffer.len());
+        let (n, ended) = match self.current {
+            Some(run) if run.offset <= self.at => {
+                let end = run.offset + run.bytes;
+                let wanted = most(end - self.at);
+                let n = self.data.read(&mut buffer[..wanted])?;
+                (n, self.at + n as u64 == end)
+            }
+            next => {
+                let n = most(next.map_or(self.size, |run| run.offset) - self.at);
+                buffer[..n].fill(0);
+                (n, false)
+            }
+        };
+        self.at += n as u64;
+        if ended {
+            self.current = None;
+        }
+        Ok(n)
+    }
+}
+
+/// What is wrong with a map, before it is known whose it is.
+enum MapError {
+    Map(&'static str),
+    Tar(TarError),
+}
+
+impl MapError {
+    fn of(self, path: &[u8]) -> TarError {
+        match self {
+            MapError::Map(reason) => TarError::Sparse { name: String::from_utf8_lossy(path).into_owned(), reason },
+            MapError::Tar(error) => error,
+        }
     }
 }
 

@@ -11,7 +11,9 @@ use super::registry::RegistryError;
 use super::*;
 
 mod archives;
+mod exports;
 mod inward;
+mod lies;
 mod mirrors;
 mod proxied;
 mod pulls;
@@ -25,6 +27,7 @@ fn config(state: &Path) -> Config {
             connect: Duration::from_secs(2),
             answer: Duration::from_secs(2),
             idle: Duration::from_millis(500),
+            pace_bytes: 1,
             attempts: 3,
             backoff_first: Duration::from_millis(1),
             backoff_max: Duration::from_millis(5),
@@ -155,6 +158,45 @@ async fn layers_are_shared_between_images() {
     assert!(info.images.inodes >= 5 && info.images.bytes > 10, "{info:?}");
 }
 
+/// Bytes and inodes, as du says of these.
+fn du(paths: &[std::path::PathBuf]) -> Usage {
+    let sum = |what: &str| {
+        let said = std::process::Command::new("du").args(["-sc", what]).args(paths).output().unwrap().stdout;
+        String::from_utf8(said).unwrap().lines().last().unwrap().split_whitespace().next().unwrap().parse().unwrap()
+    };
+    Usage { bytes: sum("-B1"), inodes: sum("--inodes") }
+}
+
+#[tokio::test]
+async fn what_images_and_containers_take_is_what_du_says() {
+    let state = tempfile::tempdir().unwrap();
+    let images = open(state.path()).await;
+    let mut lower = Tar::default().folder("many/", 0o755);
+    for at in 0..500 {
+        lower = lower.file(&format!("many/{at}"), &vec![7; at * 13]);
+    }
+    let hole: &[(&str, &[u8])] = &[("GNU.sparse.size", b"100000000"), ("GNU.sparse.map", b"5000000,1")];
+    let lower = lower.hard_link("again", "many/499").pax(hole).file("hole", b"x").end();
+    let upper = Tar::default()
+        .file("many/.wh.1", b"")
+        .hard_link("copied", "many/400")
+        .file("twice", b"1")
+        .file("twice", b"2")
+        .end();
+    let image = import(&images, image(&[lower, upper], gzip).archive("localhost/a:1")).await.unwrap().remove(0);
+    let rootfs = images.prepare("c1", &image, &[]).await.unwrap();
+    fs::write(rootfs.upper.join("written"), vec![7; 100_000]).unwrap();
+    let info = images.fs_info().await.unwrap();
+    let blobs = fs::read_dir(state.path().join("images/blobs/sha256")).unwrap().map(|e| e.unwrap().path());
+    let layers = &images.store.snapshots;
+    let folders = image.layers().iter().map(|chain| layers.layer_folder(chain));
+    let kept = image.layers().iter().map(|chain| layers.blob(chain).unwrap().1);
+    let stored: Vec<_> = folders.chain(kept).chain(blobs).collect();
+    assert_eq!(info.images, du(&stored));
+    assert_eq!(info.containers, du(&[rootfs.upper.clone()]));
+    assert_eq!(images.snapshot_usage("c1").await.unwrap(), info.containers);
+}
+
 #[tokio::test]
 async fn a_start_removes_what_a_crash_left() {
     let state = tempfile::tempdir().unwrap();
@@ -203,6 +245,10 @@ async fn a_full_disk_fails_the_pull_and_nothing_else() {
             .await;
     assert_eq!(error.unwrap_err().code(), Code::ResourceExhausted);
     assert_eq!((ingests(state.path()), images.list().len()), (0, 1));
+    // There is room for who needs less.
+    let other = image(&[Tar::default().file("other", b"x").end()], gzip);
+    server.add("other", "1", &other);
+    images.pull(&server.reference("other:1"), &Auth::Anonymous, None).await.unwrap();
     // Space returns, and no restart is needed.
     mount("size=32m", nix::mount::MsFlags::MS_REMOUNT);
     images.pull(&server.reference("big:1"), &Auth::Anonymous, None).await.unwrap();

@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, Timestamps};
 use rustix::io::Errno;
 
-use super::tar::{Archive, Entry, Kind, TarError};
+use super::copy::write_at;
+use super::tar::{Archive, Entry, Kind, Segment, TarError};
 
 mod name;
 mod root;
@@ -70,17 +71,11 @@ impl UnpackError {
     }
 }
 
-/// What a layer takes on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Usage {
-    pub bytes: u64,
-    pub inodes: u64,
-}
-
 /// The result of [`unpack`], to be completed by [`settle`] when the layers below are there.
 #[derive(Debug, Default)]
 pub struct Unpacked {
-    pub usage: Usage,
+    /// Bytes of its files, holes included.
+    pub data_bytes: u64,
     /// Folders that the archive took for granted.
     implied: Vec<Name>,
     /// Hard links whose target is in no entry before them: (link, target).
@@ -142,9 +137,7 @@ impl Writer<'_> {
             }
             Whiteout::Of(hidden) => {
                 let folder = self.parent(&parent)?;
-                let made = self.root.whiteout(&folder, hidden).map_err(|e| write_error(&name, "hide", e))?;
-                self.unpacked.usage.inodes += u64::from(made);
-                return Ok(());
+                return self.root.whiteout(&folder, hidden).map_err(|e| write_error(&name, "hide", e));
             }
         }
         let folder = self.parent(&parent)?;
@@ -187,7 +180,6 @@ impl Writer<'_> {
         let mut made = Vec::new();
         let folder = self.root.parent(parent, &mut made);
         self.count(made.len() as u64)?;
-        self.unpacked.usage.inodes += made.len() as u64;
         for name in made {
             self.remember(name.byte_len())?;
             self.unpacked.implied.push(name);
@@ -215,21 +207,13 @@ impl Writer<'_> {
         entry: &Entry,
         archive: &mut Archive<R>,
     ) -> Result<(), UnpackError> {
-        if self.unpacked.usage.bytes.saturating_add(entry.size) > self.limits.data_max_bytes {
+        // Holes count: a hostile map costs an archive nothing, and whoever reads the file all the more.
+        self.unpacked.data_bytes = self.unpacked.data_bytes.saturating_add(entry.size);
+        if self.unpacked.data_bytes > self.limits.data_max_bytes {
             return Err(UnpackError::TooMuchData(self.limits.data_max_bytes));
         }
         let file = self.root.create_file(folder, last).map_err(|e| write_error(name, "create", e))?;
-        self.unpacked.usage.inodes += 1;
-        let mut data = archive.data();
-        while data.left() > 0 {
-            let n = data.read(&mut self.buffer).map_err(TarError::Read)?;
-            let mut rest = &self.buffer[..n];
-            while !rest.is_empty() {
-                let written = rustix::io::write(&file, rest).map_err(|e| write_error(name, "write", e))?;
-                rest = &rest[written..];
-            }
-            self.unpacked.usage.bytes += n as u64;
-        }
+        self.content(&file, name, entry, archive)?;
         let metadata = |e| write_error(name, "set owner, mode or times", e);
         // chown(2) clears the set-id bits and the file's capabilities, so it goes first.
         let (uid, gid) = owner(entry);
@@ -239,9 +223,32 @@ impl Writer<'_> {
         rustix::fs::futimens(&file, &times(entry.mtime)).map_err(metadata)
     }
 
+    fn content<R: Read>(
+        &mut self,
+        file: &OwnedFd,
+        name: &Name,
+        entry: &Entry,
+        archive: &mut Archive<R>,
+    ) -> Result<(), UnpackError> {
+        let whole = [Segment { offset: 0, bytes: entry.size }];
+        let mut data = archive.data();
+        for run in entry.sparse.as_deref().unwrap_or(&whole) {
+            let mut done = 0;
+            while done < run.bytes {
+                let wanted = COPY_BYTES.min(usize::try_from(run.bytes - done).unwrap_or(COPY_BYTES));
+                let n = data.read(&mut self.buffer[..wanted]).map_err(TarError::Read)?;
+                write_at(file, &self.buffer[..n], run.offset + done).map_err(|e| write_error(name, "write", e))?;
+                done += n as u64;
+            }
+        }
+        if entry.sparse.is_some() {
+            rustix::fs::ftruncate(file, entry.size).map_err(|e| write_error(name, "set the size", e))?;
+        }
+        Ok(())
+    }
+
     fn directory(&mut self, folder: &OwnedFd, name: &Name, last: &[u8], entry: &Entry) -> Result<(), UnpackError> {
-        let (own, made) = self.root.create_folder(folder, last).map_err(|e| write_error(name, "make the folder", e))?;
-        self.unpacked.usage.inodes += u64::from(made);
+        let own = self.root.create_folder(folder, last).map_err(|e| write_error(name, "make the folder", e))?;
         self.folder_metadata(&own, name, entry)
     }
 
@@ -265,7 +272,6 @@ impl Writer<'_> {
         self.root
             .replacing(folder, last, |parent| rustix::fs::symlinkat(&entry.link[..], parent, last))
             .map_err(failed)?;
-        self.unpacked.usage.inodes += 1;
         let (uid, gid) = owner(entry);
         rustix::fs::chownat(folder, last, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
         rustix::fs::utimensat(folder, last, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
@@ -326,7 +332,6 @@ impl Writer<'_> {
             }
             Err(e) => return Err(write_error(name, "make the device node", e)),
         }
-        self.unpacked.usage.inodes += 1;
         let failed = |e| write_error(name, "set owner, mode or times", e);
         let (uid, gid) = owner(entry);
         rustix::fs::chownat(folder, last, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;

@@ -306,13 +306,18 @@ pub async fn import_layer(runtime: &Runtime, name: &str, layer: Vec<u8>) {
 
 /// Layers from below to above.
 pub async fn import_layers(runtime: &Runtime, name: &str, layers: &[Vec<u8>]) {
+    import_image(runtime, name, layers, serde_json::json!({"Env": ["PATH=/bin"], "Cmd": ["sh"]})).await;
+}
+
+/// The same, with a configuration of its own.
+pub async fn import_image(runtime: &Runtime, name: &str, layers: &[Vec<u8>], run: serde_json::Value) {
     let diff_ids: Vec<String> =
         layers.iter().map(|layer| format!("sha256:{:x}", sha2::Sha256::digest(layer))).collect();
     let files: Vec<String> = (0..layers.len()).map(|n| format!("layer{n}.tar")).collect();
     let config = serde_json::json!({
         "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+        "config": run,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     })
     .to_string();

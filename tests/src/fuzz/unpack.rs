@@ -34,7 +34,7 @@ const GZIP: u8 = 4;
 
 fn limits() -> LayerLimits {
     let unpack = Limits { entries_max: 300, data_max_bytes: DATA_MAX_BYTES, names_max_bytes: 64 << 10 };
-    LayerLimits { unpack, ratio_max: 200, ratio_floor_bytes: 64 << 10 }
+    LayerLimits { unpack, ratio_max: 200, ratio_floor_bytes: 64 << 10, ..LayerLimits::default() }
 }
 
 /// The archive that an input stands for.
@@ -65,11 +65,15 @@ pub(super) fn tar(data: &[u8]) {
         }
         // Every other file is skipped instead.
         if entries % 2 == 0 {
+            let stored = entry.sparse.iter().flatten().map(|run| run.bytes).sum::<u64>();
+            assert!(entry.sparse.is_none() || stored <= entry.size);
             let mut content = Vec::new();
-            if archive.data().read_to_end(&mut content).is_ok() {
+            if entry.size <= PLAIN_MAX_BYTES && archive.content(&entry).read_to_end(&mut content).is_ok() {
                 assert_eq!(content.len() as u64, entry.size);
+                let zeros = content.iter().filter(|byte| **byte == 0).count() as u64;
+                assert!(entry.sparse.is_none() || zeros >= entry.size - stored, "holes are zeros");
+                read += if entry.sparse.is_some() { stored as usize } else { content.len() };
             }
-            read += content.len();
         }
     }
     assert!(read <= bytes.len());
@@ -168,7 +172,7 @@ pub(super) fn layer(data: &[u8]) {
         let (folder, aside) = (ground.make("fs"), ground.make("aside"));
         let applied = apply(&stored[..], &Expected { blob, diff_id }, &folder, &aside, &limits());
         if let Ok(unpacked) = applied {
-            assert!(unpacked.usage.bytes <= DATA_MAX_BYTES);
+            assert!(unpacked.data_bytes <= DATA_MAX_BYTES);
             let lowers = [open(&ground.path("lower"))];
             let _ = settle(unpacked, &folder, &lowers);
         }
@@ -270,17 +274,18 @@ fn scripted(script: &[u8]) -> Vec<u8> {
     out
 }
 
-/// PAX records, each with its length.
+/// PAX records, each with its length; a semicolon stands for a comma in one.
 fn records(data: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for record in data.split(|b| *b == b',').filter(|record| !record.is_empty()) {
+        let record: Vec<u8> = record.iter().map(|byte| if *byte == b';' { b',' } else { *byte }).collect();
         let rest = record.len() + 2;
         let mut length = rest + 1;
         while length != rest + length.to_string().len() {
             length = rest + length.to_string().len();
         }
         out.extend_from_slice(format!("{length} ").as_bytes());
-        out.extend_from_slice(record);
+        out.extend_from_slice(&record);
         out.push(b'\n');
     }
     out
@@ -353,6 +358,8 @@ fn scripts() -> Vec<String> {
         "xPax\t\tpath=deep/name,size=3,mtime=-1.5,uid=1000,SCHILY.xattr.user.a=b\n0short\t\tabc\n",
         "xPax\t\tpath=../gantry-fuzz-evil,linkpath=/etc/passwd\n2l\tx\n",
         "xPax\t\tSCHILY.xattr.trusted.overlay.redirect=/etc,SCHILY.xattr.security.capability=x\n0f\n",
+        "xPax\t\tGNU.sparse.size=20,GNU.sparse.map=3;2;10;1\n0f\t\tabc\n1g\tf\n",
+        "xPax\t\tGNU.sparse.size=20,GNU.sparse.numblocks=1,GNU.sparse.offset=3,GNU.sparse.numbytes=3\n0f\t\tabc\n",
         "6fifo\n3null\t\t1,3\n4disk\t\t8,0\n3hide\t\t0,0\n",
         "5a\n1a\ta\n1b\ta\n2c\ta\n1d\tc\n0c\t\tx\n0a/../b\t\tx\n",
         "gGlobal\t\tcomment=x\n0a\n0a/\n0./\n5.\n2.\t.\n",
@@ -377,6 +384,13 @@ fn archives() -> Vec<Vec<u8>> {
     // A zstd frame of one raw block, and one that asks for the largest window.
     seeds.push([&[AS_IT_IS][..], &[0x28, 0xb5, 0x2f, 0xfd, 0x20, 4, 0x21, 0, 0], b"data"].concat());
     seeds.push([&[AS_IT_IS][..], &[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x88, 0x21, 0, 0], b"data"].concat());
+    // A sparse file of the old format, its map in the header.
+    let mut sparse = header(b'S', b"sparse", b"", 3);
+    sparse[257..265].copy_from_slice(b"ustar  \0");
+    sparse[386..410].copy_from_slice(b"00000000004\x0000000000003\0");
+    sparse[483..495].copy_from_slice(b"00000000020\0");
+    seal(&mut sparse);
+    seeds.push([&[AS_IT_IS], &sparse[..], b"abc", &[0; BLOCK_BYTES - 3]].concat());
     // A size in base 256, larger than any.
     let mut large = header(b'0', b"large", b"", 0);
     large[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);

@@ -112,3 +112,34 @@ fn signals_by_name_and_number() {
         assert!(signal_number(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn declared_volumes_stay_inside_and_below_what_is_mounted() {
+    let declared = |paths: &[&str], mounts: &[&str]| {
+        let volumes = paths.iter().map(|path| ((*path).to_owned(), serde_json::json!({}))).collect();
+        let mounts =
+            mounts.iter().map(|at| v1::Mount { container_path: (*at).into(), ..v1::Mount::default() }).collect();
+        let config = v1::ContainerConfig { mounts, ..config() };
+        declared_volumes(&config, &RunConfig { volumes, ..RunConfig::default() })
+    };
+    let inside = ["/../../etc", "data//", "/data/./", "/a/../b", "..a"];
+    assert_eq!(declared(&inside, &[]).unwrap(), ["/..a", "/b", "/data", "/etc"]);
+    assert_eq!(declared(&["/data", "/data/db"], &["/data/"]).unwrap(), ["/data/db"]);
+    for root in ["/", "", "/..", "/../..", "/a/.."] {
+        assert_eq!(declared(&[root], &[]), Err(SpecError::RootVolume(root.into())));
+    }
+    for kernel in ["/proc", "/proc/self", "/x/../proc/sys"] {
+        assert_eq!(declared(&[kernel], &[]), Err(SpecError::KernelPath(kernel.into())));
+    }
+    assert_eq!(declared(&["/a\0b"], &[]), Err(SpecError::Destination("/a\0b".into())));
+    let many: Vec<String> = (0..=IMAGE_VOLUMES_MAX).map(|n| format!("/v{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(declared(&many, &[]), Err(SpecError::TooManyVolumes(IMAGE_VOLUMES_MAX + 1)));
+    // Where the sandbox has a file of its own, that is what is seen.
+    let files = vec![("/sandbox/hosts".to_owned(), "/etc/hosts".to_owned())];
+    let image_volumes = vec![("/c/0".to_owned(), "/etc/hosts".to_owned()), ("/c/1".to_owned(), "/etc".to_owned())];
+    let built = build(&config(), &RunConfig::default(), &Host { files, image_volumes, ..host() }).unwrap().launch;
+    let mounted: Vec<(&str, &str)> =
+        built.volumes.iter().map(|v| (v.source.as_str(), v.destination.as_str())).collect();
+    assert_eq!(mounted, [("/c/1", "/etc"), ("/sandbox/hosts", "/etc/hosts")]);
+}

@@ -17,12 +17,12 @@ use crate::image::manifest::{
 };
 use crate::image::reference::{Reference, ReferenceError};
 
-const INDEX: &str = "index.json";
-const DOCKER_MANIFEST: &str = "manifest.json";
+pub const INDEX: &str = "index.json";
+pub const DOCKER_MANIFEST: &str = "manifest.json";
 /// Names an image in full; containerd, buildkit and docker write it.
-const FULL_NAME: &str = "io.containerd.image.name";
+pub const FULL_NAME: &str = "io.containerd.image.name";
 /// Names an image, or only its tag (OCI image spec, annotations.md).
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const INDEXES_MAX: usize = 2;
 
 #[derive(Debug, thiserror::Error)]

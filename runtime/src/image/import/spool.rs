@@ -79,7 +79,7 @@ impl Spool {
                     if total > limits.unpack.data_max_bytes {
                         return Err(SpoolError::TooLong(limits.unpack.data_max_bytes));
                     }
-                    spool.keep(name, archive.data())?;
+                    spool.keep(name, archive.content(&entry))?;
                 }
                 // Old archives of docker link layers that images share.
                 Kind::Symlink => drop(spool.links.insert(name, entry.link)),

@@ -20,6 +20,8 @@ pub enum RegistryError {
     Silent { host: String, after: Duration },
     #[error("the registry sent nothing for {after:?}")]
     Stalled { after: Duration },
+    #[error("the registry sent only {bytes} bytes in {within:?}")]
+    Slow { bytes: u64, within: Duration },
     #[error("the registry's answer broke off")]
     Broken(#[source] hyper::Error),
     #[error("registry {host}: not found: {words}")]
@@ -113,6 +115,7 @@ impl RegistryError {
             RegistryError::Connection { source, .. } => !source.is_connect(),
             RegistryError::Silent { .. }
             | RegistryError::Stalled { .. }
+            | RegistryError::Slow { .. }
             | RegistryError::Broken(_)
             | RegistryError::TooManyRequests { .. }
             | RegistryError::Server { .. }
@@ -158,6 +161,7 @@ impl RegistryError {
             RegistryError::Connection { .. }
             | RegistryError::Silent { .. }
             | RegistryError::Stalled { .. }
+            | RegistryError::Slow { .. }
             | RegistryError::Broken(_)
             | RegistryError::TooManyRequests { .. }
             | RegistryError::Server { .. } => Code::Unavailable,

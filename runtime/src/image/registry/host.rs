@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::auth::{self, Auth, Challenge, parse_challenge};
 use super::error::{RegistryError, words};
 use super::hosts;
-use super::{Http, Registries};
+use super::{Http, Pace, Registries};
 use crate::image::manifest::Descriptor;
 use crate::image::reference::Reference;
 
@@ -109,8 +109,8 @@ impl Host {
             }
             _ => *sent,
         };
-        let mut body = response.into_body();
-        while let Some(mut chunk) = self.registries.chunk(&mut body).await? {
+        let (mut body, mut pace) = (response.into_body(), Pace::default());
+        while let Some(mut chunk) = self.registries.chunk(&mut body, &mut pace).await? {
             let passed = skip.min(chunk.len() as u64);
             skip -= passed;
             let chunk = chunk.split_off(passed as usize);

@@ -59,7 +59,8 @@ impl Repository {
             let before = sent;
             match host.blob_from(blob, &mut sent, sink).await {
                 Ok(()) => return Ok(()),
-                Err(error) => rounds.failed(host, error, sent > before),
+                // Drops do not count, or a transfer that drips would be taken up for ever.
+                Err(error) => rounds.failed(host, error, sent - before >= self.registries.patience.pace_bytes),
             }
         }
         Err(rounds.told())
@@ -147,7 +148,7 @@ impl<'r> Rounds<'r> {
         Some(host)
     }
 
-    /// `brought` says that something came before it went wrong.
+    /// `brought` says that something worth it came before it went wrong.
     fn failed(&mut self, host: &'r Host, error: RegistryError, brought: bool) {
         let retryable = error.retryable();
         if retryable && brought {

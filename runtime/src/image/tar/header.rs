@@ -1,6 +1,11 @@
 //! One header block of 512 bytes.
 
+use super::sparse::{self, Sparse};
+
 pub const BLOCK_BYTES: u64 = 512;
+/// Where GNU's header has the first places of a sparse file, and its size.
+const SPARSE_AT: usize = 386;
+const REAL_SIZE_AT: usize = 483;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -34,11 +39,14 @@ pub struct Header {
     pub size: u64,
     pub mtime: i64,
     pub device: (u32, u32),
+    /// Of the old format of sparse files.
+    pub sparse: Option<sparse::Old>,
 }
 
 impl Header {
     pub fn parse(block: &[u8; BLOCK_BYTES as usize]) -> Result<Header, &'static str> {
         check_sum(block)?;
+        let gnu = &block[257..265] == b"ustar  \0";
         let kind = match block[156] {
             0 | b'0' | b'7' => Type::Entry(Kind::File),
             b'1' => Type::Entry(Kind::HardLink),
@@ -52,10 +60,11 @@ impl Header {
             b'L' => Type::LongPath,
             b'K' => Type::LongLink,
             b'V' => Type::VolumeLabel,
+            // star's sparse files have the same letter and another map.
+            b'S' if gnu => Type::Entry(Kind::File),
             other => Type::Unsupported(other),
         };
         let posix = &block[257..263] == b"ustar\0";
-        let gnu = &block[257..265] == b"ustar  \0";
         let mut path = until_nul(&block[0..100]).to_vec();
         // GNU keeps times where POSIX keeps the first part of a long name.
         let prefix = until_nul(&block[345..500]);
@@ -78,8 +87,15 @@ impl Header {
             size: u64::try_from(number(&block[124..136])?).map_err(|_| "the size is negative")?,
             mtime: number(&block[136..148])?,
             device,
+            sparse: if block[156] == b'S' && gnu { Some(old_sparse(block)?) } else { None },
         })
     }
+}
+
+fn old_sparse(block: &[u8; BLOCK_BYTES as usize]) -> Result<sparse::Old, &'static str> {
+    let (segments, continued) = sparse::places(block, SPARSE_AT, number)?;
+    let size = u64::try_from(number(&block[REAL_SIZE_AT..REAL_SIZE_AT + 12])?).map_err(|_| "the size is negative")?;
+    Ok(sparse::Old { sparse: Sparse { size, segments }, continued })
 }
 
 fn check_sum(block: &[u8; BLOCK_BYTES as usize]) -> Result<(), &'static str> {
@@ -100,7 +116,7 @@ fn small(field: &[u8]) -> Result<u32, &'static str> {
 }
 
 /// Octal digits among spaces and NULs, or (first bit set) a big-endian two's complement number.
-fn number(field: &[u8]) -> Result<i64, &'static str> {
+pub fn number(field: &[u8]) -> Result<i64, &'static str> {
     if field[0] & 0x80 != 0 {
         let negative = field[0] & 0x40 != 0;
         let mut value: i128 = if negative { -1 } else { 0 };

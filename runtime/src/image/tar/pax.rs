@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::tar::EXTENSION_MAX_BYTES;
+use super::sparse;
 
 const _: () = assert!(EXTENSION_MAX_BYTES <= 1 << 20, "records are held in memory");
 
@@ -19,7 +20,7 @@ pub struct Pax {
     pub mtime: Option<(i64, u32)>,
     /// The last of each name counts.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    pub sparse: bool,
+    pub sparse: sparse::Records,
 }
 
 impl Pax {
@@ -41,7 +42,7 @@ impl Pax {
             || self.size.is_some()
             || self.uid.is_some()
             || self.gid.is_some()
-            || self.sparse
+            || self.sparse.any
             || !self.xattrs.is_empty()
     }
 
@@ -53,9 +54,10 @@ impl Pax {
             b"uid" => self.uid = id(value)?,
             b"gid" => self.gid = id(value)?,
             b"mtime" => self.mtime = if value.is_empty() { None } else { Some(time(value)?) },
-            _ if key.starts_with(SPARSE) => self.sparse = true,
             _ => {
-                if let Some(attribute) = key.strip_prefix(XATTR) {
+                if let Some(key) = key.strip_prefix(SPARSE) {
+                    self.sparse.set(key, value)?;
+                } else if let Some(attribute) = key.strip_prefix(XATTR) {
                     self.set_xattr(attribute, value)?;
                 }
             }

@@ -25,15 +25,28 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Send so many bytes of the body, then nothing, or the end of the connection.
     pub cut: Option<(usize, bool)>,
+    /// Send the body again and again, with a pause after each time.
+    pub again: Option<Duration>,
 }
 
 impl Reply {
     pub fn new(status: u16, body: &[u8]) -> Reply {
-        Reply { status: StatusCode::from_u16(status).unwrap(), headers: Vec::new(), body: body.to_vec(), cut: None }
+        Reply {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: Vec::new(),
+            body: body.to_vec(),
+            cut: None,
+            again: None,
+        }
     }
 
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Reply {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    pub fn endless(mut self, pause: Duration) -> Reply {
+        self.again = Some(pause);
         self
     }
 
@@ -172,12 +185,25 @@ fn answer(shelf: &Mutex<Shelf>, request: &Request<Incoming>) -> Response<Body> {
         .headers()
         .get("range")
         .and_then(|range| range.to_str().ok()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    if let (Some(from), true, StatusCode::OK) = (range, honest, reply.status) {
+    if let (Some(from), true, StatusCode::OK) = (range, honest && reply.again.is_none(), reply.status) {
         response =
             response.status(206).header("content-range", format!("bytes {from}-{}/{}", body.len() - 1, body.len()));
         body = body.split_off(from);
     }
     let body: Body = match reply.cut {
+        None if reply.again.is_some() => {
+            let (piece, pause) = (Bytes::from(body), reply.again.unwrap_or_default());
+            let again = futures::stream::unfold(false, move |begun| {
+                let piece = piece.clone();
+                async move {
+                    if begun {
+                        tokio::time::sleep(pause).await;
+                    }
+                    Some((Ok(Frame::data(piece)), true))
+                }
+            });
+            StreamBody::new(again).boxed()
+        }
         None => Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed(),
         Some((after, hang)) => {
             let sent = futures::stream::iter([Ok(Frame::data(Bytes::copy_from_slice(&body[..after])))]);

@@ -118,34 +118,30 @@ impl<'a> Root<'a> {
         self.replacing(parent, last, |parent| rustix::fs::openat(parent, last, flags, Mode::from_raw_mode(0o600)))
     }
 
-    /// A folder that is there stays, with what it holds; anything else makes way. Says whether it was made.
-    pub(super) fn create_folder(&mut self, parent: &OwnedFd, last: &[u8]) -> Result<(OwnedFd, bool), Errno> {
+    /// A folder that is there stays, with what it holds; anything else makes way.
+    pub(super) fn create_folder(&mut self, parent: &OwnedFd, last: &[u8]) -> Result<OwnedFd, Errno> {
         let mut hides = false;
-        let made = match kind_of(parent, last)? {
-            Some(Existing::Folder) => false,
+        match kind_of(parent, last)? {
+            Some(Existing::Folder) => {}
             existing => {
                 hides = matches!(existing, Some(Existing::Whiteout));
                 self.replacing(parent, last, |parent| rustix::fs::mkdirat(parent, last, Mode::from_raw_mode(0o700)))?;
-                true
             }
-        };
+        }
         let folder = rustix::fs::openat(parent, last, FOLDER | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         if hides {
             self.make_opaque(parent, last)?;
         }
-        Ok((folder, made))
+        Ok(folder)
     }
 
     /// Hides a name of the layers below. What this layer itself has under that name stays: a folder becomes opaque,
-    /// and anything else hides what is below it as it is. Says whether a node was made.
-    pub(super) fn whiteout(&mut self, parent: &OwnedFd, hidden: &[u8]) -> Result<bool, Errno> {
+    /// and anything else hides what is below it as it is.
+    pub(super) fn whiteout(&mut self, parent: &OwnedFd, hidden: &[u8]) -> Result<(), Errno> {
         match kind_of(parent, hidden)? {
-            Some(Existing::Folder) => self.make_opaque(parent, hidden).map(|()| false),
-            Some(_) => Ok(false),
-            None => {
-                rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), 0)?;
-                Ok(true)
-            }
+            Some(Existing::Folder) => self.make_opaque(parent, hidden),
+            Some(_) => Ok(()),
+            None => rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), 0),
         }
     }
 

@@ -1,27 +1,35 @@
 //! What a layer needs of the layers below it, done when they are all there.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::name::Name;
 use super::root::open_in;
-use super::{UnpackError, Unpacked, Usage, refused, write_error};
+use super::{UnpackError, Unpacked, refused, write_error};
+use crate::image::copy::{copy_content, copy_metadata, owner, times};
 
 /// Gives folders that the archive took for granted the owner, mode and times that they have below (an overlay shows
 /// the uppermost folder's), and copies up what hard links name below. `lowers` are the layers' folders, uppermost
-/// first. Returns the layer's usage.
-pub fn settle(unpacked: Unpacked, folder: &OwnedFd, lowers: &[OwnedFd]) -> Result<Usage, UnpackError> {
-    let mut usage = unpacked.usage;
+/// first.
+pub fn settle(unpacked: Unpacked, folder: &OwnedFd, lowers: &[OwnedFd]) -> Result<(), UnpackError> {
     for name in &unpacked.implied {
         adopt(name, folder, lowers).map_err(|e| write_error(name, "adopt the folder below", e))?;
     }
+    let mut copies: BTreeMap<&Name, &Name> = BTreeMap::new();
     for (link, target) in &unpacked.links_below {
-        usage.bytes += copy_up(link, target, folder, lowers)?;
-        usage.inodes += 1;
+        // However often a layer names one file, the disk holds one copy: they are links of each other.
+        match copies.get(target) {
+            Some(copy) => link_to(link, copy, folder)?,
+            None => {
+                copy_up(link, target, folder, lowers)?;
+                copies.insert(target, link);
+            }
+        }
     }
-    Ok(usage)
+    Ok(())
 }
 
 fn adopt(name: &Name, folder: &OwnedFd, lowers: &[OwnedFd]) -> Result<(), Errno> {
@@ -37,24 +45,15 @@ fn adopt(name: &Name, folder: &OwnedFd, lowers: &[OwnedFd]) -> Result<(), Errno>
             Ok(own) => own,
             Err(_) => return Ok(()),
         };
-        rustix::fs::fchown(
-            &own,
-            Some(rustix::fs::Uid::from_raw(below.st_uid)),
-            Some(rustix::fs::Gid::from_raw(below.st_gid)),
-        )?;
+        let (uid, gid) = owner(&below);
+        rustix::fs::fchown(&own, uid, gid)?;
         rustix::fs::fchmod(&own, Mode::from_raw_mode(below.st_mode & 0o7777))?;
-        return rustix::fs::futimens(&own, &times_of(&below));
+        return rustix::fs::futimens(&own, &times(&below));
     }
     Ok(())
 }
 
-fn times_of(stat: &rustix::fs::Stat) -> Timestamps {
-    let time = rustix::fs::Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
-    Timestamps { last_access: time, last_modification: time }
-}
-
-/// The bytes copied.
-fn copy_up(link: &Name, target: &Name, folder: &OwnedFd, lowers: &[OwnedFd]) -> Result<u64, UnpackError> {
+fn copy_up(link: &Name, target: &Name, folder: &OwnedFd, lowers: &[OwnedFd]) -> Result<(), UnpackError> {
     let failed = |e| write_error(link, "copy up the target of the hard link", e);
     let missing = || refused(link, "the target of the hard link is in no layer");
     for lower in lowers {
@@ -71,26 +70,31 @@ fn copy_up(link: &Name, target: &Name, folder: &OwnedFd, lowers: &[OwnedFd]) -> 
             _ => return Err(refused(link, "a hard link to something below that is not a regular file")),
         }
         let source = open_in(lower, target.bytes(), OFlags::RDONLY | OFlags::NOFOLLOW).map_err(failed)?;
-        let Some((parent, last)) = link.split_last() else { return Err(missing()) };
-        let parent = open_in(folder, parent.bytes(), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
-        match rustix::fs::statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => {}
-            Ok(_) => return Err(refused(link, "a hard link to a layer below, and another entry of that name")),
-            Err(e) => return Err(failed(e)),
-        }
+        let (parent, last) = free_place(link, folder)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let copy = rustix::fs::openat(&parent, last, flags, Mode::from_raw_mode(0o600)).map_err(failed)?;
-        let (mut from, mut to) = (std::fs::File::from(source), std::fs::File::from(copy));
-        let bytes = std::io::copy(&mut from, &mut to).map_err(|source| UnpackError::Write {
-            path: link.to_string(),
-            action: "copy up the target of the hard link",
-            source,
-        })?;
-        let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
-        rustix::fs::fchown(&to, Some(uid), Some(gid)).map_err(failed)?;
-        rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(failed)?;
-        rustix::fs::futimens(&to, &times_of(&stat)).map_err(failed)?;
-        return Ok(bytes);
+        copy_content(&source, &copy).map_err(failed)?;
+        return copy_metadata(&source, &stat, &copy).map_err(failed);
     }
     Err(missing())
+}
+
+/// Where a link is to be: its folder, and its name, which nothing has.
+fn free_place<'l>(link: &'l Name, folder: &OwnedFd) -> Result<(OwnedFd, &'l [u8]), UnpackError> {
+    let failed = |e| write_error(link, "make the hard link", e);
+    let Some((parent, last)) = link.split_last() else { return Err(refused(link, "a hard link at the root")) };
+    let parent = open_in(folder, parent.bytes(), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
+    match rustix::fs::statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok((parent, last)),
+        Ok(_) => Err(refused(link, "a hard link to a layer below, and another entry of that name")),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+fn link_to(link: &Name, copy: &Name, folder: &OwnedFd) -> Result<(), UnpackError> {
+    let failed = |e| write_error(link, "make the hard link", e);
+    let (parent, last) = free_place(link, folder)?;
+    let Some((copied_in, copied)) = copy.split_last() else { return Err(failed(Errno::NOENT)) };
+    let copied_in = open_in(folder, copied_in.bytes(), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
+    rustix::fs::linkat(&copied_in, copied, &parent, last, AtFlags::empty()).map_err(failed)
 }

@@ -6,8 +6,10 @@ use std::process::Command;
 
 use proptest::prelude::*;
 
+use super::super::digest::Digest;
 use super::super::disk::open_folder;
 use super::super::fixture::{Ground, Tar};
+use super::super::usage::measure;
 use super::*;
 
 const SMALL: Limits = Limits { entries_max: 1000, data_max_bytes: 1 << 20, names_max_bytes: 64 << 10 };
@@ -192,6 +194,10 @@ fn bombs_are_bounded() {
     assert!(matches!(unpack_into(&ground, &deep), Err(UnpackError::TooManyEntries(_))));
     remove_tree(open_folder(ground.all.path()).unwrap(), b"fs").unwrap();
     assert!(!ground.path().exists());
+    // Holes take no room, and count all the same.
+    let hole: &[(&str, &[u8])] = &[("GNU.sparse.size", b"2000000"), ("GNU.sparse.map", b"0,1")];
+    let sparse = Tar::default().pax(hole).file("hole", b"x").end();
+    assert!(matches!(unpack_into(&Ground::new(), &sparse), Err(UnpackError::TooMuchData(_))));
     let long = "x".repeat(5000);
     assert!(
         unpack_into(&Ground::new(), &Tar::default().pax(&[("path", long.as_bytes())]).file("x", b"").end()).is_err()
@@ -218,17 +224,43 @@ fn a_folder_deeper_than_a_path_is_removed() {
 }
 
 #[test]
+fn a_wide_layer_with_links_to_links_is_unpacked() {
+    const FILES: usize = 20_000;
+    let mut tar = Tar::default();
+    for at in 0..FILES {
+        tar = tar.file(&format!("wide/{at}"), b"x");
+    }
+    // Each a hard link to the one before it.
+    for at in 0..100 {
+        let target = if at == 0 { "wide/0".to_owned() } else { format!("link{}", at - 1) };
+        tar = tar.hard_link(&format!("link{at}"), &target);
+    }
+    let ground = Ground::new();
+    let limits = Limits { entries_max: FILES as u64 + 200, ..SMALL };
+    unpack(tar.end().as_slice(), &ground.folder, &ground.aside, &limits).unwrap();
+    assert_eq!(fs::read_dir(ground.path().join("wide")).unwrap().count(), FILES);
+    assert_eq!(fs::metadata(ground.path().join("link99")).unwrap().nlink(), 101);
+}
+
+#[test]
 fn what_is_below_is_adopted() {
     let lower = Ground::new();
-    let bytes = Tar::default().folder("tmp/", 0o1777).pax(&[("uid", b"7")]).file("etc/conf", b"below").end();
+    let bytes = Tar::default()
+        .folder("tmp/", 0o1777)
+        .pax(&[("uid", b"7"), ("SCHILY.xattr.user.a", b"b")])
+        .file("etc/conf", b"below")
+        .end();
     unpack_into(&lower, &bytes).unwrap();
     let upper = Ground::new();
-    let unpacked =
-        unpack_into(&upper, &Tar::default().file("tmp/x", b"").hard_link("tmp/copy", "etc/conf").end()).unwrap();
+    let linked = Tar::default().file("tmp/x", b"").hard_link("tmp/copy", "etc/conf").hard_link("tmp/again", "etc/conf");
+    let unpacked = unpack_into(&upper, &linked.end()).unwrap();
     settle(unpacked, &upper.folder, &[lower.folder]).unwrap();
     assert_eq!(fs::metadata(upper.path().join("tmp")).unwrap().mode() & 0o7777, 0o1777);
     let copy = upper.path().join("tmp/copy");
     assert_eq!((fs::read_to_string(&copy).unwrap().as_str(), fs::metadata(&copy).unwrap().uid()), ("below", 7));
+    assert_eq!(fs::metadata(&copy).unwrap().ino(), fs::metadata(upper.path().join("tmp/again")).unwrap().ino());
+    let mut value = [0_u8; 8];
+    assert_eq!(rustix::fs::getxattr(&copy, "user.a", &mut value).unwrap(), 1, "attributes come along");
 }
 
 /// What a tree looks like, to compare two of them.
@@ -241,7 +273,8 @@ fn look(root: &Path) -> BTreeMap<String, String> {
             let stat = fs::symlink_metadata(&path).unwrap();
             let kind = stat.file_type();
             let content = if kind.is_file() {
-                format!("{:?} links {}", fs::read(&path).unwrap(), stat.nlink())
+                // A hash: sparse files are long.
+                format!("{} {} links {}", Digest::of(&fs::read(&path).unwrap()), stat.len(), stat.nlink())
             } else if kind.is_symlink() {
                 fs::read_link(&path).unwrap().display().to_string()
             } else {
@@ -261,6 +294,8 @@ fn look(root: &Path) -> BTreeMap<String, String> {
 #[derive(Clone, Debug)]
 enum Node {
     File(Vec<u8>, u32),
+    /// Runs of data at these pages, and pages in all.
+    Sparse(std::collections::BTreeSet<u16>, u16),
     Folder(u32),
     Link(String),
     Fifo,
@@ -270,6 +305,8 @@ enum Node {
 fn node() -> impl Strategy<Value = Node> {
     prop_oneof![
         (prop::collection::vec(any::<u8>(), 0..1500), 0_u32..0o7777).prop_map(|(data, mode)| Node::File(data, mode)),
+        (prop::collection::btree_set(0_u16..400, 0..40), 0_u16..500)
+            .prop_map(|(pages, size)| Node::Sparse(pages, size)),
         (0o700_u32..0o1777).prop_map(|mode| Node::Folder(mode | 0o700)),
         "[a-z./]{1,120}".prop_map(Node::Link),
         Just(Node::Fifo),
@@ -290,6 +327,15 @@ fn grow(root: &Path, nodes: &[(Node, prop::sample::Index, bool)]) {
                 fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
                 files.push(path);
             }
+            Node::Sparse(pages, size) => {
+                let file = fs::File::create(&path).unwrap();
+                file.set_len(u64::from(*size) * 4096 + 7).unwrap();
+                for page in pages {
+                    crate::image::copy::write_at(&file, &[page.to_le_bytes()[0] | 1; 4096], u64::from(*page) * 4096)
+                        .unwrap();
+                }
+                files.push(path);
+            }
             Node::Folder(mode) => {
                 fs::create_dir(&path).unwrap();
                 fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
@@ -305,12 +351,22 @@ fn grow(root: &Path, nodes: &[(Node, prop::sample::Index, bool)]) {
     }
 }
 
+/// How GNU tar is told to pack: its formats, and those of sparse files.
+const FORMATS: &[&[&str]] = &[
+    &["--format=gnu"],
+    &["--format=pax"],
+    &["--format=gnu", "--sparse"],
+    &["--format=pax", "--sparse-version=0.0"],
+    &["--format=pax", "--sparse-version=0.1"],
+    &["--format=pax", "--sparse-version=1.0"],
+];
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// What GNU tar packs, in either of its formats, is unpacked as GNU tar unpacks it.
+    /// What GNU tar packs, in any of its formats, is unpacked as GNU tar unpacks it.
     #[test]
-    fn agrees_with_gnu_tar(nodes in prop::collection::vec((node(), any::<prop::sample::Index>(), any::<bool>()), 0..24), pax in any::<bool>()) {
+    fn agrees_with_gnu_tar(nodes in prop::collection::vec((node(), any::<prop::sample::Index>(), any::<bool>()), 0..24), format in prop::sample::select(FORMATS)) {
         let work = tempfile::tempdir().unwrap();
         let tree = work.path().join("tree");
         let theirs = work.path().join("theirs");
@@ -318,8 +374,7 @@ proptest! {
             fs::create_dir(folder).unwrap();
         }
         grow(&tree, &nodes);
-        let format = if pax { "--format=pax" } else { "--format=gnu" };
-        let archive = Command::new("tar").args([format, "-C"]).arg(&tree).args(["-cf", "-", "."]).output().unwrap().stdout;
+        let archive = Command::new("tar").args(format).arg("-C").arg(&tree).args(["-cf", "-", "."]).output().unwrap().stdout;
         fs::write(work.path().join("a.tar"), &archive).unwrap();
         let status = Command::new("tar").arg("-C").arg(&theirs).args(["-xpf"]).arg(work.path().join("a.tar")).status().unwrap();
         prop_assert!(status.success());
@@ -327,6 +382,10 @@ proptest! {
         let unpacked = unpack(archive.as_slice(), &ground.folder, &ground.aside, &Limits::default()).unwrap();
         prop_assert!(!unpacked.needs_lowers());
         prop_assert_eq!(look(&ground.path()), look(&theirs));
+        if format.len() > 1 {
+            // A hole that became data would show.
+            prop_assert!(measure(open_folder(&ground.path()).unwrap()).bytes <= measure(open_folder(&theirs).unwrap()).bytes);
+        }
     }
 
     /// Whatever the names and targets are, nothing appears outside.
