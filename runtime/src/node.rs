@@ -14,6 +14,7 @@ use tokio::sync::{OwnedRwLockReadGuard, broadcast, watch};
 
 use crate::cgroup::Hierarchies;
 use crate::cgroup::programs::Programs;
+use crate::cgroup::rates::Rates;
 use crate::config::Config;
 use crate::container::modules::Modules;
 use crate::container::seccomp::Filters;
@@ -78,6 +79,7 @@ pub struct Node {
     pub device_programs: Programs,
     pub records: Records,
     pub program: Program,
+    pub rates: Rates,
     pub filters: Filters,
     pub streams: Streams,
     /// What this process may hand out.

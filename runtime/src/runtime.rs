@@ -21,6 +21,7 @@ use tonic::transport::{Channel, Server};
 
 use crate::cgroup::programs::Programs;
 use crate::cgroup::{CgroupError, Hierarchies};
+use crate::cgroup::rates::Rates;
 use crate::config::Config;
 use crate::container::seccomp::Filters;
 use crate::cri::Services;
@@ -247,6 +248,7 @@ fn own_capabilities() -> u64 {
 }
 
 /// CAP_SYS_RESOURCE is what lowers a score; without it, ours is the lowest there is.
+        rates: Rates::default(),
 fn lowest_oom_score_adj(capabilities: u64) -> i32 {
     const SYS_RESOURCE: u64 = 1 << 24;
     if capabilities & SYS_RESOURCE != 0 {

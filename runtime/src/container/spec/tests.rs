@@ -104,6 +104,15 @@ fn mounts_are_ordered_and_checked() {
 }
 
 #[test]
+fn a_volume_comes_from_an_absolute_path() {
+    for bad in ["data", "./data", "../data", "/data\0"] {
+        let mount = v1::Mount { container_path: "/d".into(), host_path: bad.into(), ..v1::Mount::default() };
+        let refused = launch(&v1::ContainerConfig { mounts: vec![mount], ..config() });
+        assert_eq!(refused, Err(SpecError::Source { at: "/d".into(), path: bad.into() }));
+    }
+}
+
+#[test]
 fn signals_by_name_and_number() {
     for (name, number) in [("", 15), ("SIGQUIT", 3), ("quit", 3), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)] {
         assert_eq!(signal_number(name), Ok(number), "{name}");
