@@ -21,6 +21,7 @@ use rustix::net::{AddressFamily, SocketType};
 
 mod error;
 mod ipam;
+pub mod loopback;
 pub(crate) mod netns;
 mod records;
 mod rules;

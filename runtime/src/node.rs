@@ -20,6 +20,7 @@ use crate::container::modules::Modules;
 use crate::container::seccomp::Filters;
 use crate::image::Images;
 use crate::network::Network;
+use crate::network::loopback::Loopback;
 use crate::records::{ContainerRecord, ContainerState, Records, SandboxRecord, SandboxState};
 use crate::sandbox::namespaces::Pins;
 use crate::stream::Streams;
@@ -75,11 +76,12 @@ pub struct Node {
     pub env: Env,
     pub images: Images,
     pub network: Network,
+    pub loopback: Loopback,
     pub cgroups: Hierarchies,
     pub device_programs: Programs,
+    pub rates: Rates,
     pub records: Records,
     pub program: Program,
-    pub rates: Rates,
     pub filters: Filters,
     pub streams: Streams,
     /// What this process may hand out.

@@ -27,6 +27,7 @@ use crate::container::seccomp::Filters;
 use crate::cri::Services;
 use crate::image::{self, ImageError, Images};
 use crate::network::{self, Network, NetworkError};
+use crate::network::loopback::Loopback;
 use crate::node::{Container, EVENTS_MAX, Names, Node, NodeError, Pods, Sandbox};
 use crate::records::{RecordError, Records, SandboxState, private_dir};
 use crate::stream::{self, Streams};
@@ -122,6 +123,7 @@ impl Runtime {
     pub async fn remove_all(&self) -> Result<(), NodeError> {
         let ids: Vec<String> = self.node.pods.lock().sandboxes.keys().cloned().collect();
         for pod_sandbox_id in ids {
+        self.node.loopback.close_all().await;
             let request = gantry_cri::v1::RemovePodSandboxRequest { pod_sandbox_id };
             crate::cri::sandbox_remove::run(&self.node, request).await?;
         }
@@ -243,6 +245,7 @@ async fn open(config: Config, env: Env) -> Result<Opened, StartError> {
 /// What may be handed to containers: what this process has itself.
 fn own_capabilities() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        loopback: Loopback::default(),
     let bounding = text.lines().find_map(|l| l.strip_prefix("CapBnd:"));
     bounding.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
@@ -311,6 +314,7 @@ async fn remove_leftovers(node: &Arc<Node>) {
         }
     }
     let shared = Arc::clone(node);
+            crate::cri::sandbox_run::serve_on_loopback(node, &record);
     let swept = crate::node::blocking(move || {
         let pinned = std::fs::read_dir(shared.config.run_dir.join("ns")).into_iter().flatten().flatten();
         let mut gone: Vec<String> = pinned.filter_map(|e| e.file_name().into_string().ok()).collect();

@@ -1,4 +1,5 @@
-//! Networking as CRI's published validation suite asks for it: names, DNS, ports of pods and of the host.
+//! Networking as CRI's published validation suite asks for it: names, DNS, ports of pods and of the host. And the pods'
+//! rules, which come back by themselves.
 
 mod ground;
 
@@ -156,6 +157,58 @@ fn a_port_without_a_port_of_the_host_is_at_the_pods_address_alone() {
         let error = echoed((Ipv4Addr::LOCALHOST, 80), "words").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+/// No route_localnet, and reachable all the same: SECURITY.md, row 11.
+#[test]
+fn a_port_of_the_host_is_at_its_loopback_too() {
+    with(|ground| async move {
+        let (runtime, client) = serve(&ground).await;
+        let local = Ipv4Addr::LOCALHOST;
+        let pod = echo_pod(&ground, &client, "pod", vec![port(12_000, ""), port(12_001, "127.0.0.1")]).await;
+        echoes((ip(&client, &pod).await, 80), "ready").await;
+        let taken = TcpListener::bind((local, 12_002)).await.unwrap();
+        let other = echo_pod(&ground, &client, "other", vec![port(12_002, ""), port(12_003, "192.0.2.1")]).await;
+        for at in [12_000, 12_001] {
+            assert_eq!(echoed((local, at), "words").await.unwrap(), "words");
+        }
+        assert_eq!(echoed((local, 12_003), "").await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let much = "x".repeat(8 << 20);
+        for (way, at) in [("directly", (ip(&client, &pod).await, 80)), ("relayed", (local, 12_000))] {
+            let begun = tokio::time::Instant::now();
+            for _ in 0..100 {
+                assert_eq!(echoed(at, "words").await.unwrap(), "words");
+            }
+            let connections = begun.elapsed();
+            assert!(echoed(at, &much).await.unwrap() == much, "{way}");
+            println!(
+                "{way}: 100 connections in {connections:?}, 8 MiB there and back in {:?}",
+                begun.elapsed() - connections
+            );
+        }
+        // What a process of the host has is its own; the pod runs all the same.
+        let (told, heard) = tokio::join!(TcpStream::connect((local, 12_002)), taken.accept());
+        assert_eq!(told.unwrap().local_addr().unwrap(), heard.unwrap().1);
+        for scope in ["all", "default", "lo"] {
+            let setting = format!("/proc/sys/net/ipv4/conf/{scope}/route_localnet");
+            assert_eq!(std::fs::read_to_string(setting).unwrap().trim(), "0", "{scope}");
+        }
+
+        // A runtime that comes back serves them again, and a pod that goes gives them back.
+        drop(taken);
+        runtime.stop().await;
+        assert_eq!(echoed((local, 12_000), "").await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let (runtime, client) = serve(&ground).await;
+        assert_eq!(echoed((local, 12_000), "words").await.unwrap(), "words");
+        client.remove_pod(&other).await;
+        client.remove_pod(&pod).await;
+        TcpListener::bind((local, 12_000)).await.expect("it is free");
+        let next = echo_pod(&ground, &client, "next", vec![port(12_000, "")]).await;
+        echoes((ip(&client, &next).await, 80), "ready").await;
+        assert_eq!(echoed((local, 12_000), "words").await.unwrap(), "words");
+        client.remove_pod(&next).await;
         ground::finish(runtime).await;
     });
 }

@@ -43,6 +43,7 @@ pub async fn run(node: &Node, request: v1::RunPodSandboxRequest) -> Result<v1::R
             record.ip = ip;
             record.set_state(SandboxState::Ready);
             node.put_sandbox(record.clone())?;
+            serve_on_loopback(node, &record);
             processes::watch(node, &record);
             node.emit(&id, ContainerEventType::ContainerCreatedEvent);
             node.emit(&id, ContainerEventType::ContainerStartedEvent);
@@ -164,6 +165,15 @@ fn write_files(node: &Node, record: &SandboxRecord, config: &v1::PodSandboxConfi
 /// The ports of the node that lead to the pod. A mapping without one only says what a container listens on.
 fn host_ports(config: &v1::PodSandboxConfig) -> Result<Vec<HostPort>, NodeError> {
     config.port_mappings.iter().filter(|mapping| mapping.host_port != 0).map(host_port).collect()
+}
+
+/// Its host ports at 127.0.0.1, from now until it is stopped.
+pub fn serve_on_loopback(node: &Node, record: &SandboxRecord) {
+    let ip = record.ip.parse::<Ipv4Addr>().ok().filter(|_| record.state() == SandboxState::Ready);
+    let ports = record.config.as_ref().map(host_ports);
+    if let (Some(ip), Some(Ok(ports))) = (ip, ports) {
+        node.loopback.open(&record.id, ip, &ports);
+    }
 }
 
 fn host_port(mapping: &v1::PortMapping) -> Result<HostPort, NodeError> {
