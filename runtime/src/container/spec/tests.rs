@@ -112,6 +112,16 @@ fn a_volume_comes_from_an_absolute_path() {
     }
 }
 
+/// SECURITY.md, row 14: runtimes take orders from annotations of the specification. There are none.
+#[test]
+fn row_14_an_annotation_is_no_order() {
+    let annotations = [("run.oci.systemd.force_cgroup_v1", "/x"), ("org.systemd.property.X", "1")];
+    let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let spec = build(&v1::ContainerConfig { annotations, ..config() }, &RunConfig::default(), &host()).unwrap();
+    assert!(spec.config.get("annotations").is_none() && spec.config.get("hooks").is_none());
+    assert_eq!(spec.launch, launch(&config()).unwrap());
+}
+
 #[test]
 fn signals_by_name_and_number() {
     for (name, number) in [("", 15), ("SIGQUIT", 3), ("quit", 3), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)] {
