@@ -238,3 +238,30 @@ fn a_port_that_cannot_be_had_is_refused_and_nothing_is_left() {
         ground::finish(runtime).await;
     });
 }
+
+/// Whoever changes the pods' rules finds them as they were, at once and without anyone's having looked for it.
+#[test]
+fn rules_that_someone_changed_come_back_by_themselves() {
+    with(|ground| async move {
+        let (runtime, client) = serve(&ground).await;
+        let pod = echo_pod(&ground, &client, "pod", Vec::new()).await;
+        let at = (ip(&client, &pod).await, 80);
+        echoes(at, "words").await;
+        let mut seen = gantry_netlink::nft::Nft::open().unwrap();
+        let mut rules = || seen.rules("gantry-pods").unwrap().len();
+        let whole = rules();
+        assert!(whole > 5);
+        for _ in 0..3 {
+            gantry_netlink::nft::Nft::open().unwrap().delete_table("gantry-pods").unwrap();
+            let mut tries = 0;
+            while rules() != whole {
+                tries += 1;
+                assert!(tries < 10_000, "they do not come back");
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            assert_eq!(echoed(at, "words").await.unwrap(), "words");
+        }
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}

@@ -36,6 +36,7 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("cri_security", 1),
     ("cri_images", 1),
     ("security", 1),
+    ("idle", 1),
     ("metrics", 1),
     ("faults", 1),
     ("cgroups", 1),
