@@ -11,6 +11,7 @@ pub mod detail;
 pub mod devices;
 pub mod plan;
 pub mod programs;
+pub mod rates;
 pub mod stats;
 
 use devices::Rule;

@@ -8,7 +8,7 @@
 //! What is kept: one file a sandbox below `run_dir`, written before the link is made and removed after it is gone. The
 //! rules are made from these files at each start, in one commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use rustix::net::{AddressFamily, SocketType};
 
 mod error;
 mod ipam;
+pub mod loopback;
 pub(crate) mod netns;
 mod records;
 mod rules;
@@ -78,11 +79,21 @@ pub struct Network {
     rules: Mutex<Rules>,
 }
 
-/// Whether the node has the table, or gave it up for good.
-#[derive(Debug, PartialEq)]
+/// Whether the node has the table, and of which sandboxes, or gave it up for good.
+#[derive(Debug)]
 enum Rules {
-    Kept,
+    Kept(BTreeSet<String>),
     GivenUp,
+}
+
+impl Rules {
+    /// The sandboxes that the table has elements of. What is given up has none.
+    fn standing(&mut self) -> Option<&mut BTreeSet<String>> {
+        match self {
+            Rules::Kept(standing) => Some(standing),
+            Rules::GivenUp => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -127,33 +138,46 @@ impl Network {
         let records = Records::open(&config.run_dir)?;
         sysctl::enable_forwarding(&config.run_dir)?;
         let state = State { records, pod_cidr: None, last: None };
-        let network = Network { config, state: Mutex::new(state), rules: Mutex::new(Rules::Kept) };
-        let mut nft = open_nft()?;
-        nft.commit(network.table()).map_err(NetworkError::Rules)?;
+        let network = Network { config, state: Mutex::new(state), rules: Mutex::new(Rules::Kept(BTreeSet::new())) };
+        network.make_table(&mut open_nft()?, network.rules.lock().standing())?;
         Ok(network)
     }
 
-    fn table(&self) -> Batch {
-        let state = self.state.lock();
-        let all: Vec<&Record> = state.records.all().values().collect();
-        rules::table(&self.config.interface_prefix, self.config.cluster_cidr, &all)
+    /// The whole table anew, of every sandbox that has an address.
+    fn make_table(&self, nft: &mut Nft, standing: Option<&mut BTreeSet<String>>) -> Result<(), NetworkError> {
+        let (table, all) = {
+            let state = self.state.lock();
+            let records = state.records.all();
+            (self.table(&records.values().collect::<Vec<_>>()), records.keys().cloned().collect())
+        };
+        nft.commit(table).map_err(NetworkError::Rules)?;
+        if let Some(standing) = standing {
+            *standing = all;
+        }
+        Ok(())
     }
 
-    /// Makes the rules anew where someone took them away (`nft flush ruleset`); true where that was so. To be called now
-    /// and then; what asks the kernel nothing but its tables and rules takes some tens of microseconds. After `cleanup`
-    /// there is nothing to heal.
+    fn table(&self, records: &[&Record]) -> Batch {
+        rules::table(&self.config.interface_prefix, self.config.cluster_cidr, records)
+    }
+
+    /// Makes the rules anew where someone changed them (`nft flush ruleset`, a set emptied by hand); true where that was so.
+    /// What it asks the kernel is the rules and elements of this table, which takes some tens of microseconds. After
+    /// `cleanup` there is nothing to heal.
     pub fn heal(&self) -> Result<bool, NetworkError> {
         let mut nft = open_nft()?;
-        let rules = self.rules.lock();
-        if *rules == Rules::GivenUp {
-            return Ok(false);
-        }
-        let table = self.table();
-        if nft.rules(rules::TABLE).map_err(NetworkError::Rules)?.len() == table.rules() {
+        let mut rules = self.rules.lock();
+        let Some(standing) = rules.standing() else { return Ok(false) };
+        let stands = {
+            let state = self.state.lock();
+            let records: Vec<&Record> = standing.iter().filter_map(|id| state.records.all().get(id)).collect();
+            rules::stand(&mut nft, self.table(&[]).rules(), &records).map_err(NetworkError::Rules)?
+        };
+        if stands {
             return Ok(false);
         }
         tracing::warn!("table gantry-pods was changed by someone else, healing it");
-        nft.commit(table).map_err(NetworkError::Rules)?;
+        self.make_table(&mut nft, Some(standing))?;
         Ok(true)
     }
 
@@ -182,13 +206,14 @@ impl Network {
         let record = self.reserve(sandbox, ports)?;
         self.link(&record, netns)?;
         let mut nft = open_nft()?;
-        let _held = self.rules.lock();
+        let mut rules = self.rules.lock();
         match nft.commit(rules::add_pod(&record)) {
             // The table is gone. This pod's record is among those from which it is made again.
-            Err(error) if error.is(rustix::io::Errno::NOENT) => {
-                nft.commit(self.table()).map_err(NetworkError::Rules)?
-            }
+            Err(error) if error.is(rustix::io::Errno::NOENT) => self.make_table(&mut nft, rules.standing())?,
             answer => answer.map_err(NetworkError::Rules)?,
+        }
+        if let Some(standing) = rules.standing() {
+            standing.insert(record.sandbox.clone());
         }
         Ok(record.address())
     }
@@ -199,8 +224,11 @@ impl Network {
         // The link goes first: from then on nothing can be sent from the address, and its route is gone with it.
         open_routes()?.delete_link(&record.interface).map_err(NetworkError::Netlink)?;
         rules::forget_flows(&record).map_err(NetworkError::Netlink)?;
-        let _held = self.rules.lock();
+        let mut rules = self.rules.lock();
         rules::remove_pod(&mut open_nft()?, &record).map_err(NetworkError::Rules)?;
+        if let Some(standing) = rules.standing() {
+            standing.remove(sandbox);
+        }
         self.state.lock().records.remove(sandbox)
     }
 
@@ -213,8 +241,11 @@ impl Network {
         if let Some(record) = record {
             open_routes()?.delete_route(&host_route(record.ip, 32, 0, None)).map_err(NetworkError::Netlink)?;
             rules::forget_flows(&record).map_err(NetworkError::Netlink)?;
-            let _held = self.rules.lock();
+            let mut rules = self.rules.lock();
             rules::remove_pod(&mut open_nft()?, &record).map_err(NetworkError::Rules)?;
+            if let Some(standing) = rules.standing() {
+                standing.remove(sandbox);
+            }
             self.state.lock().records.let_go(sandbox);
         }
         self.delete_netns(netns)

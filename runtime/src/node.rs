@@ -14,11 +14,13 @@ use tokio::sync::{OwnedRwLockReadGuard, broadcast, watch};
 
 use crate::cgroup::Hierarchies;
 use crate::cgroup::programs::Programs;
+use crate::cgroup::rates::Rates;
 use crate::config::Config;
 use crate::container::modules::Modules;
 use crate::container::seccomp::Filters;
 use crate::image::Images;
 use crate::network::Network;
+use crate::network::loopback::Loopback;
 use crate::records::{ContainerRecord, ContainerState, Records, SandboxRecord, SandboxState};
 use crate::sandbox::namespaces::Pins;
 use crate::stream::Streams;
@@ -74,8 +76,10 @@ pub struct Node {
     pub env: Env,
     pub images: Images,
     pub network: Network,
+    pub loopback: Loopback,
     pub cgroups: Hierarchies,
     pub device_programs: Programs,
+    pub rates: Rates,
     pub records: Records,
     pub program: Program,
     pub filters: Filters,

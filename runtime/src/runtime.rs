@@ -1,6 +1,7 @@
 //! A runtime: opened, recovered, and served on a socket or inside this process.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -10,21 +11,23 @@ use std::time::Duration;
 use gantry_base::Id;
 use gantry_cri::{ArchivesServer, ImageServiceServer, MESSAGE_MAX_BYTES, RuntimeServiceServer};
 use gantry_env::{Env, chain};
+use gantry_netlink::nft::Changes;
 use parking_lot::Mutex;
 use tokio::io::DuplexStream;
 use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::MissedTickBehavior;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Server};
 
 use crate::cgroup::programs::Programs;
+use crate::cgroup::rates::Rates;
 use crate::cgroup::{CgroupError, Hierarchies};
 use crate::config::Config;
 use crate::container::seccomp::Filters;
 use crate::cri::Services;
 use crate::image::{self, ImageError, Images};
+use crate::network::loopback::Loopback;
 use crate::network::{self, Network, NetworkError};
 use crate::node::{Container, EVENTS_MAX, Names, Node, NodeError, Pods, Sandbox};
 use crate::records::{RecordError, Records, SandboxState, private_dir};
@@ -49,8 +52,11 @@ pub enum StartError {
     Supervisor(#[from] SupervisorError),
 }
 
-/// How soon flushed rules of the pods come back.
-const RULES_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks at the pods' rules where the first found them changed: whoever changes them again and again is not kept
+/// company without a rest.
+const RULES_REST: Duration = Duration::from_millis(200);
+/// Where the first could not look.
+const RULES_RETRY: Duration = Duration::from_secs(5);
 /// In-process connections waiting to be accepted.
 const CONNECTIONS_MAX: usize = 16;
 
@@ -76,13 +82,15 @@ impl Runtime {
             Some(path) => Some(listen(path).await?),
             None => None,
         };
+        // From before the table is made: no change of it is missed.
+        let changes = Changes::open().map_err(NetworkError::Netlink)?;
         let node = open(config, env).await?;
         recover(&node).await?;
         let (streams_listener, node) = node;
         let (connect, accepted) = mpsc::channel(CONNECTIONS_MAX);
         let stop = watch::Sender::new(false);
         let mut tasks = vec![tokio::spawn(stream::serve(streams_listener, Arc::downgrade(&node)))];
-        tasks.push(tokio::spawn(keep_rules(Arc::downgrade(&node))));
+        tasks.push(tokio::spawn(keep_rules(changes, Arc::downgrade(&node))));
         let services = Services { node: Arc::clone(&node) };
         tasks.push(tokio::spawn(serve_in_process(services.clone(), accepted, stop.subscribe())));
         if let Some(listener) = listener {
@@ -115,6 +123,7 @@ impl Runtime {
             task.abort();
             let _ = task.await;
         }
+        self.node.loopback.close_all().await;
     }
 
     /// Stops and removes every sandbox, for an uninstall.
@@ -147,15 +156,32 @@ impl Drop for Runtime {
     }
 }
 
-/// Makes the pods' rules again where someone took them away, for as long as the runtime serves.
-async fn keep_rules(node: Weak<Node>) {
-    let mut timer = tokio::time::interval(RULES_INTERVAL);
-    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Makes the pods' rules again where someone changed them, for as long as the runtime serves. The kernel says that something
+/// was changed, by anyone; while nothing is, nobody looks.
+async fn keep_rules(mut changes: Changes, node: Weak<Node>) {
+    let copy = changes.as_fd().try_clone_to_owned().and_then(crate::sys::async_fd);
+    let news = match copy {
+        Ok(news) => news,
+        Err(error) => return tracing::error!(%error, "nobody looks after table gantry-pods"),
+    };
     loop {
-        timer.tick().await;
-        let Some(node) = node.upgrade() else { return };
-        if let Err(error) = crate::node::blocking(move || Ok(node.network.heal()?)).await {
-            tracing::warn!(error = %chain(&error), "table gantry-pods not looked at");
+        let Ok(mut ready) = news.readable().await else { return };
+        let drained = changes.drain();
+        ready.clear_ready();
+        if let Err(error) = drained {
+            tracing::warn!(error = %chain(&error), "changes of nf_tables not heard");
+        }
+        // As it was found changed, or could not be looked at, it is looked at again.
+        loop {
+            let Some(node) = node.upgrade() else { return };
+            match crate::node::blocking(move || Ok(node.network.heal()?)).await {
+                Ok(false) => break,
+                Ok(true) => tokio::time::sleep(RULES_REST).await,
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "table gantry-pods not looked at");
+                    tokio::time::sleep(RULES_RETRY).await;
+                }
+            }
         }
     }
 }
@@ -221,8 +247,10 @@ async fn open(config: Config, env: Env) -> Result<Opened, StartError> {
         env,
         images,
         network,
+        loopback: Loopback::default(),
         cgroups,
         device_programs: Programs::default(),
+        rates: Rates::default(),
         records,
         program,
         filters: Filters::default(),
@@ -288,6 +316,7 @@ async fn recover((_, node): &Opened) -> Result<(), StartError> {
                 return crate::cri::sandbox_remove::forget(node, &record).await;
             }
             crate::sandbox::processes::watch(node, &record);
+            crate::cri::sandbox_run::serve_on_loopback(node, &record);
             crate::recover::take_up(node, &record.id, false).await.map(drop)
         };
         if let Err(error) = recovered.await {

@@ -37,6 +37,8 @@ pub enum SpecError {
     TooManyVolumes(usize),
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),
+    #[error("host path {path:?} of the volume at {at:?} is not absolute")]
+    Source { at: String, path: String },
     #[error("uid {0} is out of range")]
     Uid(i64),
     #[error("gid {0} is out of range")]
@@ -415,6 +417,9 @@ fn volume(mount: &v1::Mount) -> Result<Volume, SpecError> {
     }
     if mount.host_path.is_empty() && mount.image.is_none() {
         return Err(SpecError::NoSource(at.to_owned()));
+    }
+    if mount.image.is_none() && (!mount.host_path.starts_with('/') || mount.host_path.contains('\0')) {
+        return Err(SpecError::Source { at: at.to_owned(), path: mount.host_path.clone() });
     }
     if mount.recursive_read_only && (!mount.readonly || mount.propagation() != v1::MountPropagation::PropagationPrivate)
     {

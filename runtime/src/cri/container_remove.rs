@@ -25,6 +25,7 @@ pub async fn remove(node: &Node, id: &str) -> Result<(), NodeError> {
     }
     node.images.remove_snapshot(id).await?;
     node.records.remove_container(&record.sandbox, &parsed)?;
+    node.rates.forget(&record.cgroup);
     // The last event of a container still says which pod it was of.
     node.emit(id, ContainerEventType::ContainerDeletedEvent);
     node.pods.lock().containers.remove(id);

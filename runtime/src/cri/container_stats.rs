@@ -73,7 +73,7 @@ pub fn usage(node: &Node, cgroup: &str) -> Use {
     let cpu = v1::CpuUsage {
         timestamp,
         usage_core_nano_seconds: number(used.cpu_nanos),
-        usage_nano_cores: None,
+        usage_nano_cores: number(used.cpu_nanos.and_then(|nanos| node.rates.next(cgroup, timestamp, nanos))),
         psi: used.pressure.cpu,
     };
     let memory = v1::MemoryUsage {

@@ -25,9 +25,16 @@ pub fn gather(config: &v1::ContainerConfig, privileged: bool) -> Result<Vec<Devi
         if access.is_empty() || !access.chars().all(|c| "rwm".contains(c)) {
             return Err(bad("its permissions are not of rwm"));
         }
-        let device = node(path, &asked.container_path, access).ok_or_else(|| bad("it is no device node"))?;
-        devices.retain(|d: &Device| d.path != device.path);
-        devices.push(device);
+        let found = if path.is_dir() {
+            below(path, &asked.container_path, access)
+        } else {
+            vec![node(path, &asked.container_path, access).ok_or_else(|| bad("it is no device node"))?]
+        };
+        if found.is_empty() {
+            return Err(bad("it is a folder without a device node"));
+        }
+        devices.retain(|d: &Device| found.iter().all(|new| new.path != d.path));
+        devices.extend(found);
     }
     Ok(devices)
 }
@@ -67,6 +74,19 @@ fn node(path: &Path, at: &str, access: &str) -> Option<Device> {
     })
 }
 
+/// Every device in a folder and below, at the same places below another: what containerd makes of a folder that is asked for.
+fn below(folder: &Path, at: &str, access: &str) -> Vec<Device> {
+    let mut found = Vec::new();
+    walk(folder, &mut found);
+    for device in &mut found {
+        if let Ok(rest) = Path::new(&device.path).strip_prefix(folder) {
+            device.path = Path::new(at).join(rest).to_string_lossy().into_owned();
+        }
+        access.clone_into(&mut device.access);
+    }
+    found
+}
+
 fn walk(dir: &Path, devices: &mut Vec<Device>) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
@@ -79,5 +99,33 @@ fn walk(dir: &Path, devices: &mut Vec<Device>) {
             Ok(t) if t.is_symlink() => {}
             _ => devices.extend(node(&path, &path.to_string_lossy(), "rwm")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_devices_is_given_as_a_whole() {
+        let device = |host: &str, container: &str, permissions: &str| v1::Device {
+            host_path: host.into(),
+            container_path: container.into(),
+            permissions: permissions.into(),
+        };
+        let config = |devices| v1::ContainerConfig { devices, ..v1::ContainerConfig::default() };
+        let all = gather(&config(vec![device("/dev", "/dev/host", "r")]), false).unwrap();
+        let null = all.iter().find(|d| d.path == "/dev/host/null").expect("every host has it");
+        assert_eq!((null.kind, null.major, null.minor, null.access.as_str()), ('c', 1, 3, "r"));
+        assert!(all.iter().all(|d| d.path.starts_with("/dev/host/") && !d.path.starts_with("/dev/host/pts")));
+        // Who is named by itself has what is said there.
+        let asked = vec![device("/dev", "/dev/host", "r"), device("/dev/null", "/dev/host/null", "rw")];
+        let all = gather(&config(asked), false).unwrap();
+        let null: Vec<_> = all.iter().filter(|d| d.path == "/dev/host/null").collect();
+        assert_eq!(null.iter().map(|d| d.access.as_str()).collect::<Vec<_>>(), ["rw"]);
+        let empty = tempfile::tempdir().unwrap();
+        let path = empty.path().to_str().unwrap();
+        assert!(gather(&config(vec![device(path, "/dev/x", "r")]), false).unwrap_err().to_string().contains(path));
+        assert!(gather(&config(vec![device("/etc/passwd", "/dev/x", "r")]), false).is_err());
     }
 }

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use gantry_cri::v1;
 
+use super::sandbox_run::HANDLERS;
 use crate::node::Node;
 
 pub fn run(node: &Node, request: &v1::StatusRequest) -> v1::StatusResponse {
@@ -30,10 +31,13 @@ pub fn run(node: &Node, request: &v1::StatusRequest) -> v1::StatusResponse {
             ],
         }),
         info,
-        runtime_handlers: vec![v1::RuntimeHandler {
-            name: String::new(),
-            features: Some(v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
-        }],
+        runtime_handlers: HANDLERS.map(handler).to_vec(),
         features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, ..v1::RuntimeFeatures::default() }),
     }
+}
+
+/// One runtime, by each of its names.
+fn handler(name: &str) -> v1::RuntimeHandler {
+    let features = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+    v1::RuntimeHandler { name: name.to_owned(), features: Some(features) }
 }

@@ -32,6 +32,7 @@ pub async fn forget(node: &Node, record: &SandboxRecord) -> Result<(), NodeError
         // The kubelet's own pod cgroup may hold more than ours; one that is in use stays for its owner.
         shared.cgroups.remove_if_empty(&shared.sandbox_cgroup(&record));
         shared.records.remove_sandbox(&record.id)?;
+        shared.rates.forget(&shared.sandbox_cgroup(&record));
         shared.pods.lock().sandboxes.remove(&record.id);
         // It is gone; what those that stay weigh is put right by the next that comes.
         if let Err(error) = crate::sandbox::cgroup::weigh_class(&shared, &shared.sandbox_cgroup(&record)) {

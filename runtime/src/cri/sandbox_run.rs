@@ -1,3 +1,5 @@
+use std::net::{IpAddr, Ipv4Addr};
+
 use gantry_cri::v1::{self, ContainerEventType, NamespaceMode};
 use gantry_env::chain;
 
@@ -41,6 +43,7 @@ pub async fn run(node: &Node, request: v1::RunPodSandboxRequest) -> Result<v1::R
             record.ip = ip;
             record.set_state(SandboxState::Ready);
             node.put_sandbox(record.clone())?;
+            serve_on_loopback(node, &record);
             processes::watch(node, &record);
             node.emit(&id, ContainerEventType::ContainerCreatedEvent);
             node.emit(&id, ContainerEventType::ContainerStartedEvent);
@@ -59,11 +62,16 @@ pub async fn run(node: &Node, request: v1::RunPodSandboxRequest) -> Result<v1::R
     }
 }
 
+/// The one runtime that there is, by the names that it is asked for: none, its own, and what RuntimeClasses that were
+/// written for containerd call the ordinary one.
+pub const HANDLERS: [&str; 3] = ["", "gantry", "runc"];
+
 fn check(config: &v1::PodSandboxConfig, handler: &str) -> Result<(), NodeError> {
-    if !handler.is_empty() {
-        let (value, why) = (handler.to_owned(), "there is one runtime, without a name");
+    if !HANDLERS.contains(&handler) {
+        let (value, why) = (handler.to_owned(), "it is neither \"gantry\" nor \"runc\" nor left out");
         return Err(NodeError::Invalid { what: "runtime handler", value, why });
     }
+    host_ports(config)?;
     if files::has_line_break(config) {
         let (value, why) = (config.hostname.clone(), "it holds a line break");
         return Err(NodeError::Invalid { what: "host name or DNS setting", value, why });
@@ -109,14 +117,13 @@ async fn make(node: &Node, record: &SandboxRecord) -> Result<String, NodeError> 
         let mut netns = None;
         if options.network() != NamespaceMode::Node {
             node.network.create_netns(&pins.net())?;
-            let ports = config.port_mappings.iter().filter_map(host_port).collect::<Vec<_>>();
-            ip = node.network.attach(&record.id, &pins.net(), &ports)?.ip.to_string();
+            ip = node.network.attach(&record.id, &pins.net(), &host_ports(&config)?)?.ip.to_string();
             netns = Some(pins.net());
         }
         pins.create(Wanted {
             ipc: options.ipc() != NamespaceMode::Node,
             uts: options.network() != NamespaceMode::Node,
-            hostname: config.hostname.clone(),
+            hostname: files::hostname(&config),
             netns,
             sysctls: config.linux.iter().flat_map(|l| l.sysctls.clone()).collect(),
         })?;
@@ -134,10 +141,13 @@ fn write_files(node: &Node, record: &SandboxRecord, config: &v1::PodSandboxConfi
     let dns = config.dns_config.clone().unwrap_or_default();
     let resolv_conf =
         files::resolv_conf(&dns).unwrap_or_else(|| std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    // What the host knows its neighbours by, a pod on its network knows too.
+    let of_host = || std::fs::read_to_string("/etc/hosts").ok().filter(|_| ip.is_empty());
+    let hostname = files::hostname(config);
     let texts = [
         ("resolv.conf", resolv_conf),
-        ("hostname", format!("{}\n", config.hostname)),
-        ("hosts", files::hosts(&config.hostname, ip)),
+        ("hosts", of_host().unwrap_or_else(|| files::hosts(&hostname, ip))),
+        ("hostname", format!("{hostname}\n")),
     ];
     for (name, text) in texts {
         let path = dir.join(name);
@@ -152,17 +162,77 @@ fn write_files(node: &Node, record: &SandboxRecord, config: &v1::PodSandboxConfi
     Ok(())
 }
 
-/// A mapping without a host port only says what a container listens on.
-fn host_port(mapping: &v1::PortMapping) -> Option<HostPort> {
-    let host_port = u16::try_from(mapping.host_port).ok().filter(|p| *p != 0)?;
-    Some(HostPort {
+/// The ports of the node that lead to the pod. A mapping without one only says what a container listens on.
+fn host_ports(config: &v1::PodSandboxConfig) -> Result<Vec<HostPort>, NodeError> {
+    config.port_mappings.iter().filter(|mapping| mapping.host_port != 0).map(host_port).collect()
+}
+
+/// Its host ports at 127.0.0.1, from now until it is stopped.
+pub fn serve_on_loopback(node: &Node, record: &SandboxRecord) {
+    let ip = record.ip.parse::<Ipv4Addr>().ok().filter(|_| record.state() == SandboxState::Ready);
+    let ports = record.config.as_ref().map(host_ports);
+    if let (Some(ip), Some(Ok(ports))) = (ip, ports) {
+        node.loopback.open(&record.id, ip, &ports);
+    }
+}
+
+fn host_port(mapping: &v1::PortMapping) -> Result<HostPort, NodeError> {
+    let port = |what, number: i32| {
+        let why = "ports are from 1 to 65535";
+        let port = u16::try_from(number).ok().filter(|port| *port != 0);
+        port.ok_or_else(|| NodeError::Invalid { what, value: number.to_string(), why })
+    };
+    Ok(HostPort {
         protocol: match mapping.protocol() {
             v1::Protocol::Tcp => Protocol::Tcp,
             v1::Protocol::Udp => Protocol::Udp,
             v1::Protocol::Sctp => Protocol::Sctp,
         },
-        host_ip: mapping.host_ip.parse().ok().filter(|ip: &std::net::Ipv4Addr| !ip.is_unspecified()),
-        host_port,
-        container_port: u16::try_from(mapping.container_port).ok()?,
+        host_ip: host_ip(&mapping.host_ip)?,
+        host_port: port("host port", mapping.host_port)?,
+        container_port: port("container port", mapping.container_port)?,
     })
+}
+
+/// None for every address of the node. Pods have no IPv6 address that a port of one of the node's could lead to.
+fn host_ip(text: &str) -> Result<Option<Ipv4Addr>, NodeError> {
+    let refused = |why| NodeError::Invalid { what: "host address of a port", value: text.to_owned(), why };
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let ip: IpAddr = text.parse().map_err(|_| refused("it is no address"))?;
+    match ip.to_canonical() {
+        ip if ip.is_unspecified() => Ok(None),
+        IpAddr::V4(ip) => Ok(Some(ip)),
+        IpAddr::V6(_) => Err(refused("pods have IPv4 addresses alone")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_of_one_address_is_not_widened_to_all() {
+        for any in ["", "0.0.0.0", "::"] {
+            assert_eq!(host_ip(any).unwrap(), None, "{any:?}");
+        }
+        for one in ["192.0.2.1", "::ffff:192.0.2.1"] {
+            assert_eq!(host_ip(one).unwrap(), Some(Ipv4Addr::new(192, 0, 2, 1)), "{one:?}");
+        }
+        for refused in ["fd00::1", "::1", "localhost", "192.0.2.1/24", " "] {
+            assert!(host_ip(refused).unwrap_err().to_string().contains(refused), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_refused() {
+        let mapping = |host_port, container_port| v1::PortMapping { host_port, container_port, ..Default::default() };
+        let config = |mapping| v1::PodSandboxConfig { port_mappings: vec![mapping], ..Default::default() };
+        assert_eq!(host_ports(&config(mapping(0, 80))).unwrap(), []);
+        assert_eq!(host_ports(&config(mapping(8080, 80))).unwrap().len(), 1);
+        for (host, container) in [(65_536, 80), (-1, 80), (8080, 0), (8080, 70_000)] {
+            assert!(host_ports(&config(mapping(host, container))).is_err(), "{host}:{container}");
+        }
+    }
 }

@@ -49,6 +49,7 @@ pub async fn tear_down(node: &Node, record: &SandboxRecord) -> Result<(), NodeEr
         // A supervisor that does not leave has something running, which the next try will find.
         let _ = link.leave().await;
     }
+    node.loopback.close(&record.id).await;
     let shared = node.me.upgrade().ok_or(NodeError::Interrupted)?;
     let record = record.clone();
     blocking(move || {

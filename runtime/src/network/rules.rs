@@ -7,6 +7,7 @@
 //! map hostports-at { node ip . protocol . port : pod ip . port }
 //! ```
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use gantry_netlink::Error;
@@ -191,6 +192,21 @@ fn add_elements(batch: &mut Batch, record: &Record) {
     for (set, elements) in elements(record) {
         batch.add_elements(set, &elements);
     }
+}
+
+/// Whether the table has all of its rules, and in its sets what these pods have there and no more.
+pub(super) fn stand(nft: &mut Nft, rules: usize, records: &[&Record]) -> Result<bool, Error> {
+    if nft.rules(TABLE)?.len() != rules {
+        return Ok(false);
+    }
+    for set in [SOURCES, HAIRPIN, HOSTPORTS, HOSTPORTS_AT] {
+        let wanted = records.iter().flat_map(|record| elements(record)).filter(|(of, _)| *of == set);
+        let wanted: BTreeSet<Element> = wanted.flat_map(|(_, elements)| elements).collect();
+        if nft.elements(TABLE, set)?.into_iter().collect::<BTreeSet<_>>() != wanted {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// One commit an element, since those that are gone already (a crash, a flush by hand) must not keep the others.

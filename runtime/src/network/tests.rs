@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use gantry_netlink::nft::Element;
 use gantry_netlink::route::Address;
 use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
@@ -257,6 +258,25 @@ fn rules_that_someone_took_away_come_back() {
         assert!(!network.heal().unwrap(), "attach healed it");
         Nft::open().unwrap().delete_table(rules::TABLE).unwrap();
         network.detach("bbbb").unwrap();
+        assert!(network.heal().unwrap() && !network.heal().unwrap());
+        // An element that went, and one that came.
+        let whole = Nft::open().unwrap().elements(rules::TABLE, "sources").unwrap();
+        assert_eq!(whole.len(), 1, "of the one pod that is left");
+        for (put, element) in [(false, whole[0].clone()), (true, Element::key(vec![b'x'; 20]))] {
+            let mut batch = Batch::new(rules::TABLE);
+            if put {
+                batch.add_elements("sources", &[element]);
+            } else {
+                batch.delete_elements("sources", &[element]);
+            }
+            Nft::open().unwrap().commit(batch).unwrap();
+            assert!(network.heal().unwrap() && !network.heal().unwrap());
+            assert_eq!(Nft::open().unwrap().elements(rules::TABLE, "sources").unwrap(), whole);
+        }
+        // What has an address and no link yet has no elements, and lacks none.
+        network.reserve("cccc", &[]).unwrap();
+        assert!(!network.heal().unwrap());
+        network.detach("cccc").unwrap();
         for netns in [a, b] {
             network.delete_netns(&netns).unwrap();
         }

@@ -81,7 +81,8 @@ impl From<NodeError> for Status {
             | NodeError::Invalid { .. }
             | NodeError::Id(_)
             | NodeError::Spec(_)
-            | NodeError::Module(ModuleError::Profile(_)) => Status::invalid_argument(text),
+            | NodeError::Module(ModuleError::Profile(_))
+            | NodeError::Namespace(NamespaceError::SysctlRefused(_)) => Status::invalid_argument(text),
             NodeError::Exists { .. } => Status::already_exists(text),
             NodeError::NotReady(_) | NodeError::WrongState { .. } | NodeError::Module(_) | NodeError::NoCriu => {
                 Status::failed_precondition(text)

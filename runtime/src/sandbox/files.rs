@@ -20,6 +20,15 @@ pub fn resolv_conf(dns: &DnsConfig) -> Option<String> {
     Some(text)
 }
 
+/// The pod's own name; that of the host where it was given none.
+pub fn hostname(config: &PodSandboxConfig) -> String {
+    if config.hostname.is_empty() {
+        nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
+    } else {
+        config.hostname.clone()
+    }
+}
+
 pub fn hosts(hostname: &str, ip: &str) -> String {
     let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
     if !ip.is_empty() && !hostname.is_empty() {

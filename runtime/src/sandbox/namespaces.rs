@@ -200,6 +200,7 @@ fn check_sysctl(name: &str, wanted: &Wanted) -> Result<(), NamespaceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn what_a_pod_says_of_its_network_goes_before_the_defaults() {
@@ -209,6 +210,21 @@ mod tests {
         assert_eq!(names(&Wanted::default()), [""; 0], "the host's network is the host's");
         let sysctls = vec![("net.ipv4.ip_unprivileged_port_start".to_owned(), "1024".to_owned())];
         assert_eq!(names(&Wanted { sysctls, ..own }), ["net.ipv4.ping_group_range"]);
+    }
+
+    proptest! {
+        /// SECURITY.md, row 14: whatever is accepted is a file of the pod's own namespaces, by whatever way it was spelt.
+        #[test]
+        fn row_14_no_name_leads_elsewhere(name in "(net|kernel|fs\\.mqueue|vm|fs)?([./]{0,2}[a-z0-9_-]{0,6}|[./]?\\.\\.[./]?){0,5}") {
+            let own = Wanted { ipc: true, netns: Some("/x".into()), ..Wanted::default() };
+            if check_sysctl(&name, &own).is_ok() {
+                let path = name.replace('.', "/");
+                prop_assert!(path.split('/').all(|part| !part.is_empty() && part != ".."), "{name:?}");
+                let first = path.split('/').next();
+                prop_assert!(matches!(first, Some("net" | "kernel")) || path.starts_with("fs/mqueue/"), "{name:?}");
+                prop_assert!(check_sysctl(&name, &Wanted::default()).is_err(), "{name:?} is not the host's to give");
+            }
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use crate::enter::Entry;
 use crate::executor::{LastStage, OpenVolume, Stage, plain};
 use crate::users::{self, UserError};
-use crate::{enter, inroot, root, socket};
+use crate::{enter, inroot, root, socket, unit};
 
 wire_struct! {
     /// What a creator reports before it ends.
@@ -182,6 +182,8 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
             .map_err(|source| CreateError::Write { path: write.path.clone(), source })?;
     }
     container.start()?;
+    // Nobody listens there any more, and whoever finds it may connect.
+    let _ = std::fs::remove_file(layout::libcontainer(task.sandbox).join(task.container.as_str()).join("notify.sock"));
     Ok(Made { pid, master })
 }
 
@@ -240,7 +242,7 @@ fn lead_to(namespace: BorrowedFd<'_>, path: &Path) -> Result<(), CreateError> {
 }
 
 fn write(path: PathBuf, bytes: &[u8]) -> Result<(), CreateError> {
-    std::fs::write(&path, bytes)
+    unit::write_private(&path, bytes)
         .map_err(|source| CreateError::Write { path: path.to_string_lossy().into_owned(), source })
 }
 

@@ -217,7 +217,7 @@ impl Container {
         let mut bytes = Vec::new();
         record.put(&mut bytes);
         let new = self.bundle.join("exit.new");
-        std::fs::write(&new, bytes)?;
+        write_private(&new, &bytes)?;
         std::fs::rename(new, self.bundle.join(layout::EXIT))
     }
 
@@ -269,4 +269,11 @@ pub fn keep_child(pid: i32) -> io::Result<OwnedFd> {
 /// /dev/null, for a container without stdin.
 pub fn null() -> io::Result<OwnedFd> {
     Ok(OwnedFd::from(File::open("/dev/null")?))
+}
+
+/// What is kept of a container is for root alone, wherever the folder is seen from.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    io::Write::write_all(&mut file, bytes)
 }

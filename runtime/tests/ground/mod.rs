@@ -102,19 +102,30 @@ impl Ground {
 
     /// A runtime that was stopped in this process lets go of its images with the last of its blocking calls.
     pub async fn start(&self) -> (Runtime, Client) {
+        let runtime = self.begin().await;
+        import(&runtime).await;
+        let client = Client::new(runtime.channel());
+        (runtime, client)
+    }
+
+    /// The same, spoken to over its socket as by any other process.
+    pub async fn serve(&self) -> (Runtime, Client) {
+        let (runtime, _) = self.start().await;
+        let socket = self.config.socket.as_ref().expect("it has one");
+        (runtime, Client::new(gantry_cri::connect::unix(socket)))
+    }
+
+    async fn begin(&self) -> Runtime {
         const TRIES: u32 = 500;
         let mut tries = 0;
-        let runtime = loop {
+        loop {
             match Runtime::start(self.config.clone(), gantry_env::Env::system()).await {
-                Ok(runtime) => break runtime,
+                Ok(runtime) => return runtime,
                 Err(StartError::Images(ImageError::Locked(_))) if tries < TRIES => tries += 1,
                 Err(error) => panic!("it does not start: {error}"),
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
-        };
-        import(&runtime).await;
-        let client = Client::new(runtime.channel());
-        (runtime, client)
+        }
     }
 
     pub fn log(&self, name: &str) -> String {
@@ -124,6 +135,15 @@ impl Ground {
     /// The text of a log without times and tags.
     pub fn lines(&self, name: &str) -> Vec<String> {
         self.log(name).lines().map(|l| l.splitn(4, ' ').nth(3).unwrap_or("").to_owned()).collect()
+    }
+
+    /// As a client asks that says no more than it must: CRI's defaults are what it gets.
+    pub fn plain_pod(&self, name: &str) -> v1::PodSandboxConfig {
+        v1::PodSandboxConfig { linux: None, hostname: String::new(), ..self.pod(name) }
+    }
+
+    pub fn plain_container(&self, name: &str, command: &[&str]) -> v1::ContainerConfig {
+        v1::ContainerConfig { linux: None, ..self.container(name, command) }
     }
 
     pub fn pod(&self, name: &str) -> v1::PodSandboxConfig {
@@ -235,6 +255,24 @@ impl Client {
         self.runtime.clone().start_container(request).await.map(drop)
     }
 
+    /// A container that was made and started.
+    pub async fn started(&self, pod: &str, config: v1::ContainerConfig, sandbox: &v1::PodSandboxConfig) -> String {
+        let id = self.create(pod, config, sandbox).await.expect("created");
+        self.start(&id).await.expect("started");
+        id
+    }
+
+    /// What a shell in the container says on both of its outputs, without the last line's end.
+    pub async fn said(&self, container: &str, script: &str) -> String {
+        let answer = self.exec(container, &["sh", "-c", script]).await;
+        String::from_utf8([answer.stdout, answer.stderr].concat()).expect("text").trim_end().to_owned()
+    }
+
+    pub async fn pod_status(&self, pod: &str) -> v1::PodSandboxStatus {
+        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.into(), verbose: false };
+        self.runtime.clone().pod_sandbox_status(request).await.expect("a status").into_inner().status.expect("one")
+    }
+
     pub async fn status(&self, container: &str) -> v1::ContainerStatus {
         let request = v1::ContainerStatusRequest { container_id: container.into(), verbose: true };
         self.runtime.clone().container_status(request).await.expect("a status").into_inner().status.expect("one")
@@ -306,7 +344,13 @@ pub async fn import_layer(runtime: &Runtime, name: &str, layer: Vec<u8>) {
 
 /// Layers from below to above.
 pub async fn import_layers(runtime: &Runtime, name: &str, layers: &[Vec<u8>]) {
-    import_image(runtime, name, layers, serde_json::json!({"Env": ["PATH=/bin"], "Cmd": ["sh"]})).await;
+    import_for(runtime, name, layers, "").await;
+}
+
+/// An image whose containers run as this user where nobody says more.
+pub async fn import_for(runtime: &Runtime, name: &str, layers: &[Vec<u8>], user: &str) {
+    let run = serde_json::json!({"Env": ["PATH=/bin"], "Cmd": ["sh"], "User": user});
+    import_image(runtime, name, layers, run).await;
 }
 
 /// The same, with a configuration of its own.

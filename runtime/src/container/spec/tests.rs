@@ -104,6 +104,25 @@ fn mounts_are_ordered_and_checked() {
 }
 
 #[test]
+fn a_volume_comes_from_an_absolute_path() {
+    for bad in ["data", "./data", "../data", "/data\0"] {
+        let mount = v1::Mount { container_path: "/d".into(), host_path: bad.into(), ..v1::Mount::default() };
+        let refused = launch(&v1::ContainerConfig { mounts: vec![mount], ..config() });
+        assert_eq!(refused, Err(SpecError::Source { at: "/d".into(), path: bad.into() }));
+    }
+}
+
+/// SECURITY.md, row 14: runtimes take orders from annotations of the specification. There are none.
+#[test]
+fn row_14_an_annotation_is_no_order() {
+    let annotations = [("run.oci.systemd.force_cgroup_v1", "/x"), ("org.systemd.property.X", "1")];
+    let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let spec = build(&v1::ContainerConfig { annotations, ..config() }, &RunConfig::default(), &host()).unwrap();
+    assert!(spec.config.get("annotations").is_none() && spec.config.get("hooks").is_none());
+    assert_eq!(spec.launch, launch(&config()).unwrap());
+}
+
+#[test]
 fn signals_by_name_and_number() {
     for (name, number) in [("", 15), ("SIGQUIT", 3), ("quit", 3), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)] {
         assert_eq!(signal_number(name), Ok(number), "{name}");
