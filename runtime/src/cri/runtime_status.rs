@@ -4,7 +4,8 @@ use gantry_cri::v1;
 
 use crate::node::Node;
 
-pub fn run(node: &Node, request: &v1::StatusRequest) -> v1::StatusResponse {
+pub async fn run(node: &Node, request: &v1::StatusRequest) -> v1::StatusResponse {
+    let user_namespaces = node.check_users().await.is_ok();
     let condition = |r#type: &str, status: bool, reason: &str, message: &str| v1::RuntimeCondition {
         r#type: r#type.to_owned(),
         status,
@@ -32,7 +33,7 @@ pub fn run(node: &Node, request: &v1::StatusRequest) -> v1::StatusResponse {
         info,
         runtime_handlers: vec![v1::RuntimeHandler {
             name: String::new(),
-            features: Some(v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+            features: Some(v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces }),
         }],
         features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, ..v1::RuntimeFeatures::default() }),
     }
