@@ -28,6 +28,7 @@ use crate::stats::host::Host;
 use crate::stats::own::Counters;
 use crate::stats::{self, Stats};
 use crate::trace::Trace;
+use crate::users::Users;
 use crate::volume::{VolumeError, Volumes, follow::Objects, is_mount_point, mount_tmpfs, reclaim, token::Tokens};
 use crate::{Config, volume};
 
@@ -154,8 +155,10 @@ impl Agent {
         };
         let services =
             Informer::spawn(client.clone(), &resource::SERVICE, Scope::default(), env.clone(), stop.clone(), |o| o);
+        let users = Users::new(config.data_dir.clone(), config.max_pods);
         let shared = Shared {
             runtime,
+            users,
             stats,
             pressures: pressed,
             shutting_down,

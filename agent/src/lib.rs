@@ -27,6 +27,7 @@ pub mod shutdown;
 pub mod source;
 pub mod stats;
 pub mod trace;
+pub mod users;
 pub mod volume;
 
 pub use agent::{Agent, StartError, cleanup};

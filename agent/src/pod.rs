@@ -18,5 +18,6 @@ pub mod resize;
 pub mod seen;
 pub mod status;
 pub mod storage;
+pub mod users;
 pub mod want;
 pub mod worker;

@@ -17,6 +17,7 @@ use crate::runtime::Runtime;
 use crate::stats::Stats;
 use crate::stats::own::Counters;
 use crate::trace::Trace;
+use crate::users::Users;
 use crate::volume::Volumes;
 
 /// Images that are pulled at a time.
@@ -39,6 +40,7 @@ pub struct Shared {
     pub client: Client,
     pub runtime: Runtime,
     pub volumes: Volumes,
+    pub users: Users,
     pub events: Events,
     pub trace: Trace,
     pub services: Informer<Object>,

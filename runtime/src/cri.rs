@@ -271,7 +271,7 @@ impl RuntimeService for Services {
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        Ok(Response::new(runtime_status::run(&self.node, request.get_ref())))
+        Ok(Response::new(runtime_status::run(&self.node, request.get_ref()).await))
     }
 
     async fn checkpoint_container(

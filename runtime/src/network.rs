@@ -186,6 +186,11 @@ impl Network {
         netns::create(path).map_err(|source| NetworkError::Netns { path: path.to_owned(), source })
     }
 
+    /// As [`Network::create_netns`], of a namespace that is there: its loopback is set up.
+    pub fn take_netns(&self, path: &Path) -> Result<(), NetworkError> {
+        netns::set_up(path).map_err(|source| NetworkError::Netns { path: path.to_owned(), source })
+    }
+
     /// Unmounts and removes the file. Idempotent.
     pub fn delete_netns(&self, path: &Path) -> Result<(), NetworkError> {
         netns::delete(path).map_err(|source| NetworkError::Netns { path: path.to_owned(), source })

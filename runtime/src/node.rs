@@ -88,6 +88,8 @@ pub struct Node {
     pub capabilities: u64,
     pub oom_score_adj_min: i32,
     pub modules: Modules,
+    /// Whether pods may have users of their own, and why not; known once somebody has asked.
+    pub users: tokio::sync::OnceCell<Result<(), String>>,
     pub pod_cidr_known: std::sync::atomic::AtomicBool,
     pub pods: Mutex<Pods>,
     pub names: Names,
@@ -150,6 +152,16 @@ impl Node {
 
     pub fn network_ready(&self) -> bool {
         self.pod_cidr_known.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Whether this host has what pods with users of their own need.
+    pub async fn check_users(&self) -> Result<(), NodeError> {
+        let probed = self.users.get_or_init(|| async {
+            let node = self.me.upgrade().ok_or_else(|| NodeError::Interrupted.to_string())?;
+            let probe = move || Ok(node.program.probe_namespaces(&node.config.state_dir)?);
+            blocking(probe).await.map_err(|error| chain(&error).to_string())
+        });
+        probed.await.clone().map_err(NodeError::NoUsers)
     }
 
     pub fn pins(&self, sandbox: &str) -> Pins {

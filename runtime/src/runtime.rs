@@ -242,6 +242,7 @@ async fn open(config: Config, env: Env) -> Result<Opened, StartError> {
     let node = Arc::new_cyclic(|me| Node {
         oom_score_adj_min: lowest_oom_score_adj(capabilities),
         modules: crate::container::modules::Modules::of_host(),
+        users: tokio::sync::OnceCell::new(),
         capabilities,
         config,
         env,

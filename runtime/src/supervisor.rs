@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use gantry_base::frame::{self, Event, Request, Unit};
+use gantry_base::launch::IdRange;
 use gantry_base::{Id, layout};
 use parking_lot::Mutex;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -101,6 +102,31 @@ impl Program {
         }
         let complete = |command: &mut Command| {
             command.arg0(OsStr::from_bytes(layout::FIRST_PROCESS.to_bytes()));
+        };
+        self.start(complete, &order)
+    }
+
+    /// Makes the namespaces of a pod with users of its own, at their `pins`. Blocks likewise.
+    pub fn make_namespaces(&self, pins: &Path, uids: IdRange, gids: IdRange) -> Result<(), SupervisorError> {
+        self.order_of_maker(pins.as_os_str(), uids, gids)
+    }
+
+    /// Whether this host has such namespaces, and maps ids in the file system of `folder`. Blocks likewise.
+    pub fn probe_namespaces(&self, folder: &Path) -> Result<(), SupervisorError> {
+        let ids = IdRange { host: 1 << 16, length: 1 << 16 };
+        let mut order = std::ffi::OsString::from("probe:");
+        order.push(folder);
+        self.order_of_maker(&order, ids, ids)
+    }
+
+    fn order_of_maker(&self, what: &OsStr, uids: IdRange, gids: IdRange) -> Result<(), SupervisorError> {
+        let mut order = what.as_bytes().to_vec();
+        order.push(0);
+        for number in [uids.host, uids.length, gids.host, gids.length] {
+            order.extend_from_slice(format!("{number}\0").as_bytes());
+        }
+        let complete = |command: &mut Command| {
+            command.arg0(OsStr::from_bytes(layout::MAKER.to_bytes()));
         };
         self.start(complete, &order)
     }

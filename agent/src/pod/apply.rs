@@ -19,7 +19,7 @@ use super::plan::{Action, KillReason};
 use super::seen::{Seen, State};
 use super::want::{Wanted, WantedImage};
 use super::worker::{Desired, Effect, Source, Worker, spec_of};
-use super::{hosts, pull};
+use super::{hosts, pull, users};
 use crate::events::Kind;
 
 mod hooks;
@@ -113,14 +113,15 @@ impl Worker {
     }
 
     fn release_volumes(&mut self) -> bool {
-        match self.shared.volumes.release(&self.uid) {
+        let released = self.shared.volumes.release(&self.uid).map_err(|error| chain(&error));
+        match released.and_then(|()| self.shared.users.release(&self.uid).map_err(|error| error.to_string())) {
             Ok(()) => {
                 self.memory.volumes = Volumes::Gone;
                 self.following = None;
                 true
             }
             Err(error) => {
-                warn!(pod = %self.uid, error = %chain(&error), "volumes not released");
+                warn!(pod = %self.uid, error, "volumes not released");
                 self.retry_soon();
                 false
             }
@@ -142,7 +143,12 @@ impl Worker {
         let log_root = config.log_dir.to_string_lossy();
         let hostname = hosts::kernel_hostname(pod, &config.cluster_domain)?;
         let dns = dns::config(pod, &node);
-        Ok(cri::sandbox(pod, attempt, hostname, dns, &config.cgroup_root, &log_root, config.pod_pids_max))
+        let mut sandbox =
+            cri::sandbox(pod, attempt, hostname, dns, &config.cgroup_root, &log_root, config.pod_pids_max);
+        if users::are_own(pod) {
+            users::tell_sandbox(&mut sandbox, self.shared.users.of(&self.uid).map_err(|error| chain(&error))?);
+        }
+        Ok(sandbox)
     }
 
     async fn run_sandbox(&mut self, desired: &Desired, attempt: u32) -> bool {
@@ -236,7 +242,11 @@ impl Worker {
             node_memory_bytes: self.shared.node_facts().capacity.memory_bytes,
             cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
         };
-        let config = cri::container(pod, spec, wanted, given).map_err(|e| config_error(e.to_string()))?;
+        let mut config = cri::container(pod, spec, wanted, given).map_err(|e| config_error(e.to_string()))?;
+        if users::are_own(pod) {
+            let block = self.shared.users.of(&self.uid).map_err(|error| config_error(chain(&error)))?;
+            users::tell_container(&mut config, block);
+        }
         let attempt = seen.sandbox().map_or(0, |s| s.attempt);
         let sandbox_config = self.sandbox_config(pod, attempt).map_err(config_error)?;
         let made = self.shared.runtime.create_container(run.sandbox_id, config, sandbox_config).await;

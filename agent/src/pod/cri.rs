@@ -308,9 +308,6 @@ fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), Spec
     if pod.get("/spec/resources").and_then(Value::as_object).is_some_and(|r| r.values().any(|v| !is_empty(v))) {
         return unsupported("resources of the whole pod");
     }
-    if pod.bool_at("/spec/hostUsers") == Some(false) {
-        return unsupported("hostUsers: false");
-    }
     if !pod.str_at("/spec/runtimeClassName").is_empty() {
         return unsupported("runtimeClassName");
     }
@@ -329,10 +326,15 @@ fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), Spec
     if spec["volumeDevices"].as_array().is_some_and(|list| !list.is_empty()) {
         return unsupported("volumeDevices");
     }
-    if spec["securityContext"]["procMount"].as_str().is_some_and(|mount| mount != "Default") {
-        return unsupported("securityContext.procMount");
+    // With the host's users, what the kernel hides nothing of in /proc would be the host's.
+    if is_unmasked(spec) && !super::users::are_own(pod) {
+        return unsupported("securityContext.procMount: Unmasked with the host's users");
     }
     Ok(())
+}
+
+fn is_unmasked(spec: &Value) -> bool {
+    spec["securityContext"]["procMount"].as_str().is_some_and(|mount| mount != "Default")
 }
 
 /// `null`, `{}` or `[]`.
@@ -370,7 +372,7 @@ pub fn container_resources(spec: &Value) -> LinuxContainerResources {
     }
 }
 
-/// Paths that a container must not read, and must not write, unless it is privileged.
+/// Paths that a container must not read, and must not write, unless it is privileged or its own /proc is to show everything.
 const MASKED_PATHS: [&str; 9] = [
     "/proc/asound",
     "/proc/acpi",
@@ -403,7 +405,7 @@ fn security_context(
     };
     let privileged = is_privileged(spec);
     let paths = |list: &[&str]| -> Vec<String> {
-        if privileged { Vec::new() } else { list.iter().map(|p| (*p).to_owned()).collect() }
+        if privileged || is_unmasked(spec) { Vec::new() } else { list.iter().map(|p| (*p).to_owned()).collect() }
     };
     let mut masked = paths(&MASKED_PATHS);
     masked.extend(paths(&MORE_MASKED_PATHS));

@@ -79,6 +79,35 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// Ids of a user namespace: those inside, from 0 on, are those of the host from `host` on.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct IdRange {
+        pub host: u32,
+        pub length: u32,
+    }
+}
+
+impl IdRange {
+    /// Who that is on the host; None where the namespace has no such id.
+    pub fn outside(&self, inside: u32) -> Option<u32> {
+        if inside < self.length { self.host.checked_add(inside) } else { None }
+    }
+}
+
+wire_struct! {
+    /// The users of a pod that are not those of the host.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Users {
+        /// The folder in which the pod's namespaces are pinned.
+        pub pins: String,
+        pub uids: IdRange,
+        pub gids: IdRange,
+        /// Which of the volumes have their files owned by the same ids inside as on their disk; image volumes always do.
+        pub mapped: Vec<u32>,
+    }
+}
+
+wire_struct! {
     /// The process itself: what our executor applies, in the order of the fields' use.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct Process {
@@ -128,6 +157,8 @@ wire_struct! {
         pub images: Appended<Vec<ImageVolume>>,
         /// What seccomp(2) is to load the filter with.
         pub seccomp_flags: Appended<u32>,
+        /// None where the pod's users are the host's.
+        pub users: Appended<Option<Users>>,
     }
 }
 
@@ -139,23 +170,42 @@ mod tests {
     #[test]
     fn a_launch_file_from_before_its_last_fields_is_read() {
         let image = ImageVolume { volume: 0, layers: vec!["/l".to_owned()], sub_path: String::new() };
-        let now =
-            Launch { unified: true, images: Appended(vec![image]), seccomp_flags: Appended(6), ..Launch::default() };
+        let ids = IdRange { host: 65536, length: 65536 };
+        let users = Users { pins: "/p".to_owned(), uids: ids, gids: ids, mapped: vec![0] };
+        let latest = Launch {
+            unified: true,
+            images: Appended(vec![image]),
+            seccomp_flags: Appended(6),
+            users: Appended(Some(users)),
+            ..Launch::default()
+        };
+        let now = Launch { users: Appended(None), ..latest.clone() };
         let length = |launch: &Launch| {
             let mut bytes = Vec::new();
             launch.put(&mut bytes);
             bytes.len()
         };
         let mut bytes = Vec::new();
+        latest.put(&mut bytes);
+        assert_eq!(Launch::take(&mut bytes.as_slice()), Ok(latest));
+        bytes.clear();
         now.put(&mut bytes);
+        bytes.pop();
         assert_eq!(Launch::take(&mut bytes.as_slice()), Ok(now.clone()));
         let without_flags = Launch { seccomp_flags: Appended(0), ..now };
         let end = bytes.len() - size_of::<u32>();
         assert_eq!(Launch::take(&mut &bytes[..end]), Ok(without_flags.clone()));
         let oldest = Launch { images: Appended(Vec::new()), ..without_flags };
-        let end = length(&oldest) - 2 * size_of::<u32>();
+        let end = length(&oldest) - 2 * size_of::<u32>() - 1;
         assert_eq!(Launch::take(&mut &bytes[..end]), Ok(oldest));
         // A torn one is none.
         assert!(Launch::take(&mut &bytes[..bytes.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn an_id_that_a_namespace_has_not_is_nobodys() {
+        let ids = IdRange { host: 131_072, length: 65_536 };
+        assert_eq!((ids.outside(0), ids.outside(65_535), ids.outside(65_536)), (Some(131_072), Some(196_607), None));
+        assert_eq!(IdRange { host: u32::MAX, length: 2 }.outside(1), None);
     }
 }

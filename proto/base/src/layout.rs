@@ -20,6 +20,19 @@ pub fn pid_pin(pins: &Path) -> PathBuf {
     pins.join("pid")
 }
 
+/// In the folder of a sandbox's pins: the namespace of that kind, as /proc/PID/ns names it.
+pub fn pin(pins: &Path, kind: &str) -> PathBuf {
+    pins.join(kind)
+}
+
+/// As what the supervisor's program is started to make the namespaces of a pod that has users of its own.
+pub const MAKER: &CStr = c"gantry-maker";
+
+/// Where a container of such a pod is made: a root of its own, in which the pod's users may go where they have to.
+pub const STAGE_ROOTFS: &str = "/gantry-rootfs";
+/// There: links to the pod's namespaces, by kind.
+pub const STAGE_NAMESPACES: &str = "/gantry-namespaces";
+
 /// As what the supervisor's program is started to be the first process of such a namespace; its name in it, too.
 pub const FIRST_PROCESS: &CStr = c"gantry-init";
 
@@ -34,6 +47,9 @@ pub const CONFIG: &str = "config.json";
 pub const LAUNCH: &str = "launch";
 /// In a bundle: the resolved [`crate::launch::Ids`], written by the creator.
 pub const IDS: &str = "ids";
+/// In a bundle: the same where the pod has users of its own. A supervisor that knows nothing of them finds no ids, and so
+/// runs no command in such a container as the host's root.
+pub const MAPPED_IDS: &str = "mapped-ids";
 /// In a bundle: [`crate::ExitRecord`].
 pub const EXIT: &str = "exit";
 /// In a bundle: the mount point of the root.

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_base::codec::Appended;
-use gantry_base::launch::{CgroupWrite, ImageVolume, Launch, Process, Root, User, Volume};
+use gantry_base::launch::{CgroupWrite, ImageVolume, Launch, Process, Root, User, Users, Volume};
+use gantry_base::layout;
 use gantry_cri::v1;
 use serde_json::{Value, json};
 
@@ -57,6 +58,8 @@ pub enum SpecError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     pub path: String,
+    /// Where it is on the host.
+    pub source: String,
     /// `c` or `b`.
     pub kind: char,
     pub major: u32,
@@ -97,6 +100,8 @@ pub struct Host {
     pub image_volumes: Vec<(String, String)>,
     /// The layers of each mount that is an image, topmost first, by where it is mounted.
     pub image_layers: BTreeMap<String, Vec<String>>,
+    /// Of a pod that has users of its own. Its namespaces are found by the links of [`gantry_base::layout::STAGE_NAMESPACES`].
+    pub users: Option<Users>,
 }
 
 /// Each is a folder to copy and a mount.
@@ -117,13 +122,10 @@ pub fn security(config: &v1::ContainerConfig) -> v1::LinuxContainerSecurityConte
 pub fn build(config: &v1::ContainerConfig, image: &RunConfig, host: &Host) -> Result<Spec, SpecError> {
     let security = security(config);
     let namespaces = security.namespace_options.clone().unwrap_or_default();
-    if namespaces.userns_options.as_ref().is_some_and(|u| u.mode() != v1::NamespaceMode::Node) {
-        return Err(SpecError::Unsupported("a user namespace"));
-    }
     if !config.cdi_devices.is_empty() {
         return Err(SpecError::Unsupported("a CDI device"));
     }
-    let (volumes, images) = volumes(config, host)?;
+    let Volumes { volumes, images, mapped } = volumes(config, host)?;
     let launch = Launch {
         root: Root { read_only: security.readonly_rootfs, ..host.rootfs.clone() },
         volumes,
@@ -134,6 +136,7 @@ pub fn build(config: &v1::ContainerConfig, image: &RunConfig, host: &Host) -> Re
         unified: host.unified,
         before_start: host.before_start.clone(),
         seccomp_flags: Appended(host.seccomp.flags),
+        users: Appended(host.users.clone().map(|users| Users { mapped, ..users })),
     };
     Ok(Spec { config: oci(config, &security, &namespaces, host), launch })
 }
@@ -145,11 +148,14 @@ fn oci(
     host: &Host,
 ) -> Value {
     let mut list = vec![json!({"type": "mount"})];
+    let own_users = host.users.is_some();
+    let linked = format!("{}/user", layout::STAGE_NAMESPACES);
     let mut join = |kind: &str, path: &str| {
         if !path.is_empty() {
             list.push(json!({"type": kind, "path": path}));
         }
     };
+    join("user", if own_users { &linked } else { "" });
     join("network", &host.net);
     join("ipc", &host.ipc);
     join("uts", &host.uts);
@@ -157,7 +163,8 @@ fn oci(
     if host.pid.is_empty() && namespaces.pid() != v1::NamespaceMode::Node {
         list.push(json!({"type": "pid"}));
     }
-    if !security.privileged {
+    // The cgroup file system is mounted by whom its namespace belongs to.
+    if !security.privileged || own_users {
         list.push(json!({"type": "cgroup"}));
     }
     // What hides the kernel's files is the caller's list: the kubelet says by an empty one that a pod wants them unmasked.
@@ -172,12 +179,12 @@ fn oci(
             "env": ["PATH=/", "HOME=/"],
             "cwd": "/",
         },
-        "root": {"path": gantry_base::layout::ROOTFS, "readonly": security.readonly_rootfs},
+        "root": {"path": if own_users { layout::STAGE_ROOTFS } else { layout::ROOTFS }, "readonly": security.readonly_rootfs},
         "mounts": kernel_mounts(security.privileged, host.unified),
         "linux": {
             "namespaces": list,
             "cgroupsPath": host.cgroup,
-            "devices": host.devices.iter().map(device).collect::<Vec<_>>(),
+            "devices": host.devices.iter().filter(|_| !own_users).map(device).collect::<Vec<_>>(),
             "maskedPaths": paths(&security.masked_paths),
             "readonlyPaths": paths(&security.readonly_paths),
         },
@@ -314,9 +321,27 @@ fn user(security: &v1::LinuxContainerSecurityContext, image: &RunConfig) -> Resu
     })
 }
 
+/// What libcontainer binds from the host's /dev by itself where nobody may make nodes, and what it links.
+const BOUND_DEVICES: [&str; 7] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx"];
+
+/// Users that are not the host's make no device nodes: they are given the host's, with the rights that everybody has on them.
+fn devices(host: &Host) -> impl Iterator<Item = Volume> {
+    let given = host.devices.iter().filter(|device| host.users.is_some() && !BOUND_DEVICES.contains(&&*device.path));
+    given.map(|device| Volume { source: device.source.clone(), destination: device.path.clone(), ..Volume::default() })
+}
+
+struct Volumes {
+    volumes: Vec<Volume>,
+    images: Vec<ImageVolume>,
+    /// Those that CRI gives mappings of ids.
+    mapped: Vec<u32>,
+}
+
 /// The sandbox's files first, then the kubelet's mounts, which may replace them; parents before what lies in them.
-fn volumes(config: &v1::ContainerConfig, host: &Host) -> Result<(Vec<Volume>, Vec<ImageVolume>), SpecError> {
-    let mut volumes = Vec::new();
+fn volumes(config: &v1::ContainerConfig, host: &Host) -> Result<Volumes, SpecError> {
+    let mut volumes: Vec<Volume> = devices(host).collect();
+    let mut mapped = BTreeSet::new();
     let mut images = BTreeMap::new();
     let taken = |path: &str| config.mounts.iter().any(|m| m.container_path.trim_end_matches('/') == path);
     if !host.shm.is_empty() && !taken("/dev/shm") {
@@ -344,6 +369,9 @@ fn volumes(config: &v1::ContainerConfig, host: &Host) -> Result<(Vec<Volume>, Ve
             let layers = host.image_layers.get(&mount.container_path).cloned().unwrap_or_default();
             images.insert(volume.destination.clone(), (layers, mount.image_sub_path.clone()));
         }
+        if !mount.uid_mappings.is_empty() {
+            mapped.insert((volume.source.clone(), volume.destination.clone()));
+        }
         volumes.push(volume);
     }
     volumes.sort_by_key(|v| v.destination.split('/').filter(|part| !part.is_empty()).count());
@@ -352,7 +380,10 @@ fn volumes(config: &v1::ContainerConfig, host: &Host) -> Result<(Vec<Volume>, Ve
         Some(ImageVolume { volume: u32::try_from(n).ok()?, layers, sub_path })
     };
     let images = volumes.iter().enumerate().filter_map(image).collect();
-    Ok((volumes, images))
+    let is_mapped = |volume: &Volume| mapped.contains(&(volume.source.clone(), volume.destination.clone()));
+    let numbered = volumes.iter().enumerate().filter(|(_, volume)| is_mapped(volume));
+    let mapped = numbered.filter_map(|(n, _)| u32::try_from(n).ok()).collect();
+    Ok(Volumes { volumes, images, mapped })
 }
 
 /// Where the image declares volumes that nothing is mounted on anyway. As containerd has it, a path counts from the root
@@ -403,9 +434,6 @@ fn volume(mount: &v1::Mount) -> Result<Volume, SpecError> {
     }
     if mount.image.is_none() && !mount.image_sub_path.is_empty() {
         return Err(SpecError::SubPathOfNoImage(mount.container_path.clone()));
-    }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(SpecError::Unsupported("a volume with mapped ids"));
     }
     let at = mount.container_path.as_str();
     let parts: Vec<&str> = at.split('/').filter(|p| !p.is_empty()).collect();

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gantry_base::launch::{CgroupWrite, Root};
+use gantry_base::launch::{CgroupWrite, Root, Users};
 use gantry_base::{Id, layout};
 use gantry_cri::v1::{self, ContainerEventType, NamespaceMode};
 use gantry_env::chain;
@@ -13,6 +13,7 @@ use crate::container::{capabilities, spec};
 use crate::image::{Image, Rootfs};
 use crate::node::{Node, NodeError, blocking, encode_launch};
 use crate::records::{ContainerRecord, ContainerState, SandboxRecord, private_dir};
+use crate::sandbox::users::{self, Ranges};
 use crate::sandbox::{files, processes};
 
 /// Prepares a container: its root, its configuration, its pipes. No process is made before it is started.
@@ -75,11 +76,40 @@ fn check(
     }
     let security = spec::security(config);
     node.modules.selinux(security.selinux_options.as_ref())?;
+    check_users(users_of(sandbox)?, &security, config)?;
     // LinuxSandboxSecurityContext.privileged. A pod may come to it while it runs, by an ephemeral container.
     let of_pod = pod.or(sandbox.config.as_ref()).and_then(|c| c.linux.as_ref()?.security_context.as_ref());
     if security.privileged && !of_pod.is_some_and(|pod| pod.privileged) {
         let (value, why) = (sandbox.id.clone(), "a privileged container needs one that was made for it");
         return Err(NodeError::Invalid { what: "sandbox", value, why });
+    }
+    Ok(())
+}
+
+fn users_of(sandbox: &SandboxRecord) -> Result<Option<Ranges>, NodeError> {
+    let config = sandbox.config.clone().unwrap_or_default();
+    users::wanted(&super::sandbox_run::namespaces(&config))
+}
+
+/// The record of the sandbox decides, not what the request says of it.
+fn check_users(
+    of_sandbox: Option<Ranges>,
+    security: &v1::LinuxContainerSecurityContext,
+    config: &v1::ContainerConfig,
+) -> Result<(), NodeError> {
+    let own = security.namespace_options.clone().unwrap_or_default();
+    users::same(of_sandbox, &own)?;
+    if of_sandbox.is_some() && own.pid() == NamespaceMode::Node {
+        let (value, why) = ("NODE".to_owned(), "the pod has users of its own");
+        return Err(NodeError::Invalid { what: "pid namespace", value, why });
+    }
+    for mount in &config.mounts {
+        users::is_mapped(mount, of_sandbox)?;
+        if of_sandbox.is_some() && mount.propagation() == v1::MountPropagation::PropagationBidirectional {
+            let (value, why) =
+                (mount.container_path.clone(), "the pod has users of its own, who mount nothing on the host");
+            return Err(NodeError::Invalid { what: "mount propagation of", value, why });
+        }
     }
     Ok(())
 }
@@ -207,9 +237,15 @@ fn host(
     let own = security.namespace_options.clone().unwrap_or_default();
     let pins = node.pins(&sandbox.id);
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let users = users_of(sandbox)?;
     let pod_net = options.network() != NamespaceMode::Node;
     let pod_ipc = options.ipc() != NamespaceMode::Node;
-    let pinned = |own: bool, path: PathBuf| if own { text(path) } else { String::new() };
+    // What the pod's users cannot reach has a link where the container is made.
+    let pinned = |own: bool, path: PathBuf| match (own, users) {
+        (false, _) => String::new(),
+        (true, None) => text(path),
+        (true, Some(_)) => linked(&path.file_name().unwrap_or_default().to_string_lossy()),
+    };
     let names = ["resolv.conf", "hosts", "hostname"];
     let files = names.iter().map(|name| (text(pins.etc().join(name)), format!("/etc/{name}"))).collect();
     let resources = config.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
@@ -228,12 +264,16 @@ fn host(
         net: pinned(pod_net, pins.net()),
         ipc: pinned(pod_ipc, pins.ipc()),
         uts: pinned(pod_net, pins.uts()),
-        pid: shared_pid(node, sandbox, &own, id)?,
+        pid: match (shared_pid(node, sandbox, &own, id)?, users) {
+            (path, Some(_)) if !path.is_empty() => linked("pid"),
+            (path, _) => path,
+        },
         shm: if pod_ipc { text(pins.shm()) } else { "/dev/shm".to_owned() },
         files,
         hostname: files::hostname(pod),
         image_layers: BTreeMap::new(),
         image_volumes: Vec::new(),
+        users: users.map(|of| Users { pins: text(pins.0.clone()), uids: of.uids, gids: of.gids, mapped: Vec::new() }),
         rootfs: Root {
             lower: rootfs.lower.iter().cloned().map(text).collect(),
             upper: text(rootfs.upper.clone()),
@@ -241,6 +281,10 @@ fn host(
             read_only: false,
         },
     })
+}
+
+fn linked(kind: &str) -> String {
+    format!("{}/{kind}", layout::STAGE_NAMESPACES)
 }
 
 /// The pid namespace that it shares: the pod's, or for debugging that of another container.

@@ -64,6 +64,7 @@ fn node(path: &Path, at: &str, access: &str) -> Option<Device> {
     };
     Some(Device {
         path: at.to_owned(),
+        source: path.to_string_lossy().into_owned(),
         kind,
         major: rustix::fs::major(metadata.rdev()),
         minor: rustix::fs::minor(metadata.rdev()),

@@ -5,7 +5,8 @@ use gantry_cri::v1;
 use super::sandbox_run::HANDLERS;
 use crate::node::Node;
 
-pub fn run(node: &Node, request: &v1::StatusRequest) -> v1::StatusResponse {
+pub async fn run(node: &Node, request: &v1::StatusRequest) -> v1::StatusResponse {
+    let user_namespaces = node.check_users().await.is_ok();
     let condition = |r#type: &str, status: bool, reason: &str, message: &str| v1::RuntimeCondition {
         r#type: r#type.to_owned(),
         status,
@@ -31,13 +32,13 @@ pub fn run(node: &Node, request: &v1::StatusRequest) -> v1::StatusResponse {
             ],
         }),
         info,
-        runtime_handlers: HANDLERS.map(handler).to_vec(),
+        runtime_handlers: HANDLERS.map(|name| handler(name, user_namespaces)).to_vec(),
         features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, ..v1::RuntimeFeatures::default() }),
     }
 }
 
 /// One runtime, by each of its names.
-fn handler(name: &str) -> v1::RuntimeHandler {
-    let features = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+fn handler(name: &str, user_namespaces: bool) -> v1::RuntimeHandler {
+    let features = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces };
     v1::RuntimeHandler { name: name.to_owned(), features: Some(features) }
 }

@@ -7,7 +7,7 @@ use crate::network::{HostPort, Protocol};
 use crate::node::{Node, NodeError, blocking};
 use crate::records::{SandboxRecord, SandboxState, write_atomically};
 use crate::sandbox::namespaces::Wanted;
-use crate::sandbox::{cgroup, files, processes};
+use crate::sandbox::{cgroup, files, namespaces as pinned, processes, users};
 
 /// Makes a pod's namespaces, address, files and cgroup. The record is written before anything is made; what fails is
 /// taken down again.
@@ -15,6 +15,9 @@ pub async fn run(node: &Node, request: v1::RunPodSandboxRequest) -> Result<v1::R
     let config = request.config.ok_or(NodeError::Missing("config"))?;
     let metadata = config.metadata.clone().ok_or(NodeError::Missing("metadata"))?;
     check(&config, &request.runtime_handler)?;
+    if users::wanted(&namespaces(&config))?.is_some() {
+        node.check_users().await?;
+    }
     let security = config.linux.as_ref().and_then(|l| l.security_context.as_ref());
     node.modules.selinux(security.and_then(|s| s.selinux_options.as_ref()))?;
     let pod = format!("attempt {} of pod {}/{}", metadata.attempt, metadata.namespace, metadata.name);
@@ -84,10 +87,7 @@ fn check(config: &v1::PodSandboxConfig, handler: &str) -> Result<(), NodeError> 
         super::container_update::check(resources)?;
     }
     let options = namespaces(config);
-    if options.userns_options.is_some_and(|u| u.mode() != NamespaceMode::Node) {
-        return Err(NodeError::Unsupported("a user namespace"));
-    }
-    Ok(())
+    users::check(&options, users::wanted(&options)?)
 }
 
 pub fn namespaces(config: &v1::PodSandboxConfig) -> v1::NamespaceOption {
@@ -113,10 +113,17 @@ async fn make(node: &Node, record: &SandboxRecord) -> Result<String, NodeError> 
         let config = record.config.clone().unwrap_or_default();
         let options = namespaces(&config);
         let pins = node.pins(&record.id);
+        let users = users::wanted(&options)?;
+        if let Some(users) = users {
+            pins.create_users(&node.program, users)?;
+        }
         let mut ip = String::new();
         let mut netns = None;
         if options.network() != NamespaceMode::Node {
-            node.network.create_netns(&pins.net())?;
+            match users {
+                Some(_) => node.network.take_netns(&pins.net())?,
+                None => node.network.create_netns(&pins.net())?,
+            }
             ip = node.network.attach(&record.id, &pins.net(), &host_ports(&config)?)?.ip.to_string();
             netns = Some(pins.net());
         }
@@ -125,6 +132,7 @@ async fn make(node: &Node, record: &SandboxRecord) -> Result<String, NodeError> 
             uts: options.network() != NamespaceMode::Node,
             hostname: files::hostname(&config),
             netns,
+            users,
             sysctls: config.linux.iter().flat_map(|l| l.sysctls.clone()).collect(),
         })?;
         write_files(&node, &record, &config, &ip)?;
@@ -138,6 +146,7 @@ async fn make(node: &Node, record: &SandboxRecord) -> Result<String, NodeError> 
 fn write_files(node: &Node, record: &SandboxRecord, config: &v1::PodSandboxConfig, ip: &str) -> Result<(), NodeError> {
     use std::os::unix::fs::PermissionsExt;
     let dir = node.pins(&record.id).etc();
+    let users = users::wanted(&namespaces(config))?;
     let dns = config.dns_config.clone().unwrap_or_default();
     let resolv_conf =
         files::resolv_conf(&dns).unwrap_or_else(|| std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
@@ -153,6 +162,7 @@ fn write_files(node: &Node, record: &SandboxRecord, config: &v1::PodSandboxConfi
         let path = dir.join(name);
         write_atomically(&path, text.as_bytes())
             .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)))
+            .and_then(|()| pinned::give(&path, users))
             .map_err(|source| NodeError::Io { what: "write", path, source })?;
     }
     if !config.log_directory.is_empty() {

@@ -28,10 +28,18 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
     on_own_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let own = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
-        Routes::open().and_then(|mut routes| routes.set_up(LOOPBACK_INDEX)).map_err(io::Error::other)?;
+        set_up_loopback()?;
         mount(Some(own.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
         Ok(())
     })
+}
+
+pub(super) fn set_up(path: &Path) -> io::Result<()> {
+    inside(std::os::fd::AsFd::as_fd(&fs::File::open(path)?), set_up_loopback)?
+}
+
+fn set_up_loopback() -> io::Result<()> {
+    Routes::open().and_then(|mut routes| routes.set_up(LOOPBACK_INDEX)).map_err(io::Error::other)
 }
 
 pub(super) fn delete(path: &Path) -> io::Result<()> {

@@ -39,6 +39,8 @@ pub enum NodeError {
     ExecTimeout(Vec<String>),
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),
+    #[error("this host has no user namespaces for pods: {0}")]
+    NoUsers(String),
     #[error("criu binary not found in PATH: a checkpoint cannot be made on this host")]
     NoCriu,
     #[error("no supervisor could be started")]
@@ -84,9 +86,11 @@ impl From<NodeError> for Status {
             | NodeError::Module(ModuleError::Profile(_))
             | NodeError::Namespace(NamespaceError::SysctlRefused(_)) => Status::invalid_argument(text),
             NodeError::Exists { .. } => Status::already_exists(text),
-            NodeError::NotReady(_) | NodeError::WrongState { .. } | NodeError::Module(_) | NodeError::NoCriu => {
-                Status::failed_precondition(text)
-            }
+            NodeError::NotReady(_)
+            | NodeError::WrongState { .. }
+            | NodeError::Module(_)
+            | NodeError::NoCriu
+            | NodeError::NoUsers(_) => Status::failed_precondition(text),
             NodeError::Image(error) => error.status(),
             NodeError::Unkillable(_) | NodeError::ExecTimeout(_) => Status::deadline_exceeded(text),
             NodeError::Unsupported(_) => Status::unimplemented(text),

@@ -72,7 +72,9 @@ impl Node {
 
     fn user_of(&self, record: &ContainerRecord) -> Option<v1::ContainerUser> {
         let id = Id::parse(&record.id).ok()?;
-        let bytes = std::fs::read(self.records.bundle(&record.sandbox, &id).join(layout::IDS)).ok()?;
+        let bundle = self.records.bundle(&record.sandbox, &id);
+        let read = |name| std::fs::read(bundle.join(name));
+        let bytes = read(layout::IDS).or_else(|_| read(layout::MAPPED_IDS)).ok()?;
         let ids = Ids::take(&mut bytes.as_slice()).ok()?;
         Some(v1::ContainerUser {
             linux: Some(v1::LinuxContainerUser {

@@ -1,17 +1,22 @@
 //! The namespaces of a pod that outlive its processes: ipc and uts, made by a thread that ends, kept by binds of their
 //! nsfs files; the pod's /dev/shm, and the file system of its files for /etc. The network namespace is the pod network's to make.
+//! Where the pod has users of its own, all of them are made inside of its user namespace, by the supervisor's program: what this
+//! thread does in them then, it does as the host's root, who may.
 
-use std::ffi::CStr;
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use gantry_base::layout;
 use nix::sched::CloneFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use super::users::Ranges;
 use crate::records::private_dir;
+use crate::supervisor::{Program, SupervisorError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum NamespaceError {
@@ -23,6 +28,8 @@ pub enum NamespaceError {
     Sysctl { name: String, value: String, source: io::Error },
     #[error("sysctl {0:?} is not one that a pod may set")]
     SysctlRefused(String),
+    #[error("make the namespaces of a pod with users of its own")]
+    Users(#[source] SupervisorError),
     #[error("the thread that makes namespaces died")]
     Interrupted,
 }
@@ -34,17 +41,19 @@ pub struct Wanted {
     pub uts: bool,
     pub hostname: String,
     pub netns: Option<PathBuf>,
+    /// Of a pod with users of its own, whose namespaces are there.
+    pub users: Option<Ranges>,
     pub sysctls: Vec<(String, String)>,
 }
 
-/// `<run>/ns/<sandbox>`: files `ipc`, `uts`, `net`, `pid` and the folders `shm` and `etc`.
+/// `<run>/ns/<sandbox>`: files `ipc`, `uts`, `net`, `pid`, `user` and the folders `shm` and `etc`.
 #[derive(Clone, Debug)]
 pub struct Pins(pub PathBuf);
 
 /// What containerd and Docker give.
-const SHM_OPTIONS: &CStr = c"mode=1777,size=67108864";
+const SHM_OPTIONS: &str = "mode=1777,size=67108864";
 /// A container may write to its files in /etc: they have a small file system of their own, lest it fills the host's /run.
-const ETC_OPTIONS: &CStr = c"mode=755,size=1048576,nr_inodes=16";
+const ETC_OPTIONS: &str = "mode=755,size=1048576,nr_inodes=16";
 
 /// What a pod's own network is given where the pod says nothing else, as containerd 2 does: there, any port is as good as
 /// another, and whoever may send at all may send an echo request. Neither needs a capability that would open more.
@@ -62,6 +71,18 @@ fn set_sysctl(name: &str, value: &str) -> io::Result<()> {
     fs::write(Path::new("/proc/sys").join(name.replace('.', "/")), value)
 }
 
+fn set_sysctls(sysctls: &[&(String, String)]) -> Result<(), NamespaceError> {
+    sysctls.iter().try_for_each(|(name, value)| {
+        let (named, wanted) = (name.clone(), value.clone());
+        set_sysctl(name, value).map_err(|source| NamespaceError::Sysctl { name: named, value: wanted, source })
+    })
+}
+
+/// Gives a file of the pod's to the root of its users.
+pub fn give(path: &Path, users: Option<Ranges>) -> io::Result<()> {
+    users.map_or(Ok(()), |of| chown(path, Some(of.uids.host), Some(of.gids.host)))
+}
+
 impl Pins {
     pub fn net(&self) -> PathBuf {
         self.0.join("net")
@@ -71,6 +92,9 @@ impl Pins {
     }
     pub fn uts(&self) -> PathBuf {
         self.0.join("uts")
+    }
+    pub fn user(&self) -> PathBuf {
+        layout::pin(&self.0, "user")
     }
     pub fn pid(&self) -> PathBuf {
         layout::pid_pin(&self.0)
@@ -83,30 +107,45 @@ impl Pins {
         self.0.join("etc")
     }
 
+    /// Makes the user namespace and those that it owns: network, ipc and uts. Blocks.
+    pub fn create_users(&self, program: &Program, users: Ranges) -> Result<(), NamespaceError> {
+        private_dir(&self.0).map_err(|source| self.failed("make", &self.0, source))?;
+        self.unmount_all()?;
+        program.make_namespaces(&self.0, users.uids, users.gids).map_err(NamespaceError::Users)
+    }
+
     /// Makes what is wanted. What is there from an earlier try is taken away first. Blocks.
     pub fn create(&self, wanted: Wanted) -> Result<(), NamespaceError> {
         for (name, _) in &wanted.sysctls {
             check_sysctl(name, &wanted)?;
         }
         private_dir(&self.0).map_err(|source| self.failed("make", &self.0, source))?;
-        self.unmount_all()?;
-        self.mount_tmpfs(&self.etc(), ETC_OPTIONS)?;
+        if wanted.users.is_none() {
+            self.unmount_all()?;
+        }
+        self.mount_tmpfs(&self.etc(), ETC_OPTIONS, wanted.users)?;
         if wanted.ipc {
-            self.mount_tmpfs(&self.shm(), SHM_OPTIONS)?;
+            self.mount_tmpfs(&self.shm(), SHM_OPTIONS, wanted.users)?;
         }
         let pins = self.clone();
         // A thread of its own: namespaces are a thread's, and this one ends with what it has become.
         std::thread::spawn(move || pins.make(&wanted)).join().unwrap_or(Err(NamespaceError::Interrupted))
     }
 
-    fn mount_tmpfs(&self, at: &Path, options: &CStr) -> Result<(), NamespaceError> {
+    /// It belongs to the pod's root.
+    fn mount_tmpfs(&self, at: &Path, options: &str, users: Option<Ranges>) -> Result<(), NamespaceError> {
         private_dir(at).map_err(|source| self.failed("make", at, source))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        rustix::mount::mount("tmpfs", at, "tmpfs", flags, Some(options)).map_err(|e| self.failed("mount", at, e.into()))
+        let owner = users.map_or_else(String::new, |of| format!(",uid={},gid={}", of.uids.host, of.gids.host));
+        let options = CString::new(format!("{options}{owner}")).map_err(|e| self.failed("mount", at, e.into()))?;
+        rustix::mount::mount("tmpfs", at, "tmpfs", flags, Some(options.as_c_str()))
+            .map_err(|e| self.failed("mount", at, e.into()))
     }
 
     fn unmount_all(&self) -> Result<(), NamespaceError> {
-        [self.ipc(), self.uts(), self.pid(), self.shm(), self.etc()].iter().try_for_each(|path| unmount(path))
+        [self.ipc(), self.uts(), self.pid(), self.user(), self.shm(), self.etc()]
+            .iter()
+            .try_for_each(|path| unmount(path))
     }
 
     fn make(&self, wanted: &Wanted) -> Result<(), NamespaceError> {
@@ -114,7 +153,12 @@ impl Pins {
         let mut flags = CloneFlags::empty();
         flags.set(CloneFlags::CLONE_NEWIPC, wanted.ipc);
         flags.set(CloneFlags::CLONE_NEWUTS, wanted.uts);
-        if !flags.is_empty() {
+        if wanted.users.is_some() {
+            for (path, kind) in [(self.ipc(), CloneFlags::CLONE_NEWIPC), (self.uts(), CloneFlags::CLONE_NEWUTS)] {
+                let file = fs::File::open(&path).map_err(|source| self.failed("open", &path, source))?;
+                nix::sched::setns(file.as_fd(), kind).map_err(kernel("enter a namespace of its users"))?;
+            }
+        } else if !flags.is_empty() {
             nix::sched::unshare(flags).map_err(kernel("unshare"))?;
         }
         if wanted.uts {
@@ -130,15 +174,18 @@ impl Pins {
                 tracing::warn!(name, value, %error, "a default of pods' networks was not set");
             }
         }
-        for (name, value) in &wanted.sysctls {
-            set_sysctl(name, value).map_err(|source| NamespaceError::Sysctl {
-                name: name.clone(),
-                value: value.clone(),
-                source,
-            })?;
+        let (of_network, of_ipc): (Vec<_>, Vec<_>) =
+            wanted.sysctls.iter().partition(|(name, _)| name.starts_with("net."));
+        set_sysctls(&of_network)?;
+        if let Some(users) = wanted.users.filter(|_| !of_ipc.is_empty()) {
+            // These are written by the namespace's owner alone, which the thread is to its end; it stays the host's root.
+            let (owner, root) = (rustix::thread::Uid::from_raw(users.uids.host), rustix::thread::Uid::ROOT);
+            rustix::thread::set_thread_res_uid(root, owner, root)
+                .map_err(|e| NamespaceError::Kernel { what: "become the owner", source: e.into() })?;
         }
+        set_sysctls(&of_ipc)?;
         for (made, kind, path) in [(wanted.ipc, "ipc", self.ipc()), (wanted.uts, "uts", self.uts())] {
-            if made {
+            if made && wanted.users.is_none() {
                 fs::write(&path, "").map_err(|source| self.failed("make", &path, source))?;
                 rustix::mount::mount_bind(format!("/proc/thread-self/ns/{kind}"), &path)
                     .map_err(|e| self.failed("bind a namespace to", &path, e.into()))?;
@@ -150,7 +197,7 @@ impl Pins {
     /// Lets go of everything but the network namespace. Safe when nothing was made. Blocks.
     pub fn remove(&self) -> Result<(), NamespaceError> {
         self.unmount_all()?;
-        for path in [self.ipc(), self.uts(), self.pid()] {
+        for path in [self.ipc(), self.uts(), self.pid(), self.user()] {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed("remove", &path, e)),
                 _ => {}

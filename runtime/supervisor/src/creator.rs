@@ -13,11 +13,14 @@ use gantry_base::limits::{ERROR_TEXT_MAX_BYTES, LAUNCH_MAX_BYTES, USER_FILE_MAX_
 use gantry_base::{DecodeError, Id, frame, layout, wire_struct};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
+use rustix::pipe::PipeFlags;
 
 use crate::enter::Entry;
 use crate::executor::{LastStage, OpenVolume, Stage, plain};
+use crate::sys::Forked;
+use crate::userns::{self, Opened};
 use crate::users::{self, UserError};
-use crate::{enter, inroot, root, socket, unit};
+use crate::{enter, inroot, root, socket, stage, unit};
 
 wire_struct! {
     /// What a creator reports before it ends.
@@ -41,6 +44,14 @@ pub enum CreateError {
     UserFile { file: &'static str, source: io::Error },
     #[error(transparent)]
     User(#[from] UserError),
+    #[error("open the pod's user namespace: {0}")]
+    UserNamespace(#[source] io::Error),
+    #[error(transparent)]
+    Stage(#[from] stage::StageError),
+    #[error(transparent)]
+    Inside(#[from] userns::InsideError),
+    #[error(transparent)]
+    Unmapped(#[from] userns::Unmapped),
     #[error("join cgroup {path:?}: {source}")]
     Cgroup { path: String, source: io::Error },
     #[error("write {path:?}: {source}")]
@@ -82,15 +93,55 @@ pub fn create_and_exit(task: Task<'_>, pids: Option<BorrowedFd<'_>>, report: Bor
 /// What a further process in a running container needs, read while the host's files are seen.
 pub fn entry(sandbox: &Path, container: &Id, launch: OwnedFd) -> Result<Entry, CreateError> {
     let launch = read_launch(std::fs::File::from(launch), Path::new("memfd"))?;
-    let path = layout::bundle(sandbox, container).join(layout::IDS);
+    let path = layout::bundle(sandbox, container).join(ids_file(&launch));
     let encoded = std::fs::read(&path).map_err(|source| CreateError::Read { path, source })?;
     Ok(Entry::new(launch, Ids::take(&mut encoded.as_slice())?)?)
 }
 
+fn ids_file(launch: &Launch) -> &'static str {
+    if launch.users.0.is_some() { layout::MAPPED_IDS } else { layout::IDS }
+}
+
 /// Runs in the forked child, which has been born in the container's namespaces.
 pub fn enter(task: Task<'_>, entry: &Entry, init: BorrowedFd<'_>, terminal_to: Option<BorrowedFd<'_>>) -> ! {
-    let stage = stage(&entry.launch, entry.ids.clone(), Vec::new(), task.failure);
-    enter::become_program(entry, init, &stage, task.stdio, terminal_to)
+    let stage = last_stage(&entry.launch, entry.ids.clone(), Vec::new(), task.failure);
+    enter::settle_and_become(entry, init, &stage, task.stdio, terminal_to)
+}
+
+/// Runs in a forked child of the host, where the container has users of its own: goes there, and leaves who is born there to
+/// the supervisor. The master of its terminal comes by `report` too.
+pub fn pass_through(task: Task<'_>, entry: &Entry, users: &Opened, init: BorrowedFd<'_>, report: BorrowedFd<'_>) -> ! {
+    let stage = last_stage(&entry.launch, entry.ids.clone(), Vec::new(), task.failure);
+    if let Some(uid) = users.users.uids.outside(entry.ids.uid) {
+        give(&task.stdio, uid);
+    }
+    let (known, tell) = match rustix::pipe::pipe_with(PipeFlags::CLOEXEC) {
+        Ok(pipe) => pipe,
+        Err(error) => crate::executor::fail(&stage, &error),
+    };
+    match enter::pass_through(entry, users, init) {
+        Ok(Forked::Child) => {
+            drop(tell);
+            // Of whom the supervisor does not know, it could say nothing.
+            match rustix::io::read(&known, &mut [0; 1]) {
+                Ok(1) => enter::become_program(&stage, task.stdio, Some(report)),
+                _ => crate::sys::exit_now(1),
+            }
+        }
+        Ok(Forked::Parent(pid)) => {
+            let sent = socket::send(report, &frame::encode(&Report { pid, error: String::new() }), &[]);
+            let told = sent.is_ok() && rustix::io::write(&tell, &[1]).is_ok();
+            crate::sys::exit_now(i32::from(!told))
+        }
+        Err(error) => crate::executor::fail(&stage, &error),
+    }
+}
+
+/// Only the host's root may give away what was made on the host.
+fn give(stdio: &Stdio, uid: u32) {
+    if let Stdio::Streams { stdin, stdout, stderr } = stdio {
+        crate::executor::give_stdio([stdin, stdout, stderr].map(AsFd::as_fd), uid);
+    }
 }
 
 fn finish(result: Result<Made, CreateError>, report: BorrowedFd<'_>) -> ! {
@@ -138,24 +189,36 @@ fn read_launch(file: std::fs::File, path: &Path) -> Result<Launch, CreateError> 
 
 fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateError> {
     let bundle = layout::bundle(task.sandbox, task.container);
-    if let Some(pids) = pids {
-        lead_to(pids, &bundle.join(layout::TARGET_PIDS))?;
-    }
     let path = bundle.join(layout::LAUNCH);
     let file = std::fs::File::open(&path).map_err(|source| CreateError::Read { path: path.clone(), source })?;
     let launch = read_launch(file, &path)?;
+    if let Some(pids) = pids.filter(|_| launch.users.0.is_none()) {
+        lead_to(pids, &bundle.join(layout::TARGET_PIDS))?;
+    }
     join_cgroups(&launch)?;
-    let trees = root::open_volumes(&launch.volumes, &launch.images.0)?;
+    let users = launch.users.0.as_ref().map(Opened::new).transpose().map_err(CreateError::UserNamespace)?;
+    let trees = root::open_volumes(&launch.volumes, &launch.images.0, users.as_ref())?;
     root::leave_host_mounts()?;
     root::hide_cgroup_files(&launch.cgroups, launch.unified)?;
     let at = bundle.join(layout::ROOTFS);
-    let trees = root::open_images(trees, &launch.volumes, &launch.images.0, &at)?;
-    let rootfs = root::mount_root(&launch.root, &at)?;
-    root::make_mount_points(&rootfs, &launch.volumes, &trees, &launch.process.cwd)?;
+    let trees = root::open_images(trees, &launch.volumes, &launch.images.0, &at, users.as_ref())?;
+    let rootfs = match &users {
+        Some(users) => root::mount_mapped(&launch.root, &at, users)?,
+        None => root::mount_root(&launch.root, &at)?,
+    };
+    let make_mount_points = || root::make_mount_points(&rootfs, &launch.volumes, &trees, &launch.process.cwd);
+    match &users {
+        Some(users) => userns::inside(users.user.as_fd(), make_mount_points)?,
+        None => make_mount_points()?,
+    }
     let ids = resolve(&launch, rootfs.as_fd())?;
     let mut encoded = Vec::new();
     ids.put(&mut encoded);
-    write(bundle.join(layout::IDS), &encoded)?;
+    write(bundle.join(ids_file(&launch)), &encoded)?;
+    let _links = match &users {
+        Some(users) => Some(prepare_for_users(task.sandbox, &at, &rootfs, users, pids, &task.stdio, &ids)?),
+        None => None,
+    };
     drop(rootfs);
 
     adjust_oom_score(launch.process.oom_score_adj);
@@ -164,7 +227,7 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
         .zip(&launch.volumes)
         .map(|(tree, volume)| OpenVolume { tree, destination: volume.destination.clone() })
         .collect();
-    let stage = stage(&launch, ids, volumes, task.failure);
+    let stage = last_stage(&launch, ids, volumes, task.failure);
     let terminal = Terminal::for_stdio(&task.stdio, &bundle)?;
     let mut builder = base(&task, stage)?;
     if let Stdio::Streams { stdin, stdout, stderr } = task.stdio {
@@ -192,7 +255,27 @@ fn base(task: &Task<'_>, stage: Stage) -> Result<ContainerBuilder, CreateError> 
     Ok(builder.with_root_path(layout::libcontainer(task.sandbox))?.with_executor(LastStage(Rc::new(stage))))
 }
 
-fn stage(launch: &Launch, ids: Ids, volumes: Vec<OpenVolume>, failure: BorrowedFd<'_>) -> Stage {
+/// What libcontainer, as a user of the pod, has to find: the container's streams its own, and everything else on its stage.
+fn prepare_for_users(
+    sandbox: &Path,
+    at: &Path,
+    rootfs: &OwnedFd,
+    users: &Opened,
+    pids: Option<BorrowedFd<'_>>,
+    stdio: &Stdio,
+    ids: &Ids,
+) -> Result<stage::Links, CreateError> {
+    userns::check_mapped(ids, &users.users)?;
+    // libcontainer leaves the host's root its supplementary groups until the last stage.
+    crate::sys::set_ids(0, 0, &[]).map_err(CreateError::UserNamespace)?;
+    if let Some(uid) = users.users.uids.outside(ids.uid) {
+        give(stdio, uid);
+    }
+    let pids = pids.map(|fd| fd.try_clone_to_owned()).transpose().map_err(CreateError::UserNamespace)?;
+    Ok(stage::enter(sandbox, at, rootfs, users, pids)?)
+}
+
+fn last_stage(launch: &Launch, ids: Ids, volumes: Vec<OpenVolume>, failure: BorrowedFd<'_>) -> Stage {
     let mut process = launch.process.clone();
     if !process.env.iter().any(|e| e.starts_with("HOME=")) {
         process.env.push(format!("HOME={}", ids.home));

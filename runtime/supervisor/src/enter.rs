@@ -5,6 +5,9 @@
 //! Everyone in the container may see the new process before it has become its program. So it cannot be traced but by who may
 //! trace anything (CVE-2016-9962: the supervisor itself is not dumpable), it is born where the host's files are not seen, every
 //! descriptor that is not its own is closed by execve (CVE-2024-21626), and what is executed is in a sealed memfd (CVE-2019-5736).
+//!
+//! Where the pod has users of its own the supervisor cannot go: nobody comes back from there. A child of it goes, and leaves
+//! behind a sibling that is born in the container as its root: at no time is there one of the host's root ([`crate::userns`]).
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,6 +21,7 @@ use crate::creator::Stdio;
 use crate::executor::{self, Stage};
 use crate::socket;
 use crate::sys::{self, Forked};
+use crate::userns::{self, Opened};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnterError {
@@ -29,6 +33,8 @@ pub enum EnterError {
     Proc(#[source] io::Error),
     #[error("join the container's cgroups: {0}")]
     Join(#[source] io::Error),
+    #[error("enter the pod's user namespace: {0}")]
+    Users(#[source] io::Error),
     #[error("start a process in the container: {0}")]
     Fork(#[source] io::Error),
     #[error("terminal: {0}")]
@@ -121,8 +127,19 @@ pub fn fork(init: BorrowedFd<'_>, home: &Home, cgroup: Option<BorrowedFd<'_>>) -
     forked
 }
 
-/// The child: becomes its program, or says over `stage.failure` why not. The master of its terminal goes to `terminal_to`.
-pub fn become_program(
+/// Enters a container of a pod with users of its own, whose first process `init` is, and forks there. The parent, which is in
+/// between, has only to say who its sibling is, and to end.
+pub fn pass_through(entry: &Entry, users: &Opened, init: BorrowedFd<'_>) -> Result<Forked, EnterError> {
+    entry.join_cgroups().map_err(EnterError::Join)?;
+    entry.adjust_oom_score();
+    let there = BIRTHPLACE | CloneFlags::CLONE_NEWCGROUP;
+    nix::sched::setns(init, there).map_err(|e| EnterError::Namespaces(e.into()))?;
+    userns::become_root(users.user.as_fd()).map_err(EnterError::Users)?;
+    sys::fork_sibling().map_err(EnterError::Fork)
+}
+
+/// The child of [`fork`]: settles where only the host's root may put it, and becomes its program.
+pub fn settle_and_become(
     entry: &Entry,
     init: BorrowedFd<'_>,
     stage: &Stage,
@@ -134,6 +151,11 @@ pub fn become_program(
         executor::fail(stage, &EnterError::Join(error));
     }
     entry.adjust_oom_score();
+    become_program(stage, stdio, terminal_to)
+}
+
+/// The child: becomes its program, or says over `stage.failure` why not. The master of its terminal goes to `terminal_to`.
+pub fn become_program(stage: &Stage, stdio: Stdio, terminal_to: Option<BorrowedFd<'_>>) -> ! {
     let (streams, is_terminal) = match stdio {
         Stdio::Streams { stdin, stdout, stderr } => ([stdin, stdout, stderr], false),
         Stdio::Terminal => match terminal().and_then(|(master, slave)| hand_over(&master, slave, terminal_to)) {

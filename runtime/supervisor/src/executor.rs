@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -191,9 +191,8 @@ fn change_directory(cwd: &str) -> Result<(), StageError> {
 
 /// An image's user may open /dev/stdout and /dev/stderr anew, as log files that link there do: the pipes are made its own.
 /// What is not ours to give (/dev/null, a file of the host that is read-only) is left as it is.
-fn give_stdio(uid: u32) {
-    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+pub fn give_stdio(streams: [BorrowedFd<'_>; 3], uid: u32) {
+    for fd in streams {
         let kind = rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
         if fd.is_terminal() || matches!(kind, Ok(FileType::Fifo | FileType::Socket)) {
             let _ = rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), None);
@@ -208,7 +207,8 @@ fn become_user(process: &Process, ids: &Ids) -> Result<(), StageError> {
             break;
         }
     }
-    give_stdio(ids.uid);
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    give_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], ids.uid);
     sys::set_keep_caps(true).map_err(capabilities)?;
     sys::set_ids(ids.uid, ids.gid, &ids.groups).map_err(|source| StageError::Ids {
         uid: ids.uid,

@@ -2,12 +2,16 @@
 //! its parent, and ends with nobody but itself to end it: whoever kills it ends everything in the namespace.
 //!
 //! Containers see it, and one with CAP_SYS_PTRACE may become it. So it has what every container of the pod has (the pod's
-//! namespaces, a cgroup below the pod's) and less: no capability, no user of the host, an empty root.
+//! namespaces, a cgroup below the pod's) and less: no capability, no user of the host, an empty root, no open file.
+//!
+//! It is forked by a process in between, which has become one of the pod's users where the pod has its own: a pid namespace is
+//! owned by the user namespace in which it is made.
 
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -15,10 +19,11 @@ use gantry_base::layout;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::fs::CWD;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 
-use crate::StartError;
 use crate::sys::{self, Forked};
+use crate::{StartError, userns};
 
 /// Nobody, as Kubernetes' own first process is.
 const USER: u32 = 65535;
@@ -33,40 +38,79 @@ pub fn start() -> Result<(), StartError> {
     let mut order = read_order().map_err(step("read standard input"))?.into_iter();
     let pins = order.next().ok_or(StartError::Usage)?;
     let cgroups: Vec<PathBuf> = order.collect();
-    for (kind, flag) in
-        [("net", CloneFlags::CLONE_NEWNET), ("ipc", CloneFlags::CLONE_NEWIPC), ("uts", CloneFlags::CLONE_NEWUTS)]
-    {
-        enter(&pins.join(kind), flag)?;
-    }
     let unified = crate::unified(&cgroups)?;
-    nix::sched::unshare(CloneFlags::CLONE_NEWPID).map_err(|e| step("make a pid namespace")(e.into()))?;
-    let (ready, not_yet) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| step("pipe")(e.into()))?;
-    let child = match sys::fork_into(unified.as_ref().map(|c| c.as_fd())).map_err(step("fork"))? {
-        Forked::Child => None,
-        Forked::Parent(pid) => Some(pid),
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| step("pipe")(e.into()));
+    let ((number, tell), (ready, not_yet), (stay, leave)) = (pipe()?, pipe()?, pipe()?);
+    let between = match sys::fork_into(unified.as_ref().map(|c| c.as_fd())).map_err(step("fork"))? {
+        Forked::Parent(pid) => nix::unistd::Pid::from_raw(pid),
+        Forked::Child => {
+            drop((unified, number, ready, leave));
+            match go_between(&pins, &cgroups)? {
+                Forked::Child => match become_first(&not_yet)? {},
+                Forked::Parent(pid) => {
+                    drop(not_yet);
+                    let _ = rustix::io::write(&tell, &pid.to_le_bytes());
+                    // Its number is nobody else's for as long as its parent has not gone.
+                    let _ = rustix::io::read(&stay, &mut [0; 1]);
+                    sys::exit_now(0)
+                }
+            }
+        }
     };
-    drop(unified);
-    let Some(pid) = child else {
-        drop(ready);
-        let null = crate::null().map_err(step("open /dev/null"))?;
-        become_nobody(&pins, &cgroups)?;
-        crate::detach_stdio(&null).map_err(step("detach from standard streams"))?;
-        drop(null);
-        rustix::io::write(&not_yet, &[1]).map_err(|e| step("say that it is there")(e.into()))?;
-        drop(not_yet);
-        reap()
-    };
-    drop(not_yet);
-    pin(pid, &layout::pid_pin(&pins)).inspect_err(|_| {
+    drop((tell, not_yet, stay));
+    let made = pin_when_made(&number, &ready, &pins);
+    drop(leave);
+    let _ = waitpid(between, None);
+    made
+}
+
+fn pin_when_made(number: &OwnedFd, ready: &OwnedFd, pins: &Path) -> Result<(), StartError> {
+    let step = |what: &'static str| move |source: io::Error| StartError::Step { what, source };
+    let mut pid = [0; 4];
+    match rustix::io::read(number, &mut pid) {
+        Ok(4) => {}
+        // It has said why.
+        Ok(_) => return Err(step("wait for the first process")(io::ErrorKind::BrokenPipe.into())),
+        Err(e) => return Err(step("wait for the first process")(e.into())),
+    }
+    let pid = i32::from_le_bytes(pid);
+    pin(pid, &layout::pid_pin(pins)).inspect_err(|_| {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
     })?;
-    match rustix::io::read(&ready, &mut [0; 1]) {
+    match rustix::io::read(ready, &mut [0; 1]) {
         Ok(1) => Ok(()),
-        // It has said why.
+        // It ends, and is about to say why.
         Ok(_) => Err(step("wait for the first process")(io::ErrorKind::BrokenPipe.into())),
         Err(e) => Err(step("wait for the first process")(e.into())),
     }
+}
+
+/// Enters the pod's namespaces and forks in a new one of processes. Whatever needs the host's root is done before.
+fn go_between(pins: &Path, cgroups: &[PathBuf]) -> Result<Forked, StartError> {
+    let step = |what: &'static str| move |source: io::Error| StartError::Step { what, source };
+    crate::join_legacy(cgroups);
+    // Without CAP_SYS_RESOURCE it is as dear as its pod.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
+    for (kind, flag) in
+        [("net", CloneFlags::CLONE_NEWNET), ("ipc", CloneFlags::CLONE_NEWIPC), ("uts", CloneFlags::CLONE_NEWUTS)]
+    {
+        enter(pins, kind, |file| Ok(nix::sched::setns(file, flag)?))?;
+    }
+    // Where the empty root is mounted: the pod's users find no way to it.
+    rustix::process::chdir(pins).map_err(|e| step("go to the pins")(e.into()))?;
+    enter(pins, "user", |file| userns::become_root(file.as_fd()))?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWPID).map_err(|e| step("make a pid namespace")(e.into()))?;
+    sys::fork_into(None).map_err(step("fork"))
+}
+
+fn become_first(not_yet: &OwnedFd) -> Result<Infallible, StartError> {
+    let step = |what: &'static str| move |source: io::Error| StartError::Step { what, source };
+    let null = crate::null().map_err(step("open /dev/null"))?;
+    become_nobody()?;
+    crate::detach_stdio(&null).map_err(step("detach from standard streams"))?;
+    rustix::io::write(not_yet, &[1]).map_err(|e| step("say that it is there")(e.into()))?;
+    sys::close_all_from(3).map_err(step("close what is open"))?;
+    reap()
 }
 
 /// Paths, each ended by a zero: that of the pins, then the cgroup's in each hierarchy. They come by standard input because
@@ -82,10 +126,10 @@ fn read_order() -> io::Result<Vec<PathBuf>> {
 }
 
 /// Where the pod has the host's namespace, there is no pin.
-fn enter(pin: &Path, kind: CloneFlags) -> Result<(), StartError> {
-    let failed = |source| StartError::Path { what: "enter", path: pin.to_owned(), source };
-    match File::open(pin) {
-        Ok(file) => nix::sched::setns(file, kind).map_err(|e| failed(e.into())),
+fn enter(pins: &Path, kind: &str, go: impl FnOnce(&OwnedFd) -> io::Result<()>) -> Result<(), StartError> {
+    let failed = |source| StartError::Path { what: "enter", path: layout::pin(pins, kind), source };
+    match userns::open_pin(pins, kind) {
+        Ok(file) => go(&file).map_err(failed),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(failed(e)),
     }
@@ -98,14 +142,12 @@ fn pin(pid: i32, at: &Path) -> Result<(), StartError> {
 }
 
 /// Lays down everything that a host's root has.
-fn become_nobody(pins: &Path, cgroups: &[PathBuf]) -> Result<(), StartError> {
+fn become_nobody() -> Result<(), StartError> {
     let step = |what: &'static str| move |source: io::Error| StartError::Step { what, source };
-    crate::join_legacy(cgroups);
-    // Without CAP_SYS_RESOURCE it is as dear as its pod.
-    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
+    let user = userns::id_at_most(USER);
     rustix::process::setsid().map_err(|e| step("setsid")(e.into()))?;
     nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(|e| step("make a mount namespace")(e.into()))?;
-    empty_root(pins).map_err(|e| step("change to an empty root")(e.into()))?;
+    empty_root().map_err(|e| step("change to an empty root")(e.into()))?;
     rustix::process::umask(rustix::fs::Mode::empty());
     for capability in 0..64 {
         if !sys::drop_bounding(capability).map_err(step("drop capabilities"))? {
@@ -114,16 +156,27 @@ fn become_nobody(pins: &Path, cgroups: &[PathBuf]) -> Result<(), StartError> {
     }
     sys::clear_ambient().map_err(step("drop capabilities"))?;
     sys::set_no_new_privs().map_err(step("set no_new_privs"))?;
-    sys::set_ids(USER, USER, &[]).map_err(step("change to nobody"))?;
+    sys::set_ids(user, user, &[]).map_err(step("change to nobody"))?;
     sys::capset(0, 0, 0).map_err(step("drop capabilities"))
 }
 
-/// Over the folder of the pins, in this process' view alone.
-fn empty_root(at: &Path) -> rustix::io::Result<()> {
-    let bare = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+/// Over the folder of the pins, where this process is, in its view alone.
+fn empty_root() -> rustix::io::Result<()> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    rustix::mount::mount("none", at, "tmpfs", bare, Some(c"mode=555,nr_inodes=1"))?;
-    rustix::process::chdir(at)?;
+    let fs = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in [("mode", "555"), ("nr_inodes", "1")] {
+        rustix::mount::fsconfig_set_string(fs.as_fd(), key, value)?;
+    }
+    rustix::mount::fsconfig_create(fs.as_fd())?;
+    let bare = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let root = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, bare)?;
+    // By no name: the pod's users may not look into the folder, where they stand.
+    let nameless = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(&root, "", CWD, "", nameless)?;
+    rustix::process::fchdir(&root)?;
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")

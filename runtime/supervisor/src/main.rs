@@ -4,7 +4,8 @@
 //! in its folder.
 //! The first process returns once the socket listens; the one that stays is a child of nobody in particular.
 //!
-//! Under the name [`layout::FIRST_PROCESS`] it is something else: the first process of a pid namespace (`first.rs`).
+//! Under other names it is something else: as [`layout::FIRST_PROCESS`] the first process of a pid namespace (`first.rs`), as
+//! [`layout::MAKER`] who makes the namespaces of a pod that has users of its own (`userns.rs`).
 
 mod attach;
 mod creator;
@@ -16,13 +17,17 @@ mod log;
 mod root;
 mod serve;
 mod socket;
+mod stage;
 mod sys;
 mod unit;
+mod userns;
 mod users;
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -48,12 +53,18 @@ enum StartError {
 }
 
 fn main() -> ExitCode {
-    let first =
-        std::env::args_os().next().is_some_and(|name| name == layout::FIRST_PROCESS.to_str().unwrap_or_default());
-    let name = if first { layout::FIRST_PROCESS } else { c"gantry-supervisor" };
+    let called = std::env::args_os().next().unwrap_or_default();
+    let is = |name: &CStr| called.as_bytes() == name.to_bytes();
+    let (name, work): (_, fn() -> Result<(), StartError>) = if is(layout::FIRST_PROCESS) {
+        (layout::FIRST_PROCESS, first::start)
+    } else if is(layout::MAKER) {
+        (layout::MAKER, userns::make)
+    } else {
+        (c"gantry-supervisor", start)
+    };
     // It is started through a descriptor, whose number would be its name in ps.
     let _ = rustix::thread::set_name(name);
-    match if first { first::start() } else { start() } {
+    match work() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}: {error}", name.to_string_lossy());

@@ -1,15 +1,20 @@
 //! The container's root and its volumes, made in the creator's own mount namespace. Volume trees are cloned from the
 //! host's namespace first, while their peer groups are still there, and put in place inside the container later.
+//!
+//! Where the pod has users of its own, layers and image volumes have their files owned inside by whom the image says; what the
+//! container writes above them is its own users' on the disk too. The kernel's overlay takes mapped layers (from 5.19), and
+//! makes its working folders as whoever mounts it, which is why the upper ones are not mapped.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use gantry_base::launch::{ImageVolume, Root, Volume};
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags};
+use gantry_base::launch::{ImageVolume, Root, Users, Volume};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
+use crate::userns::{self, Opened};
 use crate::{inroot, sys};
 
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +23,10 @@ pub enum RootError {
     VolumeSource { path: String, source: io::Error },
     #[error("make volume {path:?} read-only or set its propagation: {source}")]
     VolumeFlags { path: String, source: io::Error },
+    #[error("map the ids of the files in {path:?} to the pod's users: {source}")]
+    Map { path: String, source: io::Error },
+    #[error("give {path:?} to the root of the pod's users: {source}")]
+    Upper { path: String, source: io::Error },
     #[error("mount an image at {path:?}: {source}")]
     Image { path: String, source: io::Error },
     #[error("make mount point {path:?} in the image: {source}")]
@@ -37,9 +46,14 @@ pub enum RootError {
 }
 
 /// A detached copy of each volume's mount, with its flags set. Images come later: see [`open_images`].
-pub fn open_volumes(volumes: &[Volume], images: &[ImageVolume]) -> Result<Vec<Option<OwnedFd>>, RootError> {
+pub fn open_volumes(
+    volumes: &[Volume],
+    images: &[ImageVolume],
+    users: Option<&Opened>,
+) -> Result<Vec<Option<OwnedFd>>, RootError> {
     let is_image = |n: usize| images.iter().any(|image| image.volume as usize == n);
-    let open = |(n, volume)| if is_image(n) { Ok(None) } else { open_volume(volume).map(Some) };
+    let is_mapped = |n: usize| users.filter(|opened| opened.users.mapped.iter().any(|mapped| *mapped as usize == n));
+    let open = |(n, volume)| if is_image(n) { Ok(None) } else { open_volume(volume, is_mapped(n)).map(Some) };
     volumes.iter().enumerate().map(open).collect()
 }
 
@@ -49,6 +63,7 @@ pub fn open_images(
     volumes: &[Volume],
     images: &[ImageVolume],
     at: &Path,
+    users: Option<&Opened>,
 ) -> Result<Vec<OwnedFd>, RootError> {
     let open = |(n, tree): (usize, Option<OwnedFd>)| match tree {
         Some(tree) => Ok(tree),
@@ -56,16 +71,28 @@ pub fn open_images(
             let path = volumes.get(n).map_or_else(String::new, |volume| volume.destination.clone());
             let image = images.iter().find(|image| image.volume as usize == n);
             let failed = |source| RootError::Image { path, source };
-            open_image(image.ok_or(RootError::NoLayer)?, at)?.map_err(failed)
+            open_image(image.ok_or(RootError::NoLayer)?, at, users)?.map_err(failed)
         }
     };
     trees.into_iter().enumerate().map(open).collect()
 }
 
-fn open_image(image: &ImageVolume, at: &Path) -> Result<io::Result<OwnedFd>, RootError> {
-    let joined = mount_root(&Root { lower: image.layers.clone(), ..Root::default() }, at)?;
-    let tree = part_of(joined, &image.sub_path);
+fn open_image(image: &ImageVolume, at: &Path, users: Option<&Opened>) -> Result<io::Result<OwnedFd>, RootError> {
+    let layers = Root { lower: image.layers.clone(), ..Root::default() };
+    let root = match users {
+        Some(opened) => put_at(&mount_mapped(&layers, at, opened)?, at),
+        None => mount_root(&layers, at),
+    };
+    let tree = part_of(root?, &image.sub_path);
     Ok(rustix::mount::unmount(at, UnmountFlags::DETACH).map_err(io::Error::from).and(tree))
+}
+
+/// A part of it can be copied where it is mounted.
+fn put_at(tree: &OwnedFd, at: &Path) -> Result<OwnedFd, RootError> {
+    let failed = |e: rustix::io::Errno| RootError::Overlay { layers: 1, source: e.into() };
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(tree, "", CWD, at, flags).map_err(failed)?;
+    rustix::fs::open(at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)
 }
 
 fn part_of(root: OwnedFd, path: &str) -> io::Result<OwnedFd> {
@@ -76,11 +103,13 @@ fn part_of(root: OwnedFd, path: &str) -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
-fn open_volume(volume: &Volume) -> Result<OwnedFd, RootError> {
+fn open_volume(volume: &Volume, mapped_to: Option<&Opened>) -> Result<OwnedFd, RootError> {
     let path = volume.source.as_str();
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    let tree = rustix::mount::open_tree(CWD, path, flags)
-        .map_err(|e| RootError::VolumeSource { path: path.to_owned(), source: e.into() })?;
+    let tree = userns::clone_tree(Path::new(path), true)
+        .map_err(|source| RootError::VolumeSource { path: path.to_owned(), source })?;
+    if let Some(opened) = mapped_to {
+        map_ids(&tree, path, opened)?;
+    }
     let failed = |source| RootError::VolumeFlags { path: path.to_owned(), source };
     let propagation = match volume.propagation {
         0 => libc::MS_PRIVATE,
@@ -99,6 +128,10 @@ fn open_volume(volume: &Volume) -> Result<OwnedFd, RootError> {
         sys::mount_setattr(tree.as_fd(), volume.recursive_read_only, set, 0).map_err(failed)?;
     }
     Ok(tree)
+}
+
+fn map_ids(tree: &OwnedFd, path: &str, opened: &Opened) -> Result<(), RootError> {
+    userns::map_ids(tree, opened.user.as_fd()).map_err(|source| RootError::Map { path: path.to_owned(), source })
 }
 
 /// Leaves the host's mounts behind: nothing that follows is seen outside.
@@ -120,20 +153,88 @@ pub fn mount_root(root: &Root, at: &Path) -> Result<OwnedFd, RootError> {
         .map_err(|e| failed(e.into()))
 }
 
+/// The root of a pod with users of its own, mounted nowhere. `at` is needed for a moment, in the creator's own mount namespace.
+pub fn mount_mapped(root: &Root, at: &Path, opened: &Opened) -> Result<OwnedFd, RootError> {
+    let failed = |source: io::Error| RootError::Overlay { layers: root.lower.len(), source };
+    let lower = Root { upper: String::new(), work: String::new(), ..root.clone() };
+    let base = match (root.lower.as_slice(), root.upper.is_empty()) {
+        ([], _) => return Err(RootError::NoLayer),
+        ([only], true) => PathBuf::from(only),
+        _ => folder_of_layers(&lower).map_err(failed)?,
+    };
+    let base = base.as_path();
+    let layers = userns::clone_tree(base, false).map_err(failed)?;
+    map_ids(&layers, &base.to_string_lossy(), opened)?;
+    if root.lower.len() == 1 && root.upper.is_empty() {
+        return Ok(layers);
+    }
+    let mut options = options(&lower, base);
+    let mut upper = Vec::new();
+    for (name, path) in [("upperdir", &root.upper), ("workdir", &root.work)] {
+        if !path.is_empty() {
+            let folder = open_upper(path, &opened.users, name == "upperdir")?;
+            options.push_str(&format!(",{name}=/proc/self/fd/{}", folder.as_raw_fd()));
+            upper.push(folder);
+        }
+    }
+    let options = checked(options, root.lower.len())?;
+    // An overlay is made of what is mounted, and stays when that is taken away again.
+    rustix::mount::move_mount(&layers, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(|e| failed(e.into()))?;
+    let joined = join(root.lower.len(), options, &layers, at).and_then(|()| {
+        let tree = userns::clone_tree(at, false).map_err(failed);
+        rustix::mount::unmount(at, UnmountFlags::DETACH).map_err(|e| failed(e.into())).and(tree)
+    });
+    rustix::mount::unmount(at, UnmountFlags::DETACH).map_err(|e| failed(e.into())).and(joined)
+}
+
+/// What holds the layers and what their names, which are links, lead to.
+fn folder_of_layers(root: &Root) -> io::Result<PathBuf> {
+    let mut all = root.clone();
+    for layer in &root.lower {
+        all.lower.push(std::fs::canonicalize(layer)?.to_string_lossy().into_owned());
+    }
+    Ok(common_folder(&all).to_owned())
+}
+
+/// An overlay's upper folder belongs to its root's owner, the working folder to its mounter.
+fn open_upper(path: &str, users: &Users, owned: bool) -> Result<OwnedFd, RootError> {
+    let failed = |source| RootError::Upper { path: path.to_owned(), source };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+    if owned {
+        let (uid, gid) = (Uid::from_raw(users.uids.host), Gid::from_raw(users.gids.host));
+        rustix::fs::fchown(&folder, Some(uid), Some(gid)).map_err(|e| failed(e.into()))?;
+    }
+    Ok(folder)
+}
+
 /// mount(2) takes one page of options, with its closing NUL.
 const OPTIONS_MAX_BYTES: usize = 4095;
 
 /// Mounts from the folder that all layers have in common, so that the names of as many as an image may have fit into a page.
 fn mount_overlay(root: &Root, at: &Path) -> Result<(), RootError> {
-    let failed = |source: io::Error| RootError::Overlay { layers: root.lower.len(), source };
     let base = common_folder(root);
-    let options = options(root, base);
+    let options = checked(options(root, base), root.lower.len())?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(base, flags, Mode::empty())
+        .map_err(|e| RootError::Overlay { layers: root.lower.len(), source: e.into() })?;
+    join(root.lower.len(), options, &folder, at)
+}
+
+fn checked(options: String, layers: usize) -> Result<String, RootError> {
     if options.len() > OPTIONS_MAX_BYTES {
-        return Err(RootError::TooManyLayers { layers: root.lower.len(), bytes: options.len() });
+        return Err(RootError::TooManyLayers { layers, bytes: options.len() });
     }
+    Ok(options)
+}
+
+/// Mounts an overlay at `at`; relative names in its options count from `base`.
+fn join(layers: usize, options: String, base: &OwnedFd, at: &Path) -> Result<(), RootError> {
+    let failed = |source: io::Error| RootError::Overlay { layers, source };
     let options = CString::new(options).map_err(|e| failed(e.into()))?;
     let back = std::env::current_dir().map_err(failed)?;
-    std::env::set_current_dir(base).map_err(failed)?;
+    rustix::process::fchdir(base).map_err(|e| failed(e.into()))?;
     let mounted = rustix::mount::mount("overlay", at, "overlay", MountFlags::empty(), Some(options.as_c_str()));
     std::env::set_current_dir(back).map_err(failed)?;
     mounted.map_err(|e| failed(e.into()))

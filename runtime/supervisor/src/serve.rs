@@ -17,6 +17,7 @@ use crate::creator::{self, Report, Stdio, Task};
 use crate::enter::{self, Home};
 use crate::sys::{self, Forked};
 use crate::unit::{self, Container};
+use crate::userns::Opened;
 use crate::{executor, socket};
 
 /// Who asked, to whom the answer goes. Connections are few: a runtime, for a moment two of them.
@@ -25,8 +26,17 @@ const CONNECTIONS_MAX: usize = 4;
 const EXECS_STARTING_MAX: usize = 32;
 
 enum Work {
-    Start { unit: Unit, input: Option<OwnedFd>, readers: Vec<OwnedFd> },
-    Exec { container: Id, exec: Id },
+    Start {
+        unit: Unit,
+        input: Option<OwnedFd>,
+        readers: Vec<OwnedFd>,
+    },
+    /// `passed`: by a process in between, which reports it.
+    Exec {
+        container: Id,
+        exec: Id,
+        passed: bool,
+    },
 }
 
 /// A forked creator that has not finished yet; or a further process that has not become its program yet, which counts as a
@@ -357,29 +367,39 @@ impl Supervisor {
         };
         let init = target.pidfd.try_clone()?;
         let entry = creator::entry(&self.sandbox, &container, launch).map_err(io::Error::other)?;
+        let users = entry.launch.users.0.as_ref().map(Opened::new).transpose()?;
         let (failure, failure_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        let (report, theirs) = match tty {
+        let (report, theirs) = match tty || users.is_some() {
             true => rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
             false => (None, None),
         };
-        let forked = enter::fork(init.as_fd(), &self.home, cgroup.as_ref().map(|c| c.as_fd()));
-        match forked.map_err(io::Error::other)? {
+        let cgroup = cgroup.as_ref().map(|c| c.as_fd());
+        let forked = match &users {
+            Some(_) => sys::fork_into(cgroup)?,
+            None => enter::fork(init.as_fd(), &self.home, cgroup).map_err(io::Error::other)?,
+        };
+        match forked {
             Forked::Child => {
                 self.connections.clear();
                 drop((report, failure));
-                let task =
-                    Task { sandbox: &self.sandbox, container: &container, stdio, failure: failure_write.as_fd() };
-                creator::enter(task, &entry, init.as_fd(), theirs.as_ref().map(|fd| fd.as_fd()))
+                let (theirs, failure) = (theirs.as_ref().map(|fd| fd.as_fd()), failure_write.as_fd());
+                let task = Task { sandbox: &self.sandbox, container: &container, stdio, failure };
+                match (&users, theirs) {
+                    (Some(users), Some(theirs)) => creator::pass_through(task, &entry, users, init.as_fd(), theirs),
+                    _ => creator::enter(task, &entry, init.as_fd(), theirs),
+                }
             }
             Forked::Parent(pid) => {
                 let pidfd = unit::keep_child(pid)?;
                 for fd in [Some(&failure), report.as_ref()].into_iter().flatten() {
                     rustix::io::ioctl_fionbio(fd, true)?;
                 }
-                let (work, words) = (Work::Exec { container, exec }, Vec::new());
+                let (work, words, dead) =
+                    (Work::Exec { container, exec, passed: users.is_some() }, Vec::new(), users.is_none());
                 // Nobody but the process itself makes it, and it says no more than why it is not what it should be.
-                let (outcome, closed, dead) = (Some((Report { pid, error: String::new() }, None)), false, true);
+                let outcome = dead.then(|| (Report { pid, error: String::new() }, None));
+                let closed = false;
                 self.creators.push(Creator { seq, work, pidfd, report, failure, outcome, words, closed, dead });
                 Ok(())
             }
@@ -463,11 +483,9 @@ impl Supervisor {
         let Creator { seq, work, pidfd: of_creator, report: socket, outcome, words, .. } = creator;
         let (report, master) = match outcome {
             Some((report, master)) if report.error.is_empty() && words.is_empty() => (report, master),
-            Some((report, _)) => {
-                let text = String::from_utf8_lossy(&words);
-                return self.fail(seq, if words.is_empty() { &report.error } else { &text });
-            }
-            None => {
+            Some((report, _)) if words.is_empty() => return self.fail(seq, &report.error),
+            _ if !words.is_empty() => return self.fail(seq, &String::from_utf8_lossy(&words)),
+            _ => {
                 return self
                     .fail(seq, "the creator was killed before it could report (out of memory in the container?)");
             }
@@ -487,8 +505,13 @@ impl Supervisor {
                     Err(e) => self.fail(seq, &executor::plain(&e)),
                 }
             }
-            Work::Exec { exec, .. } => {
-                let (pidfd, packet) = (of_creator, socket.and_then(|socket| socket::receive(&socket).ok().flatten()));
+            Work::Exec { exec, passed, .. } => {
+                // It is not reaped before it is known here: its number is its own.
+                let pidfd = match if passed { unit::open_pidfd(report.pid) } else { Ok(of_creator) } {
+                    Ok(pidfd) => pidfd,
+                    Err(e) => return self.fail(seq, &executor::plain(&e)),
+                };
+                let packet = socket.and_then(|socket| socket::receive(&socket).ok().flatten());
                 let master = packet.and_then(|(_, mut fds)| fds.pop());
                 let fds: Vec<BorrowedFd<'_>> =
                     std::iter::once(pidfd.as_fd()).chain(master.iter().map(|m| m.as_fd())).collect();

@@ -35,6 +35,19 @@ pub fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
     }
 }
 
+/// fork(2), of a child that is not this process' but its parent's.
+pub fn fork_sibling() -> io::Result<Forked> {
+    // SAFETY: clone_args is plain integers, for which zero is valid and means: not used.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    // The signal at its end is that which this process' own end sends.
+    args.flags = libc::CLONE_PARENT as u64;
+    // SAFETY: as in `fork_into`.
+    match check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })? {
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(pid as i32)),
+    }
+}
+
 /// Ends this process at once: no destructors, no exit handlers of the program it was forked from.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
@@ -72,18 +85,22 @@ pub fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
 /// Sets mount attributes and propagation of the mount at a descriptor, with all below it when `recursive`.
 pub fn mount_setattr(tree: BorrowedFd<'_>, recursive: bool, set: u64, propagation: u64) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    set_attributes(tree, if recursive { libc::AT_RECURSIVE } else { 0 }, &attr)
+}
+
+/// Has the files of a detached mount, though not of those below it, owned inside the user namespace by whom they are owned on
+/// disk. EINVAL where the file system cannot.
+pub fn map_ids(tree: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
+    let users = users.as_raw_fd() as u64;
+    let attr = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd: users };
+    set_attributes(tree, 0, &attr)
+}
+
+fn set_attributes(tree: BorrowedFd<'_>, flags: libc::c_int, attr: &libc::mount_attr) -> io::Result<()> {
+    let (fd, flags, size) = (tree.as_raw_fd(), flags | libc::AT_EMPTY_PATH, size_of::<libc::mount_attr>());
+    let attr = std::ptr::from_ref(attr);
     // SAFETY: the path is a literal, attr outlives the call and its size is given.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attr,
-            size_of::<libc::mount_attr>(),
-        )
-    })?;
+    check(unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, attr, size) })?;
     Ok(())
 }
 
@@ -216,6 +233,13 @@ pub fn reset_signals() {
 pub fn close_range_on_exec(first: RawFd) -> io::Result<()> {
     // SAFETY: integers only; no descriptor is closed here.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })?;
+    Ok(())
+}
+
+/// Closes every descriptor from `first` on, whoever believes to own it: for a process that comes back to nobody.
+pub fn close_all_from(first: RawFd) -> io::Result<()> {
+    // SAFETY: integers only; the caller uses none of them any more.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })?;
     Ok(())
 }
 

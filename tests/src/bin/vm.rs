@@ -25,6 +25,7 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("systemd", 1),
     ("eviction", 1),
     ("pods", 1),
+    ("pod_users", 1),
     ("storage", 1),
     ("api_proxy", 1),
     ("limits", 1),
@@ -49,6 +50,7 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("lists", 1),
     ("images", 1),
     ("volumes", 1),
+    ("users", 1),
     ("network", 1),
 ];
 /// The one that has systemd as process 1, and the one that has nothing on its root.

@@ -123,3 +123,23 @@ fn what_is_read_only_may_be_so_all_the_way_down() {
     }
     assert!(!recursive(json!({"recursiveReadOnly": "Disabled"}), true) && !recursive(json!({}), true));
 }
+
+#[test]
+fn a_proc_of_its_own_users_may_show_everything() {
+    let with = |spec: Value| make(&pod(spec), Vec::new());
+    let container = |mount: &str| json!([{"name": "c", "image": "i", "securityContext": {"procMount": mount}}]);
+    let paths = |config: ContainerConfig| {
+        let security = config.linux.unwrap().security_context.unwrap();
+        (security.masked_paths.len(), security.readonly_paths.len())
+    };
+    let own = with(json!({"hostUsers": false, "containers": container("Unmasked")})).unwrap();
+    assert_eq!(paths(own), (0, 0));
+    let masked = with(json!({"hostUsers": false, "containers": container("Default")})).unwrap();
+    assert_eq!(paths(masked), (12, 5));
+    for host in
+        [json!({"containers": container("Unmasked")}), json!({"hostUsers": true, "containers": container("Unmasked")})]
+    {
+        let error = with(host).unwrap_err().to_string();
+        assert!(error.contains("procMount: Unmasked with the host's users"), "{error}");
+    }
+}
