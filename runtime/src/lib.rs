@@ -11,6 +11,7 @@ pub mod cgroup;
 mod config;
 pub mod container;
 mod cri;
+mod fault;
 pub mod image;
 pub mod network;
 mod node;

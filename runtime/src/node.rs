@@ -94,8 +94,8 @@ pub struct Node {
 impl Sandbox {
     pub fn new(record: SandboxRecord) -> Sandbox {
         Sandbox {
+            stopping: record.stopping,
             record,
-            stopping: false,
             link: None,
             lock: Arc::default(),
             link_lock: Arc::default(),

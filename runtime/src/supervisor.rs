@@ -20,6 +20,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use crate::fault::{Point, point};
+
 mod packet;
 
 /// A create mounts and unpacks nothing, but may wait for a slow disk or network share behind a volume.
@@ -114,6 +116,9 @@ impl Program {
         let mut command = Command::new(&path);
         complete(&mut command);
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        #[cfg(debug_assertions)]
+        command.envs(std::env::var_os(gantry_base::fault::ORDER).map(|file| (gantry_base::fault::ORDER, file)));
+        point(Point::ProgramStart);
         let mut child = command.spawn().map_err(failed)?;
         // It is less than a pipe holds; one that has ended already says why itself.
         let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input));
@@ -197,6 +202,7 @@ impl Link {
             waiting.replies.insert(seq, tx);
         }
         let frame = frame::encode(&request(seq));
+        point(Point::Ask);
         let sent = self
             .socket
             .async_io(Interest::WRITABLE, |socket| {

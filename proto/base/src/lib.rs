@@ -7,6 +7,7 @@
 
 pub mod codec;
 pub mod exit;
+pub mod fault;
 pub mod frame;
 pub mod id;
 pub mod launch;

@@ -28,6 +28,7 @@ pub async fn run(node: &Node, request: v1::RunPodSandboxRequest) -> Result<v1::R
         config: Some(config),
         ip: String::new(),
         runtime_handler: request.runtime_handler,
+        stopping: false,
     };
     node.put_sandbox(record.clone())?;
     // Whoever stops or removes it waits until it is made. One that came before has found nothing to take away.
@@ -109,8 +110,7 @@ async fn make(node: &Node, record: &SandboxRecord) -> Result<String, NodeError> 
         let mut netns = None;
         if options.network() != NamespaceMode::Node {
             node.network.create_netns(&pins.net())?;
-            let ports = config.port_mappings.iter().filter_map(host_port).collect::<Vec<_>>();
-            ip = node.network.attach(&record.id, &pins.net(), &ports)?.ip.to_string();
+            ip = node.network.attach(&record.id, &pins.net(), &host_ports(&config))?.ip.to_string();
             netns = Some(pins.net());
         }
         pins.create(Wanted {
@@ -150,6 +150,10 @@ fn write_files(node: &Node, record: &SandboxRecord, config: &v1::PodSandboxConfi
         std::fs::create_dir_all(&path).map_err(|source| NodeError::Io { what: "make", path, source })?;
     }
     Ok(())
+}
+
+pub fn host_ports(config: &v1::PodSandboxConfig) -> Vec<HostPort> {
+    config.port_mappings.iter().filter_map(host_port).collect()
 }
 
 /// A mapping without a host port only says what a container listens on.

@@ -11,6 +11,7 @@ use gantry_base::layout;
 use nix::sched::CloneFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use crate::fault::{Point, point};
 use crate::records::private_dir;
 
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,7 @@ impl Pins {
 
     fn mount_tmpfs(&self, at: &Path, options: &CStr) -> Result<(), NamespaceError> {
         private_dir(at).map_err(|source| self.failed("make", at, source))?;
+        point(Point::PinMake);
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         rustix::mount::mount("tmpfs", at, "tmpfs", flags, Some(options)).map_err(|e| self.failed("mount", at, e.into()))
     }
@@ -139,7 +141,9 @@ impl Pins {
         }
         for (made, kind, path) in [(wanted.ipc, "ipc", self.ipc()), (wanted.uts, "uts", self.uts())] {
             if made {
+                point(Point::PinMake);
                 fs::write(&path, "").map_err(|source| self.failed("make", &path, source))?;
+                point(Point::PinMake);
                 rustix::mount::mount_bind(format!("/proc/thread-self/ns/{kind}"), &path)
                     .map_err(|e| self.failed("bind a namespace to", &path, e.into()))?;
             }
@@ -151,12 +155,14 @@ impl Pins {
     pub fn remove(&self) -> Result<(), NamespaceError> {
         self.unmount_all()?;
         for path in [self.ipc(), self.uts(), self.pid()] {
+            point(Point::PinRemove);
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed("remove", &path, e)),
                 _ => {}
             }
         }
         for path in [self.shm(), self.etc(), self.0.clone()] {
+            point(Point::PinRemove);
             match fs::remove_dir(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed("remove", &path, e)),
                 _ => {}
@@ -171,6 +177,7 @@ impl Pins {
 }
 
 fn unmount(path: &Path) -> Result<(), NamespaceError> {
+    point(Point::PinUnmount);
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
         Err(e) => Err(NamespaceError::Io { what: "unmount", path: path.to_owned(), source: e.into() }),

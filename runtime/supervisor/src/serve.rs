@@ -15,6 +15,7 @@ use rustix::pipe::PipeFlags;
 
 use crate::creator::{self, Report, Stdio, Task};
 use crate::enter::{self, Home};
+use crate::fault::{Point, point};
 use crate::sys::{self, Forked};
 use crate::unit::{self, Container};
 use crate::{executor, socket};
@@ -210,7 +211,10 @@ impl Supervisor {
             }
         };
         match frame::decode::<Request>(&bytes) {
-            Ok(request) => self.request(request, fds),
+            Ok(request) => {
+                point(Point::Request);
+                self.request(request, fds);
+            }
             // Whoever speaks another language is better off with a closed connection than with silence.
             Err(_) => {
                 self.connections.remove(i);
@@ -363,6 +367,7 @@ impl Supervisor {
                 .map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
             false => (None, None),
         };
+        point(Point::Fork);
         let forked = enter::fork(init.as_fd(), &self.home, cgroup.as_ref().map(|c| c.as_fd()));
         match forked.map_err(io::Error::other)? {
             Forked::Child => {
@@ -374,6 +379,7 @@ impl Supervisor {
             }
             Forked::Parent(pid) => {
                 let pidfd = unit::keep_child(pid)?;
+                point(Point::Forked);
                 for fd in [Some(&failure), report.as_ref()].into_iter().flatten() {
                     rustix::io::ioctl_fionbio(fd, true)?;
                 }
@@ -399,6 +405,7 @@ impl Supervisor {
         let (report, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let (failure, failure_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        point(Point::Fork);
         match sys::fork_into(cgroup.as_ref().map(|c| c.as_fd()))? {
             Forked::Child => {
                 // What belongs to the loop is of no use here, and a connection held open would hide our death.
@@ -410,6 +417,7 @@ impl Supervisor {
             }
             Forked::Parent(pid) => {
                 let pidfd = unit::keep_child(pid)?;
+                point(Point::Forked);
                 for fd in [&report, &failure] {
                     rustix::io::ioctl_fionbio(fd, true)?;
                 }
@@ -460,6 +468,7 @@ impl Supervisor {
     }
 
     fn finish(&mut self, creator: Creator) {
+        point(Point::Keep);
         let Creator { seq, work, pidfd: of_creator, report: socket, outcome, words, .. } = creator;
         let (report, master) = match outcome {
             Some((report, master)) if report.error.is_empty() && words.is_empty() => (report, master),
@@ -499,6 +508,7 @@ impl Supervisor {
     }
 
     fn container_ended(&mut self, i: usize, status: Option<i32>) {
+        point(Point::End);
         let container = &mut self.containers[i];
         let written = match status {
             None => container.end(),
@@ -549,6 +559,7 @@ impl Supervisor {
 
 /// Every connection hears everything; one that does not read is cut off by its own side's timeout, never waited for.
 fn broadcast(connections: &[OwnedFd], event: &Event, fds: &[BorrowedFd<'_>]) {
+    point(Point::Tell);
     let bytes = frame::encode(event);
     for connection in connections {
         let _ = socket::send(connection, &bytes, fds);

@@ -18,6 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{PidfdFlags, WaitIdOptions};
 
 use crate::attach::Attachers;
+use crate::fault::{Point, point};
 use crate::log::{Log, Partial, stamp};
 use crate::sys;
 
@@ -136,6 +137,7 @@ impl Container {
                 }
                 Ok(n) => {
                     taken += n;
+                    point(Point::Output);
                     stream.partial.feed(&buffer[..n], &stamp(stream.name), &mut lines);
                     self.attachers.give(stream.name, &buffer[..n], sys::uptime());
                     self.log.write(&lines);
@@ -217,7 +219,9 @@ impl Container {
         let mut bytes = Vec::new();
         record.put(&mut bytes);
         let new = self.bundle.join("exit.new");
+        point(Point::ExitWrite);
         std::fs::write(&new, bytes)?;
+        point(Point::ExitRename);
         std::fs::rename(new, self.bundle.join(layout::EXIT))
     }
 
