@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use gantry_base::log::LogLimits;
+
 use crate::image::Proxies;
 
 /// Where a runtime lives. Every folder comes from here, so that two of them can run beside each other.
@@ -29,6 +31,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// The folder of Localhost seccomp profiles.
     pub seccomp_dir: PathBuf,
+    /// When supervisors rotate logs: not at all for a kubelet that does so itself, which is the default. CRI has no word for it.
+    pub log_limits: LogLimits,
 }
 
 /// The part of the pod network that is not the runtime's to find out.
@@ -61,6 +65,7 @@ impl Default for Config {
             registry_config_paths: vec!["/etc/gantry/certs.d".into(), "/etc/containerd/certs.d".into()],
             proxies: Proxies::default(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
+            log_limits: LogLimits::default(),
         }
     }
 }

@@ -24,6 +24,7 @@ mod supervisor;
 mod sys;
 
 pub use config::{Config, NetworkConfig};
+pub use gantry_base::log::LogLimits;
 pub use node::NodeError;
 pub use runtime::{Runtime, StartError};
 pub use stream::spdy;

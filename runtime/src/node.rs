@@ -58,6 +58,8 @@ pub struct Container {
     pub held: Option<Held>,
     /// Its supervisor says that it runs.
     pub supervised: bool,
+    /// Bytes of its log that were dropped, as its supervisor told since this runtime was started.
+    pub log_lost_bytes: u64,
     /// Whether it has ended; waited upon by those who stop it.
     pub ended: watch::Sender<bool>,
     pub lock: Arc<tokio::sync::Mutex<()>>,
@@ -107,7 +109,7 @@ impl Sandbox {
 impl Container {
     pub fn new(record: ContainerRecord) -> Container {
         let ended = watch::Sender::new(record.state() == ContainerState::Exited);
-        Container { record, held: None, supervised: false, ended, lock: Arc::default() }
+        Container { record, held: None, supervised: false, log_lost_bytes: 0, ended, lock: Arc::default() }
     }
 }
 
@@ -474,6 +476,13 @@ impl Listener for Node {
         match notice {
             Notice::Started { unit, pid, start_ticks, fds } => self.started(&unit, pid, start_ticks, sandbox, fds),
             Notice::Exited { container } => self.ended(sandbox, &container),
+            Notice::LogLost { container, bytes } => {
+                let id = container.as_str();
+                tracing::warn!(container = id, sandbox, bytes, "the disk of its log stands still: lines are dropped");
+                if let Some(container) = self.pods.lock().containers.get_mut(id) {
+                    container.log_lost_bytes = bytes;
+                }
+            }
             Notice::Gone => {
                 let ready = self.sandbox(sandbox).is_ok_and(|r| r.state() == SandboxState::Ready);
                 let alive = self

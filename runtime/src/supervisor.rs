@@ -134,8 +134,20 @@ impl Program {
 /// What a supervisor says unasked, in the order in which it says it.
 #[derive(Debug)]
 pub enum Notice {
-    Started { unit: Unit, pid: i32, start_ticks: u64, fds: Vec<OwnedFd> },
-    Exited { container: Id },
+    Started {
+        unit: Unit,
+        pid: i32,
+        start_ticks: u64,
+        fds: Vec<OwnedFd>,
+    },
+    Exited {
+        container: Id,
+    },
+    /// So many bytes of its log were dropped by now: the disk stands still.
+    LogLost {
+        container: Id,
+        bytes: u64,
+    },
     Gone,
 }
 
@@ -364,6 +376,7 @@ fn dispatch(link: &Link, sandbox: &str, listener: &Weak<dyn Listener>, event: Ev
         }
         Event::Running { unit, pid, start_ticks } => notice(Notice::Started { unit, pid, start_ticks, fds }),
         Event::Exited { container } => notice(Notice::Exited { container }),
+        Event::LogLost { container, bytes } => notice(Notice::LogLost { container, bytes }),
         Event::ExecExited { exec, code } => {
             if let Some(waiting) = link.waiting.lock().execs.remove(exec.as_str()) {
                 let _ = waiting.send(code);

@@ -13,6 +13,7 @@ use std::time::Duration;
 use gantry_base::fault::Point;
 use gantry_cri::archives::import_request::Part;
 use gantry_cri::{ArchivesClient, archives, v1};
+use gantry_runtime::LogLimits;
 use ground::served::{Served, client, lives, order};
 use ground::{Client, Ground, patience, with};
 
@@ -93,13 +94,23 @@ impl<'a> Life<'a> {
             pod: String::new(),
             container: String::new(),
             pid: 0,
-            may_lose_lines: point == Point::Output,
+            may_lose_lines: matches!(point, Point::Output | Point::LogFork),
             may_lose_code: of_supervisor && !anyone_may_ask(),
         }
     }
 
     fn log(&self) -> String {
         format!("{}-{}.log", self.name, self.attempt)
+    }
+
+    /// Of the log and of its older parts: there is one for each line.
+    fn lines(&self) -> Vec<String> {
+        let mut names = names(&self.ground.dir.path().join("logs"));
+        names.retain(|name| name.starts_with(&self.log()));
+        names.sort();
+        // The log itself sorts first.
+        let parts = names.split_off(names.len().min(1));
+        parts.iter().chain(&names).flat_map(|name| self.ground.lines(name)).collect()
     }
 
     async fn take(&mut self, step: Step) -> Result<(), tonic::Status> {
@@ -170,7 +181,7 @@ impl<'a> Life<'a> {
             self.client.start(&self.container).await?;
         }
         self.pid = self.client.pid(&self.container).await;
-        let said = || self.ground.lines(&self.log()) == ["one", "two"];
+        let said = || self.lines() == ["one", "two"];
         until("two lines", || said() || self.may_lose_lines).await;
         Ok(())
     }
@@ -185,7 +196,7 @@ impl<'a> Life<'a> {
         let lost = self.may_lose_code && end == (255, "ContainerStatusUnknown");
         assert!(end == (42, "Error") || lost, "{end:?}");
         if !self.may_lose_lines {
-            until("every line", || self.ground.lines(&self.log()) == ["one", "two", "last"]).await;
+            until("every line", || self.lines() == ["one", "two", "last"]).await;
         }
     }
 
@@ -376,7 +387,9 @@ struct Lives {
 }
 
 impl Lives {
-    async fn begin(ground: Ground) -> Lives {
+    async fn begin(mut ground: Ground) -> Lives {
+        // One line, and not two.
+        ground.config.log_limits = LogLimits { max_bytes: 60, max_files: 100 };
         let (served, _) = Served::start(&ground).await;
         Lives { ground, served: Some(served), serial: 0 }
     }

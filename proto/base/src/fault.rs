@@ -86,8 +86,16 @@ points! {
         ExitRename,
         /// Something is told.
         Tell,
-        /// A container's output is read and in no log yet.
+        /// A container's output is read and not handed over yet.
         Output,
+        /// The writer of its logs is forked.
+        LogFork,
+        /// The writer, over what it has not taken out of its socket yet.
+        LogWrite,
+        LogWritten,
+        /// A log that is full gets its part's name, and the next is begun.
+        LogRename,
+        LogBegin,
     }
 }
 

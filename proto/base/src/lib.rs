@@ -13,6 +13,7 @@ pub mod id;
 pub mod launch;
 pub mod layout;
 pub mod limits;
+pub mod log;
 pub mod time;
 
 pub use codec::DecodeError;

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use gantry_base::codec::Wire;
 use gantry_base::launch::{CgroupWrite, Root};
 use gantry_base::{Id, layout};
 use gantry_cri::v1::{self, ContainerEventType, NamespaceMode};
@@ -136,8 +137,13 @@ fn prepare(
     let rootfs_dir = bundle.join(layout::ROOTFS);
     point(Point::BundleMake);
     private_dir(&rootfs_dir).map_err(io_at("make", &rootfs_dir))?;
-    let files =
-        [(layout::CONFIG, spec.config.to_string().into_bytes()), (layout::LAUNCH, encode_launch(&spec.launch)?)];
+    let mut limits = Vec::new();
+    node.config.log_limits.put(&mut limits);
+    let files = [
+        (layout::CONFIG, spec.config.to_string().into_bytes()),
+        (layout::LAUNCH, encode_launch(&spec.launch)?),
+        (layout::LOG_LIMITS, limits),
+    ];
     for (name, bytes) in files {
         let path = bundle.join(name);
         point(Point::BundleMake);

@@ -16,8 +16,10 @@ const SERVE: &str = "GANTRY_TEST_SERVE";
 /// What a test program must call in an ignored test of the name `serve`: it serves in the process that [`Served::start`] makes.
 pub fn serve() {
     let Ok(text) = std::env::var(SERVE) else { return };
-    let (dir, tag) = text.split_once('|').expect("a folder and a tag");
-    let config = super::config(Path::new(dir), tag);
+    let [dir, tag, log_max_bytes] = text.split('|').collect::<Vec<_>>()[..] else { panic!("{text}") };
+    let mut config = super::config(Path::new(dir), tag);
+    config.log_limits.max_bytes = log_max_bytes.parse().expect("a number");
+    config.log_limits.max_files = 100;
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
     tokio.block_on(async {
         let runtime = Runtime::start(config, gantry_env::Env::system()).await.expect("it starts");
@@ -51,7 +53,7 @@ impl Served {
         #[allow(clippy::zombie_processes, reason = "whoever drops it waits for it")]
         let child = Command::new(std::env::current_exe().expect("a path"))
             .args(["--exact", "serve", "--ignored", "--nocapture"])
-            .env(SERVE, format!("{}|{tag}", ground.dir.path().display()))
+            .env(SERVE, format!("{}|{tag}|{}", ground.dir.path().display(), ground.config.log_limits.max_bytes))
             .env(gantry_base::fault::ORDER, order(ground))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
