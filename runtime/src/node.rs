@@ -28,12 +28,14 @@ mod error;
 mod exec;
 mod held;
 mod names;
+mod turns;
 pub mod view;
 
 pub use error::NodeError;
 pub use exec::{Process, Streams as ExecStreams, encode as encode_launch, kill_all};
 pub use held::Held;
 pub use names::Names;
+pub use turns::{Turn, Turns};
 
 /// Events that a slow listener may lag behind before it misses some (and lists again).
 pub const EVENTS_MAX: usize = 1024;
@@ -63,6 +65,8 @@ pub struct Container {
     /// Whether it has ended; waited upon by those who stop it.
     pub ended: watch::Sender<bool>,
     pub lock: Arc<tokio::sync::Mutex<()>>,
+    /// Of commands that are to be started in it.
+    pub turns: Arc<Turns>,
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +113,15 @@ impl Sandbox {
 impl Container {
     pub fn new(record: ContainerRecord) -> Container {
         let ended = watch::Sender::new(record.state() == ContainerState::Exited);
-        Container { record, held: None, supervised: false, log_lost_bytes: 0, ended, lock: Arc::default() }
+        Container {
+            record,
+            held: None,
+            supervised: false,
+            log_lost_bytes: 0,
+            ended,
+            lock: Arc::default(),
+            turns: Arc::default(),
+        }
     }
 }
 

@@ -37,6 +37,7 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("lifecycle", 1),
     ("confinement", 1),
     ("survival", 1),
+    ("soak", 1),
     ("processes", 1),
     ("logs", 1),
     ("lists", 1),
