@@ -143,7 +143,7 @@ pub struct Journal {
 
 /// Why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub enum ReadError {
     #[error("it cannot be read")]
     Io(#[from] io::Error),
     #[error("it is longer than {RECORD_MAX_BYTES} bytes")]
@@ -187,12 +187,12 @@ impl Records {
     }
 
     pub fn save_sandbox(&self, record: &SandboxRecord) -> Result<(), RecordError> {
-        save(&self.sandbox_dir(&record.id), &record.encode_to_vec())
+        save(&self.sandbox_dir(&record.id), &encode(record))
     }
 
     pub fn save_container(&self, record: &ContainerRecord) -> Result<(), RecordError> {
         let dir = self.sandbox_dir(&record.sandbox).join("containers").join(&record.id);
-        save(&dir, &record.encode_to_vec())
+        save(&dir, &encode(record))
     }
 
     pub fn remove_sandbox(&self, sandbox: &str) -> Result<(), RecordError> {
@@ -276,8 +276,14 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 const LENGTH_KEY: [u8; 2] = [0xf9, 0x7f];
 const LENGTH_BYTES: usize = LENGTH_KEY.len() + size_of::<u64>();
 
-fn with_length(message: &[u8]) -> Vec<u8> {
-    [&LENGTH_KEY, (message.len() as u64).to_le_bytes().as_slice(), message].concat()
+/// A record's file.
+pub fn encode(record: &impl Message) -> Vec<u8> {
+    let message = record.encode_to_vec();
+    [&LENGTH_KEY, (message.len() as u64).to_le_bytes().as_slice(), &message].concat()
+}
+
+pub fn decode<T: Message + Default>(record: &[u8]) -> Result<T, ReadError> {
+    Ok(T::decode(whole(record)?)?)
 }
 
 /// The message of a record. One from before records began with their length is one as it is.
@@ -291,10 +297,12 @@ fn whole(record: &[u8]) -> Result<&[u8], ReadError> {
     if message.len() as u64 == length { Ok(message) } else { Err(cut(LENGTH_BYTES.saturating_add(length as usize))) }
 }
 
-fn save(dir: &Path, message: &[u8]) -> Result<(), RecordError> {
-    private_dir(dir)
-        .and_then(|()| write_atomically(&dir.join(RECORD), &with_length(message)))
-        .map_err(|source| RecordError::Io { what: "write record in", path: dir.to_owned(), source })
+fn save(dir: &Path, record: &[u8]) -> Result<(), RecordError> {
+    private_dir(dir).and_then(|()| write_atomically(&dir.join(RECORD), record)).map_err(|source| RecordError::Io {
+        what: "write record in",
+        path: dir.to_owned(),
+        source,
+    })
 }
 
 /// None where there is no record.
@@ -308,7 +316,7 @@ fn read<T: Message + Default>(dir: &Path) -> Result<Option<T>, ReadError> {
     if bytes.len() > RECORD_MAX_BYTES {
         return Err(ReadError::TooLong);
     }
-    Ok(Some(T::decode(whole(&bytes)?)?))
+    decode(&bytes).map(Some)
 }
 
 fn folders(dir: &Path) -> Result<Vec<PathBuf>, RecordError> {

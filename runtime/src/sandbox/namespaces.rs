@@ -185,7 +185,7 @@ fn unmount(path: &Path) -> Result<(), NamespaceError> {
 }
 
 /// Only what lives in the pod's own namespaces (the kernel's documentation of ipc and network namespaces).
-fn check_sysctl(name: &str, wanted: &Wanted) -> Result<(), NamespaceError> {
+pub fn check_sysctl(name: &str, wanted: &Wanted) -> Result<(), NamespaceError> {
     const IPC: [&str; 8] = [
         "kernel.sem",
         "kernel.msgmax",
