@@ -2,9 +2,10 @@
 # libFuzzer over one target of tests/src/fuzz.rs, from its seeds and from what earlier runs found.
 #   tests/fuzz.sh TARGET [SECONDS]      a minute, or as long as is said (0: until it is stopped)
 #   tests/fuzz.sh TARGET replay FILE    one input again
+#   tests/fuzz.sh TARGET keep           the best of what was found, small, into tests/corpus
 set -euo pipefail
 cd "$(dirname "$0")/.."
-usage() { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
 target=${1:-}
 [ -n "$target" ] || usage
 seconds=${2:-60}
@@ -21,19 +22,25 @@ cargo build --quiet --release --target "$host" --target-dir target/fuzz -p gantr
 
 export GANTRY_FUZZ_TARGET=$target RUST_BACKTRACE=1
 corpus=target/fuzz-corpus/$target
+kept=tests/corpus/$target
 crashes=target/fuzz-crashes/$target
 scratch=$(mktemp -d -p "$([ -w /dev/shm ] && echo /dev/shm || echo "${TMPDIR:-/tmp}")")
 trap 'rm -rf "$scratch"' EXIT
 export TMPDIR=$scratch
-mkdir -p "$corpus" "$crashes"
+mkdir -p "$corpus" "$crashes" "$kept"
 run() { "target/fuzz/$host/release/fuzz" -timeout=10 -rss_limit_mb=1024 "$@"; }
 
 if [ "$seconds" = replay ]; then
     run "${3:?the file of the input}"
     exit
 fi
+if [ "$seconds" = keep ]; then
+    # What reaches the same by fewer bytes is taken, and nothing long: the test mutates what is short.
+    run -merge=1 -max_len=512 -verbosity=0 "$kept" "$corpus"
+    exit
+fi
 if ! run -max_total_time="$seconds" -max_len=16384 -use_value_profile=1 -verbosity=0 -print_final_stats=1 \
-    -artifact_prefix="$crashes/" "$corpus"; then
+    -artifact_prefix="$crashes/" "$corpus" "$kept"; then
     newest=$(find "$crashes" -type f -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2-)
     [ -z "$newest" ] || echo "$newest: $(od -An -v -tx1 "$newest" | tr -d ' \n')" >&2
     exit 1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs every check and every test. As root: containers are real here. `run.sh --full` runs every
-# machine of ours too, three quarters of an hour more.
+# machine of ours too, three quarters of an hour more, and fuzzes and soaks for longer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "run.sh: run it as root (sudo tests/run.sh): the tests make namespaces, mounts and cgroups" >&2; exit 1; }
@@ -28,6 +28,11 @@ told=$(mktemp)
 beside=$!
 trap 'kill "$beside" 2>/dev/null || true; rm -f "$told"' EXIT
 failed=0
+# Beyond a fixed number of rounds, each format that the runtime reads has its seconds; by hand tests/fuzz.sh takes as many as it is given.
+export GANTRY_FUZZ_SECONDS=10
+if [ "${1:-}" = --full ]; then
+    export GANTRY_FUZZ_SECONDS=60 GANTRY_SOAK_PODS=1000 GANTRY_SOAK_AT_ONCE=1000
+fi
 # By targets: no comment has a test in it, and looking for one in each crate takes a while.
 cargo test --workspace --all-targets --no-fail-fast || failed=1
 step "What ran beside them"

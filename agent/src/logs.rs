@@ -1,5 +1,6 @@
 //! Rotation of container logs, as every kubelet does it: a log that has grown too large is renamed, the runtime opens it
-//! anew, older parts are compressed and the oldest go. [`plan`] decides; here the folders are read and changed. All of it
+//! anew, older parts are compressed and the oldest go. Our own runtime rotates as it writes, and leaves the compression to this;
+//! other runtimes do not, nor do supervisors from before that, which outlive an upgrade. [`plan`] decides; here the folders are read and changed. All of it
 //! may be cut short anywhere: a log without its file is opened anew by the next round, and what else a crash left
 //! (`.tmp`, a part beside its compressed form) goes with the next rotation.
 

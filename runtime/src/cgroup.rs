@@ -14,6 +14,8 @@ pub mod programs;
 pub mod rates;
 pub mod stats;
 
+use crate::fault::{Point, point};
+
 use devices::Rule;
 use plan::Write;
 use programs::Programs;
@@ -154,6 +156,7 @@ impl Hierarchies {
     /// Makes the cgroup and those above it, ready for processes. Idempotent.
     pub fn create(&self, path: &str) -> Result<(), CgroupError> {
         check(path)?;
+        point(Point::CgroupMake);
         match self {
             Hierarchies::Unified { root, base, .. } => create_unified(root, base, path),
             Hierarchies::Legacy { mounts } => mounts.iter().try_for_each(|(c, at)| create_legacy(c, at, path)),
@@ -208,8 +211,15 @@ impl Hierarchies {
         all
     }
 
+    /// The names of the cgroups in a cgroup.
+    pub fn names_below(&self, path: &str) -> BTreeSet<String> {
+        let inner = self.folders(path).into_iter().flat_map(|folder| below(&folder));
+        inner.filter_map(|folder| folder.file_name()?.to_str().map(str::to_owned)).collect()
+    }
+
     /// Kills everything in the cgroup and waits until it is empty. Blocks.
     pub fn kill(&self, path: &str) -> Result<(), CgroupError> {
+        point(Point::CgroupKill);
         for _ in 0..EMPTY_TRIES {
             if let Hierarchies::Unified { root, .. } = self
                 && fs::write(root.join(path.trim_start_matches('/')).join("cgroup.kill"), "1").is_ok()
@@ -232,12 +242,16 @@ impl Hierarchies {
     /// Removes the cgroup with what is below it. Gone already is no error; in use is.
     pub fn remove(&self, path: &str) -> Result<(), CgroupError> {
         check(path)?;
-        self.folders(path).iter().try_for_each(|folder| remove_tree(folder))
+        self.folders(path).iter().try_for_each(|folder| {
+            point(Point::CgroupRemove);
+            remove_tree(folder)
+        })
     }
 
     /// Removes it if nothing lives in it or below.
     pub fn remove_if_empty(&self, path: &str) {
         for folder in self.folders(path) {
+            point(Point::CgroupRemove);
             remove_empty_below(&folder);
         }
     }

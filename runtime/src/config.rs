@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use gantry_base::log::LogLimits;
+
 use crate::image::{Policy, Proxies};
 
 /// Where a runtime lives. Every folder comes from here, so that two of them can run beside each other.
@@ -33,6 +35,8 @@ pub struct Config {
     pub image_policy: Policy,
     /// The folder of Localhost seccomp profiles.
     pub seccomp_dir: PathBuf,
+    /// When supervisors rotate logs: not at all for a kubelet that does so itself, which is the default. CRI has no word for it.
+    pub log_limits: LogLimits,
 }
 
 /// The part of the pod network that is not the runtime's to find out.
@@ -67,6 +71,7 @@ impl Default for Config {
             keeps_layers: true,
             image_policy: Policy::default(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
+            log_limits: LogLimits::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::fault::{Point, point};
 use crate::node::{Node, NodeError};
 use pages::{Streamed, pages};
 
@@ -61,7 +62,10 @@ where
     F: Future<Output = Result<T, NodeError>> + Send + 'static,
 {
     match tokio::spawn(work).await {
-        Ok(result) => Ok(Response::new(result?)),
+        Ok(result) => {
+            point(Point::Answer);
+            Ok(Response::new(result?))
+        }
         Err(_) => Err(NodeError::Interrupted.into()),
     }
 }
@@ -386,7 +390,9 @@ impl Archives for Services {
         &self,
         request: Request<Streaming<archives::ImportRequest>>,
     ) -> Result<Response<archives::ImportResponse>, Status> {
-        Ok(Response::new(archive_import::run(&self.node, request.into_inner()).await?))
+        let imported = archive_import::run(&self.node, request.into_inner()).await?;
+        point(Point::Answer);
+        Ok(Response::new(imported))
     }
 
     type ExportStream = Streamed<archives::ExportResponse>;

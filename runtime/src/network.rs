@@ -19,6 +19,8 @@ use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 use rustix::net::{AddressFamily, SocketType};
 
+use crate::fault::{Point, point};
+
 mod error;
 mod ipam;
 pub mod loopback;
@@ -209,8 +211,10 @@ impl Network {
     /// Gives the sandbox an address and a link (the same address again, when it has one), and its host ports.
     pub fn attach(&self, sandbox: &str, netns: &Path, ports: &[HostPort]) -> Result<PodAddress, NetworkError> {
         let record = self.reserve(sandbox, ports)?;
+        point(Point::LinkMake);
         self.link(&record, netns)?;
         let mut nft = open_nft()?;
+        point(Point::RulesAdd);
         let mut rules = self.rules.lock();
         match nft.commit(rules::add_pod(&record)) {
             // The table is gone. This pod's record is among those from which it is made again.
@@ -226,10 +230,12 @@ impl Network {
     /// Takes link, host ports and address away. Safe to call when attach never ran.
     pub fn detach(&self, sandbox: &str) -> Result<(), NetworkError> {
         let Some(record) = self.state.lock().records.all().get(sandbox).cloned() else { return Ok(()) };
+        point(Point::LinkRemove);
         // The link goes first: from then on nothing can be sent from the address, and its route is gone with it.
         open_routes()?.delete_link(&record.interface).map_err(NetworkError::Netlink)?;
         rules::forget_flows(&record).map_err(NetworkError::Netlink)?;
         let mut rules = self.rules.lock();
+        point(Point::RulesRemove);
         rules::remove_pod(&mut open_nft()?, &record).map_err(NetworkError::Rules)?;
         if let Some(standing) = rules.standing() {
             standing.remove(sandbox);
@@ -247,6 +253,7 @@ impl Network {
             open_routes()?.delete_route(&host_route(record.ip, 32, 0, None)).map_err(NetworkError::Netlink)?;
             rules::forget_flows(&record).map_err(NetworkError::Netlink)?;
             let mut rules = self.rules.lock();
+            point(Point::RulesRemove);
             rules::remove_pod(&mut open_nft()?, &record).map_err(NetworkError::Rules)?;
             if let Some(standing) = rules.standing() {
                 standing.remove(sandbox);
@@ -269,6 +276,26 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// The sandboxes whose records could not be read at the start, for the caller who may know what they said.
+    pub fn damaged(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().records.damaged)
+    }
+
+    /// Notes again what `attach` gave a sandbox, whose link is there.
+    pub fn restore(&self, sandbox: &str, ip: Ipv4Addr, ports: &[HostPort]) -> Result<(), NetworkError> {
+        let interface = interface_name(&self.config.interface_prefix, sandbox);
+        let record = Record { sandbox: sandbox.to_owned(), ip, interface, ports: ports.to_vec() };
+        self.state.lock().records.put(record)?;
+        let mut nft = open_nft()?;
+        self.make_table(&mut nft, self.rules.lock().standing())
+    }
+
+    /// Removes the link that a sandbox would have. None there is no error.
+    pub fn remove_link(&self, sandbox: &str) -> Result<(), NetworkError> {
+        let interface = interface_name(&self.config.interface_prefix, sandbox);
+        open_routes()?.delete_link(&interface).map(drop).map_err(NetworkError::Netlink)
     }
 
     /// What `attach` gave this sandbox.

@@ -30,12 +30,14 @@ mod error;
 mod exec;
 mod held;
 mod names;
+mod turns;
 pub mod view;
 
 pub use error::NodeError;
 pub use exec::{Process, Streams as ExecStreams, encode as encode_launch, kill_all};
 pub use held::Held;
 pub use names::Names;
+pub use turns::{Turn, Turns};
 
 /// Events that a slow listener may lag behind before it misses some (and lists again).
 pub const EVENTS_MAX: usize = 1024;
@@ -60,9 +62,13 @@ pub struct Container {
     pub held: Option<Held>,
     /// Its supervisor says that it runs.
     pub supervised: bool,
+    /// Bytes of its log that were dropped, as its supervisor told since this runtime was started.
+    pub log_lost_bytes: u64,
     /// Whether it has ended; waited upon by those who stop it.
     pub ended: watch::Sender<bool>,
     pub lock: Arc<tokio::sync::Mutex<()>>,
+    /// Of commands that are to be started in it.
+    pub turns: Arc<Turns>,
 }
 
 #[derive(Debug, Default)]
@@ -100,8 +106,8 @@ pub struct Node {
 impl Sandbox {
     pub fn new(record: SandboxRecord) -> Sandbox {
         Sandbox {
+            stopping: record.stopping,
             record,
-            stopping: false,
             link: None,
             lock: Arc::default(),
             link_lock: Arc::default(),
@@ -113,7 +119,15 @@ impl Sandbox {
 impl Container {
     pub fn new(record: ContainerRecord) -> Container {
         let ended = watch::Sender::new(record.state() == ContainerState::Exited);
-        Container { record, held: None, supervised: false, ended, lock: Arc::default() }
+        Container {
+            record,
+            held: None,
+            supervised: false,
+            log_lost_bytes: 0,
+            ended,
+            lock: Arc::default(),
+            turns: Arc::default(),
+        }
     }
 }
 
@@ -490,6 +504,13 @@ impl Listener for Node {
         match notice {
             Notice::Started { unit, pid, start_ticks, fds } => self.started(&unit, pid, start_ticks, sandbox, fds),
             Notice::Exited { container } => self.ended(sandbox, &container),
+            Notice::LogLost { container, bytes } => {
+                let id = container.as_str();
+                tracing::warn!(container = id, sandbox, bytes, "the disk of its log stands still: lines are dropped");
+                if let Some(container) = self.pods.lock().containers.get_mut(id) {
+                    container.log_lost_bytes = bytes;
+                }
+            }
             Notice::Gone => {
                 let ready = self.sandbox(sandbox).is_ok_and(|r| r.state() == SandboxState::Ready);
                 let alive = self

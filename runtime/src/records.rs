@@ -1,8 +1,10 @@
 //! The journal: one file a sandbox and one a container, on /run, keyed by the boot id. A file is renamed into place, so
-//! it is there whole or not at all; nothing is synced, because no sandbox outlives a boot.
+//! it is there whole or not at all; nothing is synced, because no sandbox outlives a boot. It begins with its length, so that
+//! a cut one is none: to protobuf, the beginning of a message is a message.
 //!
-//! What a crash may leave, and what recovery makes of it: a sandbox in `Creating` (torn down), a container in `Starting`
-//! (asked of its supervisor, or ended), a temporary file (ignored), a folder without a record (removed). A record that
+//! What a crash may leave, and what recovery makes of it: a sandbox in `Creating` (torn down), one that was being stopped
+//! (stopped), a container in `Starting` (asked of its supervisor, or ended), a temporary file (ignored), a folder without a
+//! record (removed; what is removed loses its record first). `tests/crash.rs` kills at every step of it. A record that
 //! cannot be read, or makes no sense, is moved aside with its folder, for whoever wants to know: nothing is deleted for it.
 
 use std::fs;
@@ -13,6 +15,8 @@ use std::path::{Path, PathBuf};
 use gantry_base::{Id, layout};
 use gantry_cri::v1;
 use prost::Message;
+
+use crate::fault::{Point, point};
 
 const RECORD: &str = "record";
 /// A record holds the CRI configuration, which a gRPC message bounds.
@@ -40,6 +44,9 @@ pub struct SandboxRecord {
     pub ip: String,
     #[prost(string, tag = "6")]
     pub runtime_handler: String,
+    /// Nothing begins in it any more, and its network may be gone.
+    #[prost(bool, tag = "7")]
+    pub stopping: bool,
 }
 
 /// ```text
@@ -136,13 +143,15 @@ pub struct Journal {
 
 /// Why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub enum ReadError {
     #[error("it cannot be read")]
     Io(#[from] io::Error),
     #[error("it is longer than {RECORD_MAX_BYTES} bytes")]
     TooLong,
     #[error("it is no record")]
     Decode(#[from] prost::DecodeError),
+    #[error("it has {have} bytes of {want}")]
+    Cut { have: usize, want: usize },
     #[error("it is that of {0:?}")]
     OtherId(String),
 }
@@ -156,13 +165,16 @@ impl Records {
             let path = path.to_owned();
             move |source| RecordError::Io { what, path, source }
         };
-        let known = fs::read_to_string(&marker).unwrap_or_default();
-        if known != boot_id {
+        // The beginning of this boot's is this boot's, which somebody has cut: its pods run.
+        let known = fs::read_to_string(&marker).ok();
+        if !known.as_ref().is_some_and(|known| boot_id.starts_with(known.as_str())) {
             remove(&root)?;
             remove(&aside)?;
         }
         private_dir(&root).map_err(failed("make", &root))?;
-        write_atomically(&marker, boot_id.as_bytes()).map_err(failed("write", &marker))?;
+        if known.as_deref() != Some(boot_id) {
+            write_atomically(&marker, boot_id.as_bytes()).map_err(failed("write", &marker))?;
+        }
         Ok(Records { root, aside })
     }
 
@@ -175,12 +187,12 @@ impl Records {
     }
 
     pub fn save_sandbox(&self, record: &SandboxRecord) -> Result<(), RecordError> {
-        save(&self.sandbox_dir(&record.id), &record.encode_to_vec())
+        save(&self.sandbox_dir(&record.id), &encode(record))
     }
 
     pub fn save_container(&self, record: &ContainerRecord) -> Result<(), RecordError> {
         let dir = self.sandbox_dir(&record.sandbox).join("containers").join(&record.id);
-        save(&dir, &record.encode_to_vec())
+        save(&dir, &encode(record))
     }
 
     pub fn remove_sandbox(&self, sandbox: &str) -> Result<(), RecordError> {
@@ -252,13 +264,41 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
+    point(Point::RecordWrite);
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     io::Write::write_all(&mut file, bytes)?;
+    point(Point::RecordRename);
     fs::rename(new, path)
 }
 
-fn save(dir: &Path, bytes: &[u8]) -> Result<(), RecordError> {
-    private_dir(dir).and_then(|()| write_atomically(&dir.join(RECORD), bytes)).map_err(|source| RecordError::Io {
+/// A field of a number that no message has: readers that know nothing of it pass over it. Its value is the length of what
+/// follows.
+const LENGTH_KEY: [u8; 2] = [0xf9, 0x7f];
+const LENGTH_BYTES: usize = LENGTH_KEY.len() + size_of::<u64>();
+
+/// A record's file.
+pub fn encode(record: &impl Message) -> Vec<u8> {
+    let message = record.encode_to_vec();
+    [&LENGTH_KEY, (message.len() as u64).to_le_bytes().as_slice(), &message].concat()
+}
+
+pub fn decode<T: Message + Default>(record: &[u8]) -> Result<T, ReadError> {
+    Ok(T::decode(whole(record)?)?)
+}
+
+/// The message of a record. One from before records began with their length is one as it is.
+fn whole(record: &[u8]) -> Result<&[u8], ReadError> {
+    if record.first() != LENGTH_KEY.first() {
+        return Ok(record);
+    }
+    let cut = |want| ReadError::Cut { have: record.len(), want };
+    let (head, message) = record.split_at_checked(LENGTH_BYTES).ok_or_else(|| cut(LENGTH_BYTES))?;
+    let length = head[LENGTH_KEY.len()..].try_into().map_or(0, u64::from_le_bytes);
+    if message.len() as u64 == length { Ok(message) } else { Err(cut(LENGTH_BYTES.saturating_add(length as usize))) }
+}
+
+fn save(dir: &Path, record: &[u8]) -> Result<(), RecordError> {
+    private_dir(dir).and_then(|()| write_atomically(&dir.join(RECORD), record)).map_err(|source| RecordError::Io {
         what: "write record in",
         path: dir.to_owned(),
         source,
@@ -276,7 +316,7 @@ fn read<T: Message + Default>(dir: &Path) -> Result<Option<T>, ReadError> {
     if bytes.len() > RECORD_MAX_BYTES {
         return Err(ReadError::TooLong);
     }
-    Ok(Some(T::decode(bytes.as_slice())?))
+    decode(&bytes).map(Some)
 }
 
 fn folders(dir: &Path) -> Result<Vec<PathBuf>, RecordError> {
@@ -288,11 +328,18 @@ fn folders(dir: &Path) -> Result<Vec<PathBuf>, RecordError> {
     }
 }
 
+/// The record first: what is left without one never was whole, and goes at the next start.
 fn remove(dir: &Path) -> Result<(), RecordError> {
+    let failed = |source| RecordError::Io { what: "remove", path: dir.to_owned(), source };
+    point(Point::RecordRemove);
+    match fs::remove_file(dir.join(RECORD)) {
+        // One that is a folder is none, and goes with the rest.
+        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => return Err(failed(e)),
+        _ => {}
+    }
+    point(Point::FolderRemove);
     match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(RecordError::Io { what: "remove", path: dir.to_owned(), source: e })
-        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
         _ => Ok(()),
     }
 }
@@ -326,7 +373,58 @@ mod tests {
     fn another_boot_forgets() {
         let dir = tempfile::tempdir().unwrap();
         Records::open(dir.path(), "boot1").unwrap().save_sandbox(&sandbox("a1")).unwrap();
+        for cut in 0..="boot1".len() {
+            fs::write(dir.path().join("boot-id"), &"boot1"[..cut]).unwrap();
+            let journal = Records::open(dir.path(), "boot1").unwrap().load().unwrap();
+            assert_eq!(journal.sandboxes.len(), 1, "a cut mark of this boot is no other boot's");
+        }
         assert!(Records::open(dir.path(), "boot2").unwrap().load().unwrap().sandboxes.is_empty());
+    }
+
+    #[test]
+    fn a_record_that_is_cut_anywhere_is_set_aside_and_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path(), "boot1").unwrap();
+        let pod = SandboxRecord { ip: "10.0.0.1".into(), ..sandbox("a1") };
+        let container = ContainerRecord {
+            state: ContainerState::Running as i32,
+            pid: 7,
+            ..ContainerRecord { id: "c1".into(), sandbox: "a1".into(), ..ContainerRecord::default() }
+        };
+        records.save_sandbox(&pod).unwrap();
+        records.save_container(&container).unwrap();
+        let inner = records.sandbox_dir("a1").join("containers/c1");
+        let bytes = fs::read(inner.join(RECORD)).unwrap();
+        for cut in 0..bytes.len() {
+            private_dir(&inner).unwrap();
+            fs::write(inner.join(RECORD), &bytes[..cut]).unwrap();
+            let loaded = records.load().unwrap().sandboxes.remove(0);
+            assert_eq!((loaded.containers.len(), loaded.bad.len()), (0, 1), "cut at {cut}");
+            assert!(records.load().unwrap().sandboxes[0].bad.is_empty(), "told once");
+        }
+        records.save_container(&container).unwrap();
+        let outer = records.sandbox_dir("a1").join(RECORD);
+        let bytes = fs::read(&outer).unwrap();
+        for cut in 0..bytes.len() {
+            fs::write(&outer, &bytes[..cut]).unwrap();
+            let mut journal = records.load().unwrap();
+            assert!(journal.sandboxes.is_empty(), "cut at {cut}");
+            let bad = journal.bad.remove(0);
+            assert_eq!((bad.id.as_str(), &bad.containers), ("a1", &vec![container.clone()]), "cut at {cut}");
+            assert!(records.load().unwrap().bad.is_empty(), "told once");
+            fs::rename(&bad.path, records.sandbox_dir("a1")).unwrap();
+        }
+    }
+
+    #[test]
+    fn records_are_read_from_before_they_had_a_length_and_by_who_knows_of_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path(), "boot1").unwrap();
+        records.save_sandbox(&sandbox("a1")).unwrap();
+        let path = records.sandbox_dir("a1").join(RECORD);
+        assert_eq!(SandboxRecord::decode(fs::read(&path).unwrap().as_slice()).unwrap(), sandbox("a1"));
+        fs::write(&path, sandbox("a1").encode_to_vec()).unwrap();
+        assert_eq!(records.load().unwrap().sandboxes[0].sandbox, sandbox("a1"));
     }
 
     #[test]

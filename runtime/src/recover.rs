@@ -2,6 +2,7 @@
 //! supervisor's answer and the kernel's are gathered, [`plan`] decides, and the verdicts are carried out here. All of it
 //! may be cut short anywhere and run again.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
@@ -10,17 +11,23 @@ use gantry_base::frame::Unit;
 use gantry_base::{ExitRecord, Id, layout};
 use gantry_env::chain;
 
+use crate::cri::sandbox_run;
 use crate::node::{Held, Node, NodeError, blocking};
-use crate::records::{Bad, ContainerRecord, ContainerState};
+use crate::records::{Bad, ContainerRecord, ContainerState, SandboxRecord};
 use crate::supervisor::{Link, Listener};
 
 pub mod plan;
 
 use plan::{ContainerFacts, Facts, Verdict};
 
+/// Of a file that says how a container ended; what newer supervisors append is short.
+const EXIT_MAX_BYTES: u64 = 4 << 10;
+
 /// Reads how a container ended, if its supervisor wrote it.
 pub fn read_exit(bundle: &Path) -> Option<ExitRecord> {
-    let bytes = std::fs::read(bundle.join(layout::EXIT)).ok()?;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(bundle.join(layout::EXIT)).ok()?;
+    file.take(EXIT_MAX_BYTES).read_to_end(&mut bytes).ok()?;
     ExitRecord::take(&mut bytes.as_slice()).ok()
 }
 
@@ -75,6 +82,27 @@ pub async fn kill(node: &Node, cgroup: &str, container: &str) {
     });
     if let Err(error) = killed.await {
         tracing::warn!(cgroup, error = %chain(&error), "cgroup stays for now");
+    }
+}
+
+/// Address records that cannot be read are made again from the journal, so that no pod's address is given to another. The
+/// links of those that the journal does not know either are removed.
+pub async fn mend_addresses(node: &Arc<Node>, sandboxes: &[SandboxRecord]) {
+    for id in node.network.damaged() {
+        let known = sandboxes.iter().find(|record| record.id == id);
+        let address = known.and_then(|record| Some((record.ip.parse().ok()?, record.config.clone()?)));
+        let (shared, sandbox) = (Arc::clone(node), id.clone());
+        let mended = blocking(move || {
+            let network = &shared.network;
+            let mended = match address {
+                Some((ip, config)) => network.restore(&sandbox, ip, &sandbox_run::host_ports(&config)?),
+                None => network.remove_link(&sandbox),
+            };
+            Ok(mended?)
+        });
+        if let Err(error) = mended.await {
+            tracing::error!(sandbox = id, error = %chain(&error), "address of a sandbox not known any more");
+        }
     }
 }
 
@@ -167,7 +195,10 @@ async fn carry_out(
     let record = node.container(id.as_str())?;
     match verdict {
         // The notice has said so already.
-        Verdict::Keep | Verdict::Supervised => return Ok(()),
+        Verdict::Supervised => return Ok(()),
+        // Whoever noted its end may have been killed before it swept.
+        Verdict::Keep if record.state() == ContainerState::Exited => {}
+        Verdict::Keep => return Ok(()),
         Verdict::Adopt => {
             let held = node.pods.lock().containers.get(id.as_str()).and_then(|c| c.held.as_ref()?.duplicates().ok());
             if let (Some(link), Some(fds)) = (link, held) {

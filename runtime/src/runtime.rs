@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use gantry_base::Id;
+use gantry_base::id::ID_MAX_CHARS;
 use gantry_cri::{ArchivesServer, ImageServiceServer, MESSAGE_MAX_BYTES, RuntimeServiceServer};
 use gantry_env::{Env, chain};
 use gantry_netlink::nft::Changes;
@@ -309,6 +310,7 @@ async fn recover((_, node): &Opened) -> Result<(), StartError> {
         pods.sandboxes.insert(loaded.sandbox.id.clone(), Sandbox::new(loaded.sandbox));
     }
     let records: Vec<_> = node.pods.lock().sandboxes.values().map(|s| s.record.clone()).collect();
+    crate::recover::mend_addresses(node, &records).await;
     for record in records {
         let recovered = async {
             if record.state() == SandboxState::Creating {
@@ -318,7 +320,12 @@ async fn recover((_, node): &Opened) -> Result<(), StartError> {
             }
             crate::sandbox::processes::watch(node, &record);
             crate::cri::sandbox_run::serve_on_loopback(node, &record);
-            crate::recover::take_up(node, &record.id, false).await.map(drop)
+            crate::recover::take_up(node, &record.id, false).await?;
+            if record.stopping && record.state() == SandboxState::Ready {
+                tracing::info!(sandbox = record.id, "half stopped: stopped");
+                crate::cri::sandbox_stop::stop(node, record.clone()).await?;
+            }
+            Ok(())
         };
         if let Err(error) = recovered.await {
             tracing::error!(sandbox = record.id, error = %chain(&error), "sandbox not taken up");
@@ -328,8 +335,8 @@ async fn recover((_, node): &Opened) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Addresses, namespaces and snapshots of sandboxes and containers that nobody knows any more (a reboot, a crash before
-/// a record). What cannot be removed now is tried again at the next start.
+/// Addresses, namespaces, cgroups and snapshots of sandboxes and containers that nobody knows any more (a reboot, a crash
+/// before a record, a record that was set aside). What cannot be removed now is tried again at the next start.
 async fn remove_leftovers(node: &Arc<Node>) {
     let (sandboxes, containers) = {
         let pods = node.pods.lock();
@@ -342,6 +349,15 @@ async fn remove_leftovers(node: &Arc<Node>) {
     }
     let shared = Arc::clone(node);
     let swept = crate::node::blocking(move || {
+        // Below ours, pods whose owner says no other place are called by their ids.
+        let parent = &shared.config.cgroup_parent;
+        let is_sandbox = |name: &String| name.len() == ID_MAX_CHARS && name.bytes().all(|b| b.is_ascii_hexdigit());
+        for id in shared.cgroups.names_below(parent).into_iter().filter(is_sandbox).filter(|id| !sandboxes.contains(id))
+        {
+            let path = format!("{parent}/{id}");
+            shared.cgroups.kill(&path)?;
+            shared.cgroups.remove(&path)?;
+        }
         let pinned = std::fs::read_dir(shared.config.run_dir.join("ns")).into_iter().flatten().flatten();
         let mut gone: Vec<String> = pinned.filter_map(|e| e.file_name().into_string().ok()).collect();
         gone.extend(shared.network.sandboxes());

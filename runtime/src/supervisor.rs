@@ -21,6 +21,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use crate::fault::{Point, point};
+
 mod packet;
 
 /// A create mounts and unpacks nothing, but may wait for a slow disk or network share behind a volume.
@@ -140,6 +142,9 @@ impl Program {
         let mut command = Command::new(&path);
         complete(&mut command);
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        #[cfg(debug_assertions)]
+        command.envs(std::env::var_os(gantry_base::fault::ORDER).map(|file| (gantry_base::fault::ORDER, file)));
+        point(Point::ProgramStart);
         let mut child = command.spawn().map_err(failed)?;
         // It is less than a pipe holds; one that has ended already says why itself.
         let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input));
@@ -155,8 +160,20 @@ impl Program {
 /// What a supervisor says unasked, in the order in which it says it.
 #[derive(Debug)]
 pub enum Notice {
-    Started { unit: Unit, pid: i32, start_ticks: u64, fds: Vec<OwnedFd> },
-    Exited { container: Id },
+    Started {
+        unit: Unit,
+        pid: i32,
+        start_ticks: u64,
+        fds: Vec<OwnedFd>,
+    },
+    Exited {
+        container: Id,
+    },
+    /// So many bytes of its log were dropped by now: the disk stands still.
+    LogLost {
+        container: Id,
+        bytes: u64,
+    },
     Gone,
 }
 
@@ -223,6 +240,7 @@ impl Link {
             waiting.replies.insert(seq, tx);
         }
         let frame = frame::encode(&request(seq));
+        point(Point::Ask);
         let sent = self
             .socket
             .async_io(Interest::WRITABLE, |socket| {
@@ -384,6 +402,7 @@ fn dispatch(link: &Link, sandbox: &str, listener: &Weak<dyn Listener>, event: Ev
         }
         Event::Running { unit, pid, start_ticks } => notice(Notice::Started { unit, pid, start_ticks, fds }),
         Event::Exited { container } => notice(Notice::Exited { container }),
+        Event::LogLost { container, bytes } => notice(Notice::LogLost { container, bytes }),
         Event::ExecExited { exec, code } => {
             if let Some(waiting) = link.waiting.lock().execs.remove(exec.as_str()) {
                 let _ = waiting.send(code);

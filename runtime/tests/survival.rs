@@ -2,63 +2,18 @@
 
 mod ground;
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use gantry_cri::v1;
-use gantry_runtime::Runtime;
+use ground::served::{Served, lives};
 use ground::{Client, Ground, with};
 use nix::sys::signal::Signal;
-
-/// The runtime as a process of its own, which can be killed.
-struct Served(Child);
-
-const SERVE: &str = "GANTRY_TEST_SERVE";
 
 /// Not a test: what [`Served`] runs.
 #[test]
 #[ignore = "run by the other tests"]
 fn serve() {
-    let Ok(text) = std::env::var(SERVE) else { return };
-    let (dir, tag) = text.split_once('|').expect("a folder and a tag");
-    let config = ground::config(Path::new(dir), tag);
-    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
-    tokio.block_on(async {
-        let runtime = Runtime::start(config, gantry_env::Env::system()).await.expect("it starts");
-        ground::import(&runtime).await;
-        std::fs::write(Path::new(dir).join("ready"), "").expect("it can say so");
-        std::future::pending::<()>().await;
-    });
-}
-
-impl Served {
-    async fn start(ground: &Ground) -> (Served, Client) {
-        let tag = ground.config.cgroup_parent.strip_prefix("/gantry-test-").expect("our name").to_owned();
-        let ready = ground.dir.path().join("ready");
-        let _ = std::fs::remove_file(&ready);
-        #[allow(clippy::zombie_processes, reason = "kill waits for it, and a test that fails ends with its process")]
-        let child = Command::new(std::env::current_exe().expect("a path"))
-            .args(["--exact", "serve", "--ignored", "--nocapture"])
-            .env(SERVE, format!("{}|{tag}", ground.dir.path().display()))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a process");
-        for _ in 0..3000 {
-            if ready.exists() {
-                let socket = ground.config.socket.as_ref().expect("a socket");
-                return (Served(child), Client::new(gantry_cri::connect::unix(socket)));
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("the runtime does not start");
-    }
-
-    fn kill(mut self) {
-        self.0.kill().expect("it is ours");
-        self.0.wait().expect("it ends");
-    }
+    ground::served::serve();
 }
 
 fn kill(pid: i32) {
@@ -68,11 +23,6 @@ fn kill(pid: i32) {
 fn signal(pid: i32, signal: Signal) {
     assert!(pid > 1);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it lives");
-}
-
-/// Whether it runs, and does not merely wait to be reaped.
-fn lives(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 const COUNTS: &str = "trap 'echo last; exit 42' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done";

@@ -12,9 +12,16 @@
 //! - `tests/fuzz.sh TARGET [SECONDS]`: libFuzzer, led by coverage, from the seeds and from what it found before
 //!   (`target/fuzz-corpus/TARGET`). It prints the input that broke a target; `tests/fuzz.sh TARGET replay FILE` runs one again.
 //!
+//! Besides the seeds both begin with what earlier runs found worth keeping: `tests/corpus/TARGET`, which
+//! `tests/fuzz.sh TARGET keep` makes of `target/fuzz-corpus/TARGET`. With `GANTRY_FUZZ_SECONDS` the ordinary test goes on for so
+//! long with each target of the runtime's, from that number of its dice on which the time alone ends; `run.sh` says ten.
+//!
 //! An input that broke something stays: as a seed of its target, with the fix. To add a target: write the function and its
 //! seeds beside those of its kind, and give it a line in the table. `rounds` is what it may cost in the ordinary test.
 
+use std::path::{Path, PathBuf};
+
+mod host;
 mod image;
 mod input;
 pub mod mutate;
@@ -31,6 +38,38 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Mutations in the ordinary test.
     pub rounds: u32,
+}
+
+/// What the runtime reads of others' and of its own: each is fuzzed for longer than the rest.
+pub const OF_RUNTIME: &[&str] = &[
+    "image_reference",
+    "image_document",
+    "image_config",
+    "tar",
+    "tar_peer",
+    "layer",
+    "archive",
+    "users",
+    "log",
+    "spdy",
+    "supervisor_frame",
+    "launch_file",
+    "journal_record",
+    "exit_record",
+    "seccomp_profile",
+    "sysctl",
+];
+
+impl Target {
+    /// What earlier runs found: the inputs that reach what no other does.
+    pub fn kept(&self) -> Vec<Vec<u8>> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(self.name);
+        let mut paths: Vec<PathBuf> =
+            std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        // Whatever the order of the folder is, runs are the same.
+        paths.sort();
+        paths.iter().filter_map(|path| std::fs::read(path).ok()).collect()
+    }
 }
 
 const fn target(name: &'static str, run: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>, rounds: u32) -> Target {
@@ -63,6 +102,7 @@ pub const TARGETS: &[Target] = &[
     target("tar", unpack::tar, unpack::tar_seeds, 4000),
     target("layer", unpack::layer, unpack::layer_seeds, 500),
     target("archive", unpack::archive, unpack::archive_seeds, 500),
+    target("tar_peer", unpack::peer, unpack::peer_seeds, 150),
     target("users", image::users, image::users_seeds, 15_000),
     // What pods say on the network and on their outputs.
     target("dns", wire::dns, wire::dns_seeds, 20_000),
@@ -72,6 +112,10 @@ pub const TARGETS: &[Target] = &[
     // What our own processes, our disk and the kernel say.
     target("supervisor_frame", wire::supervisor_frame, wire::supervisor_frame_seeds, 20_000),
     target("launch_file", wire::launch_file, wire::launch_file_seeds, 15_000),
+    target("journal_record", host::journal_record, host::journal_record_seeds, 15_000),
+    target("exit_record", host::exit_record, host::exit_record_seeds, 20_000),
+    target("seccomp_profile", host::seccomp_profile, host::seccomp_profile_seeds, 3000),
+    target("sysctl", host::sysctl, host::sysctl_seeds, 20_000),
     target("store_record", wire::store_record, wire::store_record_seeds, 20_000),
     target("netlink", wire::netlink, wire::netlink_seeds, 20_000),
     target("static_pod", object::static_pod, object::static_pod_seeds, 4000),

@@ -5,8 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use gantry_env::Env;
 use gantry_tests::fuzz::mutate::{Dice, mutated};
-use gantry_tests::fuzz::{TARGETS, Target};
+use gantry_tests::fuzz::{OF_RUNTIME, TARGETS, Target};
+use jiff::SignedDuration;
 
 /// Another number makes another run; this one stands, so that a failure comes again.
 const SEED: u64 = 0x6761_6e74_7279_0001;
@@ -15,6 +17,8 @@ const MUTATED_MAX_BYTES: usize = 4096;
 /// As the threads have that do this work in production (tokio's default).
 const STACK_BYTES: usize = 2 << 20;
 const SHOWN_MAX_BYTES: usize = 4096;
+/// How long each target of the runtime's is fuzzed.
+const SECONDS: &str = "GANTRY_FUZZ_SECONDS";
 /// Names the only target to run.
 const ONLY: &str = "GANTRY_FUZZ_TARGET";
 
@@ -28,7 +32,8 @@ fn stands(target: &Target, input: &[u8], what: &str) -> Result<(), String> {
 
 /// Ends with the first input that the target does not stand.
 fn exercise(target: &Target) -> Result<(), String> {
-    let seeds = (target.seeds)();
+    let mut seeds = (target.seeds)();
+    seeds.extend(target.kept());
     for (at, seed) in seeds.iter().enumerate() {
         stands(target, seed, &format!("seed {at}"))?;
     }
@@ -36,10 +41,18 @@ fn exercise(target: &Target) -> Result<(), String> {
     // Each target has dice of its own: a new target leaves the runs of the others as they were.
     let own = target.name.bytes().fold(SEED, |seed, byte| seed.rotate_left(7) ^ u64::from(byte));
     let mut dice = Dice::new(own);
-    for round in 0..target.rounds {
-        stands(target, &mutated(&mut dice, &short, MUTATED_MAX_BYTES), &format!("round {round}"))?;
-    }
-    Ok(())
+    let mut try_one = |round| stands(target, &mutated(&mut dice, &short, MUTATED_MAX_BYTES), &format!("round {round}"));
+    (0..target.rounds).try_for_each(&mut try_one)?;
+    let clock = Env::system().clock;
+    let until = seconds(target).map(|seconds| clock.now() + SignedDuration::from_secs(seconds));
+    let in_time = |_: &u32| until.is_some_and(|until| clock.now() < until);
+    (target.rounds..).take_while(in_time).try_for_each(try_one)
+}
+
+/// How long a target is fuzzed beyond its rounds.
+fn seconds(target: &Target) -> Option<i64> {
+    let text = std::env::var(SECONDS).ok().filter(|_| OF_RUNTIME.contains(&target.name))?;
+    Some(text.parse().expect("a number of seconds"))
 }
 
 #[test]
@@ -70,4 +83,5 @@ fn every_target_has_a_name_of_its_own_and_a_seed() {
     let names: BTreeSet<&str> = TARGETS.iter().map(|target| target.name).collect();
     assert_eq!(names.len(), TARGETS.len());
     assert!(TARGETS.iter().all(|target| !(target.seeds)().is_empty()));
+    assert!(OF_RUNTIME.iter().all(|name| names.contains(name)));
 }

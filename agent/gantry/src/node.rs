@@ -17,9 +17,9 @@ use gantry_cri::v1::VersionRequest;
 use gantry_env::{Backoff, Env, chain};
 use gantry_netlink::nft::Nft;
 use gantry_netproxy::{Programmed, Proxy, dns};
-use gantry_runtime::Runtime;
 use gantry_runtime::image::Policy;
 use gantry_runtime::image::registry::{Proxies, ProxyError};
+use gantry_runtime::{LogLimits, Runtime};
 use ipnet::Ipv4Net;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -185,6 +185,7 @@ impl Node {
         let (services, pods) = (v4("--service-cidr", cluster.service_cidr)?, v4("--pod-cidr", cluster.pod_cidr)?);
         let mut config = runtime_config(paths, pods, &args.cgroup)?;
         args.registries.give(&mut config)?;
+        config.log_limits = LogLimits { max_bytes: args.logs.max_bytes, max_files: args.logs.max_files.into() };
         let runtime = Runtime::start(config, env.clone()).await?;
         let (dns, domain) = (args.cluster_dns, &cluster.cluster_domain);
         let proxy = proxy_config(&wires.name, services, pods, dns, domain)?;

@@ -1,21 +1,16 @@
 //! What becomes of one container's log and of the parts it was rotated into. Pure.
 //!
-//! A part is named for the log and the time at which it was renamed, in UTC: `0.log.20260102-030405`, and with `.gz` once
-//! it is compressed. The newest stays as it is until the next rotation: whoever ships logs may still be reading it.
+//! The newest part stays as it is until the next rotation: whoever ships logs may still be reading it.
 
+pub use gantry_base::log::{COMPRESSED, TEMPORARY};
+use gantry_base::log::{FILES_LEAST, parse_part, part_name};
 use jiff::Timestamp;
-
-pub const COMPRESSED: &str = ".gz";
-pub const TEMPORARY: &str = ".tmp";
-/// Of the file name's time.
-const STAMP: &str = "%Y%m%d-%H%M%S";
-const STAMP_SHAPE: &[u8] = b"dddddddd-dddddd";
 
 /// The kubelet's defaults.
 pub const MAX_BYTES: u64 = 10 << 20;
 pub const MAX_FILES: usize = 5;
 /// The log itself and one part: with fewer, a rotation would throw away what was just written.
-pub const MAX_FILES_LEAST: usize = 2;
+pub const MAX_FILES_LEAST: usize = FILES_LEAST as usize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -51,30 +46,31 @@ pub struct Plan {
 
 /// Whether `name` is a part of `log`, in whatever form.
 pub fn is_part(log: &str, name: &str) -> bool {
-    let Some(rest) = name.strip_prefix(log).and_then(|r| r.strip_prefix('.')) else { return false };
-    let Some((stamp, form)) = rest.split_at_checked(STAMP_SHAPE.len()) else { return false };
-    let fits = |(c, shape): (u8, &u8)| if *shape == b'd' { c.is_ascii_digit() } else { c == *shape };
-    stamp.bytes().zip(STAMP_SHAPE).all(fits) && ["", COMPRESSED, TEMPORARY].contains(&form)
+    parse_part(log, name).is_some()
 }
 
+/// A runtime that rotates as it writes leaves no log that has grown to its limit; its parts are put in order all the same.
 pub fn plan(log: &str, found: &Found, limits: Limits, now: Timestamp) -> Plan {
     // A rotation was cut short, or someone took the file away: the container writes into a file without a name.
-    let Some(size) = found.size else { return Plan { reopen: true, ..Plan::default() } };
-    let name = format!("{log}.{}", now.strftime(STAMP));
+    let missing = found.size.is_none();
+    let rotate = found.size.is_some_and(|size| size >= limits.max_bytes);
     let taken = |name: &str| found.names.iter().any(|n| n == name);
-    // Two rotations in one second, or a clock that was set back: the next round finds another name.
-    if size < limits.max_bytes || taken(&name) || taken(&format!("{name}{COMPRESSED}")) {
-        return Plan::default();
-    }
     let is_left_over = |part: &String| part.ends_with(TEMPORARY) || taken(&format!("{part}{COMPRESSED}"));
     let parts = found.names.iter().filter(|n| is_part(log, n)).cloned();
     let (mut remove, mut parts): (Vec<String>, Vec<String>) = parts.partition(is_left_over);
-    // Names are times, so the oldest sort first. The log and the part it becomes count too.
+    // Names are times, so the oldest sort first. Of two rotations in a second, or after the clock was set back, the next is
+    // named for the second after the newest.
     parts.sort();
-    let room = limits.max_files.saturating_sub(MAX_FILES_LEAST);
+    let newest = parts.iter().filter_map(|part| parse_part(log, part)).map(|(second, _)| second).max();
+    let second = newest.map_or(now.as_second(), |newest| now.as_second().max(newest + 1));
+    // The log and the part it becomes count too.
+    let room = limits.max_files.max(MAX_FILES_LEAST) - 1 - usize::from(rotate);
     remove.extend(parts.drain(..parts.len().saturating_sub(room)));
+    if !rotate {
+        parts.pop();
+    }
     parts.retain(|part| !part.ends_with(COMPRESSED));
-    Plan { remove, rename_to: Some(name), reopen: true, compress: parts }
+    Plan { remove, rename_to: rotate.then(|| part_name(log, second)), reopen: rotate || missing, compress: parts }
 }
 
 #[cfg(test)]
@@ -133,10 +129,24 @@ mod tests {
     }
 
     #[test]
-    fn no_name_is_used_twice() {
+    fn no_name_is_used_twice_and_names_sort() {
         for taken in ["0.log.20260102-030405", "0.log.20260102-030405.gz"] {
-            assert_eq!(plan("0.log", &found(100, &["0.log", taken]), LIMITS, at(0)), Plan::default());
+            let plan = plan("0.log", &found(100, &["0.log", taken]), LIMITS, at(0));
+            assert_eq!(plan.rename_to.as_deref(), Some("0.log.20260102-030406"));
         }
+        let ahead = plan("0.log", &found(100, &["0.log", "0.log.20260102-235959"]), LIMITS, at(0));
+        assert_eq!(ahead.rename_to.as_deref(), Some("0.log.20260103-000000"));
+    }
+
+    #[test]
+    fn what_a_runtime_has_rotated_is_compressed_and_bounded() {
+        let names = ["0.log", "0.log.20260102-030401", "0.log.20260102-030402", "0.log.20260102-030403"];
+        let plan = plan("0.log", &found(1, &names), LIMITS, at(0));
+        let compress = ["0.log.20260102-030401", "0.log.20260102-030402"].map(str::to_owned).to_vec();
+        assert_eq!(plan, Plan { compress, ..Plan::default() }, "but for the newest");
+        let plan = super::plan("0.log", &found(1, &names), Limits { max_files: 2, ..LIMITS }, at(0));
+        assert_eq!(plan.remove, ["0.log.20260102-030401", "0.log.20260102-030402"]);
+        assert_eq!((plan.rename_to, plan.compress), (None, Vec::new()));
     }
 
     fn apply(found: &Found, plan: &Plan) -> Found {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use gantry_base::log::parse_part;
 use gantry_env::Env;
 use gantry_kube::Status;
 use http::{HeaderValue, Response, header};
@@ -111,6 +112,38 @@ fn open_beneath(root: &Path, relative: &Path) -> std::io::Result<File> {
     Ok(file)
 }
 
+/// The file that comes after this one, if it was rotated: the next of the log's parts, or the log. One whose name is gone
+/// is older than every part there is; those that are compressed are passed over.
+fn next(root: &Path, log: &Path, file: &File) -> std::io::Result<Option<File>> {
+    use std::os::unix::fs::MetadataExt;
+    let Some(name) = log.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
+    let ours = file.metadata()?.ino();
+    // Before the parts are listed: what becomes one of them meanwhile is not passed over.
+    let last = match open_beneath(root, log) {
+        Ok(last) if last.metadata()?.ino() == ours => return Ok(None),
+        Ok(last) => Some(last),
+        // Between rename and create there is no file for a moment; after removal there never will be.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let folder = log.parent().unwrap_or(Path::new(""));
+    let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+    let mut parts: Vec<(String, u64)> = entries
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.metadata().ok()?.ino())))
+        .collect();
+    parts.retain(|(part, _)| parse_part(name, part).is_some_and(|(_, form)| form.is_empty()));
+    parts.sort();
+    let after = parts.iter().position(|(_, inode)| *inode == ours).map_or(0, |at| at + 1);
+    for (part, _) in &parts[after..] {
+        match open_beneath(root, &folder.join(part)) {
+            // Removed or compressed meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            next => return next.map(Some),
+        }
+    }
+    Ok(last)
+}
+
 struct Follower {
     root: PathBuf,
     relative: PathBuf,
@@ -134,7 +167,7 @@ impl Follower {
                 return Ok(());
             }
             let Some(watch) = &watch else { return Ok(()) };
-            if let Some(next) = self.rotated(&file)? {
+            if let Some(next) = next(&self.root, &self.relative, &file)? {
                 self.copy(&mut file, &mut render, send)?;
                 file = next;
                 continue;
@@ -167,18 +200,6 @@ impl Follower {
             if enough {
                 return Ok(true);
             }
-        }
-    }
-
-    /// The file that has taken the log's name since, if it is another one.
-    fn rotated(&self, file: &File) -> std::io::Result<Option<File>> {
-        use std::os::unix::fs::MetadataExt;
-        match open_beneath(&self.root, &self.relative) {
-            Ok(next) if next.metadata()?.ino() != file.metadata()?.ino() => Ok(Some(next)),
-            // Between rename and create there is no file for a moment; after removal there never will be.
-            Ok(_) => Ok(None),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
         }
     }
 
@@ -221,6 +242,35 @@ mod tests {
         for bad in ["pod/1.log", "etc/passwd", "../etc/passwd", "pod"] {
             assert!(open_beneath(root.path(), Path::new(bad)).is_err(), "{bad} was opened");
         }
+    }
+
+    #[test]
+    fn who_follows_a_log_reads_every_part_that_it_became() {
+        let root = tempfile::tempdir().unwrap();
+        let log = Path::new("pod/0.log");
+        let path = |part: &str| root.path().join(format!("pod/0.log{part}"));
+        let write = |part: &str| std::fs::write(path(part), part).unwrap();
+        let text = |file: &File| std::io::read_to_string(file).unwrap();
+        std::fs::create_dir(root.path().join("pod")).unwrap();
+        write("");
+        let file = open_beneath(root.path(), log).unwrap();
+        assert!(next(root.path(), log, &file).unwrap().is_none(), "it is the log");
+        // Rotated three times between two looks.
+        std::fs::rename(path(""), path(".20260102-030405")).unwrap();
+        assert!(next(root.path(), log, &file).unwrap().is_none(), "the next is yet to come");
+        for part in ["", ".20260102-030407", ".20260102-030406", ".20260102-030404.gz", ".20260102-030408.tmp"] {
+            write(part);
+        }
+        let mut seen = Vec::new();
+        let mut at = file.try_clone().unwrap();
+        while let Some(later) = next(root.path(), log, &at).unwrap() {
+            seen.push(text(&later));
+            at = later;
+        }
+        assert_eq!(seen, [".20260102-030406", ".20260102-030407", ""]);
+        // Compressed or removed meanwhile, it was the oldest.
+        std::fs::remove_file(path(".20260102-030405")).unwrap();
+        assert_eq!(text(&next(root.path(), log, &file).unwrap().unwrap()), ".20260102-030406");
     }
 
     #[test]

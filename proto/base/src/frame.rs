@@ -66,6 +66,9 @@ wire_enum! {
         6 => ExecExited { exec: Id, code: i32 },
         /// As `Started`, in answer to `Describe`.
         7 => Running { unit: Unit, pid: i32, start_ticks: u64 },
+        /// The disk of a container's log stands still: so many bytes of what it said were dropped by now. A runtime from before
+        /// this passes over it.
+        8 => LogLost { container: Id, bytes: u64 },
     }
 }
 

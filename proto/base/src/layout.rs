@@ -52,6 +52,10 @@ pub const IDS: &str = "ids";
 pub const MAPPED_IDS: &str = "mapped-ids";
 /// In a bundle: [`crate::ExitRecord`].
 pub const EXIT: &str = "exit";
+/// In a bundle: [`crate::log::LogLimits`]; containers from before supervisors rotated have none.
+pub const LOG_LIMITS: &str = "log-limits";
+/// In a sandbox's folder: locked by the one process that writes the logs of its containers.
+pub const LOG_LOCK: &str = "log-lock";
 /// In a bundle: the mount point of the root.
 pub const ROOTFS: &str = "rootfs";
 /// In a bundle: a link of the creator's to the pid namespace that came along with the order to start.

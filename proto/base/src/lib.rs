@@ -7,11 +7,13 @@
 
 pub mod codec;
 pub mod exit;
+pub mod fault;
 pub mod frame;
 pub mod id;
 pub mod launch;
 pub mod layout;
 pub mod limits;
+pub mod log;
 pub mod time;
 
 pub use codec::DecodeError;

@@ -105,8 +105,7 @@ impl Filters {
         if let Some(filter) = self.files.lock().get(&key) {
             return Ok(Arc::clone(filter));
         }
-        let profile = seccomp_file::parse(&text).map_err(|source| ProfileError::Parse { path, source })?;
-        let filter = Arc::new(Filter { program: export(&seccomp_file::build(&profile)?)?, flags: profile.flags });
+        let filter = Arc::new(compile(&text, path)?);
         let mut files = self.files.lock();
         if files.len() >= FILES_MAX {
             // Profiles are few; a host that wears them out compiles anew.
@@ -115,6 +114,12 @@ impl Filters {
         files.insert(key, Arc::clone(&filter));
         Ok(filter)
     }
+}
+
+/// A profile's text, as Docker and containerd read them; `path` is for messages.
+pub fn compile(text: &str, path: PathBuf) -> Result<Filter, ProfileError> {
+    let profile = seccomp_file::parse(text).map_err(|source| ProfileError::Parse { path, source })?;
+    Ok(Filter { program: export(&seccomp_file::build(&profile)?)?, flags: profile.flags })
 }
 
 const PROFILE_MAX_BYTES: u64 = 1 << 20;

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use gantry_base::codec::Wire;
 use gantry_base::launch::{CgroupWrite, Root, Users};
 use gantry_base::{Id, layout};
 use gantry_cri::v1::{self, ContainerEventType, NamespaceMode};
@@ -10,6 +11,7 @@ use gantry_env::chain;
 use crate::cgroup::plan;
 use crate::container::seccomp::{Filter, ProfileError};
 use crate::container::{capabilities, spec};
+use crate::fault::{Point, point};
 use crate::image::{Image, Rootfs};
 use crate::node::{Node, NodeError, blocking, encode_launch};
 use crate::records::{ContainerRecord, ContainerState, SandboxRecord, private_dir};
@@ -166,16 +168,24 @@ fn prepare(
     }
     let bundle = node.records.bundle(&sandbox.id, id);
     let rootfs_dir = bundle.join(layout::ROOTFS);
+    point(Point::BundleMake);
     private_dir(&rootfs_dir).map_err(io_at("make", &rootfs_dir))?;
-    let files =
-        [(layout::CONFIG, spec.config.to_string().into_bytes()), (layout::LAUNCH, encode_launch(&spec.launch)?)];
+    let mut limits = Vec::new();
+    node.config.log_limits.put(&mut limits);
+    let files = [
+        (layout::CONFIG, spec.config.to_string().into_bytes()),
+        (layout::LAUNCH, encode_launch(&spec.launch)?),
+        (layout::LOG_LIMITS, limits),
+    ];
     for (name, bytes) in files {
         let path = bundle.join(name);
+        point(Point::BundleMake);
         write_private(&path, &bytes).map_err(io_at("write", &path))?;
     }
     for name in [layout::STDOUT, layout::STDERR] {
         let path = bundle.join(name);
         let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+        point(Point::BundleMake);
         nix::unistd::mkfifo(&path, mode).map_err(|e| io_at("make", &path)(e.into()))?;
     }
     let log_path = match (pod.log_directory.is_empty(), config.log_path.is_empty()) {

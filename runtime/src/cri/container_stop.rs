@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use gantry_cri::v1;
 
+use crate::fault::{Point, point};
 use crate::node::{Node, NodeError};
 use crate::records::{ContainerRecord, ContainerState};
 
@@ -56,6 +57,7 @@ async fn signal(node: &Node, record: &ContainerRecord, number: i32) -> Result<()
         let held = pods.containers.get(&record.id).and_then(|c| c.held.as_ref());
         held.and_then(|h| h.pidfd.as_ref()?.try_clone().ok())
     };
+    point(Point::Signal);
     match (held, rustix::process::Signal::from_named_raw(number)) {
         (Some(pidfd), Some(signal)) => {
             // No such process: it has ended, and the news is on its way.

@@ -28,6 +28,7 @@ pub async fn run(node: &Node, request: v1::ExecSyncRequest) -> Result<v1::ExecSy
 
 async fn execute(node: &Node, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, NodeError> {
     let record = node.container(&request.container_id)?;
+    let turn = node.turn(&record.id).await?;
     let failed = |source| NodeError::Io { what: "make", path: "pipe".into(), source };
     let (stdout, stdout_write) = pipe_pair().map_err(failed)?;
     let (stderr, stderr_write) = pipe_pair().map_err(failed)?;
@@ -36,7 +37,7 @@ async fn execute(node: &Node, request: v1::ExecSyncRequest) -> Result<v1::ExecSy
     let shared = node.me.upgrade().ok_or(NodeError::Interrupted)?;
     // A task of its own: a process that comes to life after its caller has gone is ended with the answer nobody takes.
     let started = tokio::spawn(async move {
-        let process = shared.exec(&record, &request.cmd, streams).await?;
+        let process = shared.exec(turn, &record, &request.cmd, streams).await?;
         let killer = KillOnDrop(process.duplicate());
         Ok::<_, NodeError>((process, killer))
     });

@@ -25,6 +25,7 @@ pub struct Reading {
     pub written_bytes: Option<u64>,
     /// As it was asked for: v2's weight is not what dashboards divide by.
     pub cpu_shares: Option<u64>,
+    pub log_lost_bytes: u64,
     pub started_at: u64,
     pub now: u64,
     /// Names of block devices by their numbers.
@@ -93,6 +94,7 @@ async fn read(node: &Node, record: &ContainerRecord) -> Result<Reading, NodeErro
     let state_dir = node.config.state_dir.clone();
     let seconds = |nanos: i64| u64::try_from(nanos / 1_000_000_000).unwrap_or(0);
     let (now, started_at) = (seconds(node.now_ns()), seconds(record.started_at));
+    let log_lost_bytes = node.pods.lock().containers.get(&record.id).map_or(0, |container| container.log_lost_bytes);
     let shares = record.resources.as_ref().and_then(|r| u64::try_from(r.cpu_shares).ok());
     blocking(move || {
         let detail = cgroups.detail(&cgroup);
@@ -103,6 +105,7 @@ async fn read(node: &Node, record: &ContainerRecord) -> Result<Reading, NodeErro
             filesystem: filesystem(&state_dir),
             written_bytes: written.map(|used| used.bytes),
             cpu_shares: shares,
+            log_lost_bytes,
             started_at,
             now,
             devices: devices.collect(),

@@ -33,6 +33,7 @@ pub async fn run(node: &Node, request: v1::RunPodSandboxRequest) -> Result<v1::R
         config: Some(config),
         ip: String::new(),
         runtime_handler: request.runtime_handler,
+        stopping: false,
     };
     node.put_sandbox(record.clone())?;
     // Whoever stops or removes it waits until it is made. One that came before has found nothing to take away.
@@ -173,7 +174,7 @@ fn write_files(node: &Node, record: &SandboxRecord, config: &v1::PodSandboxConfi
 }
 
 /// The ports of the node that lead to the pod. A mapping without one only says what a container listens on.
-fn host_ports(config: &v1::PodSandboxConfig) -> Result<Vec<HostPort>, NodeError> {
+pub fn host_ports(config: &v1::PodSandboxConfig) -> Result<Vec<HostPort>, NodeError> {
     config.port_mappings.iter().filter(|mapping| mapping.host_port != 0).map(host_port).collect()
 }
 

@@ -19,13 +19,18 @@ pub async fn stop(node: &Node, record: SandboxRecord) -> Result<(), NodeError> {
     let Some(lock) = node.sandbox_lock(&record.id) else { return Ok(()) };
     let _one_at_a_time = lock.lock().await;
     // Made or removed while this waited, it is another record now, or none.
-    let record = match node.pods.lock().sandboxes.get_mut(&record.id) {
+    let mut record = match node.pods.lock().sandboxes.get_mut(&record.id) {
         Some(sandbox) => {
             sandbox.stopping = true;
             sandbox.record.clone()
         }
         None => return Ok(()),
     };
+    // From here on a start finds it half stopped, and stops it: it must not pass for ready with its address given back.
+    if !record.stopping && record.state() != SandboxState::NotReady {
+        record.stopping = true;
+        node.put_sandbox(record.clone())?;
+    }
     let containers = node.containers_of(&record.id);
     let stops = containers.iter().map(|c| super::container_stop::stop(node, c, std::time::Duration::ZERO));
     for stopped in futures::future::join_all(stops).await {
@@ -33,7 +38,6 @@ pub async fn stop(node: &Node, record: SandboxRecord) -> Result<(), NodeError> {
     }
     tear_down(node, &record).await?;
     if record.state() != SandboxState::NotReady {
-        let mut record = record;
         record.set_state(SandboxState::NotReady);
         let id = record.id.clone();
         node.put_sandbox(record)?;

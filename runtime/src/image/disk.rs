@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+use crate::fault::{Point, point};
+
 use super::error::ImageError;
 use super::unpack::remove_tree;
 
@@ -36,13 +38,16 @@ pub fn write_atomically(path: &Path, content: &[u8], durable: bool) -> Result<()
     let number = TEMPORARY.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_extension(format!("{number}.tmp"));
     let result = (|| -> io::Result<()> {
+        point(Point::ImageWrite);
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
         if durable {
             file.sync_all()?;
         }
+        point(Point::ImageRename);
         fs::rename(&temporary, path)?;
         if durable {
+            point(Point::ImageSync);
             File::open(folder)?.sync_all()?;
         }
         Ok(())
@@ -94,5 +99,6 @@ pub fn remove_below(folder: &Path, name: &str) -> Result<(), ImageError> {
 /// Writes back the whole filesystem, and reports what could not be written since it was last asked.
 pub fn sync_filesystem(folder: &Path) -> Result<(), ImageError> {
     let fd = open_folder(folder)?;
+    point(Point::ImageSync);
     rustix::fs::syncfs(&fd).map_err(|e| ImageError::disk("sync", folder, e.into()))
 }

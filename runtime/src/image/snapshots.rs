@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::{Point, point};
+
 use super::digest::Digest;
 use super::disk::{names, open_folder, private_folder, remove_below, write_atomically};
 use super::error::ImageError;
@@ -127,6 +129,7 @@ impl Snapshots {
     /// Moves something out of sight in one step; [`Snapshots::empty_trash`] removes it in its own time.
     fn discard(&self, name: &str, random: &str) -> Result<(), ImageError> {
         let (from, to) = (self.base.join(name), self.base.join("trash").join(random));
+        point(Point::Discard);
         match fs::rename(&from, &to) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(ImageError::disk("discard", &from, e)),
             _ => Ok(()),
@@ -135,6 +138,7 @@ impl Snapshots {
 
     pub(super) fn discard_layer(&self, chain: &Digest, random: &str) -> Result<(), ImageError> {
         let link = self.base.join(short_name(chain));
+        point(Point::Discard);
         match fs::remove_file(&link) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(ImageError::disk("remove", &link, e)),
             _ => {}
@@ -144,7 +148,10 @@ impl Snapshots {
 
     pub(super) fn empty_trash(&self) -> Result<(), ImageError> {
         let trash = self.base.join("trash");
-        names(&trash)?.iter().try_for_each(|name| remove_below(&trash, name))
+        names(&trash)?.iter().try_for_each(|name| {
+            point(Point::TrashEmpty);
+            remove_below(&trash, name)
+        })
     }
 
     /// At start: what was being written when the process ended, folders that are none of ours to keep, dead links.
@@ -206,12 +213,15 @@ impl Snapshots {
         let rootfs = self.rootfs(container, record);
         let own = self.base.join("c").join(container);
         let made = (|| {
+            point(Point::SnapshotMake);
             private_folder(&own)?;
             let content = serde_json::to_vec(record)
                 .map_err(|source| ImageError::Record { path: own.join("rootfs.json"), source })?;
             write_atomically(&own.join("rootfs.json"), &content, false)?;
+            point(Point::SnapshotMake);
             make_folder(&rootfs.upper, 0o755)?;
             make_folder(&rootfs.work, 0o700)?;
+            point(Point::SnapshotMake);
             make_folder(&rootfs.merged, 0o755)
         })();
         if made.is_err() {
@@ -221,6 +231,7 @@ impl Snapshots {
     }
 
     pub(super) fn discard_container(&self, container: &str, random: &str) -> Result<(), ImageError> {
+        point(Point::SnapshotUnmount);
         Rootfs::unmount(&self.base.join("c").join(container).join("merged"))?;
         self.discard(&format!("c/{container}"), random)
     }
@@ -275,6 +286,7 @@ impl Ingest {
         // The short name first: a dead one is harmless, a layer without one could not be mounted.
         Snapshots { base: self.base.clone() }.link(chain)?;
         let to = self.base.join(chain.hex());
+        point(Point::LayerRename);
         match fs::rename(&path, &to) {
             Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => return Ok(None),
             renamed => renamed.map_err(|e| ImageError::disk("commit", &to, e))?,

@@ -3,10 +3,13 @@
 //! ```text
 //! <images>/lock                  held by the one process that writes here
 //! <images>/images.json           the record: images, their names and layers
+//! <images>/images.copy.json      the same once more, written after it
 //! <images>/blobs/sha256/<hex>    manifests and configurations (layers live unpacked, see snapshots.rs)
 //! <images>/ingest/<random>/      archives being imported
 //! ```
-//! Recovery: the record is replaced atomically, after the blobs and layers that it names were synced. Whatever it does
+//! Recovery: no kill and no power cut damages the record, but disks do, and what was imported can be had nowhere else: one that
+//! cannot be read is set aside, and its copy counts. The copy is that of the present, not of a state before, whose newest
+//! image would be missing and its layers removed. The record is replaced atomically, after the blobs and layers that it names were synced. Whatever it does
 //! not name, nor a container, was left over by a crash and is removed at start. An image whose layers or configuration
 //! are missing is dropped with a warning, so that it is pulled again. The order "sync, then record" holds for every
 //! writer: that is why several pulls may share layers that one of them has just unpacked.
@@ -18,6 +21,8 @@ use std::sync::Arc;
 
 use gantry_env::Env;
 use parking_lot::{Mutex, RwLock};
+
+use crate::fault::{Point, point};
 
 use super::Image;
 use super::catalog::{Catalog, ImageRecord};
@@ -124,22 +129,7 @@ impl Store {
                 None => self.snapshots.discard_container(&container, &random())?,
             }
         }
-        let path = self.record_path();
-        let catalog: Catalog = match fs::read(&path) {
-            Ok(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(catalog) => catalog,
-                // A host that runs no container at all would be worse than one that pulls its images again.
-                Err(source) => {
-                    let aside = path.with_extension("damaged");
-                    fs::rename(&path, &aside).map_err(|e| ImageError::disk("set aside", &path, e))?;
-                    let error = ImageError::Record { path: path.clone(), source };
-                    tracing::error!(error = %gantry_env::chain(&error), ?aside, "no image is known any more");
-                    Catalog::default()
-                }
-            },
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Catalog::default(),
-            Err(e) => return Err(ImageError::disk("read", &path, e)),
-        };
+        let catalog = self.recorded()?;
         for record in catalog.images.into_values() {
             let whole = record.chains().iter().all(|chain| state.layers.contains_key(chain));
             match self.image(&record) {
@@ -164,6 +154,28 @@ impl Store {
 
     fn record_path(&self) -> PathBuf {
         self.folder.join("images.json")
+    }
+
+    fn copy_path(&self) -> PathBuf {
+        self.folder.join("images.copy.json")
+    }
+
+    /// What the record says, or its copy, and afterwards both. A host that runs no container at all would be worse than one
+    /// that pulls its images again: where both say nothing there is no image.
+    fn recorded(&self) -> Result<Catalog, ImageError> {
+        let paths = [self.record_path(), self.copy_path()];
+        let (record, copy) = (read_or_set_aside(&paths[0])?, read_or_set_aside(&paths[1])?);
+        let catalog = record.as_ref().or(copy.as_ref()).cloned().unwrap_or_default();
+        if record.is_none() && copy.is_some() {
+            tracing::warn!(copy = %paths[1].display(), "the record of images is made again from its copy");
+        }
+        for (path, said) in paths.iter().zip([&record, &copy]) {
+            // An upgrade finds no copy, and a kill may have come between the two.
+            if said.as_ref() != Some(&catalog) && catalog != Catalog::default() {
+                write_atomically(path, &encoded(&catalog, path)?, true)?;
+            }
+        }
+        Ok(catalog)
     }
 
     /// Of a manifest or a configuration.
@@ -262,6 +274,7 @@ impl Store {
             let used = state.used_blobs();
             for digest in [&removed.id, &removed.manifest] {
                 if !used.contains(digest.hex()) {
+                    point(Point::BlobRemove);
                     let _ = fs::remove_file(self.blob_path(digest));
                 }
             }
@@ -273,8 +286,7 @@ impl Store {
     fn replace_catalog(&self, catalog: Catalog) -> Result<(), ImageError> {
         let known_images = self.state.lock().images.clone();
         let path = self.record_path();
-        let content =
-            serde_json::to_vec_pretty(&catalog).map_err(|source| ImageError::Record { path: path.clone(), source })?;
+        let content = encoded(&catalog, &path)?;
         let mut images = BTreeMap::new();
         for record in catalog.images.values() {
             let known = known_images.get(&record.id).filter(|image| image.record == *record);
@@ -285,6 +297,10 @@ impl Store {
             images.insert(record.id.clone(), image);
         }
         write_atomically(&path, &content, true)?;
+        // The record stands; a copy that could not be written is written at the next start.
+        if let Err(error) = write_atomically(&self.copy_path(), &content, true) {
+            tracing::warn!(error = %gantry_env::chain(&error), "copy of the record of images not written");
+        }
         let mut state = self.state.lock();
         state.catalog = catalog;
         state.images = images;
@@ -370,6 +386,29 @@ impl Store {
             }
         }
         usage
+    }
+}
+
+fn encoded(catalog: &Catalog, path: &Path) -> Result<Vec<u8>, ImageError> {
+    serde_json::to_vec_pretty(catalog).map_err(|source| ImageError::Record { path: path.to_owned(), source })
+}
+
+/// None where there is no file, or none that says anything: that is moved aside, over an older one.
+fn read_or_set_aside(path: &Path) -> Result<Option<Catalog>, ImageError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(ImageError::disk("read", path, e)),
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(catalog) => Ok(Some(catalog)),
+        Err(source) => {
+            let aside = path.with_extension("damaged");
+            fs::rename(path, &aside).map_err(|e| ImageError::disk("set aside", path, e))?;
+            let error = ImageError::Record { path: path.to_owned(), source };
+            tracing::error!(error = %gantry_env::chain(&error), ?aside, "record of images set aside");
+            Ok(None)
+        }
     }
 }
 

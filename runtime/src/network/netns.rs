@@ -13,6 +13,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::statfs;
 
+use crate::fault::{Point, point};
+
 /// The magic number of nsfs.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 const LOOPBACK_INDEX: u32 = 1;
@@ -24,11 +26,13 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
+    point(Point::NetnsMake);
     fs::OpenOptions::new().create(true).append(true).open(path)?;
     on_own_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let own = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
         set_up_loopback()?;
+        point(Point::NetnsMake);
         mount(Some(own.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
         Ok(())
     })
@@ -44,8 +48,10 @@ fn set_up_loopback() -> io::Result<()> {
 
 pub(super) fn delete(path: &Path) -> io::Result<()> {
     while is_netns(path)? {
+        point(Point::NetnsRemove);
         umount2(path, MntFlags::MNT_DETACH)?;
     }
+    point(Point::NetnsRemove);
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -10,11 +10,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::{Point, point};
+
 use super::{ById, GATEWAY, NetworkError, PodAddress};
 
 /// A record with every port of a pod in it is some kilobytes.
 const RECORD_MAX_BYTES: u64 = 1 << 20;
 const FOLDER: &str = "pods";
+const ASIDE: &str = "set-aside";
 const TEMPORARY: &str = ".new";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -66,6 +69,8 @@ pub(super) struct Records {
     by_id: ById,
     /// Those that were let go, whose links may still be there. To a later start, they are among the others.
     leaving: ById,
+    /// Sandboxes whose files say nothing. They lie in `set-aside` now.
+    pub damaged: Vec<String>,
 }
 
 impl Records {
@@ -76,7 +81,7 @@ impl Records {
             move |source| NetworkError::State { path, source }
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(state(&folder))?;
-        let mut by_id = BTreeMap::new();
+        let (mut by_id, mut damaged) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(&folder).map_err(state(&folder))? {
             let path = entry.map_err(state(&folder))?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
@@ -86,11 +91,17 @@ impl Records {
             let mut text = Vec::new();
             let file = fs::File::open(&path).map_err(state(&path))?;
             file.take(RECORD_MAX_BYTES).read_to_end(&mut text).map_err(state(&path))?;
-            let record: Record =
-                serde_json::from_slice(&text).map_err(|source| NetworkError::Decode { path: path.clone(), source })?;
-            by_id.insert(record.sandbox.clone(), record);
+            match serde_json::from_slice::<Record>(&text) {
+                Ok(record) => drop(by_id.insert(record.sandbox.clone(), record)),
+                Err(source) => {
+                    let error = NetworkError::Decode { path: path.clone(), source };
+                    let kept = set_aside(run_dir, &path).map_err(state(&path))?;
+                    tracing::error!(error = %gantry_env::chain(&error), kept = %kept.display(), "address record set aside");
+                    damaged.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+                }
+            }
         }
-        Ok(Records { run_dir: run_dir.to_owned(), by_id, leaving: BTreeMap::new() })
+        Ok(Records { run_dir: run_dir.to_owned(), by_id, leaving: BTreeMap::new(), damaged })
     }
 
     pub fn all(&self) -> &ById {
@@ -125,6 +136,7 @@ impl Records {
 
     pub fn remove(&mut self, sandbox: &str) -> Result<(), NetworkError> {
         let path = self.path(sandbox)?;
+        point(Point::AddressRemove);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(NetworkError::State { path, source }),
             _ => {
@@ -150,11 +162,21 @@ impl Records {
     }
 }
 
+fn set_aside(run_dir: &Path, path: &Path) -> io::Result<PathBuf> {
+    let folder = run_dir.join(ASIDE);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    let kept = folder.join(path.file_name().unwrap_or_default());
+    fs::rename(path, &kept)?;
+    Ok(kept)
+}
+
 /// The folder lies in memory (/run) and ends with the boot, as links and rules do: there is nothing to sync.
 pub(super) fn write_atomically(path: &Path, text: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension(TEMPORARY.trim_start_matches('.'));
+    point(Point::AddressWrite);
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(text)?;
     drop(file);
+    point(Point::AddressRename);
     fs::rename(&temporary, path)
 }

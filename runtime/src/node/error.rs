@@ -37,6 +37,8 @@ pub enum NodeError {
     Unkillable(String),
     #[error("command {0:?} timed out")]
     ExecTimeout(Vec<String>),
+    #[error("{most} commands wait to be started in container {container} already")]
+    Busy { container: String, most: usize },
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),
     #[error("this host has no user namespaces for pods: {0}")]
@@ -94,6 +96,7 @@ impl From<NodeError> for Status {
             NodeError::Image(error) => error.status(),
             NodeError::Unkillable(_) | NodeError::ExecTimeout(_) => Status::deadline_exceeded(text),
             NodeError::Unsupported(_) => Status::unimplemented(text),
+            NodeError::Busy { .. } => Status::resource_exhausted(text),
             NodeError::NoSupervisor
             | NodeError::Interrupted
             | NodeError::Io { .. }

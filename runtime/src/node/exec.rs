@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use gantry_base::codec::{Appended, Wire};
 use gantry_base::launch::Launch;
@@ -9,7 +10,7 @@ use gantry_base::limits::LAUNCH_MAX_BYTES;
 use gantry_base::{Id, frame, layout};
 use tokio::sync::oneshot;
 
-use super::{Node, NodeError};
+use super::{Node, NodeError, Turn};
 use crate::records::{ContainerRecord, ContainerState};
 
 /// What the process gets as its standard streams.
@@ -47,8 +48,15 @@ pub fn kill_all(process: BorrowedFd<'_>) {
 }
 
 impl Node {
+    /// The turn to start a command, to be waited for before anything is made for it.
+    pub async fn turn(&self, container: &str) -> Result<Turn, NodeError> {
+        let turns = self.pods.lock().containers.get(container).map(|c| Arc::clone(&c.turns));
+        turns.ok_or_else(|| NodeError::NoContainer(container.to_owned()))?.wait(container).await
+    }
+
     pub async fn exec(
         &self,
+        _turn: Turn,
         record: &ContainerRecord,
         command: &[String],
         streams: Streams,

@@ -15,6 +15,7 @@ use nix::sched::CloneFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::users::Ranges;
+use crate::fault::{Point, point};
 use crate::records::private_dir;
 use crate::supervisor::{Program, SupervisorError};
 
@@ -135,6 +136,7 @@ impl Pins {
     /// It belongs to the pod's root.
     fn mount_tmpfs(&self, at: &Path, options: &str, users: Option<Ranges>) -> Result<(), NamespaceError> {
         private_dir(at).map_err(|source| self.failed("make", at, source))?;
+        point(Point::PinMake);
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         let owner = users.map_or_else(String::new, |of| format!(",uid={},gid={}", of.uids.host, of.gids.host));
         let options = CString::new(format!("{options}{owner}")).map_err(|e| self.failed("mount", at, e.into()))?;
@@ -186,7 +188,9 @@ impl Pins {
         set_sysctls(&of_ipc)?;
         for (made, kind, path) in [(wanted.ipc, "ipc", self.ipc()), (wanted.uts, "uts", self.uts())] {
             if made && wanted.users.is_none() {
+                point(Point::PinMake);
                 fs::write(&path, "").map_err(|source| self.failed("make", &path, source))?;
+                point(Point::PinMake);
                 rustix::mount::mount_bind(format!("/proc/thread-self/ns/{kind}"), &path)
                     .map_err(|e| self.failed("bind a namespace to", &path, e.into()))?;
             }
@@ -198,12 +202,14 @@ impl Pins {
     pub fn remove(&self) -> Result<(), NamespaceError> {
         self.unmount_all()?;
         for path in [self.ipc(), self.uts(), self.pid(), self.user()] {
+            point(Point::PinRemove);
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed("remove", &path, e)),
                 _ => {}
             }
         }
         for path in [self.shm(), self.etc(), self.0.clone()] {
+            point(Point::PinRemove);
             match fs::remove_dir(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failed("remove", &path, e)),
                 _ => {}
@@ -218,6 +224,7 @@ impl Pins {
 }
 
 fn unmount(path: &Path) -> Result<(), NamespaceError> {
+    point(Point::PinUnmount);
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
         Err(e) => Err(NamespaceError::Io { what: "unmount", path: path.to_owned(), source: e.into() }),
@@ -225,7 +232,7 @@ fn unmount(path: &Path) -> Result<(), NamespaceError> {
 }
 
 /// Only what lives in the pod's own namespaces (the kernel's documentation of ipc and network namespaces).
-fn check_sysctl(name: &str, wanted: &Wanted) -> Result<(), NamespaceError> {
+pub fn check_sysctl(name: &str, wanted: &Wanted) -> Result<(), NamespaceError> {
     const IPC: [&str; 8] = [
         "kernel.sem",
         "kernel.msgmax",

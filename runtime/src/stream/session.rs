@@ -192,10 +192,11 @@ fn io(source: std::io::Error) -> NodeError {
 
 async fn exec(node: &Node, wanted: &Process, command: &[String]) -> Result<Target, NodeError> {
     let record = node.container(&wanted.container)?;
+    let turn = node.turn(&record.id).await?;
     let (tx, frames) = mpsc::channel(FRAMES_MAX);
     let mut pumps = JoinSet::new();
     if wanted.tty {
-        let mut process = node.exec(&record, command, ExecStreams::Terminal).await?;
+        let mut process = node.exec(turn, &record, command, ExecStreams::Terminal).await?;
         let master = process.terminal.take().ok_or(NodeError::NoSupervisor)?;
         let master = input::terminal(master).map_err(io)?;
         pumps.spawn(pump_terminal(Arc::clone(&master), tx));
@@ -210,7 +211,7 @@ async fn exec(node: &Node, wanted: &Process, command: &[String]) -> Result<Targe
     } else {
         (OwnedFd::from(std::fs::File::open("/dev/null").map_err(io)?), None)
     };
-    let process = node.exec(&record, command, ExecStreams::Pipes { stdin, stdout, stderr }).await?;
+    let process = node.exec(turn, &record, command, ExecStreams::Pipes { stdin, stdout, stderr }).await?;
     pumps.spawn(pump(out, STDOUT, wanted.stdout, tx.clone()));
     pumps.spawn(pump(err, STDERR, wanted.stderr, tx));
     Ok(Target { process: Some(process), input, pumps, frames, close_stdin: false })

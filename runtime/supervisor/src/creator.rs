@@ -76,6 +76,8 @@ pub struct Task<'a> {
     pub sandbox: &'a Path,
     pub container: &'a Id,
     pub stdio: Stdio,
+    /// Made before the container is, so that whoever looks for it finds it; empty for none.
+    pub log_path: &'a str,
     /// Held open by the process until it execs.
     pub failure: BorrowedFd<'a>,
 }
@@ -192,6 +194,7 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
     let path = bundle.join(layout::LAUNCH);
     let file = std::fs::File::open(&path).map_err(|source| CreateError::Read { path: path.clone(), source })?;
     let launch = read_launch(file, &path)?;
+    make_log(task.log_path);
     if let Some(pids) = pids.filter(|_| launch.users.0.is_none()) {
         lead_to(pids, &bundle.join(layout::TARGET_PIDS))?;
     }
@@ -296,6 +299,15 @@ fn resolve(launch: &Launch, rootfs: BorrowedFd<'_>) -> Result<Ids, CreateError> 
             .map_err(|source| CreateError::UserFile { file, source })
     };
     Ok(users::resolve(&launch.user, &read("/etc/passwd")?, &read("/etc/group")?)?)
+}
+
+/// A log that cannot be made loses lines, and its writer says so; a container does not fail for it.
+fn make_log(path: &str) {
+    use std::os::unix::fs::OpenOptionsExt;
+    if !path.is_empty() {
+        let flags = libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK;
+        let _ = std::fs::OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path);
+    }
 }
 
 /// v2 creators are cloned into the cgroup. On v1 a process that writes its own thread id to `tasks` does not wait for

@@ -11,6 +11,7 @@ mod attach;
 mod creator;
 mod enter;
 mod executor;
+mod fault;
 mod first;
 mod inroot;
 mod log;
@@ -101,6 +102,7 @@ fn start() -> Result<(), StartError> {
     // What is forked inside a container is traced by nobody there, from its first moment.
     sys::set_dumpable(false).map_err(step("become untraceable"))?;
     let home = enter::Home::here().map_err(step("open its namespaces"))?;
+    fault::point(fault::Point::Serve);
     serve::Supervisor::new(sandbox, listener, signals, home).run().map_err(step("poll"))
 }
 

@@ -15,13 +15,19 @@ use rustix::pipe::PipeFlags;
 
 use crate::creator::{self, Report, Stdio, Task};
 use crate::enter::{self, Home};
+use crate::fault::{Point, point};
+use crate::log::Answer;
+use crate::log::outbox::Outbox;
 use crate::sys::{self, Forked};
-use crate::unit::{self, Container};
+use crate::unit::{self, Container, News};
 use crate::userns::Opened;
 use crate::{executor, socket};
 
 /// Who asked, to whom the answer goes. Connections are few: a runtime, for a moment two of them.
 const CONNECTIONS_MAX: usize = 4;
+/// How long the news of an end waits for the container's last lines to be in its log, so that who hears of it finds them there.
+/// The record of the end waits for nothing.
+const NEWS_WAIT_SECONDS: i64 = 2;
 /// Commands of one container that are being started at once. One that is frozen, or throttled to a standstill, starts none.
 const EXECS_STARTING_MAX: usize = 32;
 
@@ -79,6 +85,9 @@ pub struct Supervisor {
     containers: Vec<Container>,
     creators: Vec<Creator>,
     execs: Vec<Exec>,
+    outbox: Outbox,
+    /// Whose requests to open a log anew the writer has not answered yet: its token, and the request.
+    reopening: Vec<(u64, u64)>,
     leaving: bool,
     /// The host ends everything: there is no runtime to tell us to leave.
     told_to_end: bool,
@@ -96,11 +105,15 @@ enum Token {
     Created(usize),
     Failure(usize),
     ExecEnded(usize),
+    Writer,
+    WriterEnded,
 }
 
 impl Supervisor {
     pub fn new(sandbox: PathBuf, listener: OwnedFd, signals: nix::sys::signalfd::SignalFd, home: Home) -> Supervisor {
         Supervisor {
+            outbox: Outbox::new(&sandbox),
+            reopening: Vec::new(),
             sandbox,
             listener,
             signals,
@@ -124,7 +137,16 @@ impl Supervisor {
             for container in &mut self.containers {
                 container.attachers.lose_patience(sys::uptime());
             }
-            self.containers.retain(|c| !c.forgotten || c.attachers.are_behind());
+            self.outbox.hand_over();
+            self.tell_news();
+            let outbox = &mut self.outbox;
+            self.containers.retain(|c| {
+                let kept = !c.forgotten || c.attachers.are_behind();
+                if !kept {
+                    outbox.close(c.log);
+                }
+                kept
+            });
             self.finish_creators();
             self.reap_orphans();
             self.leaving |= self.told_to_end && self.keeps_nothing();
@@ -141,8 +163,12 @@ impl Supervisor {
         let mut waited_for = false;
         let mut add = |token: Token, fd: BorrowedFd<'_>| {
             tokens.push(token);
-            let flags = if matches!(token, Token::Attacher(..)) { PollFlags::OUT } else { PollFlags::IN };
-            waited_for |= flags == PollFlags::OUT;
+            let flags = match token {
+                Token::Attacher(..) => PollFlags::OUT,
+                Token::Writer if self.outbox.has_waiting() => PollFlags::IN | PollFlags::OUT,
+                _ => PollFlags::IN,
+            };
+            waited_for |= flags.contains(PollFlags::OUT);
             // The descriptors live in self, which is borrowed for the whole call.
             fds.push(PollFd::from_borrowed_fd(sys::borrow(std::os::fd::AsRawFd::as_raw_fd(&fd)), flags));
         };
@@ -156,7 +182,7 @@ impl Supervisor {
             for (k, pipe) in container.attachers.behind() {
                 add(Token::Attacher(i, k), pipe);
             }
-            if container.attachers.are_behind() {
+            if container.attachers.are_behind() || self.outbox.is_behind() {
                 continue;
             }
             for (j, stream) in container.streams.iter().enumerate() {
@@ -174,6 +200,11 @@ impl Supervisor {
         for (i, exec) in self.execs.iter().enumerate() {
             add(Token::ExecEnded(i), exec.pidfd.as_fd());
         }
+        if let Some((socket, pidfd)) = self.outbox.descriptors() {
+            add(Token::Writer, socket);
+            add(Token::WriterEnded, pidfd);
+        }
+        waited_for |= self.containers.iter().any(|c| c.news.is_some());
         // Whom a container waits for, it does not wait for for ever.
         let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
         match rustix::event::poll(&mut fds, waited_for.then_some(&second)) {
@@ -194,11 +225,58 @@ impl Supervisor {
             }
             Token::Connection(i) => self.receive(i),
             Token::Ended(i) => self.container_ended(i, None),
-            Token::Output(i, j) => self.containers[i].pump(j),
+            Token::Output(i, j) => self.containers[i].pump(j, &mut self.outbox),
             Token::Attacher(i, k) => self.containers[i].attachers.catch_up(k, sys::uptime()),
             Token::Created(i) => self.creator_ended(i),
             Token::Failure(i) => self.read_failure(i),
             Token::ExecEnded(i) => self.exec_ended(i),
+            // What waits is handed over in every turn.
+            Token::Writer => self.outbox.answers().into_iter().for_each(|answer| self.answered(answer)),
+            Token::WriterEnded => self.outbox.replace(),
+        }
+    }
+
+    /// Everything that the token was given for is written.
+    fn answered(&mut self, answer: Answer) {
+        for container in &mut self.containers {
+            if let Some(news) = container.news.as_mut().filter(|news| news.token == answer.token) {
+                news.until = 0;
+            }
+        }
+        if let Some(at) = self.reopening.iter().position(|(token, _)| *token == answer.token) {
+            let (_, seq) = self.reopening.remove(at);
+            match answer.error.as_str() {
+                "" => self.tell(&Event::Done { seq }, &[]),
+                error => self.fail(seq, error),
+            }
+        }
+    }
+
+    /// Ends whose last lines are written, or have had their time; and lines that are lost.
+    fn tell_news(&mut self) {
+        let now = sys::uptime();
+        for i in 0..self.containers.len() {
+            if self.containers[i].news.is_some_and(|news| now >= news.until) {
+                self.containers[i].news = None;
+                let container = self.containers[i].unit.id.clone();
+                self.tell(&Event::Exited { container }, &[]);
+            }
+        }
+        for (log, bytes) in self.outbox.losses() {
+            if let Some(container) = self.containers.iter().find(|c| c.log == log).map(|c| c.unit.id.clone()) {
+                self.tell(&Event::LogLost { container, bytes }, &[]);
+            }
+        }
+    }
+
+    fn reopen_log(&mut self, seq: u64, id: &Id) {
+        let Some(log) = self.containers.iter().find(|c| c.unit.id == *id).map(|c| c.log) else {
+            return self.fail(seq, &format!("container {id} is not here"));
+        };
+        match self.outbox.reopen(log) {
+            Ok(Some(token)) => self.reopening.push((token, seq)),
+            Ok(None) => self.tell(&Event::Done { seq }, &[]),
+            Err(error) => self.fail(seq, &executor::plain(&error)),
         }
     }
 
@@ -220,7 +298,10 @@ impl Supervisor {
             }
         };
         match frame::decode::<Request>(&bytes) {
-            Ok(request) => self.request(request, fds),
+            Ok(request) => {
+                point(Point::Request);
+                self.request(request, fds);
+            }
             // Whoever speaks another language is better off with a closed connection than with silence.
             Err(_) => {
                 self.connections.remove(i);
@@ -244,7 +325,7 @@ impl Supervisor {
             Request::Signal { seq, container, signal } => {
                 self.on_container(seq, &container, |c| c.signal(signal));
             }
-            Request::ReopenLog { seq, container } => self.on_container(seq, &container, Container::reopen_log),
+            Request::ReopenLog { seq, container } => self.reopen_log(seq, &container),
             Request::Attach { seq, container } => self.on_container(seq, &container, |c| c.attach(fds)),
             Request::CloseStdin { seq, container } => self.on_container(seq, &container, |c| {
                 if !c.unit.tty {
@@ -266,8 +347,9 @@ impl Supervisor {
                 let pidfd = fds.remove(0);
                 let bundle = layout::bundle(&self.sandbox, &unit.id);
                 let readers = if unit.tty { Ok(Vec::new()) } else { unit::open_readers(&bundle) };
-                let adopted = readers
-                    .and_then(|readers| Container::new(&self.sandbox, unit, pid, pidfd, fds.pop(), readers, true));
+                let adopted = readers.and_then(|readers| {
+                    Container::new(&self.sandbox, unit, pid, pidfd, fds.pop(), readers, true, &mut self.outbox)
+                });
                 match adopted {
                     Ok(container) => {
                         self.containers.push(container);
@@ -374,6 +456,7 @@ impl Supervisor {
                 .map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
             false => (None, None),
         };
+        point(Point::Fork);
         let cgroup = cgroup.as_ref().map(|c| c.as_fd());
         let forked = match &users {
             Some(_) => sys::fork_into(cgroup)?,
@@ -384,7 +467,7 @@ impl Supervisor {
                 self.connections.clear();
                 drop((report, failure));
                 let (theirs, failure) = (theirs.as_ref().map(|fd| fd.as_fd()), failure_write.as_fd());
-                let task = Task { sandbox: &self.sandbox, container: &container, stdio, failure };
+                let task = Task { sandbox: &self.sandbox, container: &container, stdio, log_path: "", failure };
                 match (&users, theirs) {
                     (Some(users), Some(theirs)) => creator::pass_through(task, &entry, users, init.as_fd(), theirs),
                     _ => creator::enter(task, &entry, init.as_fd(), theirs),
@@ -392,6 +475,7 @@ impl Supervisor {
             }
             Forked::Parent(pid) => {
                 let pidfd = unit::keep_child(pid)?;
+                point(Point::Forked);
                 for fd in [Some(&failure), report.as_ref()].into_iter().flatten() {
                     rustix::io::ioctl_fionbio(fd, true)?;
                 }
@@ -419,17 +503,23 @@ impl Supervisor {
         let (report, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let (failure, failure_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        point(Point::Fork);
         match sys::fork_into(cgroup.as_ref().map(|c| c.as_fd()))? {
             Forked::Child => {
                 // What belongs to the loop is of no use here, and a connection held open would hide our death.
                 self.connections.clear();
                 drop(report);
                 drop(failure);
-                let task = Task { sandbox: &self.sandbox, container, stdio, failure: failure_write.as_fd() };
+                let log_path = match &work {
+                    Work::Start { unit, .. } => unit.log_path.as_str(),
+                    Work::Exec { .. } => "",
+                };
+                let task = Task { sandbox: &self.sandbox, container, stdio, log_path, failure: failure_write.as_fd() };
                 creator::create_and_exit(task, pids.as_ref().map(AsFd::as_fd), theirs.as_fd())
             }
             Forked::Parent(pid) => {
                 let pidfd = unit::keep_child(pid)?;
+                point(Point::Forked);
                 for fd in [&report, &failure] {
                     rustix::io::ioctl_fionbio(fd, true)?;
                 }
@@ -480,6 +570,7 @@ impl Supervisor {
     }
 
     fn finish(&mut self, creator: Creator) {
+        point(Point::Keep);
         let Creator { seq, work, pidfd: of_creator, report: socket, outcome, words, .. } = creator;
         let (report, master) = match outcome {
             Some((report, master)) if report.error.is_empty() && words.is_empty() => (report, master),
@@ -496,7 +587,8 @@ impl Supervisor {
                     Ok(pidfd) => pidfd,
                     Err(e) => return self.fail(seq, &executor::plain(&e)),
                 };
-                match Container::new(&self.sandbox, unit.clone(), report.pid, pidfd, master.or(input), readers, false) {
+                let (unit_too, input, outbox) = (unit.clone(), master.or(input), &mut self.outbox);
+                match Container::new(&self.sandbox, unit_too, report.pid, pidfd, input, readers, false, outbox) {
                     Ok(container) => {
                         let event = Event::Started { seq, unit, pid: report.pid, start_ticks: container.start_ticks };
                         broadcast(&self.connections, &event, &container.kept_fds());
@@ -521,16 +613,18 @@ impl Supervisor {
         }
     }
 
+    /// It is told at the end of the turn, if its log is written by then.
     fn container_ended(&mut self, i: usize, status: Option<i32>) {
+        point(Point::End);
         let container = &mut self.containers[i];
         let written = match status {
-            None => container.end(),
-            Some(code) => container.conclude(Some(code)),
+            None => container.end(&mut self.outbox),
+            Some(code) => container.conclude(Some(code), &mut self.outbox),
         };
         // Without a record (a full /run) the runtime still hears of the end and says that the code is unknown.
         drop(written);
-        let id = container.unit.id.clone();
-        self.tell(&Event::Exited { container: id }, &[]);
+        let (token, wait) = self.outbox.flush(container.log).map_or((0, 0), |token| (token, NEWS_WAIT_SECONDS));
+        container.news = Some(News { token, until: if wait == 0 { 0 } else { sys::uptime() + wait } });
     }
 
     fn exec_ended(&mut self, i: usize) {
@@ -572,6 +666,7 @@ impl Supervisor {
 
 /// Every connection hears everything; one that does not read is cut off by its own side's timeout, never waited for.
 fn broadcast(connections: &[OwnedFd], event: &Event, fds: &[BorrowedFd<'_>]) {
+    point(Point::Tell);
     let bytes = frame::encode(event);
     for connection in connections {
         let _ = socket::send(connection, &bytes, fds);

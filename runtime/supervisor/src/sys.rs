@@ -243,6 +243,19 @@ pub fn close_all_from(first: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Closes every descriptor but the standard streams and these two, whoever holds them: in a child that only ends by
+/// [`exit_now`], and drops none of what its parent had.
+pub fn close_all_but(kept: [BorrowedFd<'_>; 2]) {
+    let mut kept = kept.map(|fd| fd.as_raw_fd().cast_unsigned());
+    kept.sort_unstable();
+    for (first, last) in [(3, kept[0] - 1), (kept[0] + 1, kept[1] - 1), (kept[1] + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: integers only; the caller does not use what is closed.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    }
+}
+
 /// Writes to a descriptor that is known by number only, in a process about to end.
 pub fn write_raw(fd: RawFd, bytes: &[u8]) {
     // SAFETY: the pointer and length describe `bytes`; a bad descriptor is an error we have nobody to tell.

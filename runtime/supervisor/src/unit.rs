@@ -6,7 +6,7 @@
 //! ```
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -14,22 +14,33 @@ use gantry_base::codec::Wire;
 use gantry_base::exit::{ExitRecord, UNKNOWN_EXIT_CODE};
 use gantry_base::frame::Unit;
 use gantry_base::layout;
+use gantry_base::log::LogLimits;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{PidfdFlags, WaitIdOptions};
 
 use crate::attach::Attachers;
-use crate::log::{Log, Partial, stamp};
+use crate::fault::{Point, point};
+use crate::log::outbox::Outbox;
+use crate::log::{DATA_MAX_BYTES, STDERR, STDOUT};
 use crate::sys;
 
 /// Bytes taken from a stream at once, and from one stream before the others get their turn.
-const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = DATA_MAX_BYTES;
 const TURN_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 pub struct Stream {
     name: &'static str,
+    number: u8,
     pub fd: OwnedFd,
-    partial: Partial,
+}
+
+/// An end that nobody has heard of yet.
+#[derive(Clone, Copy, Debug)]
+pub struct News {
+    /// Of the writer's answer.
+    pub token: u64,
+    pub until: i64,
 }
 
 #[derive(Debug)]
@@ -41,7 +52,10 @@ pub struct Container {
     /// The terminal's master, or the write end of stdin.
     pub input: Option<OwnedFd>,
     pub streams: Vec<Stream>,
-    log: Log,
+    /// Its number in the outbox.
+    pub log: u64,
+    /// It has ended, and its last lines are on their way.
+    pub news: Option<News>,
     pub attachers: Attachers,
     pub bundle: PathBuf,
     /// Started by a supervisor before this one, so not our child.
@@ -76,6 +90,7 @@ pub fn start_ticks(pid: i32) -> u64 {
 }
 
 impl Container {
+    #[allow(clippy::too_many_arguments, reason = "each is of one kind, and there are two callers")]
     pub fn new(
         sandbox: &Path,
         unit: Unit,
@@ -84,6 +99,7 @@ impl Container {
         input: Option<OwnedFd>,
         readers: Vec<OwnedFd>,
         adopted: bool,
+        outbox: &mut Outbox,
     ) -> io::Result<Container> {
         let bundle = layout::bundle(sandbox, &unit.id);
         let mut streams = Vec::new();
@@ -91,14 +107,14 @@ impl Container {
             if let Some(master) = &input {
                 let fd = rustix::io::fcntl_dupfd_cloexec(master, 3)?;
                 rustix::io::ioctl_fionbio(&fd, true)?;
-                streams.push(Stream { name: "stdout", fd, partial: Partial::default() });
+                streams.push(Stream { name: "stdout", number: STDOUT, fd });
             }
         } else {
-            for (name, fd) in ["stdout", "stderr"].into_iter().zip(readers) {
-                streams.push(Stream { name, fd, partial: Partial::default() });
+            for ((name, number), fd) in [("stdout", STDOUT), ("stderr", STDERR)].into_iter().zip(readers) {
+                streams.push(Stream { name, number, fd });
             }
         }
-        let log = Log::open(&unit.log_path);
+        let log = outbox.open(&unit.log_path, log_limits(&bundle));
         let start_ticks = start_ticks(pid);
         Ok(Container {
             unit,
@@ -108,6 +124,7 @@ impl Container {
             input,
             streams,
             log,
+            news: None,
             attachers: Attachers::default(),
             bundle,
             adopted,
@@ -116,19 +133,18 @@ impl Container {
         })
     }
 
-    /// Reads what stream `index` has, up to a turn's worth, or to where a reader falls behind.
-    pub fn pump(&mut self, index: usize) {
-        self.take(index, false);
+    /// Reads what stream `index` has, up to a turn's worth, or to where a reader or the log falls behind.
+    pub fn pump(&mut self, index: usize, outbox: &mut Outbox) {
+        self.take(index, false, outbox);
     }
 
     /// A stream at its end is removed. The log of a container that has ended waits for no reader.
-    fn take(&mut self, index: usize, ended: bool) {
+    fn take(&mut self, index: usize, ended: bool, outbox: &mut Outbox) {
         let Some(stream) = self.streams.get_mut(index) else { return };
         let mut buffer = [0u8; READ_BYTES];
-        let mut lines = Vec::new();
         let mut taken = 0;
         let mut at_end = false;
-        while taken < TURN_BYTES && (ended || !self.attachers.are_behind()) {
+        while taken < TURN_BYTES && (ended || !(self.attachers.are_behind() || outbox.is_behind())) {
             match rustix::io::read(&stream.fd, &mut buffer) {
                 Ok(0) => {
                     at_end = true;
@@ -136,10 +152,11 @@ impl Container {
                 }
                 Ok(n) => {
                     taken += n;
-                    stream.partial.feed(&buffer[..n], &stamp(stream.name), &mut lines);
+                    point(Point::Output);
                     self.attachers.give(stream.name, &buffer[..n], sys::uptime());
-                    self.log.write(&lines);
-                    lines.clear();
+                    if self.log != 0 {
+                        outbox.data(self.log, stream.number, &buffer[..n]);
+                    }
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => break,
@@ -151,17 +168,12 @@ impl Container {
             }
         }
         if at_end {
-            stream.partial.finish(&stamp(stream.name), &mut lines);
-            self.log.write(&lines);
+            outbox.end(self.log, stream.number);
             self.streams.remove(index);
             if self.streams.is_empty() {
                 self.attachers.end();
             }
         }
-    }
-
-    pub fn reopen_log(&mut self) -> io::Result<()> {
-        self.log.reopen()
     }
 
     /// Pipes for stdout and, where there is one, stderr.
@@ -184,9 +196,9 @@ impl Container {
     }
 
     /// The first process has ended: learns its status, takes what is left of its output, writes the record.
-    pub fn end(&mut self) -> io::Result<()> {
+    pub fn end(&mut self, outbox: &mut Outbox) -> io::Result<()> {
         let status = if self.adopted { self.adopted_status() } else { exit_status(self.pidfd.as_fd()) };
-        self.conclude(status)
+        self.conclude(status, outbox)
     }
 
     /// The status of a process that someone else reaps: while it is a zombie /proc has it, afterwards its pidfd (from Linux
@@ -199,14 +211,14 @@ impl Container {
     }
 
     /// As [`Container::end`], for a status that the reaper of orphans came upon.
-    pub fn conclude(&mut self, status: Option<i32>) -> io::Result<()> {
+    pub fn conclude(&mut self, status: Option<i32>, outbox: &mut Outbox) -> io::Result<()> {
         if self.ended {
             return Ok(());
         }
         self.ended = true;
         self.input = None;
         for index in (0..self.streams.len()).rev() {
-            self.take(index, true);
+            self.take(index, true, outbox);
         }
         let (seconds, nanos) = sys::now();
         let record = ExitRecord {
@@ -217,7 +229,9 @@ impl Container {
         let mut bytes = Vec::new();
         record.put(&mut bytes);
         let new = self.bundle.join("exit.new");
+        point(Point::ExitWrite);
         write_private(&new, &bytes)?;
+        point(Point::ExitRename);
         std::fs::rename(new, self.bundle.join(layout::EXIT))
     }
 
@@ -225,6 +239,15 @@ impl Container {
     pub fn kept_fds(&self) -> Vec<BorrowedFd<'_>> {
         std::iter::once(self.pidfd.as_fd()).chain(self.input.iter().map(|fd| fd.as_fd())).collect()
     }
+}
+
+/// None for containers from before supervisors rotated: their logs are rotated by whoever did so then.
+fn log_limits(bundle: &Path) -> LogLimits {
+    const LIMITS_MAX_BYTES: u64 = 256;
+    let mut bytes = Vec::new();
+    let file = File::open(bundle.join(layout::LOG_LIMITS));
+    let read = file.and_then(|file| file.take(LIMITS_MAX_BYTES).read_to_end(&mut bytes));
+    read.ok().and_then(|_| LogLimits::take(&mut bytes.as_slice()).ok()).unwrap_or_default()
 }
 
 /// The exit code as CRI says it, of a child that its pidfd says has ended.

@@ -2,6 +2,8 @@
 //! (static), and the supervisor built beside the test (`cargo build -p gantry-supervisor`).
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
+pub mod served;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -355,6 +357,12 @@ pub async fn import_for(runtime: &Runtime, name: &str, layers: &[Vec<u8>], user:
 
 /// The same, with a configuration of its own.
 pub async fn import_image(runtime: &Runtime, name: &str, layers: &[Vec<u8>], run: serde_json::Value) {
+    let archive = archive(name, layers, run);
+    runtime.images().import(std::io::Cursor::new(archive), Default::default()).await.expect("it imports");
+}
+
+/// What `docker save` writes.
+pub fn archive(name: &str, layers: &[Vec<u8>], run: serde_json::Value) -> Vec<u8> {
     let diff_ids: Vec<String> =
         layers.iter().map(|layer| format!("sha256:{:x}", sha2::Sha256::digest(layer))).collect();
     let files: Vec<String> = (0..layers.len()).map(|n| format!("layer{n}.tar")).collect();
@@ -372,8 +380,7 @@ pub async fn import_image(runtime: &Runtime, name: &str, layers: &[Vec<u8>], run
         file(&mut archive, name, bytes, 0o644);
     }
     file(&mut archive, "manifest.json", manifest.as_bytes(), 0o644);
-    let bytes = archive.finish();
-    runtime.images().import(std::io::Cursor::new(bytes), Default::default()).await.expect("it imports");
+    archive.finish()
 }
 
 /// A ustar archive, entry by entry.

@@ -45,6 +45,7 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("lifecycle", 1),
     ("confinement", 1),
     ("survival", 1),
+    ("soak", 1),
     ("processes", 1),
     ("logs", 1),
     ("lists", 1),
@@ -57,7 +58,7 @@ const OF_THE_HOST: &[(&str, usize)] = &[
 const SYSTEMD: &str = "systemd";
 const BARE: &str = "bare";
 /// What only `--full` runs in one machine, and by itself in three.
-const LONG: &[(&str, usize)] = &[("chaos", 1)];
+const LONG: &[(&str, usize)] = &[("chaos", 1), ("crash", 2)];
 const NODES: (&str, u32) = ("nodes", 3);
 /// What says something on Debian's own kernels, one machine at a time as each has two processors: controllers, modules and
 /// the second processor that user-mode Linux lacks, and a first pod.

@@ -200,6 +200,76 @@ pub(super) fn archive(data: &[u8]) {
     });
 }
 
+/// GNU tar makes of an archive what we make of it, where both take it: names, kinds, modes, contents, links. Left out is what
+/// means something else in a layer (whiteouts), and what the two handle differently on purpose: names that lead out.
+pub(super) fn peer(data: &[u8]) {
+    let plain = scripted(data);
+    let lines = data.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let plain_name = |name: &[u8]| {
+        let good = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_');
+        !name.is_empty() && name[0] != b'/' && name.len() < 100 && name.iter().all(good)
+    };
+    let is_common = |line: &[u8]| {
+        let mut fields = Input(&line[1..]);
+        let (path, link) = (fields.until(b'\t'), fields.until(b'\t'));
+        plain_name(path) && (link.is_empty() || plain_name(link)) && matches!(line[0], b'0' | b'1' | b'2' | b'5')
+    };
+    if !lines.clone().all(is_common) {
+        return;
+    }
+    on_ground(|ground| {
+        let (folder, aside, theirs) = (ground.make("fs"), ground.make("aside"), ground.make("theirs"));
+        let expected = Expected { blob: None, diff_id: Digest::of(&plain) };
+        let ours = apply(&plain[..], &expected, &folder, &aside, &limits());
+        let settled = ours.is_ok_and(|unpacked| settle(unpacked, &folder, &[]).is_ok());
+        // What was replaced is still a name of what it was linked with.
+        remove_tree(&ground.below, b"aside").expect("whatever was unpacked can be removed");
+        if settled && untarred(&plain, &ground.path("theirs")) {
+            let (ours, theirs) = (tree(&ground.path("fs")), tree(&ground.path("theirs")));
+            assert_eq!(ours, theirs, "{}", String::from_utf8_lossy(data));
+        }
+        drop((folder, aside, theirs));
+        ground.clear(&["fs", "aside", "theirs"]);
+    });
+}
+
+fn untarred(archive: &[u8], folder: &Path) -> bool {
+    let mut command = std::process::Command::new("tar");
+    command.args(["--extract", "--preserve-permissions", "--warning=none", "--directory"]).arg(folder);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().expect("GNU tar");
+    let fed = std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), archive);
+    // One that has seen enough reads no more.
+    drop(fed);
+    child.wait().is_ok_and(|status| status.success())
+}
+
+/// Everything below a folder: its path, kind and mode, what it holds or leads to, and how many names it has.
+fn tree(folder: &Path) -> Vec<(PathBuf, u32, Vec<u8>, u64)> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(at) = folders.pop() {
+        for entry in fs::read_dir(&at).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let Ok(metadata) = path.symlink_metadata() else { continue };
+            let content = match metadata.file_type() {
+                kind if kind.is_dir() => {
+                    folders.push(path.clone());
+                    Vec::new()
+                }
+                kind if kind.is_symlink() => {
+                    fs::read_link(&path).map(|to| to.into_os_string().into_encoded_bytes()).unwrap_or_default()
+                }
+                _ => fs::read(&path).unwrap_or_default(),
+            };
+            let names = if metadata.is_dir() { 0 } else { metadata.nlink() };
+            let relative = path.strip_prefix(folder).map(Path::to_owned).unwrap_or_default();
+            found.push((relative, metadata.mode(), content, names));
+        }
+    }
+    found.sort();
+    found
+}
+
 // ---- making archives --------------------------------------------------------------------------------------------
 
 fn seal(header: &mut [u8]) {
@@ -405,6 +475,18 @@ pub(super) fn tar_seeds() -> Vec<Vec<u8>> {
     let attributes: String = (0..40_000).map(|i| format!("SCHILY.xattr.{i}=,")).collect();
     seeds.push([&[SCRIPT], format!("xPax\t\t{attributes}\n0many\n").as_bytes()].concat());
     seeds
+}
+
+pub(super) fn peer_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        "5usr\n5usr/bin\n0usr/bin/tool\t\tcontent\n2bin\tusr/bin\n0bin/other\t\tx\n1hard\tusr/bin/tool\n",
+        "0a/b/c\t\tx\n0a/b/c\t\ty\n5a/b\n5a\n",
+        "0a\t\tx\n1b\ta\n0a\t\ty\n2a\tb\n",
+        "5d\n2l\td\n5l\n0l/x\t\tin which\n",
+        "2l\td\n5d\n0l/x\t\tthrough\n1d/y\tl/x\n",
+        "0f\t\tx\n5f\n0f/g\t\ty\n",
+        "2a\tb\n1c\ta\n2b\tc\n",
+    ])
 }
 
 pub(super) fn layer_seeds() -> Vec<Vec<u8>> {

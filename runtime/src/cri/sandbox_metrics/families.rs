@@ -113,6 +113,9 @@ const OF_CONTAINER: &[Family<Reading>] = families![
     "container_hugetlb_max_usage_bytes", "The most huge pages that were used", ["pagesize"], |r| huge_pages(r, true);
     "container_hugetlb_usage_bytes", "Huge pages in bytes", ["pagesize"], |r| huge_pages(r, false);
     "container_last_seen", "When it was there last", [], |r| one(Some(r.now));
+    // Of ours, which cAdvisor does not have.
+    "container_log_lost_bytes_total", "Bytes of its log that were dropped because the disk stood still", [],
+        |r| one(Some(r.log_lost_bytes));
     "container_memory_cache", "Page cache in bytes", [], |r| one(r.detail.cache_bytes);
     "container_memory_failcnt", "How often memory was at its limit", [], |r| one(r.detail.memory_failures);
     "container_memory_failures_total", "Page faults", ["failure_type", "scope"], page_faults;

@@ -220,19 +220,24 @@ pub fn remove_tree(parent: impl AsFd, name: &[u8]) -> std::io::Result<()> {
             match rustix::fs::unlinkat(&folder, child, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(Errno::ISDIR | Errno::PERM) => {
-                    moved += 1;
-                    let beside = [&name[..], format!(".{moved}").as_bytes()].concat();
-                    // Names must not grow with the depth either.
-                    let beside = if beside.len() > 200 { format!("deep.{moved}").into_bytes() } else { beside };
                     match rustix::fs::unlinkat(&folder, child, AtFlags::REMOVEDIR) {
                         Ok(()) | Err(Errno::NOENT) => continue,
                         Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                         Err(e) => return Err(e.into()),
                     }
-                    match rustix::fs::renameat(&folder, child, parent, &beside[..]) {
-                        Ok(()) => waiting.push(beside),
-                        Err(Errno::NOENT) => {}
-                        Err(e) => return Err(e.into()),
+                    loop {
+                        moved += 1;
+                        let beside = [&name[..], format!(".{moved}").as_bytes()].concat();
+                        // Names must not grow with the depth either.
+                        let beside = if beside.len() > 200 { format!("deep.{moved}").into_bytes() } else { beside };
+                        match rustix::fs::renameat(&folder, child, parent, &beside[..]) {
+                            Ok(()) => waiting.push(beside),
+                            Err(Errno::NOENT) => {}
+                            // Left by a removal that was cut short.
+                            Err(Errno::NOTEMPTY | Errno::EXIST) => continue,
+                            Err(e) => return Err(e.into()),
+                        }
+                        break;
                     }
                 }
                 Err(e) => return Err(e.into()),

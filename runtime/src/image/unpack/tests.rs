@@ -179,6 +179,20 @@ fn modes_owners_times_and_capabilities_are_kept() {
 }
 
 #[test]
+fn a_removal_that_was_cut_short_is_no_hindrance_to_the_next() {
+    let ground = Ground::new();
+    let below = |path: &str| ground.all.path().join(path);
+    // Moved up beside it, and not emptied.
+    for path in ["fs/a/b/c", "fs/d/e", "fs.1/f/g", "fs.2/h"] {
+        fs::create_dir_all(below(path)).unwrap();
+    }
+    for name in ["fs", "fs.1", "fs.2"] {
+        remove_tree(open_folder(ground.all.path()).unwrap(), name.as_bytes()).unwrap();
+    }
+    assert_eq!(outside(&ground), ["aside"]);
+}
+
+#[test]
 fn bombs_are_bounded() {
     let mut many = Tar::default();
     for at in 0..1001 {

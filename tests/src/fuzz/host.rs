@@ -1,0 +1,110 @@
+//! What the host's own files and its administrator say to the runtime: records of the journal, ends of containers, profiles, and
+//! the sysctls that a pod asks for.
+
+use std::path::{Component, Path};
+
+use gantry_base::codec::Wire;
+use gantry_base::{DecodeError, ExitRecord};
+use gantry_cri::v1;
+use gantry_runtime::container::seccomp::compile;
+use gantry_runtime::records::{ContainerRecord, ContainerState, SandboxRecord, SandboxState, decode, encode};
+use gantry_runtime::sandbox::namespaces::{Wanted, check_sysctl};
+use prost::Message;
+
+use super::input::{Input, texts};
+
+/// The first byte says of what, the second where the record is cut that is made of it.
+pub(super) fn journal_record(data: &[u8]) {
+    let mut input = Input(data);
+    let (kind, cut) = (input.byte(), input.byte());
+    match kind % 2 {
+        0 => record::<SandboxRecord>(input.0, cut),
+        _ => record::<ContainerRecord>(input.0, cut),
+    }
+}
+
+fn record<T: Message + Default + PartialEq>(data: &[u8], cut: u8) {
+    let Ok(read) = decode::<T>(data) else { return };
+    let written = encode(&read);
+    assert!(decode::<T>(&written).is_ok_and(|again| again == read), "it reads back");
+    // Cut anywhere, it is none.
+    let end = usize::from(cut) % written.len();
+    assert!(decode::<T>(&written[..end]).is_err() || end == 0, "cut at {end} of {}", written.len());
+}
+
+pub(super) fn exit_record(data: &[u8]) {
+    let mut rest = data;
+    let read: Result<ExitRecord, DecodeError> = ExitRecord::take(&mut rest);
+    let Ok(read) = read else { return };
+    let mut written = Vec::new();
+    read.put(&mut written);
+    assert_eq!(ExitRecord::take(&mut written.as_slice()).as_ref(), Ok(&read));
+    for cut in 0..written.len() {
+        assert!(ExitRecord::take(&mut &written[..cut]).is_err());
+    }
+}
+
+pub(super) fn seccomp_profile(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(filter) = compile(&text, "profile".into()) else { return };
+    // struct sock_filter
+    assert!(!filter.program.is_empty() && filter.program.len() % 8 == 0, "{} bytes", filter.program.len());
+}
+
+/// The first byte says which namespaces the pod has.
+pub(super) fn sysctl(data: &[u8]) {
+    let mut input = Input(data);
+    let own = input.byte();
+    let name = String::from_utf8_lossy(input.0).into_owned();
+    let wanted = Wanted { ipc: own & 1 != 0, netns: (own & 2 != 0).then(|| "/n".into()), ..Wanted::default() };
+    if check_sysctl(&name, &wanted).is_err() {
+        return;
+    }
+    let path = name.replace('.', "/");
+    assert!(Path::new(&path).components().all(|part| matches!(part, Component::Normal(_))), "{path}");
+    let of_net = path.starts_with("net/") && wanted.netns.is_some();
+    let of_ipc = (path.starts_with("kernel/") || path.starts_with("fs/mqueue/")) && wanted.ipc;
+    assert!(of_net || of_ipc, "{path} is the host's");
+}
+
+pub(super) fn journal_record_seeds() -> Vec<Vec<u8>> {
+    let metadata = v1::PodSandboxMetadata { name: "a".into(), uid: "u".into(), namespace: "n".into(), attempt: 1 };
+    let config = v1::PodSandboxConfig { metadata: Some(metadata), hostname: "a".into(), ..Default::default() };
+    let mut sandbox =
+        SandboxRecord { id: "a1".into(), config: Some(config), ip: "10.0.0.1".into(), ..Default::default() };
+    sandbox.set_state(SandboxState::Ready);
+    let mut container =
+        ContainerRecord { id: "c1".into(), sandbox: "a1".into(), pid: 7, reason: "Error".into(), ..Default::default() };
+    container.set_state(ContainerState::Exited);
+    let seeds = [
+        (0, encode(&sandbox)),
+        (0, sandbox.encode_to_vec()),
+        (1, encode(&container)),
+        (1, container.encode_to_vec()),
+        (0, Vec::new()),
+    ];
+    seeds.into_iter().map(|(kind, record)| [&[kind, 9], &record[..]].concat()).collect()
+}
+
+pub(super) fn exit_record_seeds() -> Vec<Vec<u8>> {
+    let mut bytes = Vec::new();
+    ExitRecord { code: 42, finished_at_ns: 1, unknown: false }.put(&mut bytes);
+    vec![bytes.clone(), [&bytes[..], b"appended"].concat()]
+}
+
+pub(super) fn seccomp_profile_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64"],"syscalls":[{"names":["read","exit_group"],"action":"SCMP_ACT_ALLOW"}]}"#,
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","defaultErrnoRet":38,"syscalls":[{"name":"clone","action":"SCMP_ACT_ERRNO","errnoRet":1,"args":[{"index":0,"value":2114060288,"valueTwo":0,"op":"SCMP_CMP_MASKED_EQ"}]}]}"#,
+        r#"{"defaultAction":"SCMP_ACT_LOG","archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":["SCMP_ARCH_X86"]}],"flags":["SECCOMP_FILTER_FLAG_LOG"],"syscalls":null}"#,
+        r#"{"defaultAction":"SCMP_ACT_KILL_PROCESS","syscalls":[{"names":["no_such_call"],"action":"SCMP_ACT_TRACE","includes":{},"excludes":{"caps":["A"]}}]}"#,
+        r#"{"defaultAction":"SCMP_ACT_NOTIFY","listenerPath":"/run/x","listenerMetadata":"m"}"#,
+    ])
+}
+
+pub(super) fn sysctl_seeds() -> Vec<Vec<u8>> {
+    let names =
+        ["net.ipv4.ip_local_port_range", "kernel.shmmax", "fs.mqueue.msg_max", "kernel.core_pattern", "net/../kernel"];
+    let all = names.iter().flat_map(|name| (0..4).map(move |own| [&[own], name.as_bytes()].concat()));
+    all.collect()
+}
