@@ -403,7 +403,7 @@ impl Lives {
         give_order(&self.ground, point, count, self.serial);
         let ground = &self.ground;
         let mut life = Life::new(ground, self.serial, point);
-        let mut reached = again.is_none();
+        let (mut reached, mut seen) = (again.is_none(), again.is_some());
         for step in STEPS {
             let mut tries = 0;
             while let Err(status) = life.take(step).await {
@@ -413,6 +413,7 @@ impl Lives {
                     continue;
                 }
                 assert!(self.served.take().unwrap().was_killed(), "{step:?}: {status:?}");
+                seen = true;
                 if let Some((point, count)) = again.filter(|_| !reached) {
                     give_order(ground, point, count, self.serial + 1_000_000);
                     let (served, ready) = Served::try_start(ground).await;
@@ -429,15 +430,15 @@ impl Lives {
                 assert_no_strays(ground, &life.client).await;
             }
         }
-        // What was killed after its last answer is found out here.
-        if self.served.as_mut().unwrap().has_ended() {
+        // From here on nobody is killed, or who is was after its last answer.
+        let _ = std::fs::remove_file(order(ground));
+        if whom == "runtime" && hit(ground) && !seen {
             assert!(self.served.take().unwrap().was_killed());
             self.served = Some(Served::start(ground).await.0);
             life.client = client(ground);
         }
         assert_no_strays(ground, &life.client).await;
         assert_images(ground, &life.client).await;
-        let _ = std::fs::remove_file(order(ground));
         if again.is_some() { reached } else { hit(ground) }
     }
 

@@ -91,17 +91,20 @@ fn a_sandbox_is_run_stopped_and_removed() {
         both.sort();
         assert_eq!(pods(&client, filter.clone()).await, both);
         for id in [&pod[..], &pod[..12]] {
-            assert_eq!(pods(&client, v1::PodSandboxFilter { id: id.into(), ..filter.clone() }).await, [pod.clone()]);
+            assert_eq!(
+                pods(&client, v1::PodSandboxFilter { id: id.into(), ..filter.clone() }).await,
+                std::slice::from_ref(&pod)
+            );
         }
-        assert_eq!(pods(&client, by_label(&[("foo", "bar"), ("app", "one")])).await, [pod.clone()]);
+        assert_eq!(pods(&client, by_label(&[("foo", "bar"), ("app", "one")])).await, std::slice::from_ref(&pod));
         assert_eq!(pods(&client, by_label(&[("foo", "bar"), ("app", "two")])).await, [""; 0]);
 
         stop_pod(&client, &pod).await.unwrap();
         assert_eq!(client.pod_status(&pod).await.state(), PodSandboxState::SandboxNotready);
         let ready = v1::PodSandboxFilter { state: state(PodSandboxState::SandboxReady), ..filter.clone() };
-        assert_eq!(pods(&client, ready).await, [other.clone()]);
+        assert_eq!(pods(&client, ready).await, std::slice::from_ref(&other));
         let ended = v1::PodSandboxFilter { state: state(PodSandboxState::SandboxNotready), ..filter.clone() };
-        assert_eq!(pods(&client, ended).await, [pod.clone()]);
+        assert_eq!(pods(&client, ended).await, std::slice::from_ref(&pod));
         remove_pod(&client, &pod).await.unwrap();
         let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: false };
         let error = client.runtime.clone().pod_sandbox_status(request).await.expect_err("gone");
