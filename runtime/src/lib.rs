@@ -12,6 +12,7 @@ mod config;
 pub mod container;
 mod cri;
 mod fault;
+mod heard;
 pub mod image;
 pub mod network;
 mod node;

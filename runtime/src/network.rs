@@ -247,7 +247,6 @@ impl Network {
     /// time, and of many pods at once, where to ask for one link's end is to wait for some tens of milliseconds. The address is
     /// nobody else's before. Safe to call when attach never ran, and twice.
     pub fn let_go(&self, sandbox: &str, netns: &Path) -> Result<(), NetworkError> {
-        self.forget_gone()?;
         let record = self.state.lock().records.all().get(sandbox).cloned();
         if let Some(record) = record {
             open_routes()?.delete_route(&host_route(record.ip, 32, 0, None)).map_err(NetworkError::Netlink)?;
@@ -260,12 +259,14 @@ impl Network {
             }
             self.state.lock().records.let_go(sandbox);
         }
-        self.delete_netns(netns)
+        self.delete_netns(netns)?;
+        // An earlier try may have ended it, of which nobody will tell any more.
+        self.forget_gone()
     }
 
     /// Forgets those that were let go and whose links have ended. One that stays, because something else has its namespace,
-    /// is left alone until there are too many of them.
-    fn forget_gone(&self) -> Result<(), NetworkError> {
+    /// is left alone until there are too many of them. To be called as links end.
+    pub fn forget_gone(&self) -> Result<(), NetworkError> {
         let mut state = self.state.lock();
         if state.records.leaving().len() > LEAVING_MAX {
             return state.end_leaving();

@@ -1,18 +1,17 @@
 //! A runtime: opened, recovered, and served on a socket or inside this process.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use gantry_base::Id;
 use gantry_base::id::ID_MAX_CHARS;
 use gantry_cri::{ArchivesServer, ImageServiceServer, MESSAGE_MAX_BYTES, RuntimeServiceServer};
 use gantry_env::{Env, chain};
 use gantry_netlink::nft::Changes;
+use gantry_netlink::route::Routes;
 use parking_lot::Mutex;
 use tokio::io::DuplexStream;
 use tokio::net::UnixListener;
@@ -27,6 +26,7 @@ use crate::cgroup::{CgroupError, Hierarchies};
 use crate::config::Config;
 use crate::container::seccomp::Filters;
 use crate::cri::Services;
+use crate::heard::{self, Heard};
 use crate::image::{self, ImageError, Images};
 use crate::network::loopback::Loopback;
 use crate::network::{self, Network, NetworkError};
@@ -53,11 +53,6 @@ pub enum StartError {
     Supervisor(#[from] SupervisorError),
 }
 
-/// Between two looks at the pods' rules where the first found them changed: whoever changes them again and again is not kept
-/// company without a rest.
-const RULES_REST: Duration = Duration::from_millis(200);
-/// Where the first could not look.
-const RULES_RETRY: Duration = Duration::from_secs(5);
 /// In-process connections waiting to be accepted.
 const CONNECTIONS_MAX: usize = 16;
 
@@ -84,14 +79,15 @@ impl Runtime {
             None => None,
         };
         // From before the table is made: no change of it is missed.
-        let changes = Changes::open().map_err(NetworkError::Netlink)?;
+        let (of_rules, of_links) = (Heard::of(Changes::open())?, Heard::of(Routes::link_changes())?);
         let node = open(config, env).await?;
         recover(&node).await?;
         let (streams_listener, node) = node;
         let (connect, accepted) = mpsc::channel(CONNECTIONS_MAX);
         let stop = watch::Sender::new(false);
         let mut tasks = vec![tokio::spawn(stream::serve(streams_listener, Arc::downgrade(&node)))];
-        tasks.push(tokio::spawn(keep_rules(changes, Arc::downgrade(&node))));
+        tasks.push(tokio::spawn(heard::keep_rules(of_rules, Arc::downgrade(&node))));
+        tasks.push(tokio::spawn(heard::forget_links(of_links, Arc::downgrade(&node))));
         let services = Services { node: Arc::clone(&node) };
         tasks.push(tokio::spawn(serve_in_process(services.clone(), accepted, stop.subscribe())));
         if let Some(listener) = listener {
@@ -153,36 +149,6 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
-        }
-    }
-}
-
-/// Makes the pods' rules again where someone changed them, for as long as the runtime serves. The kernel says that something
-/// was changed, by anyone; while nothing is, nobody looks.
-async fn keep_rules(mut changes: Changes, node: Weak<Node>) {
-    let copy = changes.as_fd().try_clone_to_owned().and_then(crate::sys::async_fd);
-    let news = match copy {
-        Ok(news) => news,
-        Err(error) => return tracing::error!(%error, "nobody looks after table gantry-pods"),
-    };
-    loop {
-        let Ok(mut ready) = news.readable().await else { return };
-        let drained = changes.drain();
-        ready.clear_ready();
-        if let Err(error) = drained {
-            tracing::warn!(error = %chain(&error), "changes of nf_tables not heard");
-        }
-        // As it was found changed, or could not be looked at, it is looked at again.
-        loop {
-            let Some(node) = node.upgrade() else { return };
-            match crate::node::blocking(move || Ok(node.network.heal()?)).await {
-                Ok(false) => break,
-                Ok(true) => tokio::time::sleep(RULES_REST).await,
-                Err(error) => {
-                    tracing::warn!(error = %chain(&error), "table gantry-pods not looked at");
-                    tokio::time::sleep(RULES_RETRY).await;
-                }
-            }
         }
     }
 }

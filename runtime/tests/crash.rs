@@ -208,9 +208,9 @@ impl<'a> Life<'a> {
             let status = answer.status.unwrap();
             let ready = status.state() == v1::PodSandboxState::SandboxReady;
             assert!(ready || step == Step::StopPod);
-            // Half stopped it is not ready: its address may be another's.
+            // What is ready has its address: without a record, it would be another's.
             let address = self.ground.config.run_dir.join(format!("network/pods/{}.json", self.pod));
-            assert_eq!(address.exists(), ready);
+            assert!(address.exists() || !ready);
             assert!(status.network.unwrap().ip.starts_with("10.250.0."));
         }
         if step == Step::Exec {

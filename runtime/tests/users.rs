@@ -5,6 +5,7 @@ mod ground;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
+use std::time::Duration;
 
 use gantry_cri::v1::{self, NamespaceMode};
 use gantry_runtime::Runtime;
@@ -200,7 +201,7 @@ fn volumes_have_the_same_owners_on_both_sides_where_they_are_mapped() {
         std::fs::write(plain.join("secret"), "of the host").unwrap();
         std::fs::set_permissions(plain.join("secret"), PermissionsExt::from_mode(0o600)).unwrap();
         // A file in memory, as secrets are.
-        rustix::mount::mount("none", &folder("memory"), "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+        rustix::mount::mount("none", folder("memory"), "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
         let memory = ground.dir.path().join("memory");
         std::fs::write(memory.join("token"), "t").unwrap();
         std::fs::set_permissions(memory.join("token"), PermissionsExt::from_mode(0o400)).unwrap();
@@ -405,6 +406,18 @@ fn whoever_is_killed_finds_them_again() {
         let (first, own) = (client.pid(&id).await, namespace(client.pid(&id).await, "user"));
         let supervisor = client.supervisor_pid(&pod).await;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL).unwrap();
+        // One that is asked while it goes says so; the next does what is asked.
+        let asks = async || {
+            let cmd = vec!["true".to_owned()];
+            let request = v1::ExecSyncRequest { container_id: id.clone(), cmd, timeout: 10 };
+            client.runtime.clone().exec_sync(request).await.is_ok()
+        };
+        for _ in 0..1000 {
+            if asks().await {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         assert_eq!(said(&client, &id, "id -u").await, "0");
         said(&client, &id, "sleep 5555555 & true").await;
         assert_foreign(find("sleep 5555555"), &own);

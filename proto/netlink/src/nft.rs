@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
-use rustix::net::netlink;
+use rustix::net::{Protocol, netlink};
 
 use crate::Error;
 use crate::message::{self, NLM_F_ACK, Writer};
@@ -162,13 +162,18 @@ impl Nft {
     }
 }
 
-/// A socket that becomes readable whenever anyone commits a change.
+/// A socket that becomes readable whenever anyone changes something of this kind.
 #[derive(Debug)]
 pub struct Changes(Socket);
 
 impl Changes {
+    /// Of what nf_tables has, at each commit.
     pub fn open() -> Result<Changes, Error> {
-        let socket = Socket::open(Some(netlink::NETFILTER), GROUP_MASK)?;
+        Changes::of(Some(netlink::NETFILTER), GROUP_MASK)
+    }
+
+    pub(crate) fn of(protocol: Option<Protocol>, groups: u32) -> Result<Changes, Error> {
+        let socket = Socket::open(protocol, groups)?;
         socket.set_nonblocking()?;
         Ok(Changes(socket))
     }

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use crate::Error;
 use crate::message::{self, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Writer};
+use crate::nft::Changes;
 use crate::socket::Socket;
 
 const RTM_NEWLINK: u16 = 16;
@@ -19,6 +20,8 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
+
+const RTMGRP_LINK: u32 = 1;
 
 const AF_INET: u8 = 2;
 const IFF_UP: u32 = 1;
@@ -119,6 +122,11 @@ fn one(kind: u16, flags: u16, header: &[u8], fill: impl FnOnce(&mut Writer)) -> 
 impl Routes {
     pub fn open() -> Result<Routes, Error> {
         Ok(Routes(Socket::open(None, 0)?))
+    }
+
+    /// Tells whenever a link of this network namespace comes, goes or changes.
+    pub fn link_changes() -> Result<Changes, Error> {
+        Changes::of(None, RTMGRP_LINK)
     }
 
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {

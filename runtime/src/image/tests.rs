@@ -200,7 +200,7 @@ async fn what_images_and_containers_take_is_what_du_says() {
     let kept = image.layers().iter().map(|chain| layers.blob(chain).unwrap().1);
     let stored: Vec<_> = folders.chain(kept).chain(blobs).collect();
     assert_eq!(info.images, du(&stored));
-    assert_eq!(info.containers, du(&[rootfs.upper.clone()]));
+    assert_eq!(info.containers, du(std::slice::from_ref(&rootfs.upper)));
     assert_eq!(images.snapshot_usage("c1").await.unwrap(), info.containers);
 }
 

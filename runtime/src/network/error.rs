@@ -31,4 +31,6 @@ pub enum NetworkError {
     Rules(#[source] gantry_netlink::Error),
     #[error("netlink")]
     Netlink(#[source] gantry_netlink::Error),
+    #[error("listen to the kernel's notifications")]
+    Notifications(#[source] io::Error),
 }

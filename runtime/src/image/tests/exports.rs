@@ -17,8 +17,9 @@ fn zstd(plain: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn an_image_comes_back_under_the_digests_that_it_went_by() {
     let (state, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    type Compress = fn(&[u8]) -> Vec<u8>;
     let (images, others) = (open(state.path()).await, open(again.path()).await);
-    let stores: [&dyn Fn(&[u8]) -> Vec<u8>; 3] = [&gzip, &zstd, &<[u8]>::to_vec];
+    let stores: [Compress; 3] = [gzip, zstd, <[u8]>::to_vec];
     for (at, store) in stores.into_iter().enumerate() {
         // Layers of their own, so that none is shared.
         let mut layers = two_layers();

@@ -148,7 +148,8 @@ async fn bombs_of_either_compression_are_stopped() {
     let padded = [Tar::default().file("a", b"x").end(), vec![0; 16 << 20]].concat();
     let zstd = |plain: &[u8]| zstd::bulk::compress(plain, 3).unwrap();
     let gzip_of_gzips = |plain: &[u8]| [gzip(plain), gzip(b"").repeat(1000), gzip(&vec![0; 16 << 20])].concat();
-    let bombs: [(&str, &Vec<u8>, &dyn Fn(&[u8]) -> Vec<u8>); 4] = [
+    type Compress<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+    let bombs: [(&str, &Vec<u8>, Compress<'_>); 4] = [
         ("zstd", &zeros, &zstd),
         ("gzip", &zeros, &gzip),
         ("behind the archive's end", &padded, &zstd),
