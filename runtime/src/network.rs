@@ -249,6 +249,7 @@ impl Network {
     pub fn let_go(&self, sandbox: &str, netns: &Path) -> Result<(), NetworkError> {
         let record = self.state.lock().records.all().get(sandbox).cloned();
         if let Some(record) = record {
+            point(Point::LinkRemove);
             open_routes()?.delete_route(&host_route(record.ip, 32, 0, None)).map_err(NetworkError::Netlink)?;
             rules::forget_flows(&record).map_err(NetworkError::Netlink)?;
             let mut rules = self.rules.lock();
