@@ -71,12 +71,18 @@ impl Held {
         }
     }
 
-    /// Waits until everything is back.
+    fn is_within(&self, before: &Held) -> bool {
+        let counts =
+            |held: &Held| [held.descriptors, held.mounts, held.processes, held.cgroups, held.files, held.links];
+        counts(self).iter().zip(counts(before)).all(|(now, before)| *now <= before)
+    }
+
+    /// Waits until there is no more of anything than there was.
     async fn comes_back(&self, ground: &Ground) {
         let mut now = Held::default();
         for _ in 0..3000 * patience() {
             now = Held::now(ground);
-            if now == *self {
+            if now.is_within(self) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

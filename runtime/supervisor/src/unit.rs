@@ -144,6 +144,10 @@ impl Container {
         let mut buffer = [0u8; READ_BYTES];
         let mut taken = 0;
         let mut at_end = false;
+        // Before it is read, there is someone to hand it to: a kill in between costs what was read.
+        if self.log != 0 && rustix::io::ioctl_fionread(&stream.fd).is_ok_and(|bytes| bytes > 0) {
+            outbox.run();
+        }
         while taken < TURN_BYTES && (ended || !(self.attachers.are_behind() || outbox.is_behind())) {
             match rustix::io::read(&stream.fd, &mut buffer) {
                 Ok(0) => {
@@ -153,10 +157,10 @@ impl Container {
                 Ok(n) => {
                     taken += n;
                     point(Point::Output);
-                    self.attachers.give(stream.name, &buffer[..n], sys::uptime());
                     if self.log != 0 {
                         outbox.data(self.log, stream.number, &buffer[..n]);
                     }
+                    self.attachers.give(stream.name, &buffer[..n], sys::uptime());
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => break,

@@ -235,7 +235,7 @@ impl Outbox {
     }
 
     /// Makes sure of a writer; false where there can be none now.
-    fn run(&mut self) -> bool {
+    pub fn run(&mut self) -> bool {
         if self.process.is_none() {
             let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
             let pair = rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None).map_err(io::Error::from);
