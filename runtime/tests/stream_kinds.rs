@@ -272,6 +272,13 @@ fn who_is_attached_speaks_with_the_container() {
                 session.close(STDIN).await;
             }
             assert_eq!(client.status(&id).await.state(), v1::ContainerState::ContainerRunning, "{web}");
+            // The log is written by a process of its own.
+            for _ in 0..1000 {
+                if ground.lines("c.log").len() == 2 {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
             assert_eq!(ground.lines("c.log"), ["heard one", "heard two"], "{web}");
             client.remove_pod(&pod).await;
             std::fs::remove_file(ground.dir.path().join("logs/c.log")).unwrap();

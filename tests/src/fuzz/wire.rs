@@ -50,8 +50,8 @@ pub(super) fn supervisor_frame(data: &[u8]) {
 }
 
 pub(super) fn launch_file(data: &[u8]) {
-    // The length of an empty list, and a number.
-    wire::<Launch>(data, 2 * size_of::<u32>());
+    // The length of an empty list, a number, and that there are no users.
+    wire::<Launch>(data, 2 * size_of::<u32>() + size_of::<u8>());
     wire::<Ids>(data, 0);
     wire::<ExitRecord>(data, 0);
 }
