@@ -52,8 +52,6 @@ pub struct Config {
 
 /// An interface name has 15 bytes; twelve of them tell sandboxes apart.
 pub const PREFIX_MAX_BYTES: usize = 3;
-/// Links that may wait for their end before they are asked to.
-const LEAVING_MAX: usize = 64;
 /// What every pod's default route leads to. It exists on no interface: the pod's neighbour entry says where it is.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// rtnetlink's number for who made a route; how we find ours again.
@@ -120,7 +118,7 @@ impl State {
         ipam::next_address(cidr, &records.map(|record| record.ip).collect(), self.last)
     }
 
-    /// Ends the links that have not ended yet.
+    /// Ends the links that have not ended yet, because something else has their namespaces.
     fn end_leaving(&mut self) -> Result<(), NetworkError> {
         for record in self.records.leaving().clone().into_values() {
             open_routes()?.delete_link(&record.interface).map_err(NetworkError::Netlink)?;
@@ -234,13 +232,22 @@ impl Network {
         // The link goes first: from then on nothing can be sent from the address, and its route is gone with it.
         open_routes()?.delete_link(&record.interface).map_err(NetworkError::Netlink)?;
         rules::forget_flows(&record).map_err(NetworkError::Netlink)?;
+        self.remove_rules(&record, |records| records.remove(sandbox))
+    }
+
+    /// Takes a pod's rules away, and does with its record what is to be done before the table can be made anew.
+    fn remove_rules(
+        &self,
+        record: &Record,
+        then: impl FnOnce(&mut Records) -> Result<(), NetworkError>,
+    ) -> Result<(), NetworkError> {
         let mut rules = self.rules.lock();
         point(Point::RulesRemove);
-        rules::remove_pod(&mut open_nft()?, &record).map_err(NetworkError::Rules)?;
+        rules::remove_pod(&mut open_nft()?, record).map_err(NetworkError::Rules)?;
         if let Some(standing) = rules.standing() {
-            standing.remove(sandbox);
+            standing.remove(&record.sandbox);
         }
-        self.state.lock().records.remove(sandbox)
+        then(&mut self.state.lock().records)
     }
 
     /// Takes host ports and rules away, and lets the namespace at `netns` go, with which the kernel ends the link: in its own
@@ -252,26 +259,20 @@ impl Network {
             point(Point::LinkRemove);
             open_routes()?.delete_route(&host_route(record.ip, 32, 0, None)).map_err(NetworkError::Netlink)?;
             rules::forget_flows(&record).map_err(NetworkError::Netlink)?;
-            let mut rules = self.rules.lock();
-            point(Point::RulesRemove);
-            rules::remove_pod(&mut open_nft()?, &record).map_err(NetworkError::Rules)?;
-            if let Some(standing) = rules.standing() {
-                standing.remove(sandbox);
-            }
-            self.state.lock().records.let_go(sandbox);
+            self.remove_rules(&record, |records| {
+                records.let_go(sandbox);
+                Ok(())
+            })?;
         }
         self.delete_netns(netns)?;
         // An earlier try may have ended it, of which nobody will tell any more.
         self.forget_gone()
     }
 
-    /// Forgets those that were let go and whose links have ended. One that stays, because something else has its namespace,
-    /// is left alone until there are too many of them. To be called as links end.
+    /// Forgets those that were let go and whose links have ended. To be called as links end. One that stays, because something
+    /// else has its namespace, is left alone until its address is needed.
     pub fn forget_gone(&self) -> Result<(), NetworkError> {
         let mut state = self.state.lock();
-        if state.records.leaving().len() > LEAVING_MAX {
-            return state.end_leaving();
-        }
         for record in state.records.leaving().clone().into_values() {
             if !has_link(&record.interface)? {
                 state.records.remove(&record.sandbox)?;

@@ -31,7 +31,7 @@ use crate::image::{self, ImageError, Images};
 use crate::network::loopback::Loopback;
 use crate::network::{self, Network, NetworkError};
 use crate::node::{Container, EVENTS_MAX, Names, Node, NodeError, Pods, Sandbox};
-use crate::records::{RecordError, Records, SandboxState, private_dir};
+use crate::records::{RecordError, Records, SandboxRecord, SandboxState, private_dir};
 use crate::stream::{self, Streams};
 use crate::supervisor::{Program, SupervisorError};
 
@@ -304,9 +304,14 @@ async fn recover((_, node): &Opened) -> Result<(), StartError> {
 /// Addresses, namespaces, cgroups and snapshots of sandboxes and containers that nobody knows any more (a reboot, a crash
 /// before a record, a record that was set aside). What cannot be removed now is tried again at the next start.
 async fn remove_leftovers(node: &Arc<Node>) {
-    let (sandboxes, containers) = {
+    let (sandboxes, networked, containers) = {
         let pods = node.pods.lock();
-        (pods.sandboxes.keys().cloned().collect::<Vec<_>>(), pods.containers.keys().cloned().collect::<Vec<_>>())
+        // Of one that was stopped, the kernel may still have had the link when the runtime was killed.
+        let stopped = |record: &SandboxRecord| record.stopping && record.state() == SandboxState::NotReady;
+        let networked = pods.sandboxes.values().map(|sandbox| &sandbox.record).filter(|record| !stopped(record));
+        let networked: Vec<String> = networked.map(|record| record.id.clone()).collect();
+        let sandboxes: Vec<String> = pods.sandboxes.keys().cloned().collect();
+        (sandboxes, networked, pods.containers.keys().cloned().collect::<Vec<_>>())
     };
     for container in node.images.snapshots().into_iter().filter(|c| !containers.contains(c)) {
         if let Err(error) = node.images.remove_snapshot(&container).await {
@@ -327,7 +332,7 @@ async fn remove_leftovers(node: &Arc<Node>) {
         let pinned = std::fs::read_dir(shared.config.run_dir.join("ns")).into_iter().flatten().flatten();
         let mut gone: Vec<String> = pinned.filter_map(|e| e.file_name().into_string().ok()).collect();
         gone.extend(shared.network.sandboxes());
-        gone.retain(|id| !sandboxes.contains(id) && Id::parse(id).is_ok());
+        gone.retain(|id| !networked.contains(id) && Id::parse(id).is_ok());
         gone.sort();
         gone.dedup();
         for id in gone {

@@ -214,6 +214,27 @@ fn a_port_of_the_host_is_at_its_loopback_too() {
 }
 
 #[test]
+fn a_port_is_free_after_a_stop_whoever_ends_then() {
+    with(|ground| async move {
+        let (runtime, client) = serve(&ground).await;
+        let pod = echo_pod(&ground, &client, "pod", vec![port(12_000, "")]).await;
+        // Something has its namespace, so that its link is there for longer than after any other stop.
+        let held = std::fs::File::open(ground.config.run_dir.join("ns").join(&pod).join("net")).unwrap();
+        let request = v1::StopPodSandboxRequest { pod_sandbox_id: pod.clone() };
+        client.runtime.clone().stop_pod_sandbox(request).await.unwrap();
+        runtime.stop().await;
+        let (runtime, client) = serve(&ground).await;
+        let next = echo_pod(&ground, &client, "next", vec![port(12_000, "")]).await;
+        echoes((ip(&client, &next).await, 80), "ready").await;
+        assert_eq!(echoed((Ipv4Addr::LOCALHOST, 12_000), "words").await.unwrap(), "words");
+        drop(held);
+        client.remove_pod(&next).await;
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
 fn a_port_that_cannot_be_had_is_refused_and_nothing_is_left() {
     with(|ground| async move {
         let (runtime, client) = serve(&ground).await;
