@@ -417,9 +417,10 @@ impl Lives {
                 if let Some((point, count)) = again.filter(|_| !reached) {
                     give_order(ground, point, count, self.serial + 1_000_000);
                     let (served, ready) = Served::try_start(ground).await;
-                    reached = hit(ground);
-                    assert_eq!(ready, !reached, "it serves unless it was killed");
                     let _ = std::fs::remove_file(order(ground));
+                    reached = hit(ground);
+                    // What the kernel tells it of may have it killed a little later.
+                    assert!(ready || reached, "it serves unless it was killed");
                     if reached { assert!(served.was_killed()) } else { self.served = Some(served) }
                 }
                 if self.served.is_none() {
