@@ -219,9 +219,7 @@ impl Bench {
         line("CreateContainer", create, "ms");
         line("StartContainer", start, "ms");
         line("RemoveContainer", remove, "ms");
-        let wall = line("create, start, wait and delete of true", whole, "ms");
-        let ours = Cost { wall, cpu: spent / count.max(1) as f64 };
-        println!("{:<44} {:>12.2} ms", "CPU of each", ours.cpu);
+        let ours = told("create, start, wait and delete of true", whole, spent);
         for (peer, costs) in peers.iter().zip(&theirs) {
             ours_beside(ours, &format!("run of true by {}", peer.name), costs);
         }
@@ -255,9 +253,7 @@ impl Bench {
             took.push(millis(at));
             spent += cpu.spent();
         }
-        let wall = line("ExecSync of true", took, "ms");
-        let ours = Cost { wall, cpu: spent / count.max(1) as f64 };
-        println!("{:<44} {:>12.2} ms", "CPU of each", ours.cpu);
+        let ours = told("ExecSync of true", took, spent);
         for (peer, costs) in running.iter().zip(&theirs) {
             ours_beside(ours, &format!("exec of true by {}", peer.runtime().name), costs);
         }
@@ -324,12 +320,19 @@ async fn beside_containerd(bench: &Bench, count: usize) -> Result<(), Failure> {
         took.push(ours.pod_with_container(&format!("ours-{n}")).await?);
         spent += cpu.spent();
     }
-    let wall = line("pod and container on the host's network", took, "ms");
-    let ours = Cost { wall, cpu: spent / count.max(1) as f64 };
-    println!("{:<44} {:>12.2} ms", "CPU of each, with their removal", ours.cpu);
+    // The time is that until it runs, the CPU that until it is removed.
+    let ours = told("pod and container on the host's network", took, spent);
     ours_beside(ours, &format!("the same by {}", containerd.name), &costs);
     ours_beside(ours, &format!("ctr run of true by {}", containerd.name), &runs);
     Ok(())
+}
+
+/// Prints what ours took, and what CPU each of them cost.
+fn told(what: &str, took: Vec<f64>, spent: f64) -> Cost {
+    let cpu = spent / took.len().max(1) as f64;
+    let wall = line(what, took, "ms");
+    println!("{:<44} {cpu:>12.2} ms", "CPU of each");
+    Cost { wall, cpu }
 }
 
 /// A peer's figures, and what ours are beside its medians.
