@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ pub mod plan;
 pub mod programs;
 pub mod rates;
 pub mod stats;
+
+use gantry_base::layout;
 
 use crate::fault::{Point, point};
 
@@ -48,8 +50,13 @@ pub enum Hierarchies {
         /// Those that the base hands down.
         controllers: BTreeSet<String>,
     },
-    /// Controllers and mount point of each.
-    Legacy { mounts: Vec<(Vec<String>, PathBuf)> },
+    Legacy {
+        /// Controllers and mount point of each.
+        mounts: Vec<(Vec<String>, PathBuf)>,
+        /// Where a hybrid host has a v2 hierarchy beside them. Nobody is in our cgroups there: that they are there spares the
+        /// making of containers most of libcgroups' way through v1 (`runtime/supervisor/src/root.rs`).
+        beside: Option<PathBuf>,
+    },
 }
 
 /// The controllers that libcgroups joins on v1; the named ones and the empty unified one are left alone.
@@ -100,13 +107,16 @@ impl Hierarchies {
     }
 
     fn from_mounts(text: &str) -> Result<Hierarchies, CgroupError> {
-        let mut mounts = Vec::new();
+        let (mut mounts, mut beside) = (Vec::new(), None);
         for line in text.lines() {
             let fields: Vec<&str> = line.split(' ').collect();
             let [_, at, kind, options, ..] = fields.as_slice() else { continue };
             if *kind == "cgroup2" && *at == "/sys/fs/cgroup" {
                 let root = PathBuf::from(at);
                 return Ok(Hierarchies::Unified { base: root.clone(), root, controllers: BTreeSet::new() });
+            }
+            if *kind == "cgroup2" && *at == layout::UNIFIED_BESIDE {
+                beside = Some(PathBuf::from(at));
             }
             if *kind == "cgroup" && at.starts_with("/sys/fs/cgroup/") {
                 let controllers: Vec<String> =
@@ -116,7 +126,7 @@ impl Hierarchies {
                 }
             }
         }
-        if mounts.is_empty() { Err(CgroupError::NoHierarchy) } else { Ok(Hierarchies::Legacy { mounts }) }
+        if mounts.is_empty() { Err(CgroupError::NoHierarchy) } else { Ok(Hierarchies::Legacy { mounts, beside }) }
     }
 
     pub fn unified(&self) -> bool {
@@ -126,7 +136,7 @@ impl Hierarchies {
     fn controllers(&self) -> BTreeSet<String> {
         match self {
             Hierarchies::Unified { controllers, .. } => controllers.clone(),
-            Hierarchies::Legacy { mounts } => mounts.iter().flat_map(|(c, _)| c.clone()).collect(),
+            Hierarchies::Legacy { mounts, .. } => mounts.iter().flat_map(|(c, _)| c.clone()).collect(),
         }
     }
 
@@ -135,8 +145,17 @@ impl Hierarchies {
         let relative = path.trim_start_matches('/');
         match self {
             Hierarchies::Unified { root, .. } => vec![root.join(relative)],
-            Hierarchies::Legacy { mounts } => mounts.iter().map(|(_, at)| at.join(relative)).collect(),
+            Hierarchies::Legacy { mounts, .. } => mounts.iter().map(|(_, at)| at.join(relative)).collect(),
         }
+    }
+
+    /// Every folder of `path`, that in which nobody is included.
+    fn all_folders(&self, path: &str) -> Vec<PathBuf> {
+        let mut folders = self.folders(path);
+        if let Hierarchies::Legacy { beside: Some(at), .. } = self {
+            folders.push(at.join(path.trim_start_matches('/')));
+        }
+        folders
     }
 
     /// The folder where `controller` is, if it is anywhere.
@@ -146,7 +165,7 @@ impl Hierarchies {
             Hierarchies::Unified { root, controllers, .. } => {
                 controllers.contains(controller).then(|| root.join(relative))
             }
-            Hierarchies::Legacy { mounts } => {
+            Hierarchies::Legacy { mounts, .. } => {
                 let has = |(c, _): &&(Vec<String>, PathBuf)| c.iter().any(|c| c == controller);
                 mounts.iter().find(has).map(|(_, at)| at.join(relative))
             }
@@ -158,8 +177,25 @@ impl Hierarchies {
         check(path)?;
         point(Point::CgroupMake);
         match self {
-            Hierarchies::Unified { root, base, .. } => create_unified(root, base, path),
-            Hierarchies::Legacy { mounts } => mounts.iter().try_for_each(|(c, at)| create_legacy(c, at, path)),
+            Hierarchies::Unified { root, base, controllers } => {
+                let folder = root.join(path.trim_start_matches('/'));
+                // Where those above it are ready already, it has what the base hands down from the first.
+                let made = make(&folder).is_ok();
+                if made && names(&folder.join("cgroup.controllers")).is_superset(controllers) {
+                    return Ok(());
+                }
+                create_unified(root, base, path)
+            }
+            Hierarchies::Legacy { mounts, beside } => {
+                let relative = path.trim_start_matches('/');
+                mounts.iter().try_for_each(|(controllers, at)| create_legacy(controllers, at, relative))?;
+                if let Some(at) = beside
+                    && let Err(error) = make_below(at, &at.join(relative))
+                {
+                    tracing::debug!(%error, "containers are made the longer way");
+                }
+                Ok(())
+            }
         }
     }
 
@@ -176,15 +212,25 @@ impl Hierarchies {
 
     pub fn write(&self, path: &str, writes: &[Write]) -> Result<(), CgroupError> {
         let mut later = Vec::new();
+        let mut open: Option<(PathBuf, fs::File)> = None;
         for (file, value) in self.resolve(path, writes) {
-            match fs::write(&file, &value) {
+            // One file takes many rules, each by a call of its own.
+            let mut target = match open.take() {
+                Some((of, target)) if of == file => target,
+                _ => open_to_write(&file).map_err(failed("open", &file))?,
+            };
+            let written = target.write_all(value.as_bytes());
+            open = Some((file.clone(), target));
+            match written {
                 // v1 keeps a memory limit below that of memory and swap, and a quota below its parent's, at every moment:
                 // what is refused for another's sake is written once more after it.
                 Err(e) if e.kind() == io::ErrorKind::InvalidInput => later.push((file, value)),
                 written => written.map_err(failed("write", &file))?,
             }
         }
-        later.into_iter().try_for_each(|(file, value)| fs::write(&file, value).map_err(failed("write", &file)))
+        later.into_iter().try_for_each(|(file, value)| {
+            open_to_write(&file).and_then(|mut f| f.write_all(value.as_bytes())).map_err(failed("write", &file))
+        })
     }
 
     /// Lets processes of the cgroup use the devices of `rules` and no others; they join it afterwards.
@@ -204,7 +250,8 @@ impl Hierarchies {
         let mut all = BTreeSet::new();
         let mut folders = self.folders(path);
         while let Some(folder) = folders.pop() {
-            let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            // One that is gone has none below it either.
+            let Ok(text) = fs::read_to_string(folder.join("cgroup.procs")) else { continue };
             all.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()));
             folders.extend(below(&folder));
         }
@@ -242,7 +289,7 @@ impl Hierarchies {
     /// Removes the cgroup with what is below it. Gone already is no error; in use is.
     pub fn remove(&self, path: &str) -> Result<(), CgroupError> {
         check(path)?;
-        self.folders(path).iter().try_for_each(|folder| {
+        self.all_folders(path).iter().try_for_each(|folder| {
             point(Point::CgroupRemove);
             remove_tree(folder)
         })
@@ -250,21 +297,28 @@ impl Hierarchies {
 
     /// Removes it if nothing lives in it or below.
     pub fn remove_if_empty(&self, path: &str) {
-        for folder in self.folders(path) {
+        for folder in self.all_folders(path) {
             point(Point::CgroupRemove);
             remove_empty_below(&folder);
         }
     }
 }
 
-/// Deepest first. The kernel refuses to remove a cgroup that has processes.
+/// The kernel refuses to remove a cgroup that has processes, or others below it.
 fn remove_empty_below(folder: &Path) {
-    below(folder).iter().for_each(|inner| remove_empty_below(inner));
-    let _ = fs::remove_dir(folder);
+    if fs::remove_dir(folder).is_err() {
+        below(folder).iter().for_each(|inner| remove_empty_below(inner));
+        let _ = fs::remove_dir(folder);
+    }
 }
 
 /// The cgroups in a cgroup; none of one that is gone.
 fn below(folder: &Path) -> Vec<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    // A folder is linked to from above, by itself and by each folder in it: most have none, and are not listed.
+    if fs::metadata(folder).map_or(true, |metadata| metadata.nlink() == 2) {
+        return Vec::new();
+    }
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()).collect()
 }
@@ -336,42 +390,65 @@ fn create_unified(root: &Path, base: &Path, path: &str) -> Result<(), CgroupErro
     Ok(())
 }
 
-fn create_legacy(controllers: &[String], mount: &Path, path: &str) -> Result<(), CgroupError> {
-    let mut at = mount.to_owned();
-    for part in path.trim_start_matches('/').split('/') {
-        let parent = at.clone();
-        at.push(part);
-        make(&at)?;
-        if controllers.iter().any(|c| c == "cpuset") {
-            // A cpuset without CPUs takes no process.
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                let own = at.join(file);
-                if fs::read_to_string(&own).is_ok_and(|text| text.trim().is_empty()) {
-                    let from = parent.join(file);
-                    let value = fs::read_to_string(&from).map_err(failed("read", &from))?;
-                    fs::write(&own, value.trim()).map_err(failed("write", &own))?;
-                }
-            }
+/// Makes a cgroup and, where they are missing, those above it.
+fn make_below(mount: &Path, folder: &Path) -> Result<(), CgroupError> {
+    match (fs::create_dir(folder), folder.parent()) {
+        (Ok(()), _) => Ok(()),
+        (Err(e), _) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        (Err(e), Some(above)) if e.kind() == io::ErrorKind::NotFound && folder != mount => {
+            make_below(mount, above)?;
+            make(folder).map(drop)
+        }
+        (Err(e), _) => Err(failed("make", folder)(e)),
+    }
+}
+
+fn create_legacy(controllers: &[String], mount: &Path, relative: &str) -> Result<(), CgroupError> {
+    let folder = mount.join(relative);
+    make_below(mount, &folder)?;
+    if controllers.iter().any(|c| c == "cpuset") {
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            inherit(mount, &folder, file)?;
         }
     }
     Ok(())
 }
 
-fn remove_tree(folder: &Path) -> Result<(), CgroupError> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(failed("list", folder)(e)),
-    };
-    for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
-        remove_tree(&entry.path())?;
+/// A cpuset without CPUs takes no process: it has those of the one above, which may have none itself yet.
+fn inherit(mount: &Path, folder: &Path, file: &str) -> Result<String, CgroupError> {
+    let own = folder.join(file);
+    let value = fs::read_to_string(&own).map_err(failed("read", &own))?;
+    match folder.parent() {
+        Some(above) if value.trim().is_empty() && folder != mount => {
+            let value = inherit(mount, above, file)?;
+            open_to_write(&own)
+                .and_then(|mut f| f.write_all(value.trim().as_bytes()))
+                .map_err(failed("write", &own))?;
+            Ok(value)
+        }
+        _ => Ok(value),
     }
+}
+
+/// The kernel's files are there, and are not cut to length.
+fn open_to_write(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().write(true).open(path)
+}
+
+fn remove_tree(folder: &Path) -> Result<(), CgroupError> {
     for _ in 0..EMPTY_TRIES {
         match fs::remove_dir(folder) {
-            // A process that has just died is still counted for a moment.
-            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(EMPTY_POLL),
+            Ok(()) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => return other.map_err(failed("remove", folder)),
+            // Others are below it, or a process that has just died is still counted for a moment.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY)) => {
+                let inner = below(folder);
+                if inner.is_empty() {
+                    std::thread::sleep(EMPTY_POLL);
+                }
+                inner.iter().try_for_each(|inner| remove_tree(inner))?;
+            }
+            Err(e) => return Err(failed("remove", folder)(e)),
         }
     }
     Err(CgroupError::Busy { path: folder.to_owned() })
@@ -399,6 +476,7 @@ mod tests {
         assert_eq!(found.folder("/a/b", "cpuacct"), Some("/sys/fs/cgroup/cpu,cpuacct/a/b".into()));
         assert_eq!(found.folder("/a/b", "memory"), None);
         assert_eq!(found.folders("/a").len(), 1);
+        assert_eq!(found.all_folders("/a")[1], Path::new("/sys/fs/cgroup/unified/a"));
         assert!(Hierarchies::from_mounts("").is_err());
     }
 
@@ -421,6 +499,36 @@ mod tests {
         let handed = above.map(|folder| std::fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap());
         assert_eq!(handed, ["", "", "+pids"]);
         assert!(unit.join("gantry/pod").is_dir());
+    }
+
+    #[test]
+    fn cgroups_are_made_with_those_above_and_removed_with_those_below() {
+        let tree = tempfile::tempdir().unwrap();
+        let (mount, cpuset) = (tree.path(), ["cpuset".to_owned()]);
+        // Plain folders stand for cgroups: the kernel's files in them are the test's.
+        let file = |folder: &str, text: &str| {
+            for name in ["cpuset.cpus", "cpuset.mems"] {
+                std::fs::write(mount.join(folder).join(name), text).unwrap();
+            }
+        };
+        file("", "0-1\n");
+        assert!(create_legacy(&cpuset, mount, "a/b/c").is_err(), "no files to inherit by");
+        ["a", "a/b", "a/b/c"].iter().for_each(|folder| file(folder, ""));
+        create_legacy(&cpuset, mount, "a/b/c").unwrap();
+        for folder in ["a", "a/b", "a/b/c"] {
+            assert_eq!(std::fs::read_to_string(mount.join(folder).join("cpuset.mems")).unwrap(), "0-1", "{folder}");
+        }
+        let other = tree.path().join("other");
+        make_below(mount, &other.join("x/y")).unwrap();
+        make_below(mount, &other.join("z")).unwrap();
+        assert_eq!((below(&other).len(), below(&other.join("x/y")).len()), (2, 0));
+        remove_tree(&other).unwrap();
+        assert!(!other.exists());
+        remove_tree(&other).unwrap();
+        make_below(mount, &other.join("x/y")).unwrap();
+        std::fs::write(other.join("x/held"), "").unwrap();
+        remove_empty_below(&other);
+        assert!(other.join("x").exists() && !other.join("x/y").exists());
     }
 
     #[test]

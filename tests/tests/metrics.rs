@@ -122,9 +122,13 @@ async fn summary(cluster: &Cluster<'_>) {
     for field in ["/cpu/usageNanoCores", "/memory/workingSetBytes", "/fs/capacityBytes", "/runtime/imageFs/usedBytes"] {
         assert!(node.pointer(field).and_then(Value::as_u64).is_some_and(|n| n > 0), "no {field} in {node:#}");
     }
-    let told = json(cluster, &format!("/api/v1/nodes/{NODE}")).await;
+    let told = async || json(cluster, &format!("/api/v1/nodes/{NODE}")).await;
+    // Which images it has a node says with its next status, as the kubelet does.
+    let has_images = async || told().await["status"]["images"].as_array().is_some_and(|images| !images.is_empty());
+    cluster.until("the node tells of its images", has_images).await;
+    let told = told().await;
     let images = told["status"]["images"].as_array().expect("images");
-    assert!(images.iter().all(|image| image["sizeBytes"].as_u64() > Some(0)) && !images.is_empty(), "{images:#?}");
+    assert!(images.iter().all(|image| image["sizeBytes"].as_u64() > Some(0)), "{images:#?}");
     assert_eq!(told["status"]["features"]["supplementalGroupsPolicy"], true);
     assert_eq!(told["status"]["runtimeHandlers"][0]["features"]["recursiveReadOnlyMounts"], true);
     assert!(node["rlimit"]["curproc"].as_u64().is_some_and(|n| n > 0));

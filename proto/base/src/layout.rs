@@ -1,9 +1,15 @@
-//! Names of the files under a sandbox's folder, `<run>/sandboxes/<sandbox>`, which is 0700.
+//! Names of the files under a sandbox's folder, `<run>/sandboxes/<sandbox>`, which is 0700; and the host's, where both the
+//! runtime and its supervisors go.
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 
 use crate::id::Id;
+
+/// Where the host has its cgroups.
+pub const CGROUPS: &str = "/sys/fs/cgroup";
+/// There: the v2 hierarchy of a hybrid host, whose controllers are v1's.
+pub const UNIFIED_BESIDE: &str = "/sys/fs/cgroup/unified";
 
 /// The supervisor's socket.
 pub fn socket(sandbox: &Path) -> PathBuf {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use gantry_base::codec::Wire;
-use gantry_base::launch::{Ids, Launch};
+use gantry_base::launch::{CgroupWrite, Ids, Launch};
 use gantry_base::limits::{ERROR_TEXT_MAX_BYTES, LAUNCH_MAX_BYTES, USER_FILE_MAX_BYTES};
 use gantry_base::{DecodeError, Id, frame, layout, wire_struct};
 use libcontainer::container::builder::ContainerBuilder;
@@ -201,8 +201,9 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
     join_cgroups(&launch)?;
     let users = launch.users.0.as_ref().map(Opened::new).transpose().map_err(CreateError::UserNamespace)?;
     let trees = root::open_volumes(&launch.volumes, &launch.images.0, users.as_ref())?;
+    let before_start = open_before_start(&launch.before_start)?;
     root::leave_host_mounts()?;
-    root::hide_cgroup_files(&launch.cgroups, launch.unified)?;
+    root::hide_cgroups(&launch.cgroups, launch.unified)?;
     let at = bundle.join(layout::ROOTFS);
     let trees = root::open_images(trees, &launch.volumes, &launch.images.0, &at, users.as_ref())?;
     let rootfs = match &users {
@@ -243,8 +244,8 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
     let mut container = init.build()?;
     let pid = container.pid().ok_or(CreateError::NoPid)?.as_raw();
     let master = terminal.map(Terminal::receive).transpose()?;
-    for write in &launch.before_start {
-        std::fs::write(&write.path, &write.value)
+    for (mut file, write) in before_start {
+        io::Write::write_all(&mut file, write.value.as_bytes())
             .map_err(|source| CreateError::Write { path: write.path.clone(), source })?;
     }
     container.start()?;
@@ -310,6 +311,20 @@ fn make_log(path: &str) {
     }
 }
 
+/// The files of what is written before the start, which are hidden by then.
+fn open_before_start(writes: &[CgroupWrite]) -> Result<Vec<(std::fs::File, &CgroupWrite)>, CreateError> {
+    let opened = writes.iter().map(|write| match open_to_write(&write.path) {
+        Ok(file) => Ok((file, write)),
+        Err(source) => Err(CreateError::Write { path: write.path.clone(), source }),
+    });
+    opened.collect()
+}
+
+/// The kernel's files are there, and are not cut to length.
+fn open_to_write(path: &str) -> io::Result<std::fs::File> {
+    std::fs::OpenOptions::new().write(true).open(path)
+}
+
 /// v2 creators are cloned into the cgroup. On v1 a process that writes its own thread id to `tasks` does not wait for
 /// RCU, as a write to `cgroup.procs` would.
 fn join_cgroups(launch: &Launch) -> Result<(), CreateError> {
@@ -317,7 +332,8 @@ fn join_cgroups(launch: &Launch) -> Result<(), CreateError> {
         return Ok(());
     }
     for cgroup in &launch.cgroups {
-        std::fs::write(format!("{cgroup}/tasks"), "0")
+        open_to_write(&format!("{cgroup}/tasks"))
+            .and_then(|mut tasks| io::Write::write_all(&mut tasks, b"0"))
             .map_err(|source| CreateError::Cgroup { path: cgroup.clone(), source })?;
     }
     Ok(())

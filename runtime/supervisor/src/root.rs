@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use gantry_base::launch::{ImageVolume, Root, Users, Volume};
+use gantry_base::layout;
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
@@ -290,17 +291,38 @@ pub fn make_mount_points(root: &OwnedFd, volumes: &[Volume], trees: &[OwnedFd], 
     Ok(())
 }
 
-/// Puts /dev/null over the files by which libcgroups would move a process that is in the right cgroup already: each such
-/// write waits for RCU. `cgroup.kill` is hidden so that a failed creation can report before it is killed.
-pub fn hide_cgroup_files(cgroups: &[String], unified: bool) -> Result<(), RootError> {
-    for cgroup in cgroups {
-        let names: &[&str] = if unified { &["cgroup.procs", "cgroup.kill"] } else { &["cgroup.procs"] };
-        for name in names {
-            let path = format!("{cgroup}/{name}");
-            match rustix::mount::mount_bind("/dev/null", path.as_str()) {
-                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                Err(e) => return Err(RootError::Hide { path, source: e.into() }),
-            }
+/// Keeps libcgroups from moving a process that is in the right cgroup already: each such write waits for RCU. The files by which
+/// it would have /dev/null over them; `cgroup.kill`, too, so that a failed creation can report before it is killed.
+///
+/// On v1 it would also read the mount table once for each controller. Where the host has a v2 hierarchy beside them, and the
+/// runtime has made the container's cgroup in it, that one is all that libcgroups finds. What is written to v1's files
+/// afterwards was opened before.
+pub fn hide_cgroups(cgroups: &[String], unified: bool) -> Result<(), RootError> {
+    if unified {
+        return hide_files(cgroups, &["cgroup.procs", "cgroup.kill"]);
+    }
+    let Some(path) = cgroups.first().and_then(|folder| below_mount(folder)) else {
+        return hide_files(cgroups, &["cgroup.procs"]);
+    };
+    if !Path::new(layout::UNIFIED_BESIDE).join(path).is_dir() {
+        return hide_files(cgroups, &["cgroup.procs"]);
+    }
+    rustix::mount::mount_bind(layout::UNIFIED_BESIDE, layout::CGROUPS)
+        .map_err(|e| RootError::Hide { path: layout::CGROUPS.to_owned(), source: e.into() })?;
+    hide_files(&[format!("{}/{path}", layout::CGROUPS)], &["cgroup.procs", "cgroup.kill"])
+}
+
+/// A cgroup's path in its hierarchy, which v1 has mounted in a folder of its own.
+fn below_mount(folder: &str) -> Option<&str> {
+    let (_, path) = folder.strip_prefix(layout::CGROUPS)?.strip_prefix('/')?.split_once('/')?;
+    Some(path).filter(|path| !path.is_empty())
+}
+
+fn hide_files(cgroups: &[String], names: &[&str]) -> Result<(), RootError> {
+    for path in cgroups.iter().flat_map(|cgroup| names.iter().map(move |name| format!("{cgroup}/{name}"))) {
+        match rustix::mount::mount_bind("/dev/null", path.as_str()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(e) => return Err(RootError::Hide { path, source: e.into() }),
         }
     }
     Ok(())
@@ -321,6 +343,14 @@ mod tests {
             upper: format!("{state}/snapshots/c/{}/upper", "c".repeat(64)),
             work: format!("{state}/snapshots/c/{}/work", "c".repeat(64)),
             read_only: false,
+        }
+    }
+
+    #[test]
+    fn a_legacy_cgroup_has_one_path_in_every_hierarchy() {
+        assert_eq!(below_mount("/sys/fs/cgroup/cpu,cpuacct/gantry/pod/c"), Some("gantry/pod/c"));
+        for none in ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu/", "/somewhere/cpu/gantry", ""] {
+            assert_eq!(below_mount(none), None, "{none}");
         }
     }
 
