@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::pod::admit::{Rejection, going_down};
+use crate::pod::admit::Rejection;
 use crate::pod::want::{Failed, Goal, grace_seconds};
 use crate::pod::worker::{Desired, Source, Target, Worker};
 use crate::runtime::Held;
@@ -221,19 +221,17 @@ impl Pods {
         }
         self.shared.trace.mark(pod.uid(), 7, "agent heard");
         let goal = goal_of(&pod);
-        let mut failed = None;
-        let ran_before = !pod.str_at("/status/startTime").is_empty();
-        // One that ran before has its place, unless it comes too late: then what runs of it has its time to end.
-        let verdict = match goal {
-            Goal::Run if ran_before => going_down(self.is_shutting_down()),
-            Goal::Run => self.admit(&pod),
-            Goal::Fail { .. } | Goal::Stop { .. } | Goal::Forget { .. } => Ok(()),
+        let failed = match goal {
+            // One that ran before has its place; while the node goes down it ends as those do that were known already.
+            Goal::Run if !pod.str_at("/status/startTime").is_empty() => {
+                self.is_shutting_down().then(crate::shutdown::failed)
+            }
+            Goal::Run => self.admit(&pod).err().map(|Rejection { reason, message }| {
+                warn!(pod = %pod.reference(), reason, "pod rejected");
+                Failed { reason, message, disrupted: false, grace_max_seconds: Some(0) }
+            }),
+            Goal::Fail { .. } | Goal::Stop { .. } | Goal::Forget { .. } => None,
         };
-        if let Err(Rejection { reason, message }) = verdict {
-            warn!(pod = %pod.reference(), reason, "pod rejected");
-            let grace_max_seconds = if ran_before { None } else { Some(0) };
-            failed = Some(Failed { reason, message, disrupted: false, grace_max_seconds });
-        }
         self.enter(pod.clone(), goal, failed, Source::Api, target);
         if let Some(entry) = self.entries.get_mut(pod.uid()) {
             entry.wanted = wanted;

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::events::Kind;
 use crate::node::NodeView;
-use crate::pod::want::grace_seconds;
+use crate::pod::want::{Failed, grace_seconds};
 use crate::pods::orders::{Order, Termination};
 use crate::shared::Shared;
 
@@ -45,6 +45,11 @@ const TELL_WITHIN: Duration = Duration::from_secs(5);
 /// Whether a pod of that status has failed for its node's shutdown.
 pub fn has_ended(status: &Value) -> bool {
     status["phase"] == "Failed" && status["reason"] == REASON
+}
+
+/// Why a pod is failed that the shutdown finds on its node.
+pub fn failed() -> Failed {
+    Failed { reason: REASON.to_owned(), message: MESSAGE.to_owned(), disrupted: true, grace_max_seconds: None }
 }
 
 /// By which a shutdown is begun, called off and looked at.
