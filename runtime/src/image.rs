@@ -166,7 +166,7 @@ impl Images {
         let settings = Settings { keeps_blobs: config.keeps_blobs, policy: config.policy };
         let store = blocking(move || Store::open(&images, &snapshots, settings, env)).await?;
         let images = Images { store: Arc::new(store), registries: Arc::new(registries), limits: config.limits };
-        images.empty_trash();
+        images.store.snapshots.empty_trash();
         Ok(images)
     }
 
@@ -232,7 +232,7 @@ impl Images {
     pub async fn remove(&self, image: &str) -> Result<bool, ImageError> {
         let (store, text) = (Arc::clone(&self.store), image.to_owned());
         let removed = blocking(move || store.remove(&text)).await?;
-        self.empty_trash();
+        self.store.snapshots.empty_trash();
         Ok(removed)
     }
 
@@ -271,7 +271,7 @@ impl Images {
     pub async fn remove_snapshot(&self, container: &str) -> Result<(), ImageError> {
         let (store, container) = (Arc::clone(&self.store), container.to_owned());
         blocking(move || store.remove_container(&container)).await?;
-        self.empty_trash();
+        self.store.snapshots.empty_trash();
         Ok(())
     }
 
@@ -301,16 +301,6 @@ impl Images {
             Ok(FsInfo { mountpoint: store.snapshots.base().to_owned(), images: store.usage(), containers })
         })
         .await
-    }
-
-    /// Removal of big trees takes its time; nobody waits for it, and a crash leaves it to the next start.
-    fn empty_trash(&self) {
-        let empty = self.store.trash_emptier();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = empty() {
-                tracing::warn!(error = %gantry_env::chain(&error), "trash stays for now");
-            }
-        });
     }
 }
 

@@ -114,10 +114,21 @@ impl Candidate {
 
 /// A layer in its temporary folder, whole and verified; the gate keeps others from doing it too.
 struct Ready {
-    ingest: Ingest,
+    ingest: Waiting,
     unpacked: Unpacked,
     _gate: Arc<Gate>,
     _alone: Option<OwnedMutexGuard<()>>,
+}
+
+/// Dropped where a lower layer fails, by an async thread: that must not remove a hundred thousand files.
+struct Waiting(Option<Ingest>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(ingest) = self.0.take() {
+            ingest.discard();
+        }
+    }
 }
 
 /// Unpacks what is missing and makes the image known.
@@ -219,7 +230,7 @@ async fn fetch(
         (Err(error), _) => return Err(FetchError::Image(error)),
         (Ok(()), unpacked) => unpacked?,
     };
-    Ok(Some(Ready { ingest, unpacked, _gate: gate, _alone: alone }))
+    Ok(Some(Ready { ingest: Waiting(Some(ingest)), unpacked, _gate: gate, _alone: alone }))
 }
 
 fn unpack_layer(
@@ -276,12 +287,14 @@ async fn commit(
     let (store, chains) = (Arc::clone(store), chains.to_vec());
     blocking(move || {
         let _lease = lease;
-        let Some((chain, below)) = chains.split_last() else { return Ok(Ok(())) };
+        // The gate is kept until this ends, whether or not the caller still waits.
+        let Ready { mut ingest, unpacked, _gate, _alone } = layer;
+        let (Some(ingest), Some((chain, below))) = (ingest.0.take(), chains.split_last()) else { return Ok(Ok(())) };
         if store.has_layer(chain) {
             return Ok(Ok(()));
         }
-        let folder = open_folder(&layer.ingest.folder())?;
-        let lowers = if layer.unpacked.needs_lowers() {
+        let folder = open_folder(&ingest.folder())?;
+        let lowers = if unpacked.needs_lowers() {
             below
                 .iter()
                 .rev()
@@ -290,10 +303,10 @@ async fn commit(
         } else {
             Vec::new()
         };
-        if let Err(error) = settle(layer.unpacked, &folder, &lowers) {
+        if let Err(error) = settle(unpacked, &folder, &lowers) {
             return Ok(Err(LayerError::Unpack(error)));
         }
-        if let Some(usage) = layer.ingest.commit(chain)? {
+        if let Some(usage) = ingest.commit(chain)? {
             store.layer_committed(chain.clone(), usage);
         }
         Ok(Ok(()))

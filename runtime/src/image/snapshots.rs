@@ -14,7 +14,9 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Point, point};
@@ -34,6 +36,17 @@ const EMPTY: &str = "empty";
 #[derive(Clone, Debug)]
 pub(super) struct Snapshots {
     base: PathBuf,
+    sweep: Arc<Mutex<Sweep>>,
+}
+
+/// Of the trash.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Sweep {
+    #[default]
+    Idle,
+    Running,
+    /// What was discarded since the last one began may have been overlooked.
+    Asked,
 }
 
 /// A layer as it came, compressed or not: kept so that it can be given on byte for byte.
@@ -54,9 +67,10 @@ struct LayerFile {
 
 /// A layer being written; dropped without [`Ingest::commit`], it is removed.
 pub(super) struct Ingest {
-    base: PathBuf,
+    snapshots: Snapshots,
     name: String,
     blob: Option<Blob>,
+    /// Or gone: nothing is left to remove.
     committed: bool,
 }
 
@@ -82,7 +96,7 @@ impl Snapshots {
         }
         let empty = base.join(EMPTY);
         make_folder(&empty, 0o755)?;
-        Ok(Snapshots { base })
+        Ok(Snapshots { base, sweep: Arc::default() })
     }
 
     pub(super) fn base(&self) -> &Path {
@@ -119,7 +133,7 @@ impl Snapshots {
 
     pub(super) fn ingest(&self, random: &str) -> Result<Ingest, ImageError> {
         let name = format!("ingest/{random}");
-        let ingest = Ingest { base: self.base.clone(), name, blob: None, committed: false };
+        let ingest = Ingest { snapshots: self.clone(), name, blob: None, committed: false };
         private_folder(&ingest.path())?;
         make_folder(&ingest.folder(), 0o755)?;
         private_folder(&ingest.aside())?;
@@ -146,7 +160,35 @@ impl Snapshots {
         self.discard(chain.hex(), random)
     }
 
-    pub(super) fn empty_trash(&self) -> Result<(), ImageError> {
+    /// Has the trash emptied by a thread that nobody waits for: removal of big trees takes its time, and a crash leaves it to
+    /// the next start. However many ask meanwhile, there is one thread.
+    pub(super) fn empty_trash(&self) {
+        match std::mem::replace(&mut *self.sweep.lock(), Sweep::Asked) {
+            Sweep::Idle => {}
+            Sweep::Running | Sweep::Asked => return,
+        }
+        let snapshots = self.clone();
+        let empty = move || {
+            while snapshots.is_asked() {
+                if let Err(error) = snapshots.remove_trash() {
+                    tracing::warn!(error = %gantry_env::chain(&error), "trash stays for now");
+                }
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(empty)),
+            Err(_) => empty(),
+        }
+    }
+
+    /// Whether somebody asked since the last sweep began.
+    fn is_asked(&self) -> bool {
+        let mut sweep = self.sweep.lock();
+        *sweep = if *sweep == Sweep::Asked { Sweep::Running } else { Sweep::Idle };
+        *sweep == Sweep::Running
+    }
+
+    fn remove_trash(&self) -> Result<(), ImageError> {
         let trash = self.base.join("trash");
         names(&trash)?.iter().try_for_each(|name| {
             point(Point::TrashEmpty);
@@ -249,7 +291,17 @@ impl Snapshots {
 
 impl Ingest {
     fn path(&self) -> PathBuf {
-        self.base.join(&self.name)
+        self.snapshots.base.join(&self.name)
+    }
+
+    /// As dropping it, for whoever must not wait until all of it is removed.
+    pub(super) fn discard(mut self) {
+        let name = self.name.trim_start_matches("ingest/");
+        if let Err(error) = self.snapshots.discard(&self.name, name) {
+            tracing::warn!(name = %self.name, error = %gantry_env::chain(&error), "an unfinished layer stays until the next start");
+        }
+        self.committed = true;
+        self.snapshots.empty_trash();
     }
 
     pub(super) fn folder(&self) -> PathBuf {
@@ -284,8 +336,8 @@ impl Ingest {
             .map_err(|source| ImageError::Record { path: path.join("layer.json"), source })?;
         write_atomically(&path.join("layer.json"), &content, false)?;
         // The short name first: a dead one is harmless, a layer without one could not be mounted.
-        Snapshots { base: self.base.clone() }.link(chain)?;
-        let to = self.base.join(chain.hex());
+        self.snapshots.link(chain)?;
+        let to = self.snapshots.base.join(chain.hex());
         point(Point::LayerRename);
         match fs::rename(&path, &to) {
             Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => return Ok(None),
@@ -302,7 +354,7 @@ impl Drop for Ingest {
             return;
         }
         let name = self.name.trim_start_matches("ingest/");
-        if let Err(error) = remove_below(&self.base.join("ingest"), name) {
+        if let Err(error) = remove_below(&self.snapshots.base.join("ingest"), name) {
             tracing::warn!(name = %self.name, error = %gantry_env::chain(&error), "an unfinished layer stays until the next start");
         }
     }

@@ -53,8 +53,6 @@ pub(super) struct Store {
     recording: Mutex<()>,
     /// The images as readers see them, who must not wait for a disk: replaced after each change of the record.
     published: RwLock<Arc<Published>>,
-    /// One sweeper at a time.
-    trash: Arc<Mutex<()>>,
     _lock: fs::File,
 }
 
@@ -107,7 +105,6 @@ impl Store {
             state: Mutex::new(State::default()),
             recording: Mutex::default(),
             published: RwLock::default(),
-            trash: Arc::default(),
             _lock: held,
         };
         store.load()?;
@@ -305,15 +302,17 @@ impl Store {
         state.catalog = catalog;
         state.images = images;
         self.publish(&state);
-        self.collect(&mut state)
+        self.collect(&mut state).map(drop)
     }
 
-    fn collect(&self, state: &mut State) -> Result<(), ImageError> {
-        for chain in state.unused_layers() {
-            self.snapshots.discard_layer(&chain, &self.env.rng.uuid())?;
-            state.layers.remove(&chain);
+    /// Moves unused layers to the trash; says whether there were any.
+    fn collect(&self, state: &mut State) -> Result<bool, ImageError> {
+        let unused = state.unused_layers();
+        for chain in &unused {
+            self.snapshots.discard_layer(chain, &self.env.rng.uuid())?;
+            state.layers.remove(chain);
         }
-        Ok(())
+        Ok(!unused.is_empty())
     }
 
     /// A root filesystem for a container, which mounts some more images. One that is removed meanwhile keeps the layers it gives.
@@ -360,15 +359,6 @@ impl Store {
 
     pub(super) fn containers(&self) -> Vec<String> {
         self.state.lock().containers.keys().cloned().collect()
-    }
-
-    /// What empties the trash, for a thread that may outlive the store and must not keep it locked.
-    pub(super) fn trash_emptier(&self) -> impl FnOnce() -> Result<(), ImageError> + Send + use<> {
-        let (snapshots, one) = (self.snapshots.clone(), Arc::clone(&self.trash));
-        move || {
-            let _one = one.lock();
-            snapshots.empty_trash()
-        }
     }
 
     /// What images take: unpacked layers, manifests and configurations.
@@ -430,8 +420,10 @@ impl Drop for Lease {
             }
         }
         // A pull that failed leaves whole layers that no image names.
-        if let Err(error) = self.store.collect(&mut state) {
-            tracing::warn!(error = %gantry_env::chain(&error), "unused layers stay for now");
+        match self.store.collect(&mut state) {
+            Ok(true) => self.store.snapshots.empty_trash(),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(error = %gantry_env::chain(&error), "unused layers stay for now"),
         }
     }
 }

@@ -16,12 +16,13 @@ use super::copy::write_at;
 use super::tar::{Archive, Entry, Kind, Segment, TarError};
 
 mod name;
+mod remove;
 mod root;
 mod settle;
 
 pub use name::{Name, NameError, Whiteout, parse_name, whiteout};
+pub use remove::remove_tree;
 use root::Root;
-pub use root::remove_tree;
 pub use settle::settle;
 
 /// Bounds on what one layer may make of its bytes.

@@ -1,11 +1,13 @@
 //! `image_bench`: a pull and its unpacking beside `ctr image pull`, from one registry in the same run. See tests/bench/README.md.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
 use gantry_env::Env;
+use gantry_runtime::image::unpack::remove_tree;
 use gantry_runtime::image::{Auth, Config, Digest, Images};
 use gantry_tests::figures::line;
 use gantry_tests::registry::Registry;
@@ -15,7 +17,6 @@ use tokio::time::Instant;
 
 const LARGE_LAYERS: usize = 5;
 const LARGE_LAYER_BYTES: usize = 40 << 20;
-const SMALL_FILES: usize = 100_000;
 const SMALL_FILE_BYTES: usize = 1 << 10;
 const CONTAINERD: &str = "containerd";
 
@@ -30,6 +31,12 @@ struct Cli {
     /// Do not keep layers as they came
     #[arg(long)]
     discard: bool,
+    /// How many files the second image has
+    #[arg(long, default_value_t = 100_000)]
+    files: usize,
+    /// The second image alone
+    #[arg(long)]
+    files_only: bool,
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -39,25 +46,25 @@ async fn main() -> Result<(), Failure> {
     let cli = Cli::parse();
     let folder = tempfile::Builder::new().prefix("gantry-image-bench-").tempdir_in(&cli.folder)?;
     let Some(registry) = Registry::start(folder.path(), "").await else { return Ok(()) };
-    let large = (0..LARGE_LAYERS).map(large_layer).collect::<Vec<_>>();
-    for (name, what, layers) in
-        [("large", "5 layers of 40 MiB", large), ("small", "one layer of 100,000 files", vec![small_layer()])]
-    {
-        push(folder.path(), &registry.name(&format!("{name}:1")), &layers)?;
-        drop(layers);
-        bench(folder.path(), &registry.name(&format!("{name}:1")), what, &cli).await?;
+    if !cli.files_only {
+        let large = registry.name("large:1");
+        push(folder.path(), &large, &(0..LARGE_LAYERS).map(large_layer).collect::<Vec<_>>())?;
+        bench(folder.path(), &large, "5 layers of 40 MiB", &cli).await?;
     }
-    Ok(())
+    let small = registry.name("small:1");
+    push(folder.path(), &small, &[small_layer(cli.files)])?;
+    bench(folder.path(), &small, &format!("one layer of {} files", cli.files), &cli).await
 }
 
 async fn bench(folder: &Path, reference: &str, what: &str, cli: &Cli) -> Result<(), Failure> {
     let (mut ours, mut own_cpu, mut theirs, mut their_cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut disk = 0;
+    let (mut disk, mut removals) = (0, Vec::new());
     for round in 0..cli.rounds {
-        let (wall, cpu, bytes) = pull(&folder.join(format!("gantry{round}")), reference, cli.discard).await?;
-        ours.push(wall);
-        own_cpu.push(cpu);
-        disk = bytes;
+        let pulled = pull(&folder.join(format!("gantry{round}")), reference, cli.discard).await?;
+        ours.push(pulled.wall);
+        own_cpu.push(pulled.cpu);
+        removals.push(pulled.removal);
+        disk = pulled.bytes;
         if let Some((wall, cpu)) =
             Containerd::start(&folder.join(format!("containerd{round}")))?.map(|c| c.pull(reference))
         {
@@ -66,6 +73,7 @@ async fn bench(folder: &Path, reference: &str, what: &str, cli: &Cli) -> Result<
         }
     }
     println!("{:<44} {:>12.0} MiB", format!("{what}: disk"), disk as f64 / 1_048_576.0);
+    line(&format!("{what}: removal"), removals, "ms");
     let (wall, cpu) = (line(&format!("{what}: pull"), ours, "ms"), line(&format!("{what}: CPU"), own_cpu, "ms"));
     if theirs.is_empty() {
         println!("peer: {CONTAINERD} is not installed");
@@ -76,15 +84,31 @@ async fn bench(folder: &Path, reference: &str, what: &str, cli: &Cli) -> Result<
     Ok(())
 }
 
-/// A pull by a store of its own, which is removed: milliseconds, of CPU too, and bytes on disk.
-async fn pull(state: &Path, reference: &str, discard: bool) -> Result<(f64, f64, u64), Failure> {
+/// Milliseconds, of CPU too, and bytes on disk.
+struct Pulled {
+    wall: f64,
+    cpu: f64,
+    bytes: u64,
+    removal: f64,
+}
+
+/// A pull by a store of its own, and the removal of the image until nothing of it is on the disk.
+async fn pull(state: &Path, reference: &str, discard: bool) -> Result<Pulled, Failure> {
     let images = Images::open(Config { keeps_blobs: !discard, ..Config::below(state) }, Env::system()).await?;
     let (begin, before) = (Instant::now(), cpu(UsageWho::RUSAGE_SELF));
     images.pull(reference, &Auth::Anonymous, None).await?;
-    let measured = (millis(begin), cpu(UsageWho::RUSAGE_SELF) - before, images.fs_info().await?.images.bytes);
+    let (wall, cpu) = (millis(begin), cpu(UsageWho::RUSAGE_SELF) - before);
+    let bytes = images.fs_info().await?.images.bytes;
+    let begin = Instant::now();
+    images.remove(reference).await?;
+    let trash = Config::below(state).snapshots.join("trash");
+    while std::fs::read_dir(&trash)?.next().is_some() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let removal = millis(begin);
     drop(images);
     std::fs::remove_dir_all(state)?;
-    Ok(measured)
+    Ok(Pulled { wall, cpu, bytes, removal })
 }
 
 fn millis(since: Instant) -> f64 {
@@ -165,7 +189,12 @@ impl Containerd {
 impl Drop for Containerd {
     fn drop(&mut self) {
         self.end();
-        let _ = std::fs::remove_dir_all(&self.folder);
+        // Its files are as many as ours, and a disk that waits for the end of each would wait for minutes.
+        if let (Some(parent), Some(name)) = (self.folder.parent(), self.folder.file_name())
+            && let Ok(parent) = std::fs::File::open(parent)
+        {
+            let _ = remove_tree(&parent, name.as_bytes());
+        }
     }
 }
 
@@ -188,10 +217,10 @@ fn large_layer(at: usize) -> Vec<u8> {
     ended(tar)
 }
 
-fn small_layer() -> Vec<u8> {
+fn small_layer(files: usize) -> Vec<u8> {
     let mut noise = Noise(7);
     let mut tar = Vec::new();
-    for n in 0..SMALL_FILES {
+    for n in 0..files {
         let mut data = vec![b'a'; SMALL_FILE_BYTES / 2];
         while data.len() < SMALL_FILE_BYTES {
             data.extend_from_slice(&noise.next().to_le_bytes());

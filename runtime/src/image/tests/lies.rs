@@ -15,12 +15,13 @@ async fn refused(images: &Images, server: &Server, name: &str) -> (Code, String)
 
 /// Of a pull that has failed; the threads of its other layers notice that on their own.
 async fn nothing_is_left(state: &Path) {
+    let trash = || fs::read_dir(state.join("snapshots/trash")).unwrap().count();
     let mut tries = 0;
-    while ingests(state) + layers_on_disk(state) > 0 && tries < 100 {
+    while ingests(state) + layers_on_disk(state) + trash() > 0 && tries < 100 {
         tokio::time::sleep(Duration::from_millis(20)).await;
         tries += 1;
     }
-    assert_eq!((layers_on_disk(state), ingests(state)), (0, 0));
+    assert_eq!((layers_on_disk(state), ingests(state), trash()), (0, 0, 0));
     assert_eq!(fs::read_dir(state.join("images/blobs/sha256")).unwrap().count(), 0);
 }
 

@@ -36,7 +36,7 @@ pub(super) fn open_in(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<Own
     Err(Errno::AGAIN)
 }
 
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
+pub(super) const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
 impl<'a> Root<'a> {
     pub(super) fn new(folder: &'a OwnedFd, aside: &'a OwnedFd) -> Root<'a> {
@@ -191,64 +191,4 @@ fn follow(parts: &[Vec<u8>], at: usize, target: &[u8]) -> Vec<Vec<u8>> {
     let before = if target.starts_with(b"/") { &[][..] } else { &parts[..at] };
     let target = target.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec);
     before.iter().cloned().chain(target).chain(parts[at + 1..].iter().cloned()).collect()
-}
-
-/// Removes `name` in `parent` with all that is below it, however deep: folders are first moved up beside it, so that
-/// neither the stack nor the number of open files grows with the depth.
-pub fn remove_tree(parent: impl AsFd, name: &[u8]) -> std::io::Result<()> {
-    let parent = parent.as_fd();
-    let mut waiting = vec![name.to_vec()];
-    let mut moved = 0_u64;
-    while let Some(name) = waiting.pop() {
-        match rustix::fs::unlinkat(parent, &name[..], AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => continue,
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            Err(e) => return Err(e.into()),
-        }
-        let flags = FOLDER | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = match rustix::fs::openat(parent, &name[..], flags, Mode::empty()) {
-            // Someone else removes it too.
-            Err(Errno::NOENT) => continue,
-            folder => folder?,
-        };
-        for entry in rustix::fs::Dir::read_from(&folder)? {
-            let entry = entry?;
-            let child = entry.file_name().to_bytes();
-            if child == b"." || child == b".." {
-                continue;
-            }
-            match rustix::fs::unlinkat(&folder, child, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::ISDIR | Errno::PERM) => {
-                    match rustix::fs::unlinkat(&folder, child, AtFlags::REMOVEDIR) {
-                        Ok(()) | Err(Errno::NOENT) => continue,
-                        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-                        Err(e) => return Err(e.into()),
-                    }
-                    loop {
-                        moved += 1;
-                        let beside = [&name[..], format!(".{moved}").as_bytes()].concat();
-                        // Names must not grow with the depth either.
-                        let beside = if beside.len() > 200 { format!("deep.{moved}").into_bytes() } else { beside };
-                        match rustix::fs::renameat(&folder, child, parent, &beside[..]) {
-                            Ok(()) => waiting.push(beside),
-                            Err(Errno::NOENT) => {}
-                            // Left by a removal that was cut short.
-                            Err(Errno::NOTEMPTY | Errno::EXIST) => continue,
-                            Err(e) => return Err(e.into()),
-                        }
-                        break;
-                    }
-                }
-                Err(e) => return Err(e.into()),
-            }
-        }
-        match rustix::fs::unlinkat(parent, &name[..], AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            // A folder that changed while it was read: read it again.
-            Err(Errno::NOTEMPTY | Errno::EXIST) => waiting.push(name),
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(())
 }

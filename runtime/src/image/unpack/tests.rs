@@ -193,6 +193,33 @@ fn a_removal_that_was_cut_short_is_no_hindrance_to_the_next() {
 }
 
 #[test]
+fn a_wide_tree_is_removed_by_many_and_a_failure_ends_them_all() {
+    let ground = Ground::new();
+    let removed = || remove_tree(open_folder(ground.all.path()).unwrap(), b"fs");
+    for at in 0..60 {
+        let folder = ground.path().join(format!("d{}/e{at}", at % 7));
+        fs::create_dir_all(&folder).unwrap();
+        for file in 0..if at == 3 { 5000 } else { 30 } {
+            fs::write(folder.join(file.to_string()), b"").unwrap();
+        }
+    }
+    let kept = fs::File::open(ground.path().join("d3/e3/2500")).unwrap();
+    let flags = rustix::fs::ioctl_getflags(&kept);
+    // Where files can be made to stay.
+    if let Ok(flags) = flags
+        && rustix::fs::ioctl_setflags(&kept, flags | rustix::fs::IFlags::IMMUTABLE).is_ok()
+    {
+        assert!(removed().is_err());
+        rustix::fs::ioctl_setflags(&kept, flags).unwrap();
+    }
+    for left in outside(&ground).iter().filter(|name| *name != "aside") {
+        remove_tree(open_folder(ground.all.path()).unwrap(), left.as_bytes()).unwrap();
+    }
+    removed().unwrap();
+    assert_eq!(outside(&ground), ["aside"]);
+}
+
+#[test]
 fn bombs_are_bounded() {
     let mut many = Tar::default();
     for at in 0..1001 {
