@@ -35,6 +35,8 @@ pub struct Config {
     pub image_policy: Policy,
     /// The folder of Localhost seccomp profiles.
     pub seccomp_dir: PathBuf,
+    /// Folders of CDI specifications, later ones before earlier ones.
+    pub cdi_dirs: Vec<PathBuf>,
     /// When supervisors rotate logs: not at all for a kubelet that does so itself, which is the default. CRI has no word for it.
     pub log_limits: LogLimits,
 }
@@ -71,6 +73,7 @@ impl Default for Config {
             keeps_layers: true,
             image_policy: Policy::default(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
+            cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             log_limits: LogLimits::default(),
         }
     }

@@ -16,6 +16,7 @@ use pages::{Streamed, pages};
 mod archive_export;
 mod archive_import;
 mod attach;
+mod cdi;
 mod config_update;
 mod container_checkpoint;
 mod container_create;

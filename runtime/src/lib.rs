@@ -3,10 +3,12 @@
 //!
 //! A request arrives in [`cri`] (one file an RPC) and acts on the [`node`]: what is known of every sandbox and container,
 //! journalled by [`records`] before anything is done. [`image`] gives roots, [`network`] addresses, [`sandbox`] the
-//! namespaces, [`container`] the OCI configuration and the launch file, [`cgroup`] the limits. A [`supervisor`] a pod
+//! namespaces, [`container`] the OCI configuration and the launch file, [`cdi`] what vendors' devices need in it, [`cgroup`]
+//! the limits. A [`supervisor`] a pod
 //! keeps the processes; [`recover`] takes them up again when either side was killed. [`stream`] serves exec,
 //! attach and port-forward.
 
+pub mod cdi;
 pub mod cgroup;
 mod config;
 pub mod container;

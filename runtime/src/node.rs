@@ -12,6 +12,7 @@ use gantry_env::{Env, chain};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedRwLockReadGuard, broadcast, watch};
 
+use crate::cdi::Specifications;
 use crate::cgroup::Hierarchies;
 use crate::cgroup::programs::Programs;
 use crate::cgroup::rates::Rates;
@@ -89,6 +90,7 @@ pub struct Node {
     pub records: Records,
     pub program: Program,
     pub filters: Filters,
+    pub cdi: Specifications,
     pub streams: Streams,
     /// What this process may hand out.
     pub capabilities: u64,

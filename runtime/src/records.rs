@@ -101,6 +101,23 @@ pub struct ContainerRecord {
     pub stop_signal: i32,
     #[prost(message, optional, tag = "18")]
     pub resources: Option<v1::LinuxContainerResources>,
+    /// Those that CDI gave it: what their specifications say by the time that it starts is not asked.
+    #[prost(message, repeated, tag = "19")]
+    pub cdi_devices: Vec<DeviceRecord>,
+}
+
+/// A device that a container may open.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct DeviceRecord {
+    #[prost(bool, tag = "1")]
+    pub block: bool,
+    #[prost(uint32, tag = "2")]
+    pub major: u32,
+    #[prost(uint32, tag = "3")]
+    pub minor: u32,
+    /// Of `rwm`.
+    #[prost(string, tag = "4")]
+    pub access: String,
 }
 
 #[derive(Debug, thiserror::Error)]

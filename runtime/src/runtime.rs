@@ -20,6 +20,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Server};
 
+use crate::cdi::Specifications;
 use crate::cgroup::programs::Programs;
 use crate::cgroup::rates::Rates;
 use crate::cgroup::{CgroupError, Hierarchies};
@@ -206,6 +207,7 @@ async fn open(config: Config, env: Env) -> Result<Opened, StartError> {
         source,
     })?;
     let capabilities = own_capabilities();
+    let cdi = Specifications::new(config.cdi_dirs.clone());
     let node = Arc::new_cyclic(|me| Node {
         oom_score_adj_min: lowest_oom_score_adj(capabilities),
         modules: crate::container::modules::Modules::of_host(),
@@ -222,6 +224,7 @@ async fn open(config: Config, env: Env) -> Result<Opened, StartError> {
         records,
         program,
         filters: Filters::default(),
+        cdi,
         streams,
         pod_cidr_known: AtomicBool::new(false),
         pods: Mutex::new(Pods::default()),

@@ -505,3 +505,41 @@ fn what_cannot_be_had_is_refused_with_its_value() {
         ground::finish(runtime).await;
     });
 }
+
+#[test]
+fn a_cdi_device_is_given_and_its_hooks_are_refused() {
+    with_users(async |ground, runtime, client| {
+        let folder = ground.config.cdi_dirs[0].clone();
+        let data = ground.dir.path().join("data");
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::write(data.join("file"), "of the host").unwrap();
+        std::fs::create_dir_all(&folder).unwrap();
+        let nodes = serde_json::json!([{"path": "/dev/cdi", "hostPath": "/dev/full"}]);
+        let mounts = serde_json::json!([{"hostPath": data, "containerPath": "/data", "options": ["ro", "bind"]}]);
+        let hooks = serde_json::json!([{"hookName": "createRuntime", "path": "/bin/busybox"}]);
+        let text = serde_json::json!({"cdiVersion": "1.0.0", "kind": "test.invalid/dev", "devices": [
+            {"name": "given", "containerEdits": {"env": ["A=1"], "deviceNodes": nodes, "mounts": mounts}},
+            {"name": "hooked", "containerEdits": {"hooks": hooks}},
+        ]});
+        std::fs::write(folder.join("a.json"), text.to_string()).unwrap();
+        for path in [&folder, &folder.join("a.json")] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let config = pod(&ground, "pod");
+        let id = client.run_pod(&config).await;
+        let asking = |name: &str| v1::ContainerConfig {
+            cdi_devices: vec![v1::CdiDevice { name: format!("test.invalid/dev={name}") }],
+            ..container(&ground, name, &["sleep", "1000"])
+        };
+        let own = started(&client, &id, &config, asking("given")).await;
+        assert_eq!(
+            said(&client, &own, "echo $A; cat /data/file; echo; stat -c %u /data/file; head -c 1 /dev/cdi | wc -c")
+                .await,
+            "1\nof the host\n0\n1"
+        );
+        let refused = client.create(&id, asking("hooked"), &config).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("createRuntime"), "{refused}");
+        ground::finish(runtime).await;
+    });
+}

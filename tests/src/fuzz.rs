@@ -57,6 +57,7 @@ pub const OF_RUNTIME: &[&str] = &[
     "journal_record",
     "exit_record",
     "seccomp_profile",
+    "cdi_specification",
     "sysctl",
 ];
 
@@ -115,6 +116,7 @@ pub const TARGETS: &[Target] = &[
     target("journal_record", host::journal_record, host::journal_record_seeds, 15_000),
     target("exit_record", host::exit_record, host::exit_record_seeds, 20_000),
     target("seccomp_profile", host::seccomp_profile, host::seccomp_profile_seeds, 3000),
+    target("cdi_specification", host::cdi_specification, host::cdi_specification_seeds, 8000),
     target("sysctl", host::sysctl, host::sysctl_seeds, 20_000),
     target("store_record", wire::store_record, wire::store_record_seeds, 20_000),
     target("netlink", wire::netlink, wire::netlink_seeds, 20_000),

@@ -178,6 +178,8 @@ pub struct NodeArgs {
     #[command(flatten)]
     pub registries: RegistryArgs,
     #[command(flatten)]
+    pub devices: DeviceArgs,
+    #[command(flatten)]
     pub cgroup: CgroupArgs,
 }
 
@@ -273,6 +275,14 @@ pub struct RegistryArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct DeviceArgs {
+    /// Folder of CDI specifications, which must be root's and nobody else's to write; read when a container asks for a device (can be
+    /// repeated, a later folder's device counts; default: /etc/cdi and /var/run/cdi)
+    #[arg(long = "cdi-spec-dir", value_name = "FOLDER")]
+    pub cdi_dirs: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct CgroupArgs {
     /// Cgroup under which pods are, below the root of each hierarchy; supervisors are in one beside it (default: /gantry, or
     /// below gantry-pods.service where systemd runs that)
@@ -301,6 +311,8 @@ pub struct RuntimeArgs {
     pub cluster_cidr: IpNet,
     #[command(flatten)]
     pub registries: RegistryArgs,
+    #[command(flatten)]
+    pub devices: DeviceArgs,
     #[command(flatten)]
     pub cgroup: CgroupArgs,
 }

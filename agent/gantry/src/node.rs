@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{error, warn};
 
-use crate::cli::{CgroupArgs, CgroupPolicy, ClusterArgs, EndingArgs, EvictionArgs, NodeArgs, RegistryArgs};
+use crate::cli::{CgroupArgs, CgroupPolicy, ClusterArgs, DeviceArgs, EndingArgs, EvictionArgs, NodeArgs, RegistryArgs};
 use crate::control::v4;
 use crate::paths::Paths;
 use crate::{Failure, delegated};
@@ -129,6 +129,14 @@ impl RegistryArgs {
     }
 }
 
+impl DeviceArgs {
+    pub fn give(&self, config: &mut gantry_runtime::Config) {
+        if !self.cdi_dirs.is_empty() {
+            config.cdi_dirs.clone_from(&self.cdi_dirs);
+        }
+    }
+}
+
 pub fn has_nf_tables() -> bool {
     Nft::open().is_ok_and(|mut nft| nft.generation().is_ok())
 }
@@ -185,6 +193,7 @@ impl Node {
         let (services, pods) = (v4("--service-cidr", cluster.service_cidr)?, v4("--pod-cidr", cluster.pod_cidr)?);
         let mut config = runtime_config(paths, pods, &args.cgroup)?;
         args.registries.give(&mut config)?;
+        args.devices.give(&mut config);
         config.log_limits = LogLimits { max_bytes: args.logs.max_bytes, max_files: args.logs.max_files.into() };
         let runtime = Runtime::start(config, env.clone()).await?;
         let (dns, domain) = (args.cluster_dns, &cluster.cluster_domain);

@@ -18,6 +18,7 @@ pub async fn run(paths: Paths, args: RuntimeArgs, env: Env) -> Result<(), Failur
     let _lock = Lock::take(&paths.lock(lock::NODE))?;
     let mut config = node::runtime_config(&paths, v4("--cluster-cidr", args.cluster_cidr)?, &args.cgroup)?;
     args.registries.give(&mut config)?;
+    args.devices.give(&mut config);
     if let Some(socket) = args.socket {
         config.socket = Some(socket);
     }

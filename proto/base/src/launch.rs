@@ -140,6 +140,46 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// What a volume has beyond what CRI can say, as CDI devices' mounts have it.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Refined {
+        /// Which of the volumes.
+        pub volume: u32,
+        /// MOUNT_ATTR_* that are set.
+        pub attributes: u64,
+        /// Nothing of what is mounted below it is seen.
+        pub shallow: bool,
+        /// Put in place before libcontainer runs hooks, which is before the container is in its root.
+        pub early: bool,
+    }
+}
+
+wire_struct! {
+    /// A program that runs in the container before its own.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Hook {
+        pub path: String,
+        /// The first is its name; empty for the path alone.
+        pub args: Vec<String>,
+        /// None for the container's own.
+        pub env: Option<Vec<String>>,
+        pub timeout_seconds: u32,
+    }
+}
+
+wire_struct! {
+    /// OCI's startContainer hooks, and what they are told of the container.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct StartHooks {
+        pub hooks: Vec<Hook>,
+        /// What those are called that libcontainer runs, whose errors name none.
+        pub others: Vec<String>,
+        pub container: String,
+        pub bundle: String,
+    }
+}
+
+wire_struct! {
     /// Everything a creator needs beside `config.json`.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct Launch {
@@ -159,6 +199,8 @@ wire_struct! {
         pub seccomp_flags: Appended<u32>,
         /// None where the pod's users are the host's.
         pub users: Appended<Option<Users>>,
+        pub refined: Appended<Vec<Refined>>,
+        pub start_hooks: Appended<StartHooks>,
     }
 }
 
@@ -188,15 +230,19 @@ mod tests {
         let mut bytes = Vec::new();
         latest.put(&mut bytes);
         assert_eq!(Launch::take(&mut bytes.as_slice()), Ok(latest));
+        // The refined volumes, two lists of hooks, and two texts.
+        const WITHOUT_CDI_BYTES: usize = 5 * size_of::<u32>();
         bytes.clear();
         now.put(&mut bytes);
+        bytes.truncate(bytes.len() - WITHOUT_CDI_BYTES);
+        assert_eq!(Launch::take(&mut bytes.as_slice()), Ok(now.clone()));
         bytes.pop();
         assert_eq!(Launch::take(&mut bytes.as_slice()), Ok(now.clone()));
         let without_flags = Launch { seccomp_flags: Appended(0), ..now };
         let end = bytes.len() - size_of::<u32>();
         assert_eq!(Launch::take(&mut &bytes[..end]), Ok(without_flags.clone()));
         let oldest = Launch { images: Appended(Vec::new()), ..without_flags };
-        let end = length(&oldest) - 2 * size_of::<u32>() - 1;
+        let end = length(&oldest) - WITHOUT_CDI_BYTES - 2 * size_of::<u32>() - 1;
         assert_eq!(Launch::take(&mut &bytes[..end]), Ok(oldest));
         // A torn one is none.
         assert!(Launch::take(&mut &bytes[..bytes.len() - 1]).is_err());

@@ -5,14 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_base::codec::Appended;
-use gantry_base::launch::{CgroupWrite, ImageVolume, Launch, Process, Root, User, Users, Volume};
+use gantry_base::launch::{CgroupWrite, ImageVolume, Launch, Process, Refined, Root, User, Users, Volume};
 use gantry_base::layout;
 use gantry_cri::v1;
 use serde_json::{Value, json};
 
 use super::capabilities::{self, UnknownCapability};
 use super::seccomp::Filter;
+use crate::cdi::inject::Injection;
 use crate::image::RunConfig;
+
+mod cdi;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SpecError {
@@ -40,6 +43,8 @@ pub enum SpecError {
     Unsupported(&'static str),
     #[error("host path {path:?} of the volume at {at:?} is not absolute")]
     Source { at: String, path: String },
+    #[error("the tmpfs that a CDI device has at {at:?} would be hidden by the mount at {by:?}")]
+    Hidden { at: String, by: String },
     #[error("uid {0} is out of range")]
     Uid(i64),
     #[error("gid {0} is out of range")]
@@ -60,7 +65,7 @@ pub struct Device {
     pub path: String,
     /// Where it is on the host.
     pub source: String,
-    /// `c` or `b`.
+    /// `c` or `b`, from CDI also `p`.
     pub kind: char,
     pub major: u32,
     pub minor: u32,
@@ -102,6 +107,8 @@ pub struct Host {
     pub image_layers: BTreeMap<String, Vec<String>>,
     /// Of a pod that has users of its own. Its namespaces are found by the links of [`gantry_base::layout::STAGE_NAMESPACES`].
     pub users: Option<Users>,
+    /// What CDI devices need beside their nodes, which are among the others.
+    pub cdi: Injection,
 }
 
 /// Each is a folder to copy and a mount.
@@ -122,21 +129,20 @@ pub fn security(config: &v1::ContainerConfig) -> v1::LinuxContainerSecurityConte
 pub fn build(config: &v1::ContainerConfig, image: &RunConfig, host: &Host) -> Result<Spec, SpecError> {
     let security = security(config);
     let namespaces = security.namespace_options.clone().unwrap_or_default();
-    if !config.cdi_devices.is_empty() {
-        return Err(SpecError::Unsupported("a CDI device"));
-    }
-    let Volumes { volumes, images, mapped } = volumes(config, host)?;
+    let Volumes { volumes, images, mapped, refined } = volumes(config, host)?;
     let launch = Launch {
         root: Root { read_only: security.readonly_rootfs, ..host.rootfs.clone() },
         volumes,
         images: Appended(images),
-        user: user(&security, image)?,
+        user: cdi::in_groups(user(&security, image)?, &host.cdi.gids),
         process: process(config, image, &security, host)?,
         cgroups: host.cgroup_folders.clone(),
         unified: host.unified,
         before_start: host.before_start.clone(),
         seccomp_flags: Appended(host.seccomp.flags),
         users: Appended(host.users.clone().map(|users| Users { mapped, ..users })),
+        refined: Appended(refined),
+        start_hooks: Appended(cdi::start_hooks(&host.cdi)),
     };
     Ok(Spec { config: oci(config, &security, &namespaces, host), launch })
 }
@@ -169,7 +175,11 @@ fn oci(
     }
     // What hides the kernel's files is the caller's list: the kubelet says by an empty one that a pod wants them unmasked.
     let paths = |given: &[String]| if security.privileged { json!([]) } else { json!(given) };
-    json!({
+    let mut mounts = kernel_mounts(security.privileged, host.unified);
+    mounts.extend(host.cdi.tmpfs.iter().map(|tmpfs| {
+        json!({"destination": tmpfs.destination, "type": "tmpfs", "source": tmpfs.source, "options": tmpfs.options})
+    }));
+    let mut all = json!({
         "ociVersion": "1.0.2",
         "process": {
             "terminal": config.tty,
@@ -180,7 +190,7 @@ fn oci(
             "cwd": "/",
         },
         "root": {"path": if own_users { layout::STAGE_ROOTFS } else { layout::ROOTFS }, "readonly": security.readonly_rootfs},
-        "mounts": kernel_mounts(security.privileged, host.unified),
+        "mounts": mounts,
         "linux": {
             "namespaces": list,
             "cgroupsPath": host.cgroup,
@@ -188,7 +198,11 @@ fn oci(
             "maskedPaths": paths(&security.masked_paths),
             "readonlyPaths": paths(&security.readonly_paths),
         },
-    })
+    });
+    if let Some(hooks) = cdi::hooks(&host.cdi) {
+        all["hooks"] = hooks;
+    }
+    all
 }
 
 /// What is the kernel's own in a container. Everything else is a volume.
@@ -240,7 +254,7 @@ fn process(
     let score = resources.map_or(0, |r| r.oom_score_adj).clamp(-1000, 1000) as i32;
     Ok(Process {
         args: arguments(config, image)?,
-        env: environment(config, image, &host.hostname)?,
+        env: environment(config, image, &host.hostname, &host.cdi.env)?,
         cwd: cwd.to_owned(),
         bounding: sets.bounding,
         effective: sets.bounding,
@@ -269,7 +283,12 @@ fn arguments(config: &v1::ContainerConfig, image: &RunConfig) -> Result<Vec<Stri
     if all.is_empty() { Err(SpecError::NoCommand) } else { Ok(all) }
 }
 
-fn environment(config: &v1::ContainerConfig, image: &RunConfig, hostname: &str) -> Result<Vec<String>, SpecError> {
+fn environment(
+    config: &v1::ContainerConfig,
+    image: &RunConfig,
+    hostname: &str,
+    cdi: &[(String, String)],
+) -> Result<Vec<String>, SpecError> {
     let mut env: Vec<String> = Vec::new();
     let mut set = |name: &str, value: &str| {
         let prefix = format!("{name}=");
@@ -291,6 +310,9 @@ fn environment(config: &v1::ContainerConfig, image: &RunConfig, hostname: &str) 
     for pair in &config.envs {
         let value = std::str::from_utf8(&pair.value).map_err(|_| SpecError::Env(pair.key.clone()))?;
         set(&pair.key, value);
+    }
+    for (name, value) in cdi {
+        set(name, value);
     }
     Ok(env)
 }
@@ -321,6 +343,13 @@ fn user(security: &v1::LinuxContainerSecurityContext, image: &RunConfig) -> Resu
     })
 }
 
+/// Who runs, as far as that is said by number; names are looked up when the container has its root.
+pub fn numbers(config: &v1::ContainerConfig, image: &RunConfig) -> Result<(Option<u32>, Option<u32>), SpecError> {
+    let user = user(&security(config), image)?;
+    let (uid, gid) = user.name.split_once(':').unwrap_or((&user.name, ""));
+    Ok((uid.parse().ok(), user.gid.or_else(|| gid.parse().ok())))
+}
+
 /// What libcontainer binds from the host's /dev by itself where nobody may make nodes, and what it links.
 const BOUND_DEVICES: [&str; 7] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx"];
@@ -336,6 +365,7 @@ struct Volumes {
     images: Vec<ImageVolume>,
     /// Those that CRI gives mappings of ids.
     mapped: Vec<u32>,
+    refined: Vec<Refined>,
 }
 
 /// The sandbox's files first, then the kubelet's mounts, which may replace them; parents before what lies in them.
@@ -374,6 +404,17 @@ fn volumes(config: &v1::ContainerConfig, host: &Host) -> Result<Volumes, SpecErr
         }
         volumes.push(volume);
     }
+    let own: BTreeSet<&str> = host.cdi.binds.iter().map(|bind| bind.volume.destination.as_str()).collect();
+    let given = |at: &str| own.contains(at) || host.cdi.tmpfs.iter().any(|tmpfs| tmpfs.destination == at);
+    volumes.retain(|volume: &Volume| !given(&volume.destination));
+    images.retain(|at: &String, _| !given(at));
+    for bind in &host.cdi.binds {
+        if host.users.is_some() {
+            mapped.insert((bind.volume.source.clone(), bind.volume.destination.clone()));
+        }
+        volumes.push(bind.volume.clone());
+    }
+    cdi::check_seen(host, &volumes)?;
     volumes.sort_by_key(|v| v.destination.split('/').filter(|part| !part.is_empty()).count());
     let image = |(n, volume): (usize, &Volume)| {
         let (layers, sub_path) = images.remove(&volume.destination).filter(|_| volume.source.is_empty())?;
@@ -383,7 +424,8 @@ fn volumes(config: &v1::ContainerConfig, host: &Host) -> Result<Volumes, SpecErr
     let is_mapped = |volume: &Volume| mapped.contains(&(volume.source.clone(), volume.destination.clone()));
     let numbered = volumes.iter().enumerate().filter(|(_, volume)| is_mapped(volume));
     let mapped = numbered.filter_map(|(n, _)| u32::try_from(n).ok()).collect();
-    Ok(Volumes { volumes, images, mapped })
+    let refined = cdi::refined(host, &volumes);
+    Ok(Volumes { volumes, images, mapped, refined })
 }
 
 /// Where the image declares volumes that nothing is mounted on anyway. As containerd has it, a path counts from the root

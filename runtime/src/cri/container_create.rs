@@ -8,6 +8,7 @@ use gantry_base::{Id, layout};
 use gantry_cri::v1::{self, ContainerEventType, NamespaceMode};
 use gantry_env::chain;
 
+use crate::cdi::inject::Injection;
 use crate::cgroup::plan;
 use crate::container::seccomp::{Filter, ProfileError};
 use crate::container::{capabilities, spec};
@@ -151,10 +152,11 @@ fn prepare(
         let layers = node.images.layers(image).into_iter().map(|path| path.to_string_lossy().into_owned());
         host.image_layers.insert(at.clone(), layers.collect());
     }
+    super::cdi::give(node, &config, image.run(), &mut host)?;
     let declared = spec::declared_volumes(&config, image.run())?;
     let folders = node.images.make_volumes(rootfs, &declared)?;
     host.image_volumes = folders.into_iter().map(|path| path.to_string_lossy().into_owned()).zip(declared).collect();
-    let spec = spec::build(&config, image.run(), &host)?;
+    let mut spec = spec::build(&config, image.run(), &host)?;
     for mount in &config.mounts {
         if let Some(image) = volumes.get(&mount.container_path).filter(|_| mount.image.is_some()) {
             node.images.check_part(image, &mount.image_sub_path, &rootfs.merged)?;
@@ -167,6 +169,7 @@ fn prepare(
         }
     }
     let bundle = node.records.bundle(&sandbox.id, id);
+    super::cdi::name_container(&mut spec.launch, id, &bundle);
     let rootfs_dir = bundle.join(layout::ROOTFS);
     point(Point::BundleMake);
     private_dir(&rootfs_dir).map_err(io_at("make", &rootfs_dir))?;
@@ -207,6 +210,7 @@ fn prepare(
         log_path,
         stop_signal,
         resources: config.linux.as_ref().and_then(|l| l.resources.clone()),
+        cdi_devices: super::cdi::records(&host.cdi),
         config: Some(config),
         ..ContainerRecord::default()
     })
@@ -283,6 +287,7 @@ fn host(
         hostname: files::hostname(pod),
         image_layers: BTreeMap::new(),
         image_volumes: Vec::new(),
+        cdi: Injection::default(),
         users: users.map(|of| Users { pins: text(pins.0.clone()), uids: of.uids, gids: of.gids, mapped: Vec::new() }),
         rootfs: Root {
             lower: rootfs.lower.iter().cloned().map(text).collect(),

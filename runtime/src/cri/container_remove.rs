@@ -20,6 +20,7 @@ pub async fn remove(node: &Node, id: &str) -> Result<(), NodeError> {
     let _one_at_a_time = lock.lock().await;
     let parsed = Id::parse(id)?;
     node.sweep(&record).await?;
+    super::cdi::after_the_end(node, &node.container(id)?).await;
     if let Some(link) = node.current_link(&record.sandbox) {
         let _ = link.forget(parsed.clone()).await;
     }

@@ -56,7 +56,8 @@ async fn prepare_cgroup(node: &Node, record: &ContainerRecord) -> Result<(), Nod
         shared.cgroups.write(&record.cgroup, &plan::limits(&resources, shared.cgroups.unified()))?;
         let privileged = crate::container::spec::security(&config).privileged;
         let given = if privileged { Vec::new() } else { super::devices::gather(&config, false)? };
-        let rules = devices::rules(privileged, given.iter().map(super::devices::rule));
+        let of_cdi = record.cdi_devices.iter().map(super::cdi::rule);
+        let rules = devices::rules(privileged, given.iter().map(super::devices::rule).chain(of_cdi));
         shared.cgroups.limit_devices(&shared.device_programs, &record.cgroup, &rules)?;
         Ok(())
     })

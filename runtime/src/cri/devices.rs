@@ -41,6 +41,10 @@ pub fn gather(config: &v1::ContainerConfig, privileged: bool) -> Result<Vec<Devi
 
 /// What its cgroup is told of a device that a container is given.
 pub fn rule(device: &Device) -> Rule {
+    may_open(device.kind == 'b', device.major, device.minor, &device.access)
+}
+
+pub fn may_open(block: bool, major: u32, minor: u32, access: &str) -> Rule {
     let bit = |letter| match letter {
         'r' => READ,
         'w' => WRITE,
@@ -48,10 +52,10 @@ pub fn rule(device: &Device) -> Rule {
     };
     Rule {
         allow: true,
-        kind: Some(if device.kind == 'b' { Kind::Block } else { Kind::Char }),
-        major: Some(device.major),
-        minor: Some(device.minor),
-        access: device.access.chars().map(bit).fold(0, |all, bit| all | bit),
+        kind: Some(if block { Kind::Block } else { Kind::Char }),
+        major: Some(major),
+        minor: Some(minor),
+        access: access.chars().map(bit).fold(0, |all, bit| all | bit),
     }
 }
 

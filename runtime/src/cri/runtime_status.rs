@@ -21,6 +21,9 @@ pub async fn run(node: &Node, request: &v1::StatusRequest) -> v1::StatusResponse
             "stateDir": node.config.state_dir,
             "runDir": node.config.run_dir,
             "cgroupParent": node.config.cgroup_parent,
+            // By the names that containerd has for them.
+            "enableCDI": true,
+            "cdiSpecDirs": node.cdi.folders(),
         });
         info.insert("config".to_owned(), text.to_string());
     }

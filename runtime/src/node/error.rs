@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use gantry_base::{DecodeError, IdError};
 use tonic::Status;
 
+use crate::cdi::CdiError;
 use crate::cgroup::CgroupError;
 use crate::container::modules::ModuleError;
 use crate::container::seccomp::ProfileError;
@@ -60,6 +61,8 @@ pub enum NodeError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(transparent)]
+    Cdi(#[from] CdiError),
+    #[error(transparent)]
     Profile(#[from] ProfileError),
     #[error(transparent)]
     Module(#[from] ModuleError),
@@ -80,11 +83,15 @@ impl From<NodeError> for Status {
     fn from(error: NodeError) -> Status {
         let text = gantry_env::chain(&error).to_string();
         match error {
-            NodeError::NoSandbox(_) | NodeError::NoContainer(_) | NodeError::NoImage(_) => Status::not_found(text),
+            NodeError::NoSandbox(_)
+            | NodeError::NoContainer(_)
+            | NodeError::NoImage(_)
+            | NodeError::Cdi(CdiError::Unknown { .. }) => Status::not_found(text),
             NodeError::Missing(_)
             | NodeError::Invalid { .. }
             | NodeError::Id(_)
             | NodeError::Spec(_)
+            | NodeError::Cdi(CdiError::Name { .. } | CdiError::TooMany { .. })
             | NodeError::Module(ModuleError::Profile(_))
             | NodeError::Namespace(NamespaceError::SysctlRefused(_)) => Status::invalid_argument(text),
             NodeError::Exists { .. } => Status::already_exists(text),
@@ -92,10 +99,11 @@ impl From<NodeError> for Status {
             | NodeError::WrongState { .. }
             | NodeError::Module(_)
             | NodeError::NoCriu
+            | NodeError::Cdi(CdiError::Conflict { .. } | CdiError::Host { .. })
             | NodeError::NoUsers(_) => Status::failed_precondition(text),
             NodeError::Image(error) => error.status(),
             NodeError::Unkillable(_) | NodeError::ExecTimeout(_) => Status::deadline_exceeded(text),
-            NodeError::Unsupported(_) => Status::unimplemented(text),
+            NodeError::Unsupported(_) | NodeError::Cdi(CdiError::Unsupported { .. }) => Status::unimplemented(text),
             NodeError::Busy { .. } => Status::resource_exhausted(text),
             NodeError::NoSupervisor
             | NodeError::Interrupted

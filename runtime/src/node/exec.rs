@@ -78,6 +78,8 @@ impl Node {
         launch.volumes = Vec::new();
         launch.images = Appended::default();
         launch.before_start = Vec::new();
+        launch.refined = Appended::default();
+        launch.start_hooks = Appended::default();
         if tty && !launch.process.env.iter().any(|e| e.starts_with("TERM=")) {
             launch.process.env.push("TERM=xterm".to_owned());
         }

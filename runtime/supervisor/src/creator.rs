@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use gantry_base::codec::Wire;
-use gantry_base::launch::{CgroupWrite, Ids, Launch};
+use gantry_base::launch::{CgroupWrite, Ids, Launch, StartHooks};
 use gantry_base::limits::{ERROR_TEXT_MAX_BYTES, LAUNCH_MAX_BYTES, USER_FILE_MAX_BYTES};
 use gantry_base::{DecodeError, Id, frame, layout, wire_struct};
 use libcontainer::container::builder::ContainerBuilder;
@@ -20,7 +20,7 @@ use crate::executor::{LastStage, OpenVolume, Stage, plain};
 use crate::sys::Forked;
 use crate::userns::{self, Opened};
 use crate::users::{self, UserError};
-use crate::{enter, inroot, root, socket, stage, unit};
+use crate::{enter, inroot, refine, root, socket, stage, unit};
 
 wire_struct! {
     /// What a creator reports before it ends.
@@ -62,8 +62,21 @@ pub enum CreateError {
     Enter(#[from] enter::EnterError),
     #[error("{0}")]
     Container(#[from] libcontainer::error::LibcontainerError),
+    #[error("a hook failed, which is {hooks}")]
+    Hook { hooks: String, source: libcontainer::error::LibcontainerError },
     #[error("libcontainer reports no pid")]
     NoPid,
+}
+
+impl CreateError {
+    /// libcontainer says that a hook failed, and not which.
+    fn of(source: libcontainer::error::LibcontainerError, launch: &Launch) -> CreateError {
+        let hooks = launch.start_hooks.0.others.join(" or ");
+        if !hooks.is_empty() && words(&source).contains("hook") {
+            return CreateError::Hook { hooks, source };
+        }
+        CreateError::Container(source)
+    }
 }
 
 /// The standard streams of a process, or a wish for a terminal.
@@ -150,7 +163,7 @@ fn finish(result: Result<Made, CreateError>, report: BorrowedFd<'_>) -> ! {
     let (frame, master) = match &result {
         Ok(made) => (Report { pid: made.pid, error: String::new() }, made.master.as_ref()),
         Err(error) => {
-            let mut text = innermost(error);
+            let mut text = words(error);
             let mut end = text.len().min(ERROR_TEXT_MAX_BYTES);
             while !text.is_char_boundary(end) {
                 end -= 1;
@@ -165,9 +178,9 @@ fn finish(result: Result<Made, CreateError>, report: BorrowedFd<'_>) -> ! {
 }
 
 /// libcontainer's outer errors say only that something failed: the whole chain, without repetitions.
-fn innermost(error: &CreateError) -> String {
-    let mut text = plain(error);
-    let mut source = std::error::Error::source(error);
+fn words(error: &dyn std::error::Error) -> String {
+    let mut text = plain(&error);
+    let mut source = error.source();
     while let Some(inner) = source {
         let words = plain(&inner);
         if !text.contains(&words) {
@@ -200,7 +213,8 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
     }
     join_cgroups(&launch)?;
     let users = launch.users.0.as_ref().map(Opened::new).transpose().map_err(CreateError::UserNamespace)?;
-    let trees = root::open_volumes(&launch.volumes, &launch.images.0, users.as_ref())?;
+    let mut trees = root::open_volumes(&launch.volumes, &launch.images.0, users.as_ref())?;
+    refine::refine(&mut trees, &launch, users.as_ref())?;
     let before_start = open_before_start(&launch.before_start)?;
     root::leave_host_mounts()?;
     root::hide_cgroups(&launch.cgroups, launch.unified)?;
@@ -223,15 +237,18 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
         Some(users) => Some(prepare_for_users(task.sandbox, &at, &rootfs, users, pids, &task.stdio, &ids)?),
         None => None,
     };
+    refine::place_early(&rootfs, &trees, &launch)?;
     drop(rootfs);
 
     adjust_oom_score(launch.process.oom_score_adj);
     let volumes = root::numbers(&trees)
         .into_iter()
         .zip(&launch.volumes)
-        .map(|(tree, volume)| OpenVolume { tree, destination: volume.destination.clone() })
+        .enumerate()
+        .filter(|(n, _)| !refine::is_early(&launch, *n))
+        .map(|(_, (tree, volume))| OpenVolume { tree, destination: volume.destination.clone() })
         .collect();
-    let stage = last_stage(&launch, ids, volumes, task.failure);
+    let stage = Stage { start_hooks: launch.start_hooks.0.clone(), ..last_stage(&launch, ids, volumes, task.failure) };
     let terminal = Terminal::for_stdio(&task.stdio, &bundle)?;
     let mut builder = base(&task, stage)?;
     if let Stdio::Streams { stdin, stdout, stderr } = task.stdio {
@@ -241,14 +258,14 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
         builder = builder.with_console_socket(Some(&terminal.path));
     }
     let init = builder.as_init(&bundle).with_systemd(false).with_detach(terminal.is_some()).as_sibling(true);
-    let mut container = init.build()?;
+    let mut container = init.build().map_err(|error| CreateError::of(error, &launch))?;
     let pid = container.pid().ok_or(CreateError::NoPid)?.as_raw();
     let master = terminal.map(Terminal::receive).transpose()?;
     for (mut file, write) in before_start {
         io::Write::write_all(&mut file, write.value.as_bytes())
             .map_err(|source| CreateError::Write { path: write.path.clone(), source })?;
     }
-    container.start()?;
+    container.start().map_err(|error| CreateError::of(error, &launch))?;
     // Nobody listens there any more, and whoever finds it may connect.
     let _ = std::fs::remove_file(layout::libcontainer(task.sandbox).join(task.container.as_str()).join("notify.sock"));
     Ok(Made { pid, master })
@@ -291,7 +308,7 @@ fn last_stage(launch: &Launch, ids: Ids, volumes: Vec<OpenVolume>, failure: Borr
         process.permitted = process.ambient;
     }
     let (seccomp_flags, failure) = (launch.seccomp_flags.0, failure.as_raw_fd());
-    Stage { process, seccomp_flags, ids, volumes, failure }
+    Stage { process, seccomp_flags, ids, volumes, failure, start_hooks: StartHooks::default() }
 }
 
 fn resolve(launch: &Launch, rootfs: BorrowedFd<'_>) -> Result<Ids, CreateError> {

@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use gantry_base::launch::{Ids, Process};
+use gantry_base::launch::{Ids, Process, StartHooks};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
 use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::{inroot, sys};
+use crate::{hooks, inroot, sys};
 
 /// A volume whose tree the creator has opened.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Stage {
     pub seccomp_flags: u32,
     pub ids: Ids,
     pub volumes: Vec<OpenVolume>,
+    /// None for a further process.
+    pub start_hooks: StartHooks,
     /// Closed by execve; what is written to it is why execve was not reached.
     pub failure: RawFd,
 }
@@ -53,6 +55,8 @@ pub enum StageError {
     AppArmor { profile: String, source: io::Error },
     #[error("argument or variable {0:?} holds a zero byte")]
     Zero(String),
+    #[error(transparent)]
+    Hook(#[from] hooks::HookError),
     #[error("no command is given")]
     NoCommand,
     #[error("exec: {name:?}: executable file not found in $PATH")]
@@ -127,7 +131,10 @@ fn place_volumes(stage: &Stage) -> Result<(), StageError> {
 /// Comes back only with an error.
 fn run(stage: &Stage) -> StageError {
     match prepare(stage) {
-        Ok(()) => execute(&stage.process),
+        Ok(()) => match hooks::run(&stage.start_hooks, &stage.process.env) {
+            Ok(()) => execute(&stage.process),
+            Err(error) => error.into(),
+        },
         Err(error) => error,
     }
 }

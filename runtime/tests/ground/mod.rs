@@ -218,6 +218,7 @@ pub fn config(dir: &Path, tag: &str) -> Config {
         registry_config_paths: Vec::new(),
         network: NetworkConfig { pod_cidr: Some("10.250.0.0/24".parse().unwrap()), ..Config::default().network },
         seccomp_dir: dir.join("seccomp"),
+        cdi_dirs: vec![dir.join("cdi"), dir.join("cdi-run")],
         ..Config::default()
     }
 }

@@ -35,6 +35,7 @@ const OF_THE_HOST: &[(&str, usize)] = &[
     ("cri_suite", 1),
     ("cri_network", 1),
     ("cri_security", 1),
+    ("cri_cdi", 1),
     ("cri_images", 1),
     ("security", 1),
     ("idle", 1),

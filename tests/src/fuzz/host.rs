@@ -6,6 +6,10 @@ use std::path::{Component, Path};
 use gantry_base::codec::Wire;
 use gantry_base::{DecodeError, ExitRecord};
 use gantry_cri::v1;
+use gantry_runtime::cdi::document;
+use gantry_runtime::cdi::inject::{Facts, HostNode, inject};
+use gantry_runtime::cdi::name::{DEVICES_MAX, Name};
+use gantry_runtime::cdi::resolve::{Found, resolve};
 use gantry_runtime::container::seccomp::compile;
 use gantry_runtime::records::{ContainerRecord, ContainerState, SandboxRecord, SandboxState, decode, encode};
 use gantry_runtime::sandbox::namespaces::{Wanted, check_sysctl};
@@ -49,6 +53,45 @@ pub(super) fn seccomp_profile(data: &[u8]) {
     let Ok(filter) = compile(&text, "profile".into()) else { return };
     // struct sock_filter
     assert!(!filter.program.is_empty() && filter.program.len() % 8 == 0, "{} bytes", filter.program.len());
+}
+
+/// The first byte says how it is written.
+pub(super) fn cdi_specification(data: &[u8]) {
+    let mut input = Input(data);
+    let yaml = input.byte() % 2 == 1;
+    let text = String::from_utf8_lossy(input.0);
+    let Ok(document) = document::parse(&text, yaml) else { return };
+    let names: Vec<Name> = document
+        .devices
+        .iter()
+        .map(|device| format!("{}={}", document.kind, device.name))
+        .map(|name| Name::parse(&name).expect("a device that can be asked for"))
+        .take(DEVICES_MAX)
+        .collect();
+    let folders = vec![vec![Found { path: "/f".into(), document: Ok(document) }]];
+    let edits = resolve(&folders, &names).expect("each is there once");
+    let facts = Facts {
+        own_users: data.len() % 2 == 1,
+        user: (None, None),
+        node: &|_| Ok(HostNode { kind: 'c', major: 1, minor: 3, mode: 0o666 }),
+        exists: &|_| true,
+    };
+    let Ok(all) = inject(&edits, &facts) else { return };
+    let places = all.binds.iter().map(|bind| &bind.volume.destination).chain(all.tmpfs.iter().map(|t| &t.destination));
+    for place in places.chain(all.devices.iter().map(|device| &device.path)) {
+        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+        assert!(place.starts_with('/') && Path::new(place).components().all(plain), "{place}");
+    }
+    assert!(all.devices.iter().all(|device| device.path.starts_with("/dev/") && device.mode <= 0o777));
+}
+
+pub(super) fn cdi_specification_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        r#" {"cdiVersion":"1.1.0","kind":"vendor.com/gpu","annotations":{"a":"b"},"containerEdits":{"env":["A=1"],"hooks":[{"hookName":"createContainer","path":"/bin/hook","args":["hook","x"],"env":["B=2"],"timeout":3}]},"devices":[{"name":"0","containerEdits":{"deviceNodes":[{"path":"/dev/x0","hostPath":"/dev/y","type":"c","major":1,"minor":3,"fileMode":438,"permissions":"rw","uid":1,"gid":2}],"mounts":[{"hostPath":"/usr/lib/l.so","containerPath":"/usr/lib/l.so","options":["ro","nosuid","nodev","rbind","rprivate"]}],"additionalGids":[44]}}]}"#,
+        r#" {"cdiVersion":"0.4.0","kind":"v/c","devices":[{"name":"d","containerEdits":{"mounts":[{"hostPath":"tmpfs","containerPath":"/t","type":"tmpfs","options":["size=1k"]}]}}]}"#,
+        r#" {"cdiVersion":"1.1.0","kind":"v/c","devices":[{"name":"d","containerEdits":{"netDevices":[{"hostInterfaceName":"a","name":"b"}],"intelRdt":{"closID":"x","schemata":["L3:0=f"],"enableMonitoring":true}}}]}"#,
+        "\u{1}cdiVersion: 1.0.0\nkind: v.com/c\ncontainerEdits: &e\n  env: [A=1]\ndevices:\n- name: d\n  containerEdits: *e\n- name: e\n  containerEdits:\n    deviceNodes:\n    - {path: /dev/x, fileMode: 0660, permissions: none}\n",
+    ])
 }
 
 /// The first byte says which namespaces the pod has.

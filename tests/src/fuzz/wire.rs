@@ -9,7 +9,7 @@ use gantry_agent::log as log_record;
 use gantry_agent::server::log_file::{Render, Wanted, tail_start};
 use gantry_base::codec::{Appended, Wire};
 use gantry_base::frame::{self, Unit};
-use gantry_base::launch::{CgroupWrite, Ids, ImageVolume, Process, Rlimit, Root, Volume};
+use gantry_base::launch::{CgroupWrite, Hook, Ids, ImageVolume, Process, Refined, Rlimit, Root, StartHooks, Volume};
 use gantry_base::{DecodeError, Event, ExitRecord, Id, Launch, Request};
 use gantry_control::store::Key;
 use gantry_control::store::embedded::record::{self, Place};
@@ -50,8 +50,8 @@ pub(super) fn supervisor_frame(data: &[u8]) {
 }
 
 pub(super) fn launch_file(data: &[u8]) {
-    // The length of an empty list, a number, and that there are no users.
-    wire::<Launch>(data, 2 * size_of::<u32>() + size_of::<u8>());
+    // The length of an empty list, a number, that there are no users; and the lengths of three lists and two texts.
+    wire::<Launch>(data, 2 * size_of::<u32>() + size_of::<u8>() + 5 * size_of::<u32>());
     wire::<Ids>(data, 0);
     wire::<ExitRecord>(data, 0);
 }
@@ -275,6 +275,18 @@ pub(super) fn launch_file_seeds() -> Vec<Vec<u8>> {
         },
         before_start: vec![CgroupWrite { path: "cpu.max".to_owned(), value: "max".to_owned() }],
         images: Appended(vec![ImageVolume { volume: 0, layers: texts(&["/l"]), sub_path: "p".to_owned() }]),
+        refined: Appended(vec![Refined { volume: 0, attributes: 2, shallow: true, early: true }]),
+        start_hooks: Appended(StartHooks {
+            hooks: vec![Hook {
+                path: "/h".to_owned(),
+                args: texts(&["h"]),
+                env: Some(texts(&["A=b"])),
+                timeout_seconds: 1,
+            }],
+            others: texts(&["prestart \"/p\""]),
+            container: "c".to_owned(),
+            bundle: "/b".to_owned(),
+        }),
         ..Launch::default()
     };
     let ids = Ids { uid: 1, gid: 2, groups: vec![2, 3], home: "/".to_owned() };

@@ -38,7 +38,7 @@ fn the_container_overrides_the_image_and_no_name_comes_twice() {
     let image = RunConfig { env: vec!["A=1".into(), "PATH=/p".into()], ..RunConfig::default() };
     let pair = |key: &str, value: &str| v1::KeyValue { key: key.into(), value: value.into() };
     let config = v1::ContainerConfig { envs: vec![pair("A", "2"), pair("B", "x=y")], ..config() };
-    assert_eq!(environment(&config, &image, "pod").unwrap(), ["HOSTNAME=pod", "PATH=/p", "A=2", "B=x=y"]);
+    assert_eq!(environment(&config, &image, "pod", &[]).unwrap(), ["HOSTNAME=pod", "PATH=/p", "A=2", "B=x=y"]);
 }
 
 #[test]
@@ -112,7 +112,8 @@ fn a_volume_comes_from_an_absolute_path() {
     }
 }
 
-/// SECURITY.md, row 14: runtimes take orders from annotations of the specification. There are none.
+/// SECURITY.md, row 14: runtimes take orders from annotations of the specification. There are none;
+/// those that name CDI devices are asked for by the runtime, and root's files say what that means.
 #[test]
 fn row_14_an_annotation_is_no_order() {
     let annotations = [("run.oci.systemd.force_cgroup_v1", "/x"), ("org.systemd.property.X", "1")];
@@ -161,4 +162,57 @@ fn declared_volumes_stay_inside_and_below_what_is_mounted() {
     let mounted: Vec<(&str, &str)> =
         built.volumes.iter().map(|v| (v.source.as_str(), v.destination.as_str())).collect();
     assert_eq!(mounted, [("/c/1", "/etc"), ("/sandbox/hosts", "/etc/hosts")]);
+}
+
+#[test]
+fn a_cdi_devices_mounts_take_the_place_of_others_and_are_there_for_its_hooks() {
+    use crate::cdi::document::{Hook, HookName};
+    use crate::cdi::inject::{Bind, Tmpfs};
+    let mount = |source: &str, destination: &str| Volume {
+        source: source.into(),
+        destination: destination.into(),
+        ..Volume::default()
+    };
+    let bind = |at: &str| Bind { volume: mount("/cdi", at), attributes: 2, shallow: false };
+    let hook = |hook_name, path: &str| Hook { hook_name, path: path.into(), args: None, env: None, timeout: None };
+    let binds = ["/lib/x", "/data/y", "/dev/z", "/own", "/own/within"].map(bind).to_vec();
+    let cdi = Injection {
+        env: vec![("PATH".into(), "/cdi".into())],
+        binds,
+        hooks: vec![hook(HookName::CreateContainer, "/a"), hook(HookName::StartContainer, "/b")],
+        gids: vec![7],
+        ..Injection::default()
+    };
+    let v1_mount = |at: &str| v1::Mount { host_path: "/k".into(), container_path: at.into(), ..v1::Mount::default() };
+    let config = v1::ContainerConfig { mounts: vec![v1_mount("/lib/x"), v1_mount("/data")], ..config() };
+    let host = Host { cdi, ..host() };
+    let Spec { config: oci, launch } = build(&config, &RunConfig::default(), &host).unwrap();
+    let early: Vec<(&str, bool)> = launch
+        .refined
+        .0
+        .iter()
+        .map(|refined| (launch.volumes[refined.volume as usize].destination.as_str(), refined.early))
+        .collect();
+    // What lies in a mount of CRI's, or where libcontainer mounts, comes when that is there.
+    let mut expected = [("/lib/x", true), ("/data/y", false), ("/dev/z", false), ("/own", true), ("/own/within", true)];
+    let mut told = early.clone();
+    told.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+    let sources: Vec<&str> =
+        launch.volumes.iter().filter(|v| v.destination == "/lib/x").map(|v| v.source.as_str()).collect();
+    assert_eq!(sources, ["/cdi"]);
+    assert!(launch.process.env.contains(&"PATH=/cdi".to_owned()) && launch.user.extra_gids == [7]);
+    assert_eq!(oci["hooks"], json!({"createContainer": [{"path": "/a", "timeout": 120}]}));
+    assert_eq!(launch.start_hooks.0.hooks.len(), 1);
+    let tmpfs = |at: &str| Tmpfs { destination: at.into(), source: "tmpfs".into(), options: Vec::new() };
+    let with = |at: &str| Host { cdi: Injection { tmpfs: vec![tmpfs(at)], ..Injection::default() }, ..host.clone() };
+    let hidden = build(&config, &RunConfig::default(), &with("/data/t")).err();
+    assert_eq!(hidden, Some(SpecError::Hidden { at: "/data/t".into(), by: "/data".into() }));
+    let mut own = with("/own/t");
+    own.cdi.binds = vec![bind("/own")];
+    assert!(build(&config, &RunConfig::default(), &own).is_err(), "its own mount would hide it as well");
+    let seen = build(&config, &RunConfig::default(), &with("/data")).unwrap();
+    assert!(seen.launch.volumes.iter().all(|volume| volume.destination != "/data"));
+    assert!(seen.config["mounts"].as_array().unwrap().iter().any(|mount| mount["destination"] == "/data"));
 }
