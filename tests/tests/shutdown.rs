@@ -233,6 +233,25 @@ async fn a_pod_that_is_being_deleted_has_no_more_time_than_the_others() {
     api.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_asked_before_it_knows_its_pods_ends_them_alike() {
+    let (api, folder, env) = (Api::start().await, TempDir::new().unwrap(), Env::system());
+    let cri = FakeCri::new(env.clone());
+    let start = async || Node::start_as(folder.path(), api.control().client(node_identity()), &cri, &env, |_| {}).await;
+    let node = start().await;
+    apply(&api, "a", json!({"containers": [{"name": "a", "image": "run:1"}]})).await;
+    until_pod(&api, "a", "Running", |p| p["status"]["phase"] == "Running").await;
+    node.stop().await;
+    let node = start().await;
+    let outcome = done(&mut node.switch.shut_down()).await;
+    assert_eq!(outcome, Outcome { ended: 1, ..Outcome::default() });
+    let found = pod(&api, "a").await;
+    assert_eq!((&found["status"]["phase"], &found["status"]["reason"]), (&json!("Failed"), &json!("Terminated")));
+    assert_eq!(condition(&found, "DisruptionTarget")["reason"], "TerminationByKubelet");
+    node.stop().await;
+    api.stop().await;
+}
+
 /// A pod of which a container writes a line once it is told to end, and then ends.
 fn writes(name: &str, out: &Path, spec: &str, told: &str) -> String {
     let script = format!("echo up-{name} >> /out/up; trap '{told}' TERM; while :; do sleep 0.1; done");
