@@ -80,8 +80,11 @@ pub async fn run(socket: &Path, cancel: bool) -> Result<(), Failure> {
 async fn connect(socket: &Path) -> Result<Option<UnixStream>, ShutdownError> {
     match UnixStream::connect(socket).await {
         Ok(stream) => Ok(Some(stream)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
-        Err(error) => Err(ShutdownError::Speak(error)),
+        Err(error) => match error.kind() {
+            // Reset: by one that was killed, and was closing what it had open.
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Ok(None),
+            _ => Err(ShutdownError::Speak(error)),
+        },
     }
 }
 
