@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -25,6 +26,10 @@ pub const CONTROL: &str = "control";
 /// Of what runs pods on a host; `up`, `agent` and `runtime` hold it.
 pub const NODE: &str = "node";
 
+/// How often and how long is waited for a lock whose owner has ended.
+const LEFT_POLL: Duration = Duration::from_millis(10);
+const LEFT_TRIES: u32 = 300;
+
 /// Held as long as it lives; the kernel lets go when the process ends, however it ends.
 pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
 
@@ -39,18 +44,33 @@ fn open(path: &Path) -> Result<File, LockError> {
 impl Lock {
     pub fn take(path: &Path) -> Result<Lock, LockError> {
         let fail = |source| LockError::File { path: path.to_owned(), source };
-        match Flock::lock(open(path)?, FlockArg::LockExclusiveNonblock) {
-            Ok(mut file) => {
-                file.set_len(0).map_err(fail)?;
-                write!(file, "{}", std::process::id()).map_err(fail)?;
-                Ok(Lock(file))
+        let mut file = open(path)?;
+        for left in (0..LEFT_TRIES).rev() {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(mut file) => {
+                    file.set_len(0).map_err(fail)?;
+                    write!(file, "{}", std::process::id()).map_err(fail)?;
+                    return Ok(Lock(file));
+                }
+                Err((mut refused, nix::errno::Errno::EWOULDBLOCK)) => {
+                    let pid = read_pid(&mut refused).unwrap_or(0);
+                    if left == 0 || !has_ended(pid) {
+                        return Err(LockError::Held { pid, path: path.to_owned() });
+                    }
+                    // Whoever was killed while it started a program has left a child, which lets go when it is that program.
+                    std::thread::sleep(LEFT_POLL);
+                    file = refused;
+                }
+                Err((_, errno)) => return Err(fail(errno.into())),
             }
-            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-                Err(LockError::Held { pid: read_pid(&mut file).unwrap_or(0), path: path.to_owned() })
-            }
-            Err((_, errno)) => Err(fail(errno.into())),
         }
+        Err(LockError::Held { pid: 0, path: path.to_owned() })
     }
+}
+
+fn has_ended(pid: i32) -> bool {
+    let Some(pid) = Pid::from_raw(pid) else { return false };
+    pidfd_open(pid, PidfdFlags::empty()).map_or(true, |fd| Holder { pid: pid.as_raw_nonzero().get(), fd }.wait(0))
 }
 
 fn read_pid(file: &mut File) -> Option<i32> {
@@ -110,5 +130,23 @@ mod tests {
         drop(first);
         assert!(holder(&path).is_none());
         Lock::take(&path).unwrap();
+    }
+
+    #[test]
+    fn what_somebody_dead_still_holds_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gantry.lock");
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        std::fs::write(&path, ended.id().to_string()).unwrap();
+        let left = Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
+        let taken = std::thread::scope(|scope| {
+            let taken = scope.spawn(|| Lock::take(&path));
+            std::thread::sleep(LEFT_POLL * 3);
+            assert!(!taken.is_finished());
+            drop(left);
+            taken.join().unwrap()
+        });
+        taken.unwrap();
     }
 }
