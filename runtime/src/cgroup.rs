@@ -250,8 +250,13 @@ impl Hierarchies {
         let mut all = BTreeSet::new();
         let mut folders = self.folders(path);
         while let Some(folder) = folders.pop() {
-            // One that is gone has none below it either.
-            let Ok(text) = fs::read_to_string(folder.join("cgroup.procs")) else { continue };
+            let text = match fs::read_to_string(folder.join("cgroup.procs")) {
+                Ok(text) => text,
+                // It is gone, and with it what was below.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                // A threaded one tells of none of its processes.
+                Err(_) => String::new(),
+            };
             all.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()));
             folders.extend(below(&folder));
         }
@@ -260,7 +265,7 @@ impl Hierarchies {
 
     /// The names of the cgroups in a cgroup.
     pub fn names_below(&self, path: &str) -> BTreeSet<String> {
-        let inner = self.folders(path).into_iter().flat_map(|folder| below(&folder));
+        let inner = self.all_folders(path).into_iter().flat_map(|folder| below(&folder));
         inner.filter_map(|folder| folder.file_name()?.to_str().map(str::to_owned)).collect()
     }
 

@@ -146,9 +146,14 @@ fn hooks_run_at_their_moments() {
             "{root}cat $root/opt/lib/library > {}/seen\necho made > $root/made-by-hook",
             ground.dir.path().display()
         );
+        let list = format!("ls /sys/fs/cgroup > {}/cgroups", ground.dir.path().display());
         let kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
-        let mut hooks: Vec<Value> =
-            kinds.map(|kind| hook(&ground, kind, if kind == "createContainer" { &look } else { "" })).to_vec();
+        let more = |kind| match kind {
+            "createContainer" => look.as_str(),
+            "createRuntime" => list.as_str(),
+            _ => "",
+        };
+        let mut hooks: Vec<Value> = kinds.map(|kind| hook(&ground, kind, more(kind))).to_vec();
         hooks.push(json!({"hookName": "startContainer", "path": "/bin/sh",
             "args": ["sh", "-c", "cat > /tmp/state; id -u > /tmp/uid; grep CapEff /proc/self/status > /tmp/caps; echo $WHO > /tmp/who"]}));
         let mounts = json!([{"hostPath": data, "containerPath": "/opt/lib/library", "options": ["ro", "bind"]}]);
@@ -167,6 +172,11 @@ fn hooks_run_at_their_moments() {
             assert!(text.starts_with(&format!("{kind} word own {{")) && text.contains(&id), "{text}");
         }
         assert_eq!(left(&ground, "seen").await, "the library\n");
+        let cgroups = left(&ground, "cgroups").await;
+        for name in ["pids", "cgroup.controllers"] {
+            let host_has = std::path::Path::new("/sys/fs/cgroup").join(name).exists();
+            assert_eq!(cgroups.lines().any(|line| line == name), host_has, "the host's own {name}: {cgroups}");
+        }
         assert_eq!(client.said(&id, "cat /made-by-hook /opt/lib/library").await, "made\nthe library");
         assert_eq!(client.said(&id, "cat /tmp/uid /tmp/who").await, "33\nd");
         assert_eq!(client.said(&id, "cat /tmp/caps").await.split_whitespace().last(), Some("0000000000000000"));

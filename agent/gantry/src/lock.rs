@@ -44,8 +44,8 @@ fn open(path: &Path) -> Result<File, LockError> {
 impl Lock {
     pub fn take(path: &Path) -> Result<Lock, LockError> {
         let fail = |source| LockError::File { path: path.to_owned(), source };
-        let mut file = open(path)?;
-        for left in (0..LEFT_TRIES).rev() {
+        let (mut file, mut left) = (open(path)?, LEFT_TRIES);
+        loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut file) => {
                     file.set_len(0).map_err(fail)?;
@@ -59,12 +59,11 @@ impl Lock {
                     }
                     // Whoever was killed while it started a program has left a child, which lets go when it is that program.
                     std::thread::sleep(LEFT_POLL);
-                    file = refused;
+                    (file, left) = (refused, left - 1);
                 }
                 Err((_, errno)) => return Err(fail(errno.into())),
             }
         }
-        Err(LockError::Held { pid: 0, path: path.to_owned() })
     }
 }
 

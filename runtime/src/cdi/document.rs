@@ -213,7 +213,6 @@ fn check_version(document: &Document) -> Result<(), DocumentError> {
     let own = place(version.strip_prefix('v').unwrap_or(version)).ok_or_else(unknown)?;
     let some = |of: fn(&Edits) -> bool| all(document).any(of);
     let annotated = |of: &Option<BTreeMap<String, String>>| of.as_ref().is_some_and(|all| !all.is_empty());
-    let nodes = |edits: &Edits| edits.device_nodes.clone().unwrap_or_default();
     let newer = [
         ("a network device", "1.1.0", some(|e| e.net_devices.as_ref().is_some_and(|all| !all.is_empty()))),
         (
@@ -237,7 +236,9 @@ fn check_version(document: &Document) -> Result<(), DocumentError> {
         (
             "the host's path of a device",
             "0.5.0",
-            all(document).any(|e| nodes(e).iter().any(|node| node.host_path.as_ref().is_some_and(|p| !p.is_empty()))),
+            some(|e| {
+                e.device_nodes.iter().flatten().any(|n| n.host_path.as_ref().is_some_and(|path| !path.is_empty()))
+            }),
         ),
         (
             "the type of a mount",

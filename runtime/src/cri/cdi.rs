@@ -105,7 +105,8 @@ struct Hook {
 /// Runs the poststop hooks of a container that was started, or was to be. Whoever is killed in the midst of it begins again;
 /// one that fails keeps no container from going.
 pub async fn after_the_end(node: &Node, record: &ContainerRecord) {
-    if record.state() == ContainerState::Created {
+    let asked = record.config.as_ref().is_some_and(|config| name::wanted(config).is_ok_and(|names| !names.is_empty()));
+    if !asked || record.state() == ContainerState::Created {
         return;
     }
     let Ok(id) = Id::parse(&record.id) else { return };

@@ -370,3 +370,26 @@ fn make_folder(path: &Path, mode: u32) -> Result<(), ImageError> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .map_err(|e| ImageError::disk("set the mode of", path, e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_discarded_while_the_trash_is_emptied_goes_too() {
+        let state = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::open(state.path()).unwrap();
+        for n in 0..200 {
+            fs::create_dir_all(state.path().join(format!("ingest/{n}/a/b"))).unwrap();
+            snapshots.discard(&format!("ingest/{n}"), &n.to_string()).unwrap();
+            snapshots.empty_trash();
+        }
+        let mut tries = 0;
+        while *snapshots.sweep.lock() != Sweep::Idle && tries < 1000 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tries += 1;
+        }
+        assert_eq!(*snapshots.sweep.lock(), Sweep::Idle);
+        assert_eq!(names(&state.path().join("trash")).unwrap(), Vec::<String>::new());
+    }
+}

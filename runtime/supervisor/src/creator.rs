@@ -217,7 +217,7 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
     refine::refine(&mut trees, &launch, users.as_ref())?;
     let before_start = open_before_start(&launch.before_start)?;
     root::leave_host_mounts()?;
-    root::hide_cgroups(&launch.cgroups, launch.unified)?;
+    root::hide_cgroups(&launch)?;
     let at = bundle.join(layout::ROOTFS);
     let trees = root::open_images(trees, &launch.volumes, &launch.images.0, &at, users.as_ref())?;
     let rootfs = match &users {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use gantry_base::launch::{ImageVolume, Root, Users, Volume};
+use gantry_base::launch::{ImageVolume, Launch, Root, Users, Volume};
 use gantry_base::layout;
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
@@ -296,17 +296,17 @@ pub fn make_mount_points(root: &OwnedFd, volumes: &[Volume], trees: &[OwnedFd], 
 ///
 /// On v1 it would also read the mount table once for each controller. Where the host has a v2 hierarchy beside them, and the
 /// runtime has made the container's cgroup in it, that one is all that libcgroups finds. What is written to v1's files
-/// afterwards was opened before.
-pub fn hide_cgroups(cgroups: &[String], unified: bool) -> Result<(), RootError> {
-    if unified {
+/// afterwards was opened before. Hooks look for the host's own hierarchies: a container that has some is made the longer way.
+pub fn hide_cgroups(launch: &Launch) -> Result<(), RootError> {
+    let cgroups = &launch.cgroups;
+    if launch.unified {
         return hide_files(cgroups, &["cgroup.procs", "cgroup.kill"]);
     }
-    let Some(path) = cgroups.first().and_then(|folder| below_mount(folder)) else {
+    let path = cgroups.first().and_then(|folder| below_mount(folder));
+    let has_hooks = !launch.start_hooks.0.others.is_empty();
+    let Some(path) = path.filter(|path| !has_hooks && Path::new(layout::UNIFIED_BESIDE).join(path).is_dir()) else {
         return hide_files(cgroups, &["cgroup.procs"]);
     };
-    if !Path::new(layout::UNIFIED_BESIDE).join(path).is_dir() {
-        return hide_files(cgroups, &["cgroup.procs"]);
-    }
     rustix::mount::mount_bind(layout::UNIFIED_BESIDE, layout::CGROUPS)
         .map_err(|e| RootError::Hide { path: layout::CGROUPS.to_owned(), source: e.into() })?;
     hide_files(&[format!("{}/{path}", layout::CGROUPS)], &["cgroup.procs", "cgroup.kill"])
