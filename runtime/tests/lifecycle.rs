@@ -59,19 +59,21 @@ fn stopping_is_graceful_then_final() {
         let (runtime, client) = ground.start().await;
         let config = ground.pod("stops");
         let pod = client.run_pod(&config).await;
-        let polite = "trap 'echo bye; exit 3' TERM; while :; do sleep 0.1; done";
+        let polite = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done";
         let one = client.create(&pod, ground.container("polite", &["sh", "-c", polite]), &config).await.unwrap();
         let deaf = "trap '' TERM; echo up; while :; do sleep 0.1; done";
         let two = client.create(&pod, ground.container("deaf", &["sh", "-c", deaf]), &config).await.unwrap();
         for id in [&one, &two] {
             client.start(id).await.unwrap();
         }
-        while ground.lines("deaf.log").is_empty() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        for log in ["polite.log", "deaf.log"] {
+            while ground.lines(log).is_empty() {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
         }
         client.stop(&one, 10).await;
         let status = client.status(&one).await;
-        assert_eq!((status.exit_code, ground.lines("polite.log")), (3, vec!["bye".to_owned()]));
+        assert_eq!((status.exit_code, ground.lines("polite.log")), (3, vec!["up".to_owned(), "bye".to_owned()]));
         client.stop(&two, 1).await;
         assert_eq!(client.status(&two).await.exit_code, 137);
         client.stop(&two, 1).await;

@@ -254,7 +254,7 @@ async fn an_agent_that_is_asked_before_it_knows_its_pods_ends_them_alike() {
 
 /// A pod of which a container writes a line once it is told to end, and then ends.
 fn writes(name: &str, out: &Path, spec: &str, told: &str) -> String {
-    let script = format!("echo up-{name} >> /out/up; trap '{told}' TERM; while :; do sleep 0.1; done");
+    let script = format!("trap '{told}' TERM; echo up-{name} >> /out/up; while :; do sleep 0.1; done");
     format!(
         "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{{spec}, volumes: [{{name: out, hostPath: \
          {{path: {out:?}}}}}], containers: [{{name: main, image: \"{IMAGE}\", command: [sh, -c, {script:?}], volumeMounts: \
