@@ -29,7 +29,9 @@ use crate::stats::own::Counters;
 use crate::stats::{self, Stats};
 use crate::trace::Trace;
 use crate::users::Users;
-use crate::volume::{VolumeError, Volumes, follow::Objects, is_mount_point, mount_tmpfs, reclaim, token::Tokens};
+use crate::volume::{
+    VolumeError, Volumes, follow::Objects, in_memory, is_mount_point, mount_tmpfs, reclaim, token::Tokens,
+};
 use crate::{Config, volume};
 
 /// Words of the runtime that wait for the owner of the maps.
@@ -262,14 +264,6 @@ fn make_folders(config: &Config) -> Result<(), StartError> {
         mount_tmpfs(&memory, "mode=0700").map_err(StartError::Memory)?;
     }
     Ok(())
-}
-
-/// Linux' magic number of tmpfs (statfs(2)).
-const TMPFS_MAGIC: u64 = 0x0102_1994;
-const RAMFS_MAGIC: u64 = 0x8584_58f6;
-
-fn in_memory(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|fs| matches!(fs.f_type as u64, TMPFS_MAGIC | RAMFS_MAGIC))
 }
 
 /// Unmounts and removes what the agent keeps on the host for pods that are gone. The runtime must have ended them first.

@@ -432,6 +432,14 @@ pub fn is_mount_point(path: &Path) -> bool {
     path.parent().is_some_and(|parent| device(path).is_some() && device(path) != device(parent))
 }
 
+/// Linux' magic numbers of file systems in memory (statfs(2)).
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+const RAMFS_MAGIC: u64 = 0x8584_58f6;
+
+pub fn in_memory(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|fs| matches!(fs.f_type as u64, TMPFS_MAGIC | RAMFS_MAGIC))
+}
+
 pub fn mount_tmpfs(path: &Path, options: &str) -> Result<(), VolumeError> {
     use rustix::mount::{MountFlags, mount};
     let data = std::ffi::CString::new(options).unwrap_or_default();

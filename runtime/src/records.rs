@@ -19,6 +19,8 @@ use prost::Message;
 use crate::fault::{Point, point};
 
 const RECORD: &str = "record";
+/// Of which boot the journal beside it is.
+const BOOT_ID: &str = "boot-id";
 /// A record holds the CRI configuration, which a gRPC message bounds.
 const RECORD_MAX_BYTES: usize = gantry_cri::MESSAGE_MAX_BYTES + (1 << 20);
 
@@ -173,18 +175,23 @@ pub enum ReadError {
     OtherId(String),
 }
 
+/// Whether there is a journal of this boot, of pods that may be running. The beginning of this boot's name is this boot's,
+/// which somebody has cut.
+pub fn is_of_boot(run_dir: &Path, boot_id: &str) -> bool {
+    fs::read_to_string(run_dir.join(BOOT_ID)).is_ok_and(|known| boot_id.starts_with(known.as_str()))
+}
+
 impl Records {
     /// Opens the journal of this boot; that of an earlier one is removed, with what its sandboxes left on /run.
     pub fn open(run_dir: &Path, boot_id: &str) -> Result<Records, RecordError> {
         let (root, aside) = (run_dir.join("sandboxes"), run_dir.join("set-aside"));
-        let marker = run_dir.join("boot-id");
+        let marker = run_dir.join(BOOT_ID);
         let failed = |what, path: &Path| {
             let path = path.to_owned();
             move |source| RecordError::Io { what, path, source }
         };
-        // The beginning of this boot's is this boot's, which somebody has cut: its pods run.
         let known = fs::read_to_string(&marker).ok();
-        if !known.as_ref().is_some_and(|known| boot_id.starts_with(known.as_str())) {
+        if !is_of_boot(run_dir, boot_id) {
             remove(&root)?;
             remove(&aside)?;
         }

@@ -29,7 +29,7 @@ pub enum CredentialsError {
 pub async fn run(paths: Paths, args: AgentArgs, env: Env) -> Result<(), Failure> {
     let manager = Manager::from_env()?;
     crate::up::check_host(args.node.requires_v2())?;
-    let _lock = Lock::take(&paths.lock(lock::NODE))?;
+    let _lock = Lock::of(&paths, lock::NODE)?;
     let name = host::node_name(args.node.node_name.as_deref())?;
     let ip = host::node_ip(args.node.node_ip)?;
     let folder = args.credentials.clone().unwrap_or_else(|| paths.node_credentials());

@@ -49,7 +49,7 @@ pub fn config(paths: &Paths, args: &ControlArgs, node_ip: IpAddr, env: &Env) -> 
 
 pub async fn run(paths: Paths, args: ControlArgs, env: Env) -> Result<(), Failure> {
     let manager = Manager::from_env()?;
-    let _lock = Lock::take(&paths.lock(lock::CONTROL))?;
+    let _lock = Lock::of(&paths, lock::CONTROL)?;
     let ip = host::node_ip(args.advertise)?;
     let control = Control::start(config(&paths, &args, ip, &env)?).await?;
     println!("the API answers on {}; KUBECONFIG={}", control.address(), paths.kubeconfig().display());

@@ -16,12 +16,12 @@ use gantry_runtime::Runtime;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use crate::Failure;
 use crate::cli::DownArgs;
 use crate::control::v4;
 use crate::lock::{self, Lock};
 use crate::node;
 use crate::paths::Paths;
+use crate::{Failure, boot};
 
 /// How long the daemon may take to end before it is killed.
 const DAEMON_STOP_MILLIS: u16 = 30_000;
@@ -43,13 +43,14 @@ pub async fn down(paths: &Paths, args: &DownArgs, env: &Env) -> Result<(), Failu
     for part in [lock::CONTROL, lock::NODE] {
         stop_daemon(&paths.lock(part))?;
     }
-    let _locks = [Lock::take(&paths.lock(lock::CONTROL))?, Lock::take(&paths.lock(lock::NODE))?];
+    let _locks = [Lock::of(paths, lock::CONTROL)?, Lock::of(paths, lock::NODE)?];
     let cluster = &args.cluster;
     let (services, pods) = (v4("--service-cidr", cluster.service_cidr)?, v4("--pod-cidr", cluster.pod_cidr)?);
     stop_pods(paths, args, pods, env).await?;
     let proxy = node::proxy_config("", services, pods, args.cluster_dns, &cluster.cluster_domain)?;
     tokio::task::spawn_blocking(move || Proxy::cleanup(&proxy)).await??;
     gantry_agent::cleanup(&paths.pods(), &paths.run)?;
+    boot::release(&paths.run)?;
     println!("the cluster is down; its data is in {}", paths.state.display());
     Ok(())
 }

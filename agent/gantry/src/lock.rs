@@ -9,6 +9,9 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::paths::Paths;
+use crate::{Failure, boot};
+
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     #[error("gantry runs already as process {pid} (lock {path}); stop it with `gantry down`", path = path.display())]
@@ -42,7 +45,13 @@ fn open(path: &Path) -> Result<File, LockError> {
 }
 
 impl Lock {
-    pub fn take(path: &Path) -> Result<Lock, LockError> {
+    /// Takes that of a role of this host, where it is kept for this boot.
+    pub fn of(paths: &Paths, role: &str) -> Result<Lock, Failure> {
+        boot::keep_in_memory(&paths.run)?;
+        Ok(Lock::take(&paths.lock(role))?)
+    }
+
+    fn take(path: &Path) -> Result<Lock, LockError> {
         let fail = |source| LockError::File { path: path.to_owned(), source };
         let (mut file, mut left) = (open(path)?, LEFT_TRIES);
         loop {

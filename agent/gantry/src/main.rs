@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod boot;
 mod cli;
 mod control;
 mod delegated;

@@ -15,7 +15,7 @@ use crate::paths::Paths;
 pub async fn run(paths: Paths, args: RuntimeArgs, env: Env) -> Result<(), Failure> {
     let manager = Manager::from_env()?;
     crate::up::check_host(false)?;
-    let _lock = Lock::take(&paths.lock(lock::NODE))?;
+    let _lock = Lock::of(&paths, lock::NODE)?;
     let mut config = node::runtime_config(&paths, v4("--cluster-cidr", args.cluster_cidr)?, &args.cgroup)?;
     args.registries.give(&mut config)?;
     args.devices.give(&mut config);

@@ -58,7 +58,7 @@ pub async fn run(paths: Paths, args: UpArgs, env: Env) -> Result<(), Failure> {
     }
     let manager = Arc::new(Manager::from_env()?);
     check_host(args.node.requires_v2())?;
-    let _locks = [Lock::take(&paths.lock(lock::CONTROL))?, Lock::take(&paths.lock(lock::NODE))?];
+    let _locks = [Lock::of(&paths, lock::CONTROL)?, Lock::of(&paths, lock::NODE)?];
     let name = host::node_name(args.node.node_name.as_deref())?;
     let ip = host::node_ip(args.node.node_ip)?;
     let control = Control::start(control::config(&paths, &args.control, ip, &env)?).await?;
