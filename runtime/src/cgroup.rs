@@ -269,9 +269,24 @@ impl Hierarchies {
         inner.filter_map(|folder| folder.file_name()?.to_str().map(str::to_owned)).collect()
     }
 
-    /// Kills everything in the cgroup and waits until it is empty. Blocks.
-    pub fn kill(&self, path: &str) -> Result<(), CgroupError> {
+    /// Kills everything in the cgroup and removes it, with what is below it. Gone already is no error. Blocks.
+    pub fn end(&self, path: &str) -> Result<(), CgroupError> {
+        check(path)?;
         point(Point::CgroupKill);
+        // Mostly nobody is left in it, which the kernel knows without being asked for names: it removes none but such.
+        let is_gone = |folder: &PathBuf| {
+            point(Point::CgroupRemove);
+            fs::remove_dir(folder).map_or_else(|e| e.kind() == io::ErrorKind::NotFound, |()| true)
+        };
+        if self.all_folders(path).iter().all(is_gone) {
+            return Ok(());
+        }
+        self.kill(path)?;
+        self.remove(path)
+    }
+
+    /// Kills everything in the cgroup and waits until it is empty.
+    fn kill(&self, path: &str) -> Result<(), CgroupError> {
         for _ in 0..EMPTY_TRIES {
             if let Hierarchies::Unified { root, .. } = self
                 && fs::write(root.join(path.trim_start_matches('/')).join("cgroup.kill"), "1").is_ok()

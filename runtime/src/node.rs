@@ -417,12 +417,7 @@ impl Node {
     /// Kills what is left of an ended container and removes its cgroup.
     pub async fn sweep(&self, record: &ContainerRecord) -> Result<(), NodeError> {
         let (cgroups, cgroup) = (self.cgroups.clone(), record.cgroup.clone());
-        blocking(move || {
-            cgroups.kill(&cgroup)?;
-            cgroups.remove(&cgroup)?;
-            Ok(())
-        })
-        .await
+        blocking(move || Ok(cgroups.end(&cgroup)?)).await
     }
 
     /// A connection to the sandbox's supervisor, which is started if need be.

@@ -76,11 +76,7 @@ pub async fn kill(node: &Node, cgroup: &str, container: &str) {
         return;
     }
     let (cgroups, path) = (node.cgroups.clone(), cgroup.to_owned());
-    let killed = blocking(move || {
-        cgroups.kill(&path)?;
-        Ok(cgroups.remove(&path)?)
-    });
-    if let Err(error) = killed.await {
+    if let Err(error) = blocking(move || Ok(cgroups.end(&path)?)).await {
         tracing::warn!(cgroup, error = %chain(&error), "cgroup stays for now");
     }
 }

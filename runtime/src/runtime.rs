@@ -329,8 +329,7 @@ async fn remove_leftovers(node: &Arc<Node>) {
         for id in shared.cgroups.names_below(parent).into_iter().filter(is_sandbox).filter(|id| !sandboxes.contains(id))
         {
             let path = format!("{parent}/{id}");
-            shared.cgroups.kill(&path)?;
-            shared.cgroups.remove(&path)?;
+            shared.cgroups.end(&path)?;
         }
         let pinned = std::fs::read_dir(shared.config.run_dir.join("ns")).into_iter().flatten().flatten();
         let mut gone: Vec<String> = pinned.filter_map(|e| e.file_name().into_string().ok()).collect();

@@ -42,8 +42,7 @@ pub fn end(node: &Node, record: &SandboxRecord) -> Result<(), NodeError> {
         return Ok(());
     }
     let path = cgroup(node, record);
-    node.cgroups.kill(&path)?;
-    Ok(node.cgroups.remove(&path)?)
+    Ok(node.cgroups.end(&path)?)
 }
 
 /// From here on a sandbox whose first process ends is not ready any more: nothing can be started in its namespace.
