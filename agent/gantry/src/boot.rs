@@ -12,6 +12,9 @@ use gantry_runtime::records;
 use nix::fcntl::{Flock, FlockArg};
 use tracing::warn;
 
+use crate::lock;
+use crate::paths::Paths;
+
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +25,10 @@ pub struct BootError {
     source: io::Error,
 }
 
-/// Makes the folder, with a tmpfs on it unless it is in memory or holds the journal of pods that may be running.
-/// A host that refuses the mount is told of, and lives with the disk.
-pub fn keep_in_memory(run: &Path) -> Result<(), BootError> {
+/// Makes the folder, with a tmpfs on it unless it is in memory or in use: nobody's lock and no journal of pods that may be
+/// running is hidden. A host that refuses the mount is told of, and lives with the disk.
+pub fn keep_in_memory(paths: &Paths) -> Result<(), BootError> {
+    let run = paths.run.as_path();
     let fail = |source| BootError { path: run.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(run).map_err(fail)?;
     if in_memory(run) {
@@ -34,7 +38,8 @@ pub fn keep_in_memory(run: &Path) -> Result<(), BootError> {
     let _turn =
         Flock::lock(File::open(run).map_err(fail)?, FlockArg::LockExclusive).map_err(|(_, e)| fail(e.into()))?;
     let boot_id = std::fs::read_to_string(BOOT_ID).map_err(fail)?;
-    if in_memory(run) || records::is_of_boot(run, boot_id.trim()) {
+    let is_held = [lock::CONTROL, lock::NODE].iter().any(|role| lock::holder(&paths.lock(role)).is_some());
+    if in_memory(run) || is_held || records::is_of_boot(run, boot_id.trim()) {
         return Ok(());
     }
     if let Err(error) = mount_tmpfs(run, "mode=0700") {
@@ -43,7 +48,7 @@ pub fn keep_in_memory(run: &Path) -> Result<(), BootError> {
     Ok(())
 }
 
-/// Unmounts what [`keep_in_memory`] has mounted, if nothing runs any more.
+/// Unmounts it, if it is mounted. Nothing of Gantry may run any more.
 pub fn release(run: &Path) -> Result<(), VolumeError> {
     if is_mount_point(run) { unmount(run) } else { Ok(()) }
 }
@@ -75,14 +80,14 @@ mod tests {
     fn it_is_mounted_once_and_goes_with_the_last() {
         apart(|| {
             let folder = on_disk();
-            let run = folder.path().join("run/gantry");
+            let paths = Paths::under(folder.path());
             for _ in 0..2 {
-                keep_in_memory(&run).unwrap();
-                assert!(in_memory(&run));
+                keep_in_memory(&paths).unwrap();
+                assert!(in_memory(&paths.run));
             }
-            release(&run).unwrap();
-            assert!(!is_mount_point(&run), "one mount, not two");
-            release(&run).unwrap();
+            release(&paths.run).unwrap();
+            assert!(!is_mount_point(&paths.run), "one mount, not two");
+            release(&paths.run).unwrap();
         });
     }
 
@@ -90,14 +95,14 @@ mod tests {
     fn many_at_once_mount_it_once() {
         apart(|| {
             let folder = on_disk();
-            let run = folder.path().join("run");
+            let paths = Paths::under(folder.path());
             std::thread::scope(|scope| {
                 for _ in 0..8 {
-                    scope.spawn(|| keep_in_memory(&run).unwrap());
+                    scope.spawn(|| keep_in_memory(&paths).unwrap());
                 }
             });
-            release(&run).unwrap();
-            assert!(!is_mount_point(&run));
+            release(&paths.run).unwrap();
+            assert!(!is_mount_point(&paths.run));
         });
     }
 
@@ -105,15 +110,36 @@ mod tests {
     fn the_journal_of_this_boot_is_not_hidden() {
         apart(|| {
             let folder = on_disk();
+            let paths = Paths::under(folder.path());
             let boot = std::fs::read_to_string(BOOT_ID).unwrap();
-            std::fs::write(folder.path().join("boot-id"), boot.trim()).unwrap();
-            keep_in_memory(folder.path()).unwrap();
-            assert!(!is_mount_point(folder.path()));
+            std::fs::create_dir_all(&paths.run).unwrap();
+            std::fs::write(paths.run.join("boot-id"), boot.trim()).unwrap();
+            keep_in_memory(&paths).unwrap();
+            assert!(!is_mount_point(&paths.run));
             // That of another boot is worth nothing.
-            std::fs::write(folder.path().join("boot-id"), "another").unwrap();
-            keep_in_memory(folder.path()).unwrap();
-            assert!(in_memory(folder.path()));
-            release(folder.path()).unwrap();
+            std::fs::write(paths.run.join("boot-id"), "another").unwrap();
+            keep_in_memory(&paths).unwrap();
+            assert!(in_memory(&paths.run));
+            release(&paths.run).unwrap();
+        });
+    }
+
+    /// A control service has no journal.
+    #[test]
+    fn a_lock_that_is_held_is_not_hidden() {
+        apart(|| {
+            let folder = on_disk();
+            let paths = Paths::under(folder.path());
+            std::fs::create_dir_all(&paths.run).unwrap();
+            std::fs::write(paths.lock(lock::CONTROL), std::process::id().to_string()).unwrap();
+            let held = File::open(paths.lock(lock::CONTROL)).unwrap();
+            let held = Flock::lock(held, FlockArg::LockExclusiveNonblock).unwrap();
+            keep_in_memory(&paths).unwrap();
+            assert!(!is_mount_point(&paths.run));
+            drop(held);
+            keep_in_memory(&paths).unwrap();
+            assert!(in_memory(&paths.run));
+            release(&paths.run).unwrap();
         });
     }
 }

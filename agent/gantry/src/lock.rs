@@ -47,7 +47,7 @@ fn open(path: &Path) -> Result<File, LockError> {
 impl Lock {
     /// Takes that of a role of this host, where it is kept for this boot.
     pub fn of(paths: &Paths, role: &str) -> Result<Lock, Failure> {
-        boot::keep_in_memory(&paths.run)?;
+        boot::keep_in_memory(paths)?;
         Ok(Lock::take(&paths.lock(role))?)
     }
 
