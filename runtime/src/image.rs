@@ -237,11 +237,10 @@ impl Images {
     }
 
     /// Folders for a container upon an image's layers; mount with [`Rootfs::mount`]. The layers of `volumes`, images that it
-    /// mounts, stay as long as it does.
-    pub async fn prepare(&self, container: &str, image: &Image, volumes: &[Arc<Image>]) -> Result<Rootfs, ImageError> {
-        let (store, container, id) = (Arc::clone(&self.store), container.to_owned(), image.id().clone());
+    /// mounts, stay as long as it does. The call blocks.
+    pub fn prepare(&self, container: &str, image: &Image, volumes: &[Arc<Image>]) -> Result<Rootfs, ImageError> {
         let volumes: Vec<Digest> = volumes.iter().map(|image| image.id().clone()).collect();
-        blocking(move || store.prepare(&container, &id, &volumes)).await
+        self.store.prepare(container, image.id(), &volumes)
     }
 
     /// The folders of an image's layers, topmost first.
@@ -270,9 +269,14 @@ impl Images {
     /// Removes a container's folders and what it wrote. None there is no error.
     pub async fn remove_snapshot(&self, container: &str) -> Result<(), ImageError> {
         let (store, container) = (Arc::clone(&self.store), container.to_owned());
-        blocking(move || store.remove_container(&container)).await?;
-        self.store.snapshots.empty_trash();
-        Ok(())
+        let (tell, told) = tokio::sync::oneshot::channel();
+        // The thread that has put it into the trash empties that too, and nobody waits for it.
+        let discard = move || {
+            let _ = tell.send(store.remove_container(&container));
+            store.snapshots.empty_trash_here();
+        };
+        drop(tokio::task::spawn_blocking(discard));
+        told.await.unwrap_or(Err(ImageError::Interrupted))
     }
 
     /// The containers that have folders here: whoever knows of fewer containers removes the rest.

@@ -31,3 +31,4 @@ pub use gantry_base::log::LogLimits;
 pub use node::NodeError;
 pub use runtime::{Runtime, StartError};
 pub use stream::spdy;
+pub use sys::bound_heaps;

@@ -68,6 +68,8 @@ pub struct Container {
     /// Whether it has ended; waited upon by those who stop it.
     pub ended: watch::Sender<bool>,
     pub lock: Arc<tokio::sync::Mutex<()>>,
+    /// Filled when it has ended and nothing of it is left but what it wrote: see [`Node::settle`].
+    pub settled: Arc<tokio::sync::OnceCell<()>>,
     /// Of commands that are to be started in it.
     pub turns: Arc<Turns>,
 }
@@ -128,6 +130,7 @@ impl Container {
             log_lost_bytes: 0,
             ended,
             lock: Arc::default(),
+            settled: Arc::default(),
             turns: Arc::default(),
         }
     }
@@ -420,6 +423,21 @@ impl Node {
         blocking(move || Ok(cgroups.end(&cgroup)?)).await
     }
 
+    /// Takes leave of a container that has ended: its supervisor forgets it, what is left of it is killed, its cgroup goes. Done
+    /// once, whoever comes first; the others wait for it.
+    pub async fn settle(&self, record: &ContainerRecord) -> Result<(), NodeError> {
+        let settled = self.pods.lock().containers.get(&record.id).map(|c| Arc::clone(&c.settled));
+        let Some(settled) = settled else { return Ok(()) };
+        let settle = || async {
+            if let Some(link) = self.current_link(&record.sandbox) {
+                // It has nothing more to say of it; should this be lost, the end is only told once more.
+                let _ = link.forget(Id::parse(&record.id)?).await;
+            }
+            self.sweep(record).await
+        };
+        settled.get_or_try_init(settle).await.copied()
+    }
+
     /// A connection to the sandbox's supervisor, which is started if need be.
     pub async fn link(&self, sandbox: &str) -> Result<Arc<Link>, NodeError> {
         let gone = || NodeError::NoSandbox(sandbox.to_owned());
@@ -463,14 +481,10 @@ impl Node {
             return;
         }
         let Some(node) = self.me.upgrade() else { return };
-        let (sandbox, container) = (sandbox.to_owned(), container.clone());
+        let container = container.clone();
         tokio::spawn(async move {
-            if let Some(link) = node.current_link(&sandbox) {
-                // It has nothing more to say of it; should this be lost, the end is only told once more.
-                let _ = link.forget(container.clone()).await;
-            }
             if let Ok(record) = node.container(container.as_str())
-                && let Err(error) = node.sweep(&record).await
+                && let Err(error) = node.settle(&record).await
             {
                 tracing::warn!(container = %container, error = %chain(&error), "cgroup stays for now");
             }

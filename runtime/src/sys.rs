@@ -14,6 +14,15 @@ pub fn async_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
+/// Lets this process have as many heaps as there are processors. glibc would make eight for each, and what the threads of one
+/// have freed is no use to those of another. To be called before there are threads.
+pub fn bound_heaps() {
+    let processors = std::thread::available_parallelism().map_or(1, |n| libc::c_int::try_from(n.get()).unwrap_or(1));
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes two numbers, and changes how memory is handed out from here on, not what was.
+    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, processors) };
+}
+
 /// Sets a terminal's size.
 pub fn set_window_size(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };

@@ -64,7 +64,7 @@ async fn check(state: &Path) -> usize {
     for image in images.list() {
         chains.extend(image.layers().iter().map(|chain| chain.hex().to_owned()));
         let name = image.repo_tags()[0].clone();
-        let rootfs = images.prepare("check", &image, &[]).await.unwrap();
+        let rootfs = images.prepare("check", &image, &[]).unwrap();
         for at in 0..FILES {
             let path = rootfs.lower[0].join(format!("data/{at}"));
             assert_eq!(std::fs::read_to_string(&path).unwrap(), name.repeat(2000), "{path:?} of {name}");

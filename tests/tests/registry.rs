@@ -34,7 +34,7 @@ async fn pulls_from_a_real_registry() {
     let name = registry.name(&format!("demo/busybox@{}", built.digest()));
     assert_eq!(images.pull(&name, &Auth::Anonymous, None).await.unwrap().id(), &built.id());
     assert_eq!(by_tag.repo_digests(), [name]);
-    let rootfs = images.prepare("c1", &by_tag, &[]).await.unwrap();
+    let rootfs = images.prepare("c1", &by_tag, &[]).unwrap();
     assert_eq!(std::fs::read_link(rootfs.lower[0].join("bin/sh")).unwrap(), Path::new("/bin/busybox"));
     assert_eq!(std::fs::read(rootfs.lower[0].join("bin/busybox")).unwrap(), std::fs::read(BUSYBOX).unwrap());
 

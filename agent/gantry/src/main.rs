@@ -47,6 +47,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let paths = Paths::under(&cli.root);
     let env = Env::system();
     if cli.command.is_role() {
+        gantry_runtime::bound_heaps();
         host::spare_from_oom();
     }
     match cli.command {

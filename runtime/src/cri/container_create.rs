@@ -43,12 +43,15 @@ pub async fn run(node: &Node, request: v1::CreateContainerRequest) -> Result<v1:
     let image = node.images.resolve(&wanted).ok_or(NodeError::NoImage(wanted))?;
     let id = Id::parse(&node.new_id())?;
     let volumes = image_volumes(node, &mut config)?;
-    let images: Vec<Arc<Image>> = volumes.values().cloned().collect();
-    let rootfs = node.images.prepare(id.as_str(), &image, &images).await?;
     let shared = node.me.upgrade().ok_or(NodeError::Interrupted)?;
     let (pod, own) = (sandbox.clone(), id.clone());
     // Volumes may be on slow disks, and profiles are compiled.
-    let prepared = blocking(move || prepare(&shared, &pod, config, &image, &volumes, &rootfs, &own)).await;
+    let prepared = blocking(move || {
+        let images: Vec<Arc<Image>> = volumes.values().cloned().collect();
+        let rootfs = shared.images.prepare(own.as_str(), &image, &images)?;
+        prepare(&shared, &pod, config, &image, &volumes, &rootfs, &own)
+    });
+    let prepared = prepared.await;
     // A sandbox that is stopped or removed meanwhile has not seen this container: it must not outlive it.
     match prepared.and_then(|record| node.put_new_container(record)) {
         Ok(()) => {

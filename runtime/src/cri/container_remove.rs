@@ -19,11 +19,8 @@ pub async fn remove(node: &Node, id: &str) -> Result<(), NodeError> {
     let Some(lock) = node.container_lock(id) else { return Ok(()) };
     let _one_at_a_time = lock.lock().await;
     let parsed = Id::parse(id)?;
-    node.sweep(&record).await?;
+    node.settle(&record).await?;
     super::cdi::after_the_end(node, &node.container(id)?).await;
-    if let Some(link) = node.current_link(&record.sandbox) {
-        let _ = link.forget(parsed.clone()).await;
-    }
     node.images.remove_snapshot(id).await?;
     node.records.remove_container(&record.sandbox, &parsed)?;
     node.rates.forget(&record.cgroup);

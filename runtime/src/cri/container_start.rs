@@ -68,6 +68,9 @@ async fn prepare_cgroup(node: &Node, record: &ContainerRecord) -> Result<(), Nod
 /// meanwhile.
 async fn hold_pod_quota(node: &Node, sandbox: &str, hold: bool) {
     let (Some(shared), Ok(sandbox)) = (node.me.upgrade(), node.sandbox(sandbox)) else { return };
+    if !crate::sandbox::cgroup::has_quota(node, &sandbox) {
+        return;
+    }
     let id = sandbox.id.clone();
     if let Err(error) = blocking(move || crate::sandbox::cgroup::hold_quota(&shared, &sandbox, hold)).await {
         tracing::warn!(sandbox = id, hold, error = %chain(&error), "CPU quota of the pod not set");

@@ -33,7 +33,7 @@ pub async fn stop(node: &Node, record: &ContainerRecord, grace: Duration) -> Res
         end(node, &record, grace).await?;
     }
     // What shares a pid namespace with others outlives its first process.
-    if record.state() == ContainerState::Created { Ok(()) } else { node.sweep(&record).await }
+    if record.state() == ContainerState::Created { Ok(()) } else { node.settle(&record).await }
 }
 
 async fn end(node: &Node, record: &ContainerRecord, grace: Duration) -> Result<(), NodeError> {

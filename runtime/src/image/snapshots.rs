@@ -163,21 +163,25 @@ impl Snapshots {
     /// Has the trash emptied by a thread that nobody waits for: removal of big trees takes its time, and a crash leaves it to
     /// the next start. However many ask meanwhile, there is one thread.
     pub(super) fn empty_trash(&self) {
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                let snapshots = self.clone();
+                drop(runtime.spawn_blocking(move || snapshots.empty_trash_here()));
+            }
+            Err(_) => self.empty_trash_here(),
+        }
+    }
+
+    /// The same by the caller, if nobody is at it.
+    pub(super) fn empty_trash_here(&self) {
         match std::mem::replace(&mut *self.sweep.lock(), Sweep::Asked) {
             Sweep::Idle => {}
             Sweep::Running | Sweep::Asked => return,
         }
-        let snapshots = self.clone();
-        let empty = move || {
-            while snapshots.is_asked() {
-                if let Err(error) = snapshots.remove_trash() {
-                    tracing::warn!(error = %gantry_env::chain(&error), "trash stays for now");
-                }
+        while self.is_asked() {
+            if let Err(error) = self.remove_trash() {
+                tracing::warn!(error = %gantry_env::chain(&error), "trash stays for now");
             }
-        };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(empty)),
-            Err(_) => empty(),
         }
     }
 

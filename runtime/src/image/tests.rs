@@ -87,7 +87,7 @@ async fn a_container_sees_the_layers_joined() {
     let state = tempfile::tempdir().unwrap();
     let images = open(state.path()).await;
     let image = import(&images, image(&two_layers(), gzip).archive("localhost/a:1")).await.unwrap().remove(0);
-    let rootfs = images.prepare("c1", &image, &[]).await.unwrap();
+    let rootfs = images.prepare("c1", &image, &[]).unwrap();
     assert_eq!(images.rootfs("c1").as_ref(), Some(&rootfs));
     rootfs.mount(&rootfs.merged).unwrap();
     let read = |name: &str| fs::read_to_string(rootfs.merged.join(name)).ok();
@@ -97,7 +97,7 @@ async fn a_container_sees_the_layers_joined() {
     fs::write(rootfs.merged.join("mine"), "x").unwrap();
     assert!(images.snapshot_usage("c1").await.unwrap().inodes >= 2);
     assert!(rootfs.upper.join("mine").exists());
-    let error = images.prepare("c1", &image, &[]).await.unwrap_err();
+    let error = images.prepare("c1", &image, &[]).unwrap_err();
     assert_eq!(error.code(), Code::AlreadyExists);
     images.remove_snapshot("c1").await.unwrap();
     images.remove_snapshot("c1").await.unwrap();
@@ -112,7 +112,7 @@ async fn many_layers_are_mounted() {
     let layers: Vec<Vec<u8>> =
         (0..manifest::LAYERS_MAX).map(|at| Tar::default().file(&format!("f{at}"), b"x").end()).collect();
     let image = import(&images, image(&layers, <[u8]>::to_vec).archive("localhost/a:1")).await.unwrap().remove(0);
-    let rootfs = images.prepare(&"c".repeat(64), &image, &[]).await.unwrap();
+    let rootfs = images.prepare(&"c".repeat(64), &image, &[]).unwrap();
     rootfs.mount(&rootfs.merged).unwrap();
     assert_eq!(fs::read_dir(&rootfs.merged).unwrap().count(), manifest::LAYERS_MAX);
     Rootfs::unmount(&rootfs.merged).unwrap();
@@ -125,7 +125,7 @@ async fn an_image_without_layers_is_an_empty_root() {
     let state = tempfile::tempdir().unwrap();
     let images = open(state.path()).await;
     let image = import(&images, image(&[], gzip).archive("localhost/a:1")).await.unwrap().remove(0);
-    let rootfs = images.prepare("c1", &image, &[]).await.unwrap();
+    let rootfs = images.prepare("c1", &image, &[]).unwrap();
     rootfs.mount(&rootfs.merged).unwrap();
     assert_eq!(fs::read_dir(&rootfs.merged).unwrap().count(), 0);
 }
@@ -136,7 +136,7 @@ async fn a_layer_in_use_outlives_its_image() {
     let images = open(state.path()).await;
     let made = image(&two_layers(), gzip);
     let kept = import(&images, made.archive("localhost/a:1")).await.unwrap().remove(0);
-    images.prepare("c1", &kept, &[]).await.unwrap();
+    images.prepare("c1", &kept, &[]).unwrap();
     assert!(images.remove(kept.id().as_str()).await.unwrap());
     assert!(!images.remove(kept.id().as_str()).await.unwrap());
     assert_eq!((images.list().len(), layers_on_disk(state.path())), (0, 2));
@@ -191,7 +191,7 @@ async fn what_images_and_containers_take_is_what_du_says() {
         .file("twice", b"2")
         .end();
     let image = import(&images, image(&[lower, upper], gzip).archive("localhost/a:1")).await.unwrap().remove(0);
-    let rootfs = images.prepare("c1", &image, &[]).await.unwrap();
+    let rootfs = images.prepare("c1", &image, &[]).unwrap();
     fs::write(rootfs.upper.join("written"), vec![7; 100_000]).unwrap();
     let info = images.fs_info().await.unwrap();
     let blobs = fs::read_dir(state.path().join("images/blobs/sha256")).unwrap().map(|e| e.unwrap().path());
@@ -270,7 +270,7 @@ async fn a_damaged_record_is_set_aside() {
     let images = open(state.path()).await;
     let made = image(&two_layers(), gzip).archive("localhost/a:1");
     let kept = import(&images, made.clone()).await.unwrap().remove(0);
-    images.prepare("c1", &kept, &[]).await.unwrap();
+    images.prepare("c1", &kept, &[]).unwrap();
     drop(images);
     let paths = ["images.json", "images.copy.json"].map(|name| state.path().join("images").join(name));
     let whole = fs::read(&paths[0]).unwrap();

@@ -27,41 +27,43 @@ pub fn sandbox_state(record: &SandboxRecord) -> v1::PodSandboxState {
 
 impl Node {
     pub fn sandbox_status(&self, record: &SandboxRecord) -> v1::PodSandboxStatus {
-        let config = record.config.clone().unwrap_or_default();
-        let security = config.linux.and_then(|l| l.security_context).unwrap_or_default();
-        let namespaces =
-            v1::LinuxPodSandboxStatus { namespaces: Some(v1::Namespace { options: security.namespace_options }) };
+        let none = v1::PodSandboxConfig::default();
+        let config = record.config.as_ref().unwrap_or(&none);
+        let security = config.linux.as_ref().and_then(|l| l.security_context.as_ref());
+        let options = security.and_then(|security| security.namespace_options.clone());
+        let namespaces = v1::LinuxPodSandboxStatus { namespaces: Some(v1::Namespace { options }) };
         v1::PodSandboxStatus {
             id: record.id.clone(),
-            metadata: config.metadata,
+            metadata: config.metadata.clone(),
             state: sandbox_state(record) as i32,
             created_at: record.created_at,
             network: Some(v1::PodSandboxNetworkStatus { ip: record.ip.clone(), additional_ips: Vec::new() }),
             linux: Some(namespaces),
-            labels: config.labels,
-            annotations: config.annotations,
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
             runtime_handler: record.runtime_handler.clone(),
         }
     }
 
     pub fn container_status(&self, record: &ContainerRecord) -> v1::ContainerStatus {
-        let config = record.config.clone().unwrap_or_default();
+        let none = v1::ContainerConfig::default();
+        let config = record.config.as_ref().unwrap_or(&none);
         let resources = record.resources.clone();
         v1::ContainerStatus {
             id: record.id.clone(),
-            metadata: config.metadata,
+            metadata: config.metadata.clone(),
             state: container_state(record) as i32,
             created_at: record.created_at,
             started_at: record.started_at,
             finished_at: record.finished_at,
             exit_code: record.exit_code,
-            image: config.image,
+            image: config.image.clone(),
             image_ref: record.image_ref.clone(),
             reason: record.reason.clone(),
             message: record.message.clone(),
-            labels: config.labels,
-            annotations: config.annotations,
-            mounts: config.mounts,
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
+            mounts: config.mounts.clone(),
             log_path: record.log_path.clone(),
             resources: resources.map(|linux| v1::ContainerResources { linux: Some(linux), windows: None }),
             image_id: record.image_id.clone(),
@@ -86,17 +88,18 @@ impl Node {
     }
 
     pub fn list_container(&self, record: &ContainerRecord) -> v1::Container {
-        let config = record.config.clone().unwrap_or_default();
+        let none = v1::ContainerConfig::default();
+        let config = record.config.as_ref().unwrap_or(&none);
         v1::Container {
             id: record.id.clone(),
             pod_sandbox_id: record.sandbox.clone(),
-            metadata: config.metadata,
-            image: config.image,
+            metadata: config.metadata.clone(),
+            image: config.image.clone(),
             image_ref: record.image_ref.clone(),
             state: container_state(record) as i32,
             created_at: record.created_at,
-            labels: config.labels,
-            annotations: config.annotations,
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
             image_id: record.image_id.clone(),
         }
     }

@@ -15,12 +15,14 @@ pub fn make(node: &Node, record: &SandboxRecord) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// Sets the pod's CPU quota, if it has one, or lifts it.
+/// Whether the pod has a CPU quota of ours.
+pub fn has_quota(node: &Node, record: &SandboxRecord) -> bool {
+    resources(record).cpu_quota > 0 && is_ours(node, &node.sandbox_cgroup(record))
+}
+
+/// Sets the pod's CPU quota, or lifts it.
 pub fn hold_quota(node: &Node, record: &SandboxRecord, hold: bool) -> Result<(), NodeError> {
     let (path, mut resources) = (node.sandbox_cgroup(record), resources(record));
-    if resources.cpu_quota <= 0 || !is_ours(node, &path) {
-        return Ok(());
-    }
     if !hold {
         resources.cpu_quota = -1;
     }
