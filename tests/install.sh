@@ -3,9 +3,9 @@
 set -euo pipefail
 
 build=(gcc pkg-config libseccomp-dev ca-certificates curl)
-# busybox-static: the demo image; iproute2, nftables: to look at what we did; crun, runc, etcd-server: peers; docker-registry, skopeo: a real registry, and archives as another tool
+# busybox-static: the demo image; iproute2, nftables: to look at what we did; crun, runc, containerd, etcd-server: peers; docker-registry, skopeo: a real registry, and archives as another tool
 # writes them; systemd: to be process 1 of a machine; flex to xz-utils: to build a kernel.
-tests=(busybox-static iproute2 nftables crun runc etcd-server docker-registry skopeo systemd procps git flex bison bc make xz-utils)
+tests=(busybox-static iproute2 nftables crun runc containerd etcd-server docker-registry skopeo systemd procps git flex bison bc make xz-utils)
 
 wanted=("${build[@]}" busybox-static)
 [ "${1:-}" = tests ] && wanted=("${build[@]}" "${tests[@]}")

@@ -38,6 +38,7 @@ pub mod unpack;
 mod usage;
 mod volume;
 
+pub use catalog::ForPlatform;
 use catalog::ImageRecord;
 pub use digest::Digest;
 pub use error::ImageError;
@@ -45,7 +46,7 @@ pub use export::{Export, Exported};
 pub use import::ImportOptions;
 pub use layer::LayerLimits;
 use manifest::ImageConfig;
-pub use manifest::{Platform, RunConfig};
+pub use manifest::{Platform, PlatformError, RunConfig};
 pub use policy::Policy;
 pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
@@ -126,6 +127,17 @@ impl Image {
         self.record.pinned
     }
 
+    /// What it was brought for or, where that is this machine's, what it says that it is made for.
+    pub fn platform(&self) -> Option<Platform> {
+        let brought = self.record.for_platforms.first().map(|name| name.platform.clone());
+        brought.or_else(|| self.config.platform())
+    }
+
+    /// The names by which it was brought for another platform than this machine's.
+    pub fn for_platforms(&self) -> &[ForPlatform] {
+        &self.record.for_platforms
+    }
+
     /// Env, Entrypoint, Cmd, User, WorkingDir, StopSignal, Volumes, Labels.
     pub fn run(&self) -> &RunConfig {
         &self.config.run
@@ -179,7 +191,8 @@ impl Images {
         self.store.list()
     }
 
-    /// Pulls what `reference` names now, unless all of it is here. The platform is this machine's by default.
+    /// Pulls what `reference` names now, unless all of it is here. The platform is this machine's by default; an image for
+    /// another is kept beside this machine's of that name, which [`Images::resolve`] finds.
     pub async fn pull(
         &self,
         reference: &str,
@@ -198,8 +211,7 @@ impl Images {
         progress: &Arc<Progress>,
     ) -> Result<Arc<Image>, ImageError> {
         let reference: Reference = reference.parse()?;
-        let platform = platform.unwrap_or_else(Platform::host);
-        let pull = pull::Pull { reference: &reference, auth, platform: &platform, limits: self.limits };
+        let pull = pull::Pull { reference: &reference, auth, platform: platform.as_ref(), limits: self.limits };
         pull.run(&self.store, &self.registries, progress).await
     }
 
@@ -221,14 +233,14 @@ impl Images {
         self.import(install::Pieces::new(pieces), options).await
     }
 
-    /// Finds images, and all that an archive of them is made of.
-    pub async fn export(&self, images: &[String]) -> Result<Export, ImageError> {
+    /// Finds images, for one platform if that is said, and all that an archive of them is made of.
+    pub async fn export(&self, images: &[String], platform: Option<Platform>) -> Result<Export, ImageError> {
         let (store, images) = (Arc::clone(&self.store), images.to_vec());
-        blocking(move || Export::plan(&store, &images)).await
+        blocking(move || Export::plan(&store, &images, platform.as_ref())).await
     }
 
-    /// Removes an image with all its names, called by any of them. No such image is no error. Layers that containers
-    /// stand on stay until those are removed.
+    /// Removes an image with all its names, called by any of them; a name stands for the images of all platforms. No such
+    /// image is no error. Layers that containers stand on stay until those are removed.
     pub async fn remove(&self, image: &str) -> Result<bool, ImageError> {
         let (store, text) = (Arc::clone(&self.store), image.to_owned());
         let removed = blocking(move || store.remove(&text)).await?;

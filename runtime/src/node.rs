@@ -34,7 +34,7 @@ mod names;
 mod turns;
 pub mod view;
 
-pub use error::NodeError;
+pub use error::{Foreign, NodeError};
 pub use exec::{Process, Streams as ExecStreams, encode as encode_launch, kill_all};
 pub use held::Held;
 pub use names::Names;

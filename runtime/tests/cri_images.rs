@@ -3,99 +3,18 @@
 
 mod ground;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use gantry_cri::v1;
+use ground::shelves::{Shelves, architecture, digest};
 use ground::{Client, Ground, with};
 use serde_json::json;
-use sha2::Digest;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-
-/// Paths below /v2/, with the media type and the bytes that are there.
-#[derive(Default)]
-struct Shelves(BTreeMap<String, (&'static str, Vec<u8>)>);
-
-fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{:x}", sha2::Sha256::digest(bytes))
-}
-
-impl Shelves {
-    /// An image of one file, by these tags of a repository. The manifest's digest is the answer.
-    fn put(&mut self, repository: &str, tags: &[&str], file: &str, user: &str) -> String {
-        let mut layer = ground::base_layer();
-        ground::file(&mut layer, file, file.as_bytes(), 0o644);
-        let layer = layer.finish();
-        let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
-        let config = json!({
-            "architecture": architecture, "os": "linux",
-            "config": {"Env": ["PATH=/bin"], "Cmd": ["sleep", "1000"], "User": user},
-            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
-        });
-        let config = config.to_string().into_bytes();
-        let part = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": digest(bytes), "size": bytes.len()});
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST,
-            "config": part(CONFIG, &config), "layers": [part(LAYER, &layer)],
-        });
-        let manifest = manifest.to_string().into_bytes();
-        let named = digest(&manifest);
-        for name in tags.iter().copied().chain([named.as_str()]) {
-            self.0.insert(format!("{repository}/manifests/{name}"), (MANIFEST, manifest.clone()));
-        }
-        for blob in [config, layer] {
-            self.0.insert(format!("{repository}/blobs/{}", digest(&blob)), ("application/octet-stream", blob));
-        }
-        named
-    }
-
-    /// Serves on loopback; the host's name is the answer.
-    async fn serve(self) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let shelves = Arc::new(self);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let shelves = Arc::clone(&shelves);
-                tokio::spawn(async move { shelves.answer(stream).await });
-            }
-        });
-        host
-    }
-
-    /// One request a connection.
-    async fn answer(&self, stream: TcpStream) {
-        let mut stream = BufReader::new(stream);
-        let (mut first, mut line) = (String::new(), String::new());
-        stream.read_line(&mut first).await.unwrap();
-        while stream.read_line(&mut line).await.is_ok_and(|count| count > 2) {
-            line.clear();
-        }
-        let mut words = first.split(' ');
-        let (verb, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-        let found = path.strip_prefix("/v2/").and_then(|path| self.0.get(path));
-        let (code, kind, bytes) = match found {
-            Some((kind, bytes)) => ("200 OK", *kind, bytes.as_slice()),
-            None if path == "/v2/" => ("200 OK", "application/json", b"{}".as_slice()),
-            None => ("404 Not Found", "application/json", b"{\"errors\":[]}".as_slice()),
-        };
-        let head = format!(
-            "HTTP/1.1 {code}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nDocker-Content-Digest: {}\r\nConnection: close\r\n\r\n",
-            bytes.len(),
-            digest(bytes)
-        );
-        let _ = stream.write_all(head.as_bytes()).await;
-        if verb == "GET" {
-            let _ = stream.write_all(bytes).await;
-        }
-        let _ = stream.flush().await;
-    }
+/// An image of one file, by these tags of a repository. The manifest's digest is the answer.
+fn put(shelves: &mut Shelves, repository: &str, tags: &[&str], file: &str, user: &str) -> String {
+    let mut layer = ground::base_layer();
+    ground::file(&mut layer, file, file.as_bytes(), 0o644);
+    let run = json!({"Env": ["PATH=/bin"], "Cmd": ["sleep", "1000"], "User": user});
+    digest(shelves.image(repository, tags, architecture(), &[layer.finish()], &run).to_string().as_bytes())
 }
 
 async fn pull(client: &Client, name: &str) -> Result<String, tonic::Status> {
@@ -133,9 +52,9 @@ async fn start(ground: &mut Ground, shelves: Shelves) -> (gantry_runtime::Runtim
 fn an_image_is_pulled_by_tag_by_digest_and_by_neither() {
     with(|mut ground| async move {
         let mut shelves = Shelves::default();
-        shelves.put("tagged", &["v1"], "a", "");
-        shelves.put("plain", &["latest"], "b", "");
-        let by_digest = shelves.put("exact", &[], "c", "");
+        put(&mut shelves, "tagged", &["v1"], "a", "");
+        put(&mut shelves, "plain", &["latest"], "b", "");
+        let by_digest = put(&mut shelves, "exact", &[], "c", "");
         let (runtime, client, host) = start(&mut ground, shelves).await;
         let cases = [
             (format!("{host}/tagged:v1"), vec![format!("{host}/tagged:v1")]),
@@ -176,7 +95,7 @@ fn one_image_is_one_by_whatever_names_it_came() {
     with(|mut ground| async move {
         let mut shelves = Shelves::default();
         for repository in ["one", "deep/two"] {
-            shelves.put(repository, &["a", "b", "c"], "same", "");
+            put(&mut shelves, repository, &["a", "b", "c"], "same", "");
         }
         let (runtime, client, host) = start(&mut ground, shelves).await;
         let names: Vec<String> =
@@ -231,7 +150,7 @@ fn an_image_says_whose_it_is() {
         let cases =
             [("1002", Some(1002), ""), ("web", None, "web"), ("1003:logs", Some(1003), ""), ("web:4", None, "web")];
         for (n, (user, ..)) in cases.iter().enumerate() {
-            shelves.put(&format!("user{n}"), &["v1"], &format!("f{n}"), user);
+            put(&mut shelves, &format!("user{n}"), &["v1"], &format!("f{n}"), user);
         }
         let (runtime, client, host) = start(&mut ground, shelves).await;
         for (n, (user, uid, username)) in cases.into_iter().enumerate() {

@@ -1,5 +1,6 @@
 //! What must never happen in a runtime, by the classes of faults that have bitten others (CVE numbers stand at each). Rows that
-//! are held elsewhere: 5, 6 and 10 in `confinement` and the agent, 12 and 13 in `image`, 11 in `network`, `cri_network`.
+//! are held elsewhere: 5, 6 and 10 in `confinement` and the agent, 12 in `image`, 13 in `security_images`, 11 in `network`,
+//! `cri_network`.
 
 mod ground;
 

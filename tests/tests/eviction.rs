@@ -80,6 +80,18 @@ fn who_fills_the_disk_is_evicted_and_what_nobody_misses_goes_before() {
         assert_eq!(cluster.field("pod", "modest", ".metadata.uid").await, uid);
         assert_eq!(cluster.field("pod", "modest", ".status.phase").await, "Running");
         assert_eq!(cluster.field("pod", "modest", ".status.containerStatuses[0].restartCount").await, "0");
+        // Who asks for it has what would go gone, and what is kept told of with its reason.
+        import(&cluster, "gantry.local/unused:2").await;
+        let would = machine.run(&["image", "prune", "--dry-run"]).await.unwrap();
+        let pruned = machine.run(&["image", "prune"]).await.unwrap();
+        let line =
+            |told: &str, name: &str| told.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
+        assert!(line(&would, "unused:2").ends_with("would go"), "{would}");
+        assert!(line(&pruned, "unused:2").ends_with("gone"), "{pruned}");
+        assert!(line(&pruned, "demo").contains("kept: used by container main of pod default/"), "{pruned}");
+        let freed = |told: &str, word: &str| told.lines().find_map(|line| line.strip_prefix(word).map(str::to_owned));
+        assert_eq!(freed(&would, "would be freed"), freed(&pruned, "freed"), "{would}{pruned}");
+        assert!(!images().await.contains("unused") && images().await.contains("demo"));
         cluster.down().await;
         umount(&state).unwrap();
         cluster.uninstall().await;

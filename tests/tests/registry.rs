@@ -148,32 +148,123 @@ async fn archives_of_another_tool_are_imported() {
     }
 }
 
-/// What Gantry writes, another tool reads, as either kind of archive, and finds the digests that went in.
+/// An archive of two images, one of them under two names.
+async fn exported(folder: &Path, built: &Built) {
+    let images = Images::open(Config::below(&folder.join("state")), Env::system()).await.unwrap();
+    let mut other = Build::scratch();
+    other.file("other", 0o644, "x");
+    for (built, name) in [(built, "docker.io/library/demo:1"), (&other.build(), "registry.example:5000/deep/other:v2")]
+    {
+        images.import(std::io::Cursor::new(built.archive(name)), Default::default()).await.unwrap();
+    }
+    let names = ["demo:1".to_owned(), "registry.example:5000/deep/other:v2".to_owned()];
+    let export = images.export(&names, None).await.unwrap();
+    export.write(&mut std::fs::File::create(folder.join("out.tar")).unwrap()).unwrap();
+}
+
+/// What Gantry writes, another tool reads, as either kind of archive, by the names that went in, and finds the digests that
+/// went in.
 #[tokio::test]
 async fn another_tool_reads_what_is_exported() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let built = busybox();
-    let images = Images::open(Config::below(&folder.path().join("state")), Env::system()).await.unwrap();
-    let archive = std::io::Cursor::new(built.archive("docker.io/library/demo:1"));
-    images.import(archive, Default::default()).await.unwrap();
-    let export = images.export(&["demo:1".to_owned()]).await.unwrap();
-    export.write(&mut std::fs::File::create(path("out.tar")).unwrap()).unwrap();
+    exported(folder.path(), &built).await;
+    let skopeo = |arguments: &[&str]| Command::new("skopeo").args(arguments).output();
+    let Ok(listed) = skopeo(&["list-tags", &format!("docker-archive:{}", path("out.tar"))]) else {
+        println!("skipped: skopeo is not installed");
+        return;
+    };
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("library/demo:1\"") && listed.contains("deep/other:v2\""), "{listed}");
     for kind in ["oci-archive", "docker-archive"] {
-        let inspected = Command::new("skopeo")
-            .args(["inspect", "--raw", "--config", &format!("{kind}:{}", path("out.tar"))])
-            .output();
-        let Ok(inspected) = inspected else {
-            println!("skipped: skopeo is not installed");
-            return;
+        let copy = |name: &str, options: &[&str]| {
+            let (from, to) = (format!("{kind}:{}:{name}", path("out.tar")), format!("dir:{}", path(kind)));
+            skopeo(&[&["copy", "-q", "--insecure-policy"], options, &[from.as_str(), to.as_str()]].concat()).unwrap()
         };
-        assert!(inspected.status.success(), "{kind}: {}", String::from_utf8_lossy(&inspected.stderr));
-        assert_eq!(gantry_runtime::image::Digest::of(&inspected.stdout), built.id(), "{kind}");
+        // OCI's layouts have bare tags, docker's archives whole names.
+        let (name, options) = match kind {
+            "oci-archive" => ("1", &["--preserve-digests"][..]),
+            _ => ("docker.io/library/demo:1", &[][..]),
+        };
+        let copied = copy(name, options);
+        assert!(copied.status.success(), "{kind}: {}", String::from_utf8_lossy(&copied.stderr));
+        let read = |name: &str| std::fs::read(folder.path().join(kind).join(name)).unwrap();
+        assert_eq!(read(built.id().hex()), built.config, "{kind}");
+        if kind == "oci-archive" {
+            assert_eq!(read("manifest.json"), built.manifest);
+        }
+        // Its layers are whole: each was verified as it was copied.
+        assert!(String::from_utf8(read("manifest.json")).unwrap().contains("\"layers\""));
+        assert!(!copy("docker.io/library/none:1", &[]).status.success(), "{kind}: an image of another name");
     }
-    let to = format!("dir:{}", path("dir"));
-    let from = format!("oci-archive:{}", path("out.tar"));
-    let copied =
-        Command::new("skopeo").args(["copy", "-q", "--insecure-policy", "--preserve-digests", &from, &to]).status();
-    assert!(copied.unwrap().success());
-    assert_eq!(std::fs::read(folder.path().join("dir/manifest.json")).unwrap(), built.manifest);
+}
+
+/// A containerd of this test's own, ended with it.
+struct Containerd(std::process::Child, std::path::PathBuf);
+
+impl Containerd {
+    async fn start(folder: &Path) -> Option<Containerd> {
+        std::fs::write(folder.join("config.toml"), "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n")
+            .unwrap();
+        let socket = folder.join("containerd.sock");
+        let child = Command::new("containerd")
+            .arg("--config")
+            .arg(folder.join("config.toml"))
+            .arg("--root")
+            .arg(folder.join("root"))
+            .arg("--state")
+            .arg(folder.join("run"))
+            .arg("--address")
+            .arg(&socket)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn();
+        let containerd = Containerd(child.ok()?, socket);
+        for _ in 0..400 {
+            if containerd.ctr(&["version"]).is_ok() {
+                return Some(containerd);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        }
+        panic!("containerd does not answer");
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = Command::new("ctr").arg("--address").arg(&self.1).args(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// containerd takes and unpacks it, under the names and digests that went in, and gives back what Gantry takes.
+#[tokio::test]
+async fn containerd_reads_what_is_exported() {
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: not root");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let built = busybox();
+    exported(folder.path(), &built).await;
+    let Some(containerd) = Containerd::start(folder.path()).await else {
+        return println!("skipped: containerd is not installed");
+    };
+    containerd.ctr(&["images", "import", "--snapshotter", "native", &path("out.tar")]).unwrap();
+    let listed = containerd.ctr(&["images", "list"]).unwrap();
+    let line = |name: &str| listed.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{listed}"));
+    assert!(line("docker.io/library/demo:1 ").contains(built.digest().as_str()), "{listed}");
+    let platform = gantry_runtime::image::Platform::host();
+    assert!(line("registry.example:5000/deep/other:v2 ").contains(&platform.architecture), "{listed}");
+    containerd.ctr(&["images", "export", &path("back.tar"), "docker.io/library/demo:1"]).unwrap();
+    let images = Images::open(Config::below(&folder.path().join("again")), Env::system()).await.unwrap();
+    let back = images.import(std::fs::File::open(path("back.tar")).unwrap(), Default::default()).await.unwrap();
+    assert_eq!((back[0].id(), back[0].repo_tags()), (&built.id(), &["docker.io/library/demo:1".to_owned()][..]));
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gantry_agent::eviction::thresholds;
 use gantry_agent::shutdown::settings;
+use gantry_runtime::image::Platform;
 use ipnet::IpNet;
 
 /// Kubernetes on hosts that have nothing but a kernel.
@@ -368,21 +369,33 @@ pub enum ImageWhat {
     Pull {
         #[arg(required = true, value_name = "NAME")]
         references: Vec<String>,
+        /// Pull for this platform, linux/arm64 or linux/arm/v7, in place of this machine's. An image for another platform is
+        /// kept beside this machine's of that name, which pods go on with: it is exported by its name and --platform, and
+        /// found by its id or the digest of its manifest. A pod that names that digest has it started, and the kernel says
+        /// whether it runs
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+        platform: Option<Platform>,
     },
     /// Import the images of OCI or docker archives
     Import {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Take the images for this platform, in place of this machine's, and keep them as `pull --platform` does
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+        platform: Option<Platform>,
     },
     /// Write images to one archive, an OCI layout that `docker load` and `ctr image import` take too
     Export {
         #[arg(required = true, value_name = "NAME")]
         references: Vec<String>,
+        /// Write those that are here for this platform (default: this machine's or, where none is here, the only one)
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+        platform: Option<Platform>,
         /// File to write; - is the standard output
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
-    /// Remove images, each with all its tags
+    /// Remove images, each with all its tags; a name stands for its images of all platforms, an id for one image
     Rm {
         #[arg(required = true, value_name = "NAME")]
         references: Vec<String>,

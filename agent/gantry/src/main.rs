@@ -74,10 +74,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
             block_on(async move {
                 match args.what {
                     ImageWhat::List => image::list(&socket).await,
-                    ImageWhat::Pull { references } => image::pull::run(&socket, &references).await,
-                    ImageWhat::Import { files } => image::archive::import(&socket, &files).await,
-                    ImageWhat::Export { references, output } => {
-                        image::archive::export(&socket, references, &output).await
+                    ImageWhat::Pull { references, platform } => {
+                        image::pull::run(&socket, &references, platform.as_ref()).await
+                    }
+                    ImageWhat::Import { files, platform } => {
+                        image::archive::import(&socket, &files, platform.as_ref()).await
+                    }
+                    ImageWhat::Export { references, platform, output } => {
+                        image::archive::export(&socket, references, platform.as_ref(), &output).await
                     }
                     ImageWhat::Rm { references } => image::remove(&socket, &references).await,
                     ImageWhat::Prune { dry_run } => image::prune::run(&paths.agent_socket(), dry_run).await,

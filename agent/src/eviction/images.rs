@@ -205,7 +205,7 @@ impl Collector {
                 record.1 = Some(now);
             }
             let (first_seen, last_used) = *record;
-            let names = if image.repo_tags.is_empty() { image.repo_digests } else { image.repo_tags };
+            let names = gantry_cri::names(&image);
             Known { id: image.id, names, bytes: image.size, pinned: image.pinned, used_by, first_seen, last_used }
         };
         Some(images.into_iter().map(known).collect())

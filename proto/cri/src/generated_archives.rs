@@ -10,6 +10,10 @@ pub struct ImportOptions {
     /// Never collected.
     #[prost(bool, tag = "3")]
     pub pinned: bool,
+    /// OS/ARCH or OS/ARCH/VARIANT, in place of this machine's: the images of an archive are chosen for it, and kept as Pull
+    /// keeps them.
+    #[prost(string, tag = "4")]
+    pub platform: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ImportRequest {
@@ -47,6 +51,9 @@ pub struct ExportRequest {
     /// By name, digest or id. One that is called by a tag is exported by that tag, any other by all that it has.
     #[prost(string, repeated, tag = "1")]
     pub images: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those that are here for this platform; empty for this machine's or, where there is none, the only one of that name.
+    #[prost(string, tag = "2")]
+    pub platform: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExportedImage {
@@ -85,6 +92,10 @@ pub mod export_response {
 pub struct PullRequest {
     #[prost(string, tag = "1")]
     pub image: ::prost::alloc::string::String,
+    /// OS/ARCH or OS/ARCH/VARIANT, in place of this machine's. An image for another platform is kept beside this machine's of
+    /// that name: CRI knows it by its id and by the digest of its manifest, and by no tag.
+    #[prost(string, tag = "2")]
+    pub platform: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LayerProgress {

@@ -22,6 +22,23 @@ pub mod archives {
     include!("generated_archives.rs");
 }
 
+/// An annotation of an image's spec: the names by which it was brought for another platform than this machine's, each in a
+/// line of its own with that platform after a space: `docker.io/library/busybox:1 linux/arm64/v8`.
+pub const FOR_PLATFORMS: &str = "gantry.dev/for-platforms";
+
+/// The names that an image has for other platforms, with these.
+pub fn for_platforms(image: &v1::Image) -> Vec<(&str, &str)> {
+    let told = image.spec.as_ref().and_then(|spec| spec.annotations.get(FOR_PLATFORMS));
+    told.map(String::as_str).unwrap_or_default().lines().filter_map(|line| line.split_once(' ')).collect()
+}
+
+/// What people call an image: its tags; those of other platforms, with these; or else its digests.
+pub fn names(image: &v1::Image) -> Vec<String> {
+    let mut names = image.repo_tags.clone();
+    names.extend(for_platforms(image).into_iter().map(|(name, platform)| format!("{name} ({platform})")));
+    if names.is_empty() { image.repo_digests.clone() } else { names }
+}
+
 pub use archives::archives_client::ArchivesClient;
 pub use archives::archives_server::{Archives, ArchivesServer};
 pub use v1::image_service_client::ImageServiceClient;

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::image_watch::platform;
 use super::pages::Streamed;
 use crate::image::{Exported, ImageError};
 use crate::node::Node;
@@ -22,7 +23,8 @@ pub async fn run(node: &Arc<Node>, request: ExportRequest) -> Result<Streamed<Ex
     if request.images.is_empty() {
         return Err(Status::invalid_argument("no image is named"));
     }
-    let export = node.images.export(&request.images).await.map_err(|error: ImageError| error.status())?;
+    let platform = platform(&request.platform)?;
+    let export = node.images.export(&request.images, platform).await.map_err(|error: ImageError| error.status())?;
     let (sink, parts) = mpsc::channel(PARTS_WAITING);
     tokio::task::spawn_blocking(move || {
         let images = export.images.iter().map(describe).collect();

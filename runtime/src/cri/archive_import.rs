@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+use super::image_watch::platform;
 use crate::image::{ImageError, Images, ImportOptions};
 use crate::node::Node;
 
@@ -27,7 +28,12 @@ async fn import(
         return Err(Status::invalid_argument("the first message must carry the options"));
     };
     let said = |text: String| Some(text).filter(|text| !text.is_empty());
-    let options = ImportOptions { only: said(options.only), name: said(options.name), pinned: options.pinned };
+    let options = ImportOptions {
+        platform: platform(&options.platform)?,
+        only: said(options.only),
+        name: said(options.name),
+        pinned: options.pinned,
+    };
     let (sink, pieces) = mpsc::channel(PIECES_MAX);
     // The importer ends early on a bad archive; then its answer counts, not that nobody takes the rest.
     let (sent, imported) = tokio::join!(forward(requests, sink), images.import_pieces(pieces, options));

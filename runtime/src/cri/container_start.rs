@@ -3,7 +3,8 @@ use gantry_cri::v1;
 use gantry_env::chain;
 
 use crate::cgroup::{devices, plan};
-use crate::node::{Node, NodeError, blocking};
+use crate::image::Platform;
+use crate::node::{Foreign, Node, NodeError, blocking};
 use crate::records::{ContainerRecord, ContainerState};
 
 /// Makes the process. A command that cannot be executed is an error here, and leaves the container ended with 128.
@@ -36,12 +37,26 @@ pub async fn run(node: &Node, request: v1::StartContainerRequest) -> Result<v1::
             Ok(v1::StartContainerResponse {})
         }
         Err(error) => {
+            let error = with_platform(node, &record, error);
             node.mark_start_failed(&id, &chain(&error).to_string());
             if let Err(left) = node.sweep(&record).await {
                 tracing::warn!(container = id, error = %chain(&left), "cgroup of a failed start stays");
             }
             Err(error)
         }
+    }
+}
+
+/// An image for another platform may run where the kernel knows how (binfmt_misc, a 32-bit program): only where it did not is
+/// that worth a word.
+fn with_platform(node: &Node, record: &ContainerRecord, error: NodeError) -> NodeError {
+    let host = Platform::host();
+    let image = node.images.resolve(&record.image_id).and_then(|image| image.platform());
+    match (error, image) {
+        (NodeError::Supervisor(why), Some(image)) if host.fit(&image.offer()) == 0 => {
+            NodeError::Foreign(Box::new(Foreign { image, host, why }))
+        }
+        (error, _) => error,
     }
 }
 

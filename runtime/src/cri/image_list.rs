@@ -1,6 +1,8 @@
-use gantry_cri::v1;
+use std::collections::HashMap;
 
-use crate::image::Image;
+use gantry_cri::{FOR_PLATFORMS, v1};
+
+use crate::image::{ForPlatform, Image};
 use crate::node::Node;
 
 pub fn run(node: &Node, request: &v1::ListImagesRequest) -> v1::ListImagesResponse {
@@ -18,6 +20,12 @@ pub fn filtered(node: &Node, filter: Option<&v1::ImageFilter>) -> Vec<v1::Image>
 
 pub fn describe(image: &Image) -> v1::Image {
     let (uid, username) = user(&image.run().user);
+    let mut annotations = HashMap::new();
+    if !image.for_platforms().is_empty() {
+        let told = |name: &ForPlatform| format!("{} {}", name.name, name.platform);
+        let lines: Vec<String> = image.for_platforms().iter().map(told).collect();
+        annotations.insert(FOR_PLATFORMS.to_owned(), lines.join("\n"));
+    }
     v1::Image {
         id: image.id().to_string(),
         repo_tags: image.repo_tags().to_vec(),
@@ -25,7 +33,7 @@ pub fn describe(image: &Image) -> v1::Image {
         size: image.size(),
         uid: uid.map(|value| v1::Int64Value { value }),
         username,
-        spec: Some(v1::ImageSpec { image: image.id().to_string(), ..v1::ImageSpec::default() }),
+        spec: Some(v1::ImageSpec { image: image.id().to_string(), annotations, ..v1::ImageSpec::default() }),
         pinned: image.pinned(),
     }
 }

@@ -2,23 +2,24 @@ use std::sync::Arc;
 
 use gantry_cri::v1;
 
-use crate::image::{Auth, ImageError, Progress, Reference};
+use crate::image::{Auth, ImageError, Platform, Progress, Reference};
 use crate::node::{Node, NodeError};
 
 pub async fn run(node: &Node, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, NodeError> {
-    watched(node, request, &Arc::default()).await
+    watched(node, request, None, &Arc::default()).await
 }
 
-/// The same, and `progress` says meanwhile how far it is.
+/// The same for a platform of one's own, which CRI has no field for, and `progress` says meanwhile how far it is.
 pub async fn watched(
     node: &Node,
     request: v1::PullImageRequest,
+    platform: Option<Platform>,
     progress: &Arc<Progress>,
 ) -> Result<v1::PullImageResponse, NodeError> {
     let wanted = request.image.as_ref().map_or("", |spec| spec.image.as_str());
     let reference: Reference = wanted.parse().map_err(ImageError::from)?;
     let auth = request.auth.as_ref().map_or(Auth::Anonymous, |config| credentials(config, &reference));
-    let image = node.images.pull_watched(wanted, &auth, None, progress).await?;
+    let image = node.images.pull_watched(wanted, &auth, platform, progress).await?;
     Ok(v1::PullImageResponse { image_ref: image.id().to_string() })
 }
 

@@ -17,7 +17,7 @@ pub fn run(node: &Node, request: &v1::ImageStatusRequest) -> v1::ImageStatusResp
         let config = image.config();
         let text = serde_json::json!({
             "chainIDs": layers,
-            "platform": format!("{}/{}", config.os, config.architecture),
+            "platform": image.platform().map(|platform| platform.to_string()),
             "created": config.created,
             "config": config.run,
         });

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::image_pull;
 use super::pages::Streamed;
-use crate::image::{self, Progress};
+use crate::image::{self, ImageError, Platform, Progress};
 use crate::node::Node;
 
 /// How often whoever watches hears of it.
@@ -36,8 +36,12 @@ pub fn run(node: &Arc<Node>, request: PullRequest) -> Streamed<PullResponse> {
 async fn pull(node: &Node, request: PullRequest, sink: &mpsc::Sender<Result<PullResponse, Status>>) {
     let progress: Arc<Progress> = Arc::default();
     let image = Some(v1::ImageSpec { image: request.image, ..v1::ImageSpec::default() });
+    let platform = match platform(&request.platform) {
+        Ok(platform) => platform,
+        Err(error) => return drop(sink.send(Err(error.status())).await),
+    };
     let request = v1::PullImageRequest { image, ..v1::PullImageRequest::default() };
-    let mut pulling = std::pin::pin!(image_pull::watched(node, request, &progress));
+    let mut pulling = std::pin::pin!(image_pull::watched(node, request, platform, &progress));
     let mut ticks = tokio::time::interval(TELL_EVERY);
     let mut told = Vec::new();
     let ended = loop {
@@ -57,6 +61,11 @@ async fn pull(node: &Node, request: PullRequest, sink: &mpsc::Sender<Result<Pull
     let _ = sink.send(Ok(message(&progress.layers()))).await;
     let ended = ended.map(|response| PullResponse { part: Some(Part::ImageRef(response.image_ref)) });
     let _ = sink.send(ended.map_err(Status::from)).await;
+}
+
+/// What a request says; nothing is this machine's.
+pub fn platform(text: &str) -> Result<Option<Platform>, ImageError> {
+    if text.is_empty() { Ok(None) } else { Ok(Some(text.parse::<Platform>()?)) }
 }
 
 fn message(layers: &[image::LayerProgress]) -> PullResponse {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::manifest::Platform;
 use super::reference::Reference;
 
 /// Shorter prefixes of an id could be anything.
@@ -16,6 +17,14 @@ pub struct LayerRecord {
     pub digest: Digest,
     pub size: u64,
     pub diff_id: Digest,
+}
+
+/// A name by which an image was brought for a platform that is not this machine's. It is no tag: what pods, and whoever
+/// names no platform, mean by a name is this machine's image of that name, whether it is here or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForPlatform {
+    pub name: String,
+    pub platform: Platform,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +41,9 @@ pub struct ImageRecord {
     pub layers: Vec<LayerRecord>,
     #[serde(default)]
     pub pinned: bool,
+    /// Each name and platform is owned by one image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub for_platforms: Vec<ForPlatform>,
 }
 
 impl ImageRecord {
@@ -42,6 +54,17 @@ impl ImageRecord {
             chains.push(Digest::chain(chains.last(), &layer.diff_id));
         }
         chains
+    }
+
+    /// Makes the names that it came by those of an image for another platform. What a digest of an index stands for
+    /// depends on the platform; that of the manifest names this image alone.
+    pub fn set_platform(&mut self, platform: &Platform, names: &[String]) {
+        let repositories = names.iter().filter_map(|name| name.parse::<Reference>().ok());
+        self.digests = repositories.map(|name| name.with_digest(&self.manifest)).collect();
+        self.digests.dedup();
+        let of = |name: &String| ForPlatform { name: name.clone(), platform: platform.clone() };
+        self.for_platforms = names.iter().map(of).collect();
+        self.tags = Vec::new();
     }
 }
 
@@ -56,6 +79,7 @@ impl Catalog {
     pub fn add(&mut self, record: ImageRecord) {
         for other in self.images.values_mut() {
             other.tags.retain(|tag| !record.tags.contains(tag));
+            other.for_platforms.retain(|name| !record.for_platforms.contains(name));
         }
         match self.images.get_mut(&record.id) {
             None => {
@@ -64,6 +88,7 @@ impl Catalog {
             Some(known) => {
                 merge(&mut known.tags, record.tags);
                 merge(&mut known.digests, record.digests);
+                merge(&mut known.for_platforms, record.for_platforms);
                 known.pinned |= record.pinned;
                 (known.manifest, known.layers, known.size) = (record.manifest, record.layers, record.size);
             }
@@ -95,15 +120,42 @@ impl Catalog {
         found.next().filter(|_| found.next().is_none())
     }
 
-    /// Takes an image away with all its names, by whichever of them it is called: CRI's RemoveImage removes images, not
-    /// names.
-    pub fn remove(&mut self, text: &str) -> Option<ImageRecord> {
-        let id = self.find(text)?.id.clone();
-        self.images.remove(&id)
+    /// The images that are here by this name for other platforms, each with its platform.
+    pub fn for_platforms(&self, text: &str) -> Vec<(&ImageRecord, &Platform)> {
+        let Ok(reference) = text.parse::<Reference>() else { return Vec::new() };
+        let name = reference.to_string();
+        let named = |image| names_of(image, &name).map(move |platform| (image, platform));
+        self.images.values().flat_map(named).collect()
+    }
+
+    /// The image of this name that fits a platform best, which is not this machine's.
+    pub fn find_for(&self, text: &str, platform: &Platform) -> Option<&ImageRecord> {
+        let offers =
+            self.for_platforms(text).into_iter().map(|(image, offered)| (platform.fit(&offered.offer()), image));
+        offers.filter(|(fit, _)| *fit > 0).max_by_key(|(fit, _)| *fit).map(|(_, image)| image)
+    }
+
+    /// The ids of all images that a name stands for, this machine's first.
+    pub fn named(&self, text: &str) -> Vec<Digest> {
+        let mut ids: Vec<Digest> = self.find(text).map(|image| image.id.clone()).into_iter().collect();
+        merge(&mut ids, self.for_platforms(text).into_iter().map(|(image, _)| image.id.clone()).collect());
+        ids
+    }
+
+    /// Takes images away with all their names, by whichever of them they are called: CRI's RemoveImage removes images,
+    /// not names.
+    pub fn remove(&mut self, text: &str) -> Vec<ImageRecord> {
+        self.named(text).iter().filter_map(|id| self.images.remove(id)).collect()
     }
 }
 
-fn merge(into: &mut Vec<String>, more: Vec<String>) {
+fn names_of<'i>(image: &'i ImageRecord, name: &str) -> impl Iterator<Item = &'i Platform> + use<'i> {
+    let platforms: Vec<&Platform> =
+        image.for_platforms.iter().filter(|known| known.name == name).map(|known| &known.platform).collect();
+    platforms.into_iter()
+}
+
+fn merge<T: PartialEq>(into: &mut Vec<T>, more: Vec<T>) {
     for name in more {
         if !into.contains(&name) {
             into.push(name);
@@ -125,7 +177,42 @@ mod tests {
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
             layers: Vec::new(),
             pinned: false,
+            for_platforms: Vec::new(),
         }
+    }
+
+    fn brought_for(id: &str, name: &str, platform: &str) -> ImageRecord {
+        let mut image = image(id, &[]);
+        image.set_platform(&platform.parse().unwrap(), &[name.to_owned()]);
+        image
+    }
+
+    #[test]
+    fn a_name_is_each_platforms_own() {
+        const NAME: &str = "docker.io/library/a:latest";
+        let mut catalog = Catalog::default();
+        catalog.add(brought_for("arm64", NAME, "linux/arm64"));
+        assert_eq!(catalog.find("a"), None, "it is not this machine's");
+        catalog.add(image("own", &[NAME]));
+        catalog.add(brought_for("arm", NAME, "linux/arm/v6"));
+        catalog.add(brought_for("other", "docker.io/library/b:latest", "linux/arm64"));
+        let found = |text: &str, platform: &str| {
+            catalog.find_for(text, &platform.parse().unwrap()).map(|image| image.id.clone())
+        };
+        assert_eq!(catalog.find("a").unwrap().id, Digest::of(b"own"));
+        assert_eq!(found("a", "linux/aarch64"), Some(Digest::of(b"arm64")));
+        assert_eq!(found("a", "linux/arm/v7"), Some(Digest::of(b"arm")), "what is older runs there");
+        assert_eq!((found("a", "linux/arm/v5"), found("c", "linux/arm64")), (None, None));
+        let arm64 = brought_for("arm64", NAME, "linux/arm64");
+        assert_eq!(catalog.find(&arm64.digests[0]).unwrap().id, arm64.id, "by its manifest it is found by anybody");
+        // The name goes to what is brought next for the same platform, and to that alone.
+        catalog.add(brought_for("newer", NAME, "linux/arm64/v8"));
+        assert!(catalog.images[&arm64.id].for_platforms.is_empty());
+        assert_eq!(catalog.find("a").unwrap().tags.len(), 1);
+        let removed = catalog.remove("a").into_iter().map(|image| image.id).collect::<Vec<_>>();
+        assert_eq!(removed[0], Digest::of(b"own"));
+        assert_eq!(removed.len(), 3, "a name stands for the images of all platforms");
+        assert_eq!(catalog.images.len(), 2);
     }
 
     #[test]
@@ -148,8 +235,8 @@ mod tests {
             catalog.add(image("1", &["localhost/a:x"]));
             catalog.add(image("1", &["docker.io/library/b:y"]));
             catalog.add(image("2", &["localhost/a:other"]));
-            assert_eq!(catalog.remove("localhost/a:z"), None);
-            let removed = catalog.remove(name).unwrap();
+            assert_eq!(catalog.remove("localhost/a:z"), []);
+            let removed = catalog.remove(name).remove(0);
             assert_eq!((removed.id, removed.tags.len()), (id.clone(), 2), "{name}");
             assert_eq!(catalog.images.into_keys().collect::<Vec<_>>(), [Digest::of(b"2")], "{name}");
         }

@@ -171,7 +171,11 @@ pub fn copy_tree(from: OwnedFd, to: OwnedFd) -> io::Result<()> {
             if name == b"." || name == b".." {
                 continue;
             }
-            let stat = rustix::fs::statat(&source, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let stat = match rustix::fs::statat(&source, name, AtFlags::SYMLINK_NOFOLLOW) {
+                // An overlay lists what one layer hides where no other has that folder, and finds nothing there.
+                Err(Errno::NOENT) => continue,
+                stat => stat?,
+            };
             let kind = FileType::from_raw_mode(stat.st_mode);
             // How a layer hides a file; alone it hides nothing.
             if kind == FileType::CharacterDevice && stat.st_rdev == 0 {

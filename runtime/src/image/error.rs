@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::digest::Digest;
 use super::import::{ArchiveError, ContentsError, SpoolError};
 use super::layer::LayerError;
-use super::manifest::ManifestError;
+use super::manifest::{ManifestError, PlatformError};
 use super::policy::Refusal;
 use super::reference::ReferenceError;
 use super::registry::RegistryError;
@@ -17,6 +17,12 @@ pub enum ImageError {
     Reference(#[from] ReferenceError),
     #[error("image {0:?} is not here")]
     NotFound(String),
+    #[error("image {image:?} is here for {here}, not for {wanted}")]
+    NotForPlatform { image: String, wanted: String, here: String },
+    #[error("image {image:?} is here for {here}: say for which of these it is meant")]
+    WhichPlatform { image: String, here: String },
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
     #[error("image {image:?} has nothing at {path:?}")]
     NoPart { image: String, path: String },
     #[error("the volume {0:?} that the image declares is no folder in it")]
@@ -89,8 +95,9 @@ impl ImageError {
         match self {
             ImageError::Reference(_) | ImageError::ContainerId(_) => Code::InvalidArgument,
             ImageError::NoPart { .. } | ImageError::NoFolder(_) => Code::InvalidArgument,
+            ImageError::Platform(_) | ImageError::WhichPlatform { .. } => Code::InvalidArgument,
             ImageError::Archive(error) => archive_code(error),
-            ImageError::NotFound(_) | ImageError::NoContainer(_) => Code::NotFound,
+            ImageError::NotFound(_) | ImageError::NoContainer(_) | ImageError::NotForPlatform { .. } => Code::NotFound,
             ImageError::Pinned(_) | ImageError::NotKept { .. } => Code::FailedPrecondition,
             ImageError::Refused(refusal) => refusal.why.code(),
             ImageError::Damaged(_) => Code::DataLoss,

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Image;
+use super::catalog::ForPlatform;
 use super::digest::{Digest, Hasher};
 use super::error::ImageError;
 use super::import::contents::{DOCKER_MANIFEST, FULL_NAME, INDEX, REF_NAME};
-use super::manifest::{OCI_INDEX, OCI_MANIFEST};
+use super::manifest::{OCI_INDEX, OCI_MANIFEST, Platform};
 use super::reference::Reference;
 use super::snapshots::Blob;
 use super::store::{Lease, Store};
@@ -59,10 +60,14 @@ impl Content {
 }
 
 impl Export {
-    pub(super) fn plan(store: &Arc<Store>, names: &[String]) -> Result<Export, ImageError> {
+    pub(super) fn plan(
+        store: &Arc<Store>,
+        names: &[String],
+        platform: Option<&Platform>,
+    ) -> Result<Export, ImageError> {
         let mut wanted: BTreeMap<Digest, (Arc<Image>, BTreeSet<String>)> = BTreeMap::new();
         for name in names {
-            let image = store.find(name).ok_or_else(|| ImageError::NotFound(name.clone()))?;
+            let image = store.find_for(name, platform)?;
             let tags = tags(&image, name);
             wanted.entry(image.id().clone()).or_insert_with(|| (image, BTreeSet::new())).1.extend(tags);
         }
@@ -106,6 +111,9 @@ impl Export {
         let (digest, media_type) = (Digest::of(&manifest), media_type(&manifest));
         for tag in each(&tags) {
             let mut entry = json!({"mediaType": media_type, "digest": digest, "size": manifest.len()});
+            if let Some(platform) = image.platform() {
+                entry["platform"] = json!(platform.offer());
+            }
             if let Some(tag) = tag {
                 let short = tag.parse::<Reference>().ok().and_then(|name| name.tag().map(str::to_owned));
                 entry["annotations"] = json!({FULL_NAME: tag, REF_NAME: short.unwrap_or_default()});
@@ -152,9 +160,12 @@ impl Export {
 /// An image that is called by a tag goes by that one.
 fn tags(image: &Image, name: &str) -> Vec<String> {
     let by_tag = name.parse::<Reference>().ok().and_then(|name| name.tagged());
-    match by_tag.filter(|tag| image.repo_tags().contains(tag)) {
+    let by_tags = |name: &ForPlatform| name.name.parse::<Reference>().ok()?.tagged();
+    let all: Vec<String> =
+        image.repo_tags().iter().cloned().chain(image.for_platforms().iter().filter_map(by_tags)).collect();
+    match by_tag.filter(|tag| all.contains(tag)) {
         Some(tag) => vec![tag],
-        None => image.repo_tags().to_vec(),
+        None => all,
     }
 }
 

@@ -40,6 +40,8 @@ pub struct ImportOptions {
     pub name: Option<String>,
     /// Never collected.
     pub pinned: bool,
+    /// For which platform an image is chosen, in place of this machine's.
+    pub platform: Option<Platform>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +63,7 @@ pub(super) async fn import(
     let (spool, found) = blocking(move || Ok(open(&folder, reader, &options, &limits)?)).await?;
     let spool = Arc::new(spool);
     let mut images = BTreeMap::new();
-    for Found { candidate, layers } in found {
+    for Found { candidate, layers, .. } in found {
         let shown = candidate.shown.clone();
         let files = Files { files: layers.iter().map(|layer| spool.path(layer)).collect() };
         let image = install(store, candidate, &files, limits, &Arc::default()).await?;
@@ -86,7 +88,7 @@ fn open(
     limits: &LayerLimits,
 ) -> Result<(Spool, Vec<Found>), ArchiveError> {
     let spool = Spool::fill(folder, reader, limits)?;
-    let found = read_contents(&spool, options, &Platform::host())?;
+    let found = read_contents(&spool, options)?;
     Ok((spool, found))
 }
 

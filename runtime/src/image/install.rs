@@ -26,7 +26,7 @@ use super::digest::Digest;
 use super::disk::open_folder;
 use super::error::ImageError;
 use super::layer::{Expected, LayerError, LayerLimits, apply};
-use super::manifest::ManifestError;
+use super::manifest::{DescriptorPlatform, ManifestError, Platform};
 use super::policy::Subject;
 use super::progress::Progress;
 use super::snapshots::{Blob, Ingest};
@@ -82,6 +82,11 @@ impl Gate {
 pub(super) trait Source {
     /// Sends the stored bytes of a layer (by its place in the image) to `sink`.
     fn send(&self, at: usize, sink: mpsc::Sender<Bytes>) -> impl Future<Output = Result<(), ImageError>> + Send;
+
+    /// What was sent of a layer does not have its digest: whether somebody else may send it.
+    fn distrust(&self, _at: usize) -> bool {
+        false
+    }
 }
 
 /// An image that is known by its documents, not yet by its layers.
@@ -89,6 +94,8 @@ pub(super) struct Candidate {
     /// What the image is called in messages.
     pub shown: String,
     pub record: ImageRecord,
+    /// What its configuration says that it is for.
+    pub platform: Option<Platform>,
     /// What each layer must turn out to be.
     pub expected: Vec<Expected>,
     pub manifest: Bytes,
@@ -96,6 +103,37 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
+    /// Refuses an image that is not for the platform that was asked for, and keeps one for another platform than this
+    /// machine's apart from what pods mean by its name. What an index offers counts before what the image says of itself, as
+    /// whoever chose went by that; where nobody named a platform an image of this machine's may be for whatever it wants.
+    pub(super) fn meant_for(
+        mut self,
+        wanted: Option<&Platform>,
+        offered: Option<&DescriptorPlatform>,
+    ) -> Result<Candidate, ManifestError> {
+        let Some(wanted) = wanted else { return Ok(self) };
+        let offer = offered.cloned().or_else(|| self.platform.as_ref().map(Platform::offer)).unwrap_or_default();
+        let named = Platform::said(&offer.os, &offer.architecture, offer.variant.as_deref());
+        let offer = named.as_ref().map(Platform::offer).unwrap_or_default();
+        if wanted.fit(&offer) == 0 {
+            let offered = named.map_or("no platform that it names".to_owned(), |named| named.to_string());
+            return Err(ManifestError::NoPlatform { wanted: wanted.clone(), offered });
+        }
+        if let Some(named) = named.filter(|_| *wanted != Platform::host()) {
+            let names = self.names();
+            self.record.set_platform(&named, &names);
+        }
+        Ok(self)
+    }
+
+    /// By tag or, if need be, by digest.
+    fn names(&self) -> Vec<String> {
+        match self.record.tags.as_slice() {
+            [] => self.record.digests.clone(),
+            tags => tags.to_vec(),
+        }
+    }
+
     /// Pairs the manifest's layers with the configuration's diffIDs.
     pub(super) fn layers(layers: &[(Digest, u64)], diff_ids: &[Digest]) -> Result<Vec<LayerRecord>, ManifestError> {
         if layers.len() != diff_ids.len() {
@@ -202,7 +240,7 @@ async fn fetch(
     source: &impl Source,
     limits: LayerLimits,
 ) -> Result<Option<Ready>, FetchError> {
-    let Job { chain, at, expected, progress } = job;
+    let Job { chain, at, progress, .. } = job;
     if store.has_layer(chain) {
         return Ok(None);
     }
@@ -211,9 +249,27 @@ async fn fetch(
     if store.has_layer(chain) {
         return Ok(None);
     }
+    let (ingest, unpacked) = loop {
+        match stream(store, &job, source, limits, &gate).await {
+            Err(FetchError::Layer(LayerError::Digest { .. })) if source.distrust(at) => progress.again(at),
+            ended => break ended?,
+        }
+    };
+    Ok(Some(Ready { ingest: Waiting(Some(ingest)), unpacked, _gate: gate, _alone: alone }))
+}
+
+/// A layer on its way from whoever has it to its folder.
+async fn stream(
+    store: &Arc<Store>,
+    job: &Job<'_>,
+    source: &impl Source,
+    limits: LayerLimits,
+    gate: &Arc<Gate>,
+) -> Result<(Ingest, Unpacked), FetchError> {
+    let at = job.at;
     let (sink, pieces) = mpsc::channel(PIECES_MAX);
-    let (store, expected) = (Arc::clone(store), expected.clone());
-    let (counted, progress) = (Arc::clone(&gate), Arc::clone(progress));
+    let (store, expected) = (Arc::clone(store), job.expected.clone());
+    let (counted, progress) = (Arc::clone(gate), Arc::clone(job.progress));
     let came = move |bytes| {
         counted.bytes.fetch_add(bytes, Ordering::Relaxed);
         progress.came(at, bytes);
@@ -221,16 +277,15 @@ async fn fetch(
     let pieces = Pieces { pieces, current: Bytes::new(), came: Box::new(came) };
     let unpacking = tokio::task::spawn_blocking(move || unpack_layer(&store, pieces, &expected, &limits));
     let (sent, unpacked) = tokio::join!(source.send(at, sink), unpacking);
-    let (ingest, unpacked) = match (sent, unpacked.unwrap_or(Err(FetchError::Image(ImageError::Interrupted)))) {
+    match (sent, unpacked.unwrap_or(Err(FetchError::Image(ImageError::Interrupted)))) {
         // The disk's complaint comes first; then the source's, whose end only looks to the unpacker like a short layer.
-        (_, Err(FetchError::Image(error))) => return Err(FetchError::Image(error)),
+        (_, Err(FetchError::Image(error))) => Err(FetchError::Image(error)),
         (_, Err(FetchError::Layer(LayerError::Unpack(error)))) if error.is_local() => {
-            return Err(FetchError::Layer(LayerError::Unpack(error)));
+            Err(FetchError::Layer(LayerError::Unpack(error)))
         }
-        (Err(error), _) => return Err(FetchError::Image(error)),
-        (Ok(()), unpacked) => unpacked?,
-    };
-    Ok(Some(Ready { ingest: Waiting(Some(ingest)), unpacked, _gate: gate, _alone: alone }))
+        (Err(error), _) => Err(FetchError::Image(error)),
+        (Ok(()), unpacked) => unpacked,
+    }
 }
 
 fn unpack_layer(

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 
+mod platform;
+
+pub use platform::{Platform, PlatformError};
+
 pub const MANIFEST_MAX_BYTES: u64 = 4 << 20;
 pub const CONFIG_MAX_BYTES: u64 = 8 << 20;
 /// A layer costs about 15 bytes of the page that mount(2) takes its options in.
@@ -84,52 +88,6 @@ pub struct Manifest {
 pub enum Document {
     Index(Vec<Descriptor>),
     Manifest(Manifest),
-}
-
-/// What containers are chosen for, in Go's words: `linux/amd64`, `linux/arm/v7`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Platform {
-    pub os: String,
-    pub architecture: String,
-    pub variant: Option<String>,
-}
-
-impl Platform {
-    /// This machine's.
-    pub fn host() -> Platform {
-        let (architecture, variant) = match std::env::consts::ARCH {
-            "x86_64" => ("amd64", None),
-            "aarch64" => ("arm64", Some("v8")),
-            "x86" => ("386", None),
-            "arm" => ("arm", Some("v7")),
-            "powerpc64" => ("ppc64le", None),
-            other => (other, None),
-        };
-        Platform { os: "linux".into(), architecture: architecture.into(), variant: variant.map(Into::into) }
-    }
-
-    /// How well an offer fits: 0 not at all; exact variants before unnamed ones.
-    fn fit(&self, offer: &DescriptorPlatform) -> u8 {
-        if offer.os != self.os || offer.architecture != self.architecture {
-            return 0;
-        }
-        match (&self.variant, offer.variant.as_deref()) {
-            (None, None) | (None, Some("")) => 3,
-            (Some(wanted), Some(offered)) if wanted == offered => 3,
-            (_, None) | (_, Some("")) => 2,
-            // Any 64-bit ARM runs v8; an older 32-bit variant runs on a newer machine.
-            (Some(wanted), Some(offered)) if offered < wanted.as_str() => 1,
-            (None, Some(_)) => 1,
-            _ => 0,
-        }
-    }
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
-    }
 }
 
 #[derive(Deserialize)]
@@ -271,9 +229,17 @@ pub struct RunConfig {
 pub struct ImageConfig {
     pub os: String,
     pub architecture: String,
+    pub variant: Option<String>,
     pub created: Option<String>,
     pub run: RunConfig,
     pub diff_ids: Vec<Digest>,
+}
+
+impl ImageConfig {
+    /// What the image is made for, where it says so.
+    pub fn platform(&self) -> Option<Platform> {
+        Platform::said(&self.os, &self.architecture, self.variant.as_deref())
+    }
 }
 
 #[derive(Deserialize)]
@@ -282,6 +248,7 @@ struct RawConfig {
     os: String,
     #[serde(default, deserialize_with = "null_as_default")]
     architecture: String,
+    variant: Option<String>,
     created: Option<String>,
     config: Option<RunConfig>,
     rootfs: RawRootfs,
@@ -301,6 +268,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, ManifestError> {
     Ok(ImageConfig {
         os: raw.os,
         architecture: raw.architecture,
+        variant: raw.variant,
         created: raw.created,
         run: raw.config.unwrap_or_default(),
         diff_ids: raw.rootfs.diff_ids,

@@ -55,6 +55,13 @@ impl Progress {
         }
     }
 
+    /// What came of a layer was of no use.
+    pub(super) fn again(&self, at: usize) {
+        if let Some(layer) = self.layer(at) {
+            layer.done.store(0, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn finish(&self, at: usize) {
         if let Some(layer) = self.layer(at) {
             layer.done.store(layer.size, Ordering::Relaxed);

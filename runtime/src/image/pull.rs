@@ -11,7 +11,9 @@ use super::digest::Digest;
 use super::error::ImageError;
 use super::install::{Candidate, Source, install};
 use super::layer::{Expected, LayerLimits};
-use super::manifest::{Descriptor, Document, Manifest, ManifestError, Platform, choose, parse_config, parse_document};
+use super::manifest::{
+    Descriptor, DescriptorPlatform, Document, Manifest, ManifestError, Platform, choose, parse_config, parse_document,
+};
 use super::progress::Progress;
 use super::reference::Reference;
 use super::registry::{Auth, Fetched, Registries, RegistryError, Repository};
@@ -23,7 +25,8 @@ const INDEXES_MAX: usize = 2;
 pub(super) struct Pull<'p> {
     pub reference: &'p Reference,
     pub auth: &'p Auth,
-    pub platform: &'p Platform,
+    /// This machine's, where none is said.
+    pub platform: Option<&'p Platform>,
     pub limits: LayerLimits,
 }
 
@@ -37,10 +40,12 @@ impl Pull<'_> {
         let shown = self.reference.to_string();
         let repository = registries.repository(self.reference, self.auth).await;
         let repository = repository.map_err(|error| PullError::from(error).named(&shown))?;
-        let resolved =
-            resolve(&repository, self.reference, self.platform).await.map_err(|error| error.named(&shown))?;
+        let host = Platform::host();
+        let wanted = self.platform.unwrap_or(&host);
+        let resolved = resolve(&repository, self.reference, wanted).await.map_err(|error| error.named(&shown))?;
         tracing::info!(image = %shown, manifest = %resolved.fetched.digest, layers = resolved.manifest.layers.len(), "pulling");
-        let candidate = candidate(self.reference, &resolved, &self.limits);
+        let candidate = candidate(self.reference, &resolved, &self.limits)
+            .and_then(|candidate| candidate.meant_for(self.platform, resolved.offered.as_ref()));
         let candidate = candidate.map_err(|error| PullError::from(error).named(&shown))?;
         let source = Blobs { repository, layers: resolved.manifest.layers, shown };
         install(store, candidate, &source, self.limits, progress).await
@@ -71,19 +76,23 @@ struct Resolved {
     fetched: Fetched,
     manifest: Manifest,
     config: Bytes,
+    /// What the index that led to the manifest says that it is for.
+    offered: Option<DescriptorPlatform>,
 }
 
 async fn resolve(repository: &Repository, reference: &Reference, platform: &Platform) -> Result<Resolved, PullError> {
     let mut fetched = repository.manifest(reference.wanted()).await?;
     let top = fetched.digest.clone();
+    let mut offered = None;
     for _ in 0..=INDEXES_MAX {
         match parse_document(&fetched.bytes, fetched.media_type.as_deref())? {
             Document::Manifest(manifest) => {
                 let config = repository.small_blob(&manifest.config).await?;
-                return Ok(Resolved { top, fetched, manifest, config });
+                return Ok(Resolved { top, fetched, manifest, config, offered });
             }
             Document::Index(entries) => {
                 let chosen = choose(&entries, platform)?;
+                offered = chosen.platform.clone().or(offered);
                 fetched = repository.manifest(chosen.digest.as_str()).await?;
                 if fetched.bytes.len() as u64 != chosen.size {
                     let actual = fetched.bytes.len() as u64;
@@ -118,10 +127,12 @@ fn candidate(reference: &Reference, resolved: &Resolved, limits: &LayerLimits) -
         digests: vec![reference.with_digest(&resolved.top)],
         layers,
         pinned: false,
+        for_platforms: Vec::new(),
     };
     Ok(Candidate {
         shown: reference.to_string(),
         record,
+        platform: config.platform(),
         expected,
         manifest: resolved.fetched.bytes.clone(),
         config: resolved.config.clone(),
@@ -138,5 +149,9 @@ impl Source for Blobs {
     async fn send(&self, at: usize, sink: mpsc::Sender<Bytes>) -> Result<(), ImageError> {
         let sent = self.repository.blob(&self.layers[at], &sink).await;
         sent.map_err(|source| ImageError::Registry { image: self.shown.clone(), source })
+    }
+
+    fn distrust(&self, at: usize) -> bool {
+        self.repository.distrust(&self.layers[at])
     }
 }

@@ -21,6 +21,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::digest::Digest;
@@ -129,7 +130,7 @@ impl Registries {
         let authority = endpoint.parse().map_err(|_| RegistryError::Url(endpoint.to_owned()))?;
         let hosts = hosts::resolve(reference.domain(), &authority, self.is_plain(endpoint), file);
         let hosts = hosts.into_iter().map(|host| Host::new(self, host, reference, auth)).collect();
-        Ok(Repository { registries: Arc::clone(self), hosts })
+        Ok(Repository { registries: Arc::clone(self), hosts, served: Mutex::default() })
     }
 
     fn is_plain(&self, authority: &str) -> bool {

@@ -25,6 +25,7 @@ use super::digest::Digest;
 use super::disk::{names, open_folder, private_folder, remove_below, write_atomically};
 use super::error::ImageError;
 use super::rootfs::{ContainerRecord, Rootfs};
+use super::unpack::is_opaque;
 use super::usage::{Usage, measure};
 
 const LINK_DIGITS: usize = 16;
@@ -246,12 +247,22 @@ impl Snapshots {
     }
 
     pub(super) fn rootfs(&self, container: &str, record: &ContainerRecord) -> Rootfs {
-        Rootfs::new(&self.base, container, &lower(&record.chains))
+        Rootfs::new(&self.base, container, &self.shown(&record.chains))
+    }
+
+    /// The layers that an overlay shows, topmost first. One that hides all that is below its root ends them: the kernel heeds
+    /// that mark on any folder but the root.
+    fn shown(&self, chains: &[Digest]) -> Vec<String> {
+        let mut names = lower(chains);
+        if let Some(opaque) = names.iter().position(|name| is_opaque(&self.base.join(name))) {
+            names.truncate(opaque + 1);
+        }
+        names
     }
 
     /// Where layers lie, topmost first.
     pub(super) fn folders(&self, chains: &[Digest]) -> Vec<PathBuf> {
-        lower(chains).into_iter().map(|name| self.base.join(name)).collect()
+        self.shown(chains).into_iter().map(|name| self.base.join(name)).collect()
     }
 
     /// Makes a container's folders. No fsync: they mean nothing after a reboot.

@@ -30,7 +30,7 @@ use super::digest::Digest;
 use super::disk::{lock, names, private_folder, remove_below, sync_filesystem, write_atomically};
 use super::error::ImageError;
 use super::install::Gates;
-use super::manifest::parse_config;
+use super::manifest::{Platform, parse_config};
 use super::policy::Policy;
 use super::rootfs::{ContainerRecord, Rootfs, check_container_id};
 use super::snapshots::Snapshots;
@@ -61,6 +61,18 @@ pub(super) struct Store {
 struct Published {
     catalog: Catalog,
     images: BTreeMap<Digest, Arc<Image>>,
+}
+
+impl Published {
+    fn platform(&self, image: &ImageRecord) -> Option<Platform> {
+        self.images.get(&image.id)?.platform()
+    }
+
+    /// What says nothing of its platform, and was brought for none, is this machine's.
+    fn is_for(&self, image: &ImageRecord, platform: &Platform) -> bool {
+        let is_own = image.for_platforms.is_empty() && *platform == Platform::host();
+        is_own || self.platform(image).is_some_and(|said| platform.fit(&said.offer()) > 0)
+    }
 }
 
 #[derive(Default)]
@@ -208,6 +220,31 @@ impl Store {
         published.images.get(id).cloned()
     }
 
+    /// An image by one of its names, for a platform; where none is said this machine's, or the only one that there is.
+    pub(super) fn find_for(&self, text: &str, platform: Option<&Platform>) -> Result<Arc<Image>, ImageError> {
+        let published = Arc::clone(&self.published.read());
+        let (catalog, own) = (&published.catalog, published.catalog.find(text));
+        let found = match platform {
+            Some(platform) => catalog.find_for(text, platform).or(own.filter(|own| published.is_for(own, platform))),
+            None => own.or_else(|| match catalog.named(text).as_slice() {
+                [only] => catalog.images.get(only),
+                _ => None,
+            }),
+        };
+        if let Some(image) = found.and_then(|image| published.images.get(&image.id)) {
+            return Ok(Arc::clone(image));
+        }
+        let own = own.map(|own| published.platform(own).unwrap_or_else(Platform::host));
+        let others = catalog.for_platforms(text).into_iter().map(|(_, platform)| platform.clone());
+        let here: Vec<String> = own.into_iter().chain(others).map(|platform| platform.to_string()).collect();
+        let (image, here) = (text.to_owned(), here.join(", "));
+        Err(match platform {
+            _ if here.is_empty() => ImageError::NotFound(image),
+            Some(wanted) => ImageError::NotForPlatform { image, wanted: wanted.to_string(), here },
+            None => ImageError::WhichPlatform { image, here },
+        })
+    }
+
     /// Keeps layers and blobs from being collected until the lease is dropped.
     pub(super) fn lease(self: &Arc<Store>, digests: Vec<Digest>) -> Lease {
         let mut state = self.state.lock();
@@ -259,13 +296,15 @@ impl Store {
     pub(super) fn remove(&self, text: &str) -> Result<bool, ImageError> {
         let _one_at_a_time = self.recording.lock();
         let mut catalog = self.state.lock().catalog.clone();
-        let Some(found) = catalog.find(text) else { return Ok(false) };
-        if found.pinned {
+        let removed = catalog.remove(text);
+        if removed.iter().any(|image| image.pinned) {
             return Err(ImageError::Pinned(text.to_owned()));
         }
-        let removed = catalog.remove(text);
+        if removed.is_empty() {
+            return Ok(false);
+        }
         self.replace_catalog(catalog)?;
-        if let Some(removed) = removed {
+        for removed in removed {
             // Under the lock, so that no pull counts on a blob that is about to go.
             let state = self.state.lock();
             let used = state.used_blobs();

@@ -15,6 +15,7 @@ mod exports;
 mod inward;
 mod lies;
 mod mirrors;
+mod platforms;
 mod proxied;
 mod pulls;
 mod server;

@@ -23,6 +23,7 @@ mod settle;
 pub use name::{Name, NameError, Whiteout, parse_name, whiteout};
 pub use remove::remove_tree;
 use root::Root;
+pub use root::is_opaque;
 pub use settle::settle;
 
 /// Bounds on what one layer may make of its bytes.

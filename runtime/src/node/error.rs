@@ -9,7 +9,7 @@ use crate::cgroup::CgroupError;
 use crate::container::modules::ModuleError;
 use crate::container::seccomp::ProfileError;
 use crate::container::spec::SpecError;
-use crate::image::ImageError;
+use crate::image::{ImageError, Platform};
 use crate::network::NetworkError;
 use crate::records::RecordError;
 use crate::sandbox::namespaces::NamespaceError;
@@ -50,6 +50,8 @@ pub enum NodeError {
     NoSupervisor,
     #[error("the work was interrupted")]
     Interrupted,
+    #[error(transparent)]
+    Foreign(Box<Foreign>),
     #[error("{what} {path:?}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -76,6 +78,16 @@ pub enum NodeError {
     Image(#[from] ImageError),
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
+}
+
+/// A container that could not be started, of an image for another platform.
+#[derive(Debug, thiserror::Error)]
+#[error("the container's image is for {image}, and this machine is {host}")]
+pub struct Foreign {
+    pub image: Platform,
+    pub host: Platform,
+    #[source]
+    pub why: SupervisorError,
 }
 
 /// The one place where an error becomes gRPC's.
@@ -114,6 +126,7 @@ impl From<NodeError> for Status {
             | NodeError::Cgroup(_)
             | NodeError::Namespace(_)
             | NodeError::Network(_)
+            | NodeError::Foreign(_)
             | NodeError::Supervisor(_) => Status::unknown(text),
         }
     }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
 pub mod served;
+pub mod shelves;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -431,6 +432,11 @@ pub fn folder(archive: &mut Tar, name: &str, mode: u32) {
 
 pub fn link(archive: &mut Tar, name: &str, target: &str) {
     archive.entry(b'2', name, target, 0o777, b"");
+}
+
+/// A hard link.
+pub fn hard_link(archive: &mut Tar, name: &str, target: &str) {
+    archive.entry(b'1', name, target, 0o644, b"");
 }
 
 /// A character device.

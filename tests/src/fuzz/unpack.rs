@@ -190,6 +190,7 @@ pub(super) fn archive(data: &[u8]) {
         only: (choice & 2 != 0).then(|| "localhost/a:1".to_owned()),
         name: (choice & 4 != 0).then(|| "b".to_owned()),
         pinned: false,
+        platform: (choice & 8 != 0).then(|| "linux/arm64".parse().expect("it is one")),
     };
     on_ground(|ground| {
         let found = survey(&ground.path("spool"), &bytes[..], &options, &limits());

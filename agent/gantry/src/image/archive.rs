@@ -7,6 +7,7 @@ use gantry_cri::archives::export_response::Part as Exported;
 use gantry_cri::archives::import_request::Part;
 use gantry_cri::archives::{ExportRequest, ExportedImage, ImportOptions, ImportRequest};
 use gantry_cri::{ArchivesClient, connect};
+use gantry_runtime::image::Platform;
 use indicatif::ProgressBar;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,7 +29,8 @@ enum FileError {
 }
 
 /// Streams OCI or docker archives to the runtime, which checks them as they arrive.
-pub async fn import(socket: &Path, files: &[PathBuf]) -> Result<(), Failure> {
+pub async fn import(socket: &Path, files: &[PathBuf], platform: Option<&Platform>) -> Result<(), Failure> {
+    let options = ImportOptions { platform: said(platform), ..ImportOptions::default() };
     let mut archives = ArchivesClient::new(connect::unix(socket));
     for file in files {
         let open = |source| FileError::Open { file: file.clone(), source };
@@ -37,7 +39,7 @@ pub async fn import(socket: &Path, files: &[PathBuf]) -> Result<(), Failure> {
         eprintln!("importing {} ({})", file.display(), human(bytes));
         let (send, receive) = tokio::sync::mpsc::channel(PARTS_WAITING);
         let bar = bar("", bytes);
-        tokio::spawn(feed(archive, send, bar.clone()));
+        tokio::spawn(feed(archive, options.clone(), send, bar.clone()));
         let imported = archives.import(ReceiverStream::new(receive)).await;
         bar.finish_and_clear();
         for image in imported?.into_inner().images {
@@ -47,8 +49,17 @@ pub async fn import(socket: &Path, files: &[PathBuf]) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn feed(mut archive: tokio::fs::File, send: tokio::sync::mpsc::Sender<ImportRequest>, bar: ProgressBar) {
-    let first = ImportRequest { part: Some(Part::Options(ImportOptions::default())) };
+fn said(platform: Option<&Platform>) -> String {
+    platform.map(ToString::to_string).unwrap_or_default()
+}
+
+async fn feed(
+    mut archive: tokio::fs::File,
+    options: ImportOptions,
+    send: tokio::sync::mpsc::Sender<ImportRequest>,
+    bar: ProgressBar,
+) {
+    let first = ImportRequest { part: Some(Part::Options(options)) };
     if send.send(first).await.is_err() {
         return;
     }
@@ -68,9 +79,15 @@ async fn feed(mut archive: tokio::fs::File, send: tokio::sync::mpsc::Sender<Impo
 }
 
 /// Writes an archive as it comes. One that is not whole is not left over.
-pub async fn export(socket: &Path, references: Vec<String>, output: &Path) -> Result<(), Failure> {
+pub async fn export(
+    socket: &Path,
+    references: Vec<String>,
+    platform: Option<&Platform>,
+    output: &Path,
+) -> Result<(), Failure> {
     let mut archives = ArchivesClient::new(connect::unix(socket));
-    let mut parts = archives.export(ExportRequest { images: references }).await?.into_inner();
+    let request = ExportRequest { images: references, platform: said(platform) };
+    let mut parts = archives.export(request).await?.into_inner();
     if output == Path::new("-") {
         return write(&mut parts, &mut tokio::io::stdout(), output).await;
     }

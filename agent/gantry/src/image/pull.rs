@@ -6,6 +6,7 @@ use gantry_cri::archives::pull_response::Part;
 use gantry_cri::archives::{LayerProgress, PullRequest};
 use gantry_cri::v1::{ImageSpec, PullImageRequest};
 use gantry_cri::{ArchivesClient, ImageServiceClient, connect};
+use gantry_runtime::image::Platform;
 use indicatif::{MultiProgress, ProgressBar};
 use tonic::Code;
 use tonic::transport::Channel;
@@ -21,17 +22,19 @@ enum PullError {
     Cut(String),
     #[error("{failed} of {all} images could not be pulled")]
     Some { failed: usize, all: usize },
+    #[error("the runtime on this socket pulls for no platform but its own")]
+    NoPlatforms,
 }
 
 /// One after the other; one that fails is told of, and the next has its turn.
-pub async fn run(socket: &Path, references: &[String]) -> Result<(), Failure> {
+pub async fn run(socket: &Path, references: &[String], platform: Option<&Platform>) -> Result<(), Failure> {
     let channel = connect::unix(socket);
     if let [only] = references {
-        return pull(&channel, only).await;
+        return pull(&channel, only, platform).await;
     }
     let mut failed = 0;
     for reference in references {
-        if let Err(error) = pull(&channel, reference).await {
+        if let Err(error) = pull(&channel, reference, platform).await {
             eprintln!("gantry: {reference}: {}", gantry_env::chain(error.as_ref()));
             failed += 1;
         }
@@ -40,11 +43,15 @@ pub async fn run(socket: &Path, references: &[String]) -> Result<(), Failure> {
     if failed == 0 { Ok(()) } else { Err(PullError::Some { failed, all }.into()) }
 }
 
-async fn pull(channel: &Channel, reference: &str) -> Result<(), Failure> {
-    eprintln!("pulling {reference}");
-    let request = PullRequest { image: reference.to_owned() };
+async fn pull(channel: &Channel, reference: &str, platform: Option<&Platform>) -> Result<(), Failure> {
+    let platform = platform.map(ToString::to_string).unwrap_or_default();
+    eprintln!("pulling {}", [reference, &platform].join(" ").trim_end());
+    let request = PullRequest { image: reference.to_owned(), platform: platform.clone() };
     let mut messages = match ArchivesClient::new(channel.clone()).pull(request).await {
         Ok(messages) => messages.into_inner(),
+        Err(status) if status.code() == Code::Unimplemented && !platform.is_empty() => {
+            return Err(PullError::NoPlatforms.into());
+        }
         // A runtime that does not tell how far it is.
         Err(status) if status.code() == Code::Unimplemented => return plain(channel, reference).await,
         Err(status) => return Err(status.into()),

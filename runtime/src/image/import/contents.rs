@@ -12,8 +12,8 @@ use crate::image::digest::Digest;
 use crate::image::install::Candidate;
 use crate::image::layer::Expected;
 use crate::image::manifest::{
-    CONFIG_MAX_BYTES, Descriptor, Document, LAYERS_MAX, MANIFEST_MAX_BYTES, Manifest, ManifestError, Platform, choose,
-    parse_config, parse_document,
+    CONFIG_MAX_BYTES, Descriptor, DescriptorPlatform, Document, LAYERS_MAX, MANIFEST_MAX_BYTES, Manifest,
+    ManifestError, Platform, choose, parse_config, parse_document,
 };
 use crate::image::reference::{Reference, ReferenceError};
 
@@ -53,15 +53,14 @@ pub enum ContentsError {
 pub(super) struct Found {
     pub candidate: Candidate,
     pub layers: Vec<Spooled>,
+    /// What the index that led to it says that it is for.
+    offered: Option<DescriptorPlatform>,
 }
 
-pub(super) fn read_contents(
-    spool: &Spool,
-    options: &ImportOptions,
-    platform: &Platform,
-) -> Result<Vec<Found>, ContentsError> {
+pub(super) fn read_contents(spool: &Spool, options: &ImportOptions) -> Result<Vec<Found>, ContentsError> {
+    let wanted = options.platform.as_ref();
     let mut found = if spool.find(INDEX).is_some() {
-        read_layout(spool, platform)?
+        read_layout(spool, wanted.unwrap_or(&Platform::host()))?
     } else if spool.find(DOCKER_MANIFEST).is_some() {
         read_docker(spool)?
     } else {
@@ -85,10 +84,19 @@ pub(super) fn read_contents(
         let [image] = found.as_mut_slice() else { return Err(ContentsError::NotOne(count)) };
         add_name(&mut image.candidate, &reference);
     }
-    for image in &mut found {
+    // As with a layout's index: of what an archive holds for several platforms the rest is left out.
+    let (mut meant, mut refused) = (Vec::new(), None);
+    for mut image in found {
         image.candidate.record.pinned = options.pinned;
+        match image.candidate.meant_for(wanted, image.offered.as_ref()) {
+            Ok(candidate) => meant.push(Found { candidate, ..image }),
+            Err(error) => refused = Some(error),
+        }
     }
-    Ok(found)
+    match refused {
+        Some(error) if meant.is_empty() => Err(error.into()),
+        _ => Ok(meant),
+    }
 }
 
 fn offered(found: &[Found]) -> String {
@@ -171,11 +179,16 @@ fn add_docker_names(spool: &Spool, found: &mut [Found]) -> Result<(), ContentsEr
 
 fn layout_image(spool: &Spool, entry: &Descriptor, platform: &Platform) -> Result<Found, ContentsError> {
     let mut entry = entry.clone();
+    let mut offered = None;
     for _ in 0..=INDEXES_MAX {
+        offered = entry.platform.take().or(offered);
         let bytes = read_blob(spool, &entry, MANIFEST_MAX_BYTES)?;
         match parse_document(&bytes, Some(&entry.media_type))? {
             Document::Index(entries) => entry = choose(&entries, platform)?.clone(),
-            Document::Manifest(manifest) => return from_manifest(spool, entry.digest, bytes, &manifest),
+            Document::Manifest(manifest) => {
+                let image = from_manifest(spool, entry.digest, bytes, &manifest)?;
+                return Ok(Found { offered, ..image });
+            }
         }
     }
     Err(ManifestError::TooDeep(INDEXES_MAX).into())
@@ -288,7 +301,10 @@ fn found(
         digests: Vec::new(),
         layers: records,
         pinned: false,
+        for_platforms: Vec::new(),
     };
+    let platform = parsed.platform();
     let (manifest, config) = (Bytes::from(manifest), Bytes::from(config));
-    Ok(Found { candidate: Candidate { shown, record, expected, manifest, config }, layers })
+    let candidate = Candidate { shown, record, platform, expected, manifest, config };
+    Ok(Found { candidate, layers, offered: None })
 }

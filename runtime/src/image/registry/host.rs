@@ -10,6 +10,9 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, LOCATION, RANGE, RETRY_
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -41,6 +44,8 @@ pub(super) struct Host {
     authorizations: Mutex<BTreeMap<String, HeaderValue>>,
     /// It could not be reached, or kept silent.
     down: AtomicBool,
+    /// A blob of its did not have its digest.
+    lied: AtomicBool,
 }
 
 /// Something to get whole.
@@ -69,6 +74,7 @@ impl Host {
             elsewhere,
             authorizations: Mutex::new(given.into_iter().collect()),
             down: AtomicBool::new(false),
+            lied: AtomicBool::new(false),
             host,
         }
     }
@@ -83,6 +89,14 @@ impl Host {
 
     pub fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
+    }
+
+    pub fn has_lied(&self) -> bool {
+        self.lied.load(Ordering::Relaxed)
+    }
+
+    pub fn distrust(&self) {
+        self.lied.store(true, Ordering::Relaxed);
     }
 
     /// Asks once for something small.
@@ -110,7 +124,14 @@ impl Host {
             _ => *sent,
         };
         let (mut body, mut pace) = (response.into_body(), Pace::default());
-        while let Some(mut chunk) = self.registries.chunk(&mut body, &mut pace).await? {
+        loop {
+            let mut chunk = match self.registries.chunk(&mut body, &mut pace).await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                // All of it has come: how the connection ends is of no interest, and nothing is left to ask for.
+                Err(_) if *sent == blob.size => break,
+                Err(error) => return Err(error),
+            };
             let passed = skip.min(chunk.len() as u64);
             skip -= passed;
             let chunk = chunk.split_off(passed as usize);
@@ -246,9 +267,10 @@ impl Host {
 
     async fn failure(&self, host: String, response: Response<Incoming>) -> RegistryError {
         let status = response.status();
-        let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let after = asked.and_then(|text| retry_after(text, self.registries.env.clock.now()));
         let body = self.registries.body("error", response.into_body(), ERROR_BODY_MAX_BYTES).await.unwrap_or_default();
-        RegistryError::answered(host, status, words(status, &body), after.map(Duration::from_secs))
+        RegistryError::answered(host, status, words(status, &body), after)
     }
 
     /// Meets a challenge; false when there is nothing to meet it with.
@@ -321,7 +343,39 @@ fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
     headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| parse_challenge(value.to_str().ok()?)).collect()
 }
 
+/// Seconds, or a date in any of the forms that HTTP has had (RFC 9110, sections 10.2.3 and 5.6.7). One that has passed asks
+/// for nothing; what is neither says nothing.
+fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    const DATES: [&str; 3] = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DATES.iter().find_map(|format| DateTime::strptime(format, text).ok())?;
+    let at = TimeZone::UTC.to_timestamp(date).ok()?;
+    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
+}
+
 fn check_range(headers: &HeaderMap, from: u64) -> Result<(), RegistryError> {
     let range = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if range.starts_with(&format!("bytes {from}-")) { Ok(()) } else { Err(RegistryError::Range(range.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_says_in_seconds_or_as_a_date_when_to_come_again() {
+        let now = "1994-11-06T08:49:07Z".parse().unwrap();
+        let after = |text: &str| retry_after(text, now);
+        assert_eq!(after(" 120 "), Some(Duration::from_secs(120)));
+        for date in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            assert_eq!(after(date), Some(Duration::from_secs(30)), "{date}");
+        }
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:06 GMT"), Some(Duration::ZERO), "it has passed");
+        for nothing in ["", "soon", "-5", "1.5", "Sun, 06 Nov 1994 08:49:37 CET", "99999999999999999999"] {
+            assert_eq!(after(nothing), None, "{nothing:?}");
+        }
+    }
 }

@@ -2,9 +2,11 @@
 //!
 //! They are asked in rounds, each once, and those again that may yet help: a mirror in trouble costs no wait while there is
 //! another host, and gets all patience where there is none. What breaks off goes on where it broke, at the same host or at
-//! the next: the digest over all of it says whether they agree.
+//! the next: the digest over all of it says whether they agree. (That is also why no If-Range is sent: what a digest names
+//! never changes, and whoever serves something else under it would be found out in any case.) If they do not, one of them is
+//! asked no more in this pull, and the others have their turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use bytes::Bytes;
 use gantry_env::Backoff;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::error::RegistryError;
@@ -23,6 +26,8 @@ use crate::image::manifest::{self, Descriptor, MANIFEST_MAX_BYTES};
 pub struct Repository {
     pub(super) registries: Arc<Registries>,
     pub(super) hosts: Vec<Host>,
+    /// Where the first bytes of each blob are from that came whole.
+    pub(super) served: Mutex<BTreeMap<Digest, usize>>,
 }
 
 impl Repository {
@@ -53,12 +58,19 @@ impl Repository {
 
     /// Sends a blob's bytes, exactly as many as its descriptor says, to `sink`; ends early when nobody listens.
     pub async fn blob(&self, blob: &Descriptor, sink: &mpsc::Sender<Bytes>) -> Result<(), RegistryError> {
-        let mut sent = 0_u64;
+        let (mut sent, mut first) = (0_u64, None);
         let mut rounds = self.rounds(self.able(|able| able.pull));
         while let Some(host) = rounds.next(&self.registries).await {
             let before = sent;
-            match host.blob_from(blob, &mut sent, sink).await {
-                Ok(()) => return Ok(()),
+            let ended = host.blob_from(blob, &mut sent, sink).await;
+            if first.is_none() && sent > 0 {
+                first = Some(host);
+            }
+            match ended {
+                Ok(()) => {
+                    self.note(blob, first.unwrap_or(host));
+                    return Ok(());
+                }
                 // Drops do not count, or a transfer that drips would be taken up for ever.
                 Err(error) => rounds.failed(host, error, sent - before >= self.registries.patience.pace_bytes),
             }
@@ -66,9 +78,26 @@ impl Repository {
         Err(rounds.told())
     }
 
-    /// The hosts that can be asked, without those that are known to be down, of which the last one stays.
+    /// A blob came whole and was not what its digest says: whether there is somebody else who may have it. Of several
+    /// who brought parts of it, the first is not asked again; if it was another, the next time tells.
+    pub fn distrust(&self, blob: &Descriptor) -> bool {
+        if let Some(at) = self.served.lock().remove(&blob.digest) {
+            tracing::warn!(host = self.hosts[at].authority(), blob = %blob.digest, "a host of the registry sent something else");
+            self.hosts[at].distrust();
+        }
+        self.hosts.iter().any(|host| host.able().pull && !host.has_lied())
+    }
+
+    fn note(&self, blob: &Descriptor, first: &Host) {
+        if let Some(at) = self.hosts.iter().position(|host| std::ptr::eq(host, first)) {
+            self.served.lock().insert(blob.digest.clone(), at);
+        }
+    }
+
+    /// The hosts that can be asked, without those that have lied and those that are known to be down, of which the last one
+    /// stays.
     fn able(&self, can: impl Fn(super::hosts::Capabilities) -> bool) -> Vec<&Host> {
-        let able: Vec<&Host> = self.hosts.iter().filter(|host| can(host.able())).collect();
+        let able: Vec<&Host> = self.hosts.iter().filter(|host| can(host.able()) && !host.has_lied()).collect();
         let last = able.len().saturating_sub(1);
         able.iter().enumerate().filter(|(at, host)| *at == last || !host.is_down()).map(|(_, host)| *host).collect()
     }

@@ -4,7 +4,7 @@ use super::*;
 
 async fn archive(images: &Images, names: &[&str]) -> Result<(Vec<Exported>, Vec<u8>), ImageError> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let export = images.export(&names).await?;
+    let export = images.export(&names, None).await?;
     let mut bytes = Vec::new();
     export.write(&mut bytes)?;
     Ok((export.images.clone(), bytes))
@@ -106,7 +106,7 @@ async fn an_image_that_goes_out_outlives_its_removal() {
     let state = tempfile::tempdir().unwrap();
     let images = open(state.path()).await;
     import(&images, image(&two_layers(), gzip).archive("localhost/a:1")).await.unwrap();
-    let export = images.export(&["localhost/a:1".to_owned()]).await.unwrap();
+    let export = images.export(&["localhost/a:1".to_owned()], None).await.unwrap();
     images.remove("localhost/a:1").await.unwrap();
     let mut bytes = Vec::new();
     export.write(&mut bytes).unwrap();

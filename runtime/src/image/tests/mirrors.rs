@@ -104,6 +104,37 @@ async fn hosts_are_asked_in_the_order_of_the_file_until_one_has_it() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_sends_something_else_is_passed_over() {
+    let (mirror, own, made) = (Server::start().await, Server::start().await, made());
+    let layers: Vec<String> = made.layers.iter().map(|layer| blob_path("a", layer)).collect();
+    own.add("a", "1", &made);
+    mirror.add("a", "1", &made);
+    let wrong = vec![0; made.layers[0].len()];
+    mirror.put(&layers[0], Reply::new(200, &wrong));
+    let hosts = format!("[host.\"{}\"]", url(&mirror));
+    let machine = Machine::new().await;
+    machine.hosts(&own.address.to_string(), &hosts);
+    machine.pull(&own.reference("a:1")).await.unwrap();
+    assert_eq!((mirror.asked(&layers[0]), own.asked(&layers[0])), (1, 1));
+    // Begun by the liar, ended by the honest one, and then had from that one alone.
+    let machine = Machine::new().await;
+    machine.hosts(&own.address.to_string(), &hosts);
+    let length = wrong.len().to_string();
+    mirror.script(&layers[0], Reply::new(200, &wrong).header("content-length", length).cut(20, false));
+    mirror.script(&layers[0], Reply::new(404, b""));
+    machine.pull(&own.reference("a:1")).await.unwrap();
+    assert_eq!(own.asked(&layers[0]), 3);
+    assert!(!own.headers(&layers[0]).contains_key("range"));
+    // Where both lie, nobody is asked for ever.
+    let machine = Machine::new().await;
+    machine.hosts(&own.address.to_string(), &hosts);
+    own.put(&layers[0], Reply::new(200, &wrong));
+    let (code, said) = machine.refused(&own.reference("a:1")).await;
+    assert!(code == Code::DataLoss && said.contains("digest is"), "{said}");
+    assert_eq!(own.asked(&layers[0]), 4);
+}
+
+#[tokio::test]
 async fn a_mirror_in_trouble_is_asked_again_where_nobody_else_has_it() {
     let (machine, mirror, made) = (Machine::new().await, Server::start().await, made());
     mirror.add("a", "1", &made);

@@ -165,6 +165,68 @@ async fn a_transfer_is_taken_up_where_it_broke() {
     assert_eq!(range, "bytes=50-");
 }
 
+/// Nothing is asked for that has come: a registry would have no such range.
+#[tokio::test]
+async fn a_connection_that_breaks_behind_the_last_byte_has_brought_all() {
+    let (state, server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let images = open(state.path()).await;
+    let made = image(&two_layers(), gzip);
+    server.add("a", "1", &made);
+    let path = blob_path("a", &made.layers[0]);
+    server.script(&path, Reply::new(200, &made.layers[0]).cut(made.layers[0].len(), false));
+    pull(&images, &server, "a:1").await.unwrap();
+    assert_eq!(server.asked(&path), 1);
+}
+
+/// Whoever takes a transfer up may be another than who began it: the digest is that of all of it.
+#[tokio::test]
+async fn what_goes_on_otherwise_than_it_began_is_refused() {
+    let (state, server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let images = open(state.path()).await;
+    let made = image(&two_layers(), gzip);
+    let layer = &made.layers[0];
+    let path = blob_path("a", layer);
+    let begin = Reply::new(200, layer).header("content-length", layer.len().to_string()).cut(50, false);
+    let rest = |from: usize, content: Vec<u8>| {
+        let range = format!("bytes {from}-{}/{}", layer.len() - 1, layer.len());
+        Reply::new(206, &content).header("content-range", range)
+    };
+    for (what, reply, words) in [
+        ("other bytes", rest(50, vec![0; layer.len() - 50]), "digest is"),
+        ("another place", rest(40, layer[40..].to_vec()), "another range"),
+        ("no place", Reply::new(206, &layer[50..]), "another range"),
+        ("more", rest(50, [&layer[50..], b"x"].concat()), "more than the"),
+        ("no such range", Reply::new(416, b""), "another range"),
+    ] {
+        server.add("a", "1", &made);
+        server.script(&path, begin.clone());
+        server.script(&path, reply);
+        let error = pull(&images, &server, "a:1").await.unwrap_err();
+        assert_eq!(error.code(), Code::DataLoss, "{what}");
+        assert!(error.status().message().contains(words), "{what}: {}", error.status().message());
+        assert_eq!((images.list().len(), layers_on_disk(state.path())), (0, 0), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_says_when_to_come_again() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let (state, server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let mut config = config(state.path());
+    config.patience.attempts = 1;
+    let images = Images::open(config, Env::system()).await.unwrap();
+    let tomorrow = Env::system().clock.now() + DAY;
+    let date = tomorrow.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    for (status, said) in [(429, date.clone()), (503, date), (429, "86400".to_owned()), (503, "86400".to_owned())] {
+        server.put("/v2/a/manifests/1", Reply::new(status, b"later").header("retry-after", said.clone()));
+        let error = pull(&images, &server, "a:1").await.unwrap_err();
+        let ImageError::Registry { source, .. } = &error else { panic!("{error}") };
+        let after = source.retry_after().expect("it was said");
+        assert!(after > DAY / 2 && after <= DAY, "{status} {said}: {after:?}");
+        assert_eq!(error.code(), Code::Unavailable);
+    }
+}
+
 #[tokio::test]
 async fn credentials_go_to_the_registry_and_its_token_server_only() {
     let (state, server, elsewhere) = (tempfile::tempdir().unwrap(), Server::start().await, Server::start().await);

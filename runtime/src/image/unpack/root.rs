@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
@@ -20,6 +21,12 @@ pub(super) struct Root<'a> {
     moved: u64,
     /// Entries come folder by folder: the last parent is nearly always the next one.
     last_parent: Option<(Name, Rc<OwnedFd>)>,
+}
+
+/// Whether a folder of a layer hides what is below it.
+pub fn is_opaque(folder: &Path) -> bool {
+    let mut value = [0_u8; 8];
+    rustix::fs::getxattr(folder, OPAQUE, &mut value[..]).is_ok_and(|n| &value[..n] == b"y")
 }
 
 /// Opens `path` below `root` as the kernel would with `root` as its root directory.
