@@ -31,7 +31,7 @@ failed=0
 # Beyond a fixed number of rounds, each format that the runtime reads has its seconds; by hand tests/fuzz.sh takes as many as it is given.
 export GANTRY_FUZZ_SECONDS=10
 if [ "${1:-}" = --full ]; then
-    export GANTRY_FUZZ_SECONDS=60 GANTRY_SOAK_PODS=1000 GANTRY_SOAK_AT_ONCE=1000
+    export GANTRY_FUZZ_SECONDS=60 GANTRY_SOAK_PODS=1000 GANTRY_SOAK_AT_ONCE=1000 GANTRY_SOAK_ABORTS=10000
 fi
 # By targets: no comment has a test in it, and looking for one in each crate takes a while.
 cargo test --workspace --all-targets --no-fail-fast || failed=1

@@ -1,12 +1,14 @@
 //! CDI, the Container Device Interface (its SPEC.md, up to 1.1.0): a vendor says in a file what a container needs besides
 //! nodes to use a device, and a container asks for the device by its name. [`name`] has what is asked for, [`document`] what
-//! a file says, [`resolve`] which file counts, [`inject`] what becomes of it; all of these are pure. [`load`] reads the
+//! a file says, [`resolve`] which file counts, [`inject`] what becomes of it, [`hooks`] how programs of
+//! its are told and found again; all of these are pure. [`load`] reads the
 //! folders, when a container asks and not before.
 //!
 //! What these files say is done as the host's root: they give any device and any file of the host, and hooks are programs
 //! that run outside the container. So folders and files must be root's, and nobody else's to write.
 
 pub mod document;
+pub mod hooks;
 pub mod inject;
 mod load;
 pub mod name;

@@ -376,7 +376,8 @@ impl Network {
         sysctl::harden_link(&record.interface)?;
         let index = routes.link_index(&record.interface).map_err(in_link)?;
         netns::inside(pod.as_fd(), || pod_end(record.ip, host_mac)).map_err(at_netns)?.map_err(in_link)?;
-        routes.set_up(index).map_err(in_link)?;
+        // Else a pod that asks in very many names would fill the node's table of neighbours, which all links share.
+        routes.set_up_without_arp(index).map_err(in_link)?;
         routes.add_permanent_neighbour(index, record.ip, pod_mac).map_err(in_link)?;
         routes.add_route(&host_route(record.ip, 32, index, None)).map_err(in_link)
     }

@@ -36,6 +36,7 @@ mod client;
 mod connection;
 mod forward;
 mod input;
+mod peer;
 mod session;
 pub mod spdy;
 mod status;
@@ -43,6 +44,7 @@ mod websocket;
 
 use client::{Listen, Tell};
 use connection::Wire;
+use peer::Peer;
 
 /// URLs that nobody has come to yet, and sessions under way.
 const OFFERS_MAX: usize = 1024;
@@ -195,6 +197,7 @@ struct Accepted {
 /// One request, and after its upgrade the session.
 async fn connection(stream: TcpStream, node: Arc<Node>) -> Result<(), ConnectionError> {
     let _ = stream.set_nodelay(true);
+    let peer = Peer::of(&stream)?;
     let accepted = Mutex::new(None);
     let service = service_fn(|request| {
         let answer = answer(&node, request);
@@ -210,10 +213,16 @@ async fn connection(stream: TcpStream, node: Arc<Node>) -> Result<(), Connection
     tokio::time::timeout(HANDSHAKE_TIMEOUT * 2, http).await.map_err(|_| ConnectionError::Slow)??;
     let Some(Accepted { session, protocol, upgrade }) = accepted.lock().take() else { return Ok(()) };
     let raw = TokioIo::new(upgrade.await?);
-    Ok(converse(&node, session, protocol, raw).await?)
+    Ok(converse(&node, session, protocol, raw, &peer).await?)
 }
 
-async fn converse(node: &Arc<Node>, session: Session, protocol: Protocol, raw: Raw) -> std::io::Result<()> {
+async fn converse(
+    node: &Arc<Node>,
+    session: Session,
+    protocol: Protocol,
+    raw: Raw,
+    peer: &Peer,
+) -> std::io::Result<()> {
     let wire = match protocol {
         Protocol::Spdy { .. } => Wire::Plain(raw),
         Protocol::WebSocket { .. } => {
@@ -225,7 +234,7 @@ async fn converse(node: &Arc<Node>, session: Session, protocol: Protocol, raw: R
     };
     let process = match session {
         Session::Ports { sandbox } => {
-            forward::run(node, &sandbox, wire).await;
+            forward::run(node, &sandbox, wire, peer).await;
             return Ok(());
         }
         Session::Process(process) => process,
@@ -240,7 +249,7 @@ async fn converse(node: &Arc<Node>, session: Session, protocol: Protocol, raw: R
             None => return Err(std::io::ErrorKind::ConnectionAborted.into()),
         },
     };
-    session::run(node, process, listen, tell).await
+    session::run(node, process, listen, tell, peer).await
 }
 
 type Answer = Box<Response<Full<Bytes>>>;

@@ -110,3 +110,23 @@ pub fn attach_device_program(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) ->
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// A socket that sends whole frames over an interface of its thread's network namespace, and hears none.
+#[cfg(test)]
+pub fn packet_socket(interface: u32) -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketType};
+    let socket = rustix::net::socket(AddressFamily::PACKET, SocketType::RAW, None)?;
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: 0,
+        sll_ifindex: interface.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let bytes = std::mem::size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address is as long as said, of the family that the socket has, and outlives the call.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+}

@@ -58,6 +58,7 @@ pub const OF_RUNTIME: &[&str] = &[
     "exit_record",
     "seccomp_profile",
     "cdi_specification",
+    "oci_hooks",
     "sysctl",
 ];
 
@@ -117,6 +118,7 @@ pub const TARGETS: &[Target] = &[
     target("exit_record", host::exit_record, host::exit_record_seeds, 20_000),
     target("seccomp_profile", host::seccomp_profile, host::seccomp_profile_seeds, 3000),
     target("cdi_specification", host::cdi_specification, host::cdi_specification_seeds, 8000),
+    target("oci_hooks", host::oci_hooks, host::oci_hooks_seeds, 8000),
     target("sysctl", host::sysctl, host::sysctl_seeds, 20_000),
     target("store_record", wire::store_record, wire::store_record_seeds, 20_000),
     target("netlink", wire::netlink, wire::netlink_seeds, 20_000),

@@ -84,4 +84,8 @@ fn every_target_has_a_name_of_its_own_and_a_seed() {
     assert_eq!(names.len(), TARGETS.len());
     assert!(TARGETS.iter().all(|target| !(target.seeds)().is_empty()));
     assert!(OF_RUNTIME.iter().all(|name| names.contains(name)));
+    assert!(
+        TARGETS.iter().all(|target| !target.kept().is_empty()),
+        "a target has no kept corpus: tests/fuzz.sh TARGET keep"
+    );
 }

@@ -25,6 +25,7 @@ const RTMGRP_LINK: u32 = 1;
 
 const AF_INET: u8 = 2;
 const IFF_UP: u32 = 1;
+const IFF_NOARP: u32 = 0x80;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -152,6 +153,13 @@ impl Routes {
     pub fn set_up(&mut self, index: u32) -> Result<(), Error> {
         let request = one(RTM_NEWLINK, 0, &ifinfomsg(index, IFF_UP, IFF_UP), |_| {});
         self.0.request(request, || format!("set interface {index} up"))
+    }
+
+    /// As `set_up`, of a link whose neighbours are all told of by hand: it answers no ARP, and learns nothing by it.
+    pub fn set_up_without_arp(&mut self, index: u32) -> Result<(), Error> {
+        let flags = IFF_UP | IFF_NOARP;
+        let request = one(RTM_NEWLINK, 0, &ifinfomsg(index, flags, flags), |_| {});
+        self.0.request(request, || format!("set interface {index} up without ARP"))
     }
 
     pub fn add_veth(&mut self, veth: &Veth<'_>) -> Result<(), Error> {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::capabilities::{self, UnknownCapability};
 use super::seccomp::Filter;
+use crate::cdi::hooks;
 use crate::cdi::inject::Injection;
 use crate::image::RunConfig;
 
@@ -142,7 +143,7 @@ pub fn build(config: &v1::ContainerConfig, image: &RunConfig, host: &Host) -> Re
         seccomp_flags: Appended(host.seccomp.flags),
         users: Appended(host.users.clone().map(|users| Users { mapped, ..users })),
         refined: Appended(refined),
-        start_hooks: Appended(cdi::start_hooks(&host.cdi)),
+        start_hooks: Appended(hooks::inside(&host.cdi.hooks)),
     };
     Ok(Spec { config: oci(config, &security, &namespaces, host), launch })
 }
@@ -199,7 +200,7 @@ fn oci(
             "readonlyPaths": paths(&security.readonly_paths),
         },
     });
-    if let Some(hooks) = cdi::hooks(&host.cdi) {
+    if let Some(hooks) = hooks::configured(&host.cdi.hooks) {
         all["hooks"] = hooks;
     }
     all

@@ -10,10 +10,9 @@ use std::time::Duration;
 use gantry_base::launch::Launch;
 use gantry_base::{Id, layout};
 use gantry_cri::v1;
-use serde::Deserialize;
-use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
+use crate::cdi::hooks::{self, Poststop};
 use crate::cdi::inject::{Facts, HostNode, Injection, inject};
 use crate::cdi::{name, resolve};
 use crate::cgroup::devices::Rule;
@@ -80,28 +79,6 @@ pub fn rule(device: &DeviceRecord) -> Rule {
     super::devices::may_open(device.block, device.major, device.minor, &device.access)
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Bundle {
-    hooks: Option<Hooks>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Hooks {
-    poststop: Vec<Hook>,
-}
-
-#[derive(Deserialize)]
-struct Hook {
-    path: String,
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default)]
-    env: Vec<String>,
-    timeout: u32,
-}
-
 /// Runs the poststop hooks of a container that was started, or was to be. Whoever is killed in the midst of it begins again;
 /// one that fails keeps no container from going.
 pub async fn after_the_end(node: &Node, record: &ContainerRecord) {
@@ -113,16 +90,15 @@ pub async fn after_the_end(node: &Node, record: &ContainerRecord) {
     let bundle = node.records.bundle(&record.sandbox, &id);
     // It is ours, and written when the container was made.
     let Ok(text) = tokio::fs::read(bundle.join(layout::CONFIG)).await else { return };
-    let config: Bundle = serde_json::from_slice(&text).unwrap_or_default();
-    let state = json!({"ociVersion": "1.0.2", "id": record.id, "status": "stopped", "bundle": bundle}).to_string();
-    for hook in config.hooks.unwrap_or_default().poststop {
+    let state = hooks::state_of_stopped(&record.id, &bundle);
+    for hook in hooks::poststop(&text) {
         if let Err(error) = run(&hook, &state).await {
             tracing::warn!(container = record.id, hook = hook.path, %error, "poststop hook failed");
         }
     }
 }
 
-async fn run(hook: &Hook, state: &str) -> io::Result<()> {
+async fn run(hook: &Poststop, state: &str) -> io::Result<()> {
     let mut command = std::process::Command::new(&hook.path);
     let name = hook.args.first().unwrap_or(&hook.path);
     command.arg0(name).args(hook.args.iter().skip(1)).env_clear();

@@ -12,6 +12,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod hostile;
+
 const WAIT: Duration = Duration::from_millis(1500);
 const HOST_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 

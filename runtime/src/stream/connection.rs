@@ -10,6 +10,7 @@ use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::spdy::{self, Decoder, Encoder, Frame};
 use super::{IDLE_TIMEOUT, Raw, Socket, websocket};
@@ -44,8 +45,9 @@ pub struct Reader {
     outbox: Outbox,
 }
 
-/// Ends when everything is written, or the client takes nothing more.
-pub type Writer = tokio::task::JoinHandle<()>;
+/// Ends when everything is written, the client takes nothing more, or nobody waits for it: who has gone takes nothing, and a
+/// connection that is half closed would stay for that.
+pub type Writer = AbortOnDropHandle<()>;
 
 pub fn start(wire: Wire) -> (Reader, Outbox, Writer) {
     let (read, write) = match wire {
@@ -59,11 +61,11 @@ pub fn start(wire: Wire) -> (Reader, Outbox, Writer) {
         }
     };
     let (outbox, frames) = mpsc::channel(FRAMES_MAX);
-    let writer = tokio::spawn(async move {
+    let writer = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = write_frames(write, frames).await {
             tracing::debug!(%error, "a client took no more");
         }
-    });
+    }));
     let reader =
         Reader { wire: read, decoder: Decoder::default(), buffer: vec![0; READ_BYTES], outbox: outbox.clone() };
     (reader, outbox, writer)

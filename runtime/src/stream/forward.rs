@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::connection::{self, Outbox, Wire};
+use super::peer::Peer;
 use super::spdy::{Frame, Headers, PROTOCOL_ERROR, REFUSED_STREAM};
 use crate::node::{Node, NodeError};
 
@@ -41,8 +42,8 @@ struct Forward {
     task: Option<AbortHandle>,
 }
 
-pub async fn run(node: &Node, sandbox: &str, wire: Wire) {
-    let (mut reader, outbox, writer) = connection::start(wire);
+pub async fn run(node: &Node, sandbox: &str, wire: Wire, peer: &Peer) {
+    let (mut reader, outbox, _writer) = connection::start(wire);
     let mut forwards = Forwards {
         netns: node.network_namespace(sandbox),
         sandbox: sandbox.to_owned(),
@@ -51,14 +52,22 @@ pub async fn run(node: &Node, sandbox: &str, wire: Wire) {
         tasks: JoinSet::new(),
         outbox,
     };
-    while let Some(frame) = reader.next().await {
-        if forwards.take(frame).await.is_none() {
-            break;
+    let listening = async {
+        while let Some(frame) = reader.next().await {
+            if forwards.take(frame).await.is_none() {
+                break;
+            }
         }
+    };
+    tokio::select! {
+        biased;
+        // Not polled again when the other arm wins: nothing more is wanted of it.
+        () = listening => {}
+        // Cancel-safe: it has no state. A frame that waits for a pod to take the ones before it is waited for no longer.
+        () = peer.gone() => {}
     }
     // The client has gone, and with it every connection that was made for it.
     forwards.tasks.shutdown().await;
-    writer.abort();
 }
 
 struct Forwards {

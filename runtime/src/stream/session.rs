@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::client::{Listen, STDERR, STDOUT, Said, Tell};
 use super::input::{self, Input};
+use super::peer::Peer;
 use super::{IDLE_TIMEOUT, Process, status};
 use crate::cri::exec_sync::pipe_pair;
 use crate::node::{self, ExecStreams, Node, NodeError};
@@ -39,7 +40,13 @@ struct Target {
     close_stdin: bool,
 }
 
-pub async fn run(node: &Arc<Node>, wanted: Process, listen: Listen, mut tell: Tell) -> std::io::Result<()> {
+pub async fn run(
+    node: &Arc<Node>,
+    wanted: Process,
+    listen: Listen,
+    mut tell: Tell,
+    peer: &Peer,
+) -> std::io::Result<()> {
     let target = match &wanted.command {
         Some(command) => exec(node, &wanted, command).await,
         None => attach(node, &wanted).await,
@@ -55,14 +62,20 @@ pub async fn run(node: &Arc<Node>, wanted: Process, listen: Listen, mut tell: Te
     let own = target.close_stdin.then(|| (Arc::clone(node), wanted.container.clone()));
     let input = target.input.take().map(|to| Stdin { to, wanted: wanted.stdin, own: own.clone() });
     let mut client = tokio::spawn(hear(listen, input));
-    let outcome = relay(&mut target, &mut tell, &mut client).await;
+    let outcome = relay(&mut target, &mut tell, &mut client, peer).await;
     target.pumps.abort_all();
     if let Some((node, container)) = own {
         close_stdin(&node, &container).await;
     }
     match outcome {
         Ok(Some(text)) => {
-            tell.end(&text).await?;
+            tokio::select! {
+                biased;
+                // Not asked again where it does not win: nobody takes what is left.
+                told = tell.end(&text) => told?,
+                // Who has said its last may still read; who does not is waited for no longer than any other.
+                () = left(peer) => {}
+            }
             linger(client).await;
             Ok(())
         }
@@ -77,6 +90,12 @@ pub async fn run(node: &Arc<Node>, wanted: Process, listen: Listen, mut tell: Te
     }
 }
 
+/// The client has gone, and has had its time to take the end.
+async fn left(peer: &Peer) {
+    peer.gone().await;
+    tokio::time::sleep(LINGER).await;
+}
+
 async fn linger(mut client: JoinHandle<()>) {
     if tokio::time::timeout(LINGER, &mut client).await.is_err() {
         client.abort();
@@ -84,7 +103,12 @@ async fn linger(mut client: JoinHandle<()>) {
 }
 
 /// Output to the client until there is no more; then how it ended. None: the client has gone, or nothing happens.
-async fn relay(target: &mut Target, tell: &mut Tell, client: &mut JoinHandle<()>) -> std::io::Result<Option<String>> {
+async fn relay(
+    target: &mut Target,
+    tell: &mut Tell,
+    client: &mut JoinHandle<()>,
+    peer: &Peer,
+) -> std::io::Result<Option<String>> {
     let mut code = None;
     let mut deadline = tokio::time::Instant::now() + IDLE_TIMEOUT;
     loop {
@@ -93,7 +117,13 @@ async fn relay(target: &mut Target, tell: &mut Tell, client: &mut JoinHandle<()>
             // Cancel-safe: a frame is taken only when this arm is chosen.
             next = target.frames.recv() => match next {
                 Some(bytes) => {
-                    tell.output(bytes).await?;
+                    tokio::select! {
+                        biased;
+                        // Not asked again where it does not win: nobody takes the rest of a frame.
+                        told = tell.output(bytes) => told?,
+                        // Cancel-safe: it has no state.
+                        () = peer.gone() => return Ok(None),
+                    }
                     let quiet = if code.is_none() { IDLE_TIMEOUT } else { DRAIN_WAIT };
                     deadline = tokio::time::Instant::now() + quiet;
                 }
@@ -106,6 +136,8 @@ async fn relay(target: &mut Target, tell: &mut Tell, client: &mut JoinHandle<()>
             }
             // Cancel-safe: joining does not consume the handle before it is ready.
             _ = &mut *client => return Ok(None),
+            // Cancel-safe: it has no state. Input that no process takes keeps the arm before from ending.
+            () = peer.gone() => return Ok(None),
             // Cancel-safe: a sleep has no state to lose.
             () = tokio::time::sleep_until(deadline) => {
                 if code.is_none() {
@@ -121,9 +153,10 @@ async fn relay(target: &mut Target, tell: &mut Tell, client: &mut JoinHandle<()>
         None if target.process.is_none() => 0,
         None => tokio::select! {
             biased;
-            // Cancel-safe, both, as above.
+            // Cancel-safe, all, as above.
             code = exit(&mut target.process) => code,
             _ = &mut *client => return Ok(None),
+            () = peer.gone() => return Ok(None),
         },
     };
     Ok(Some(status::exited(code)))

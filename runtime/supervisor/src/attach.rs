@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 /// How long a container may wait for a reader.
@@ -44,6 +45,16 @@ impl Attachers {
         self.all.iter().enumerate().filter(|(_, a)| !a.behind.is_empty()).map(|(at, a)| (at, a.pipe.as_fd()))
     }
 
+    /// The others: that they have gone is all that there is to hear of them. A container that says nothing would never find out.
+    pub fn watched(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.all.iter().filter(|attacher| attacher.behind.is_empty()).map(|attacher| attacher.pipe.as_fd())
+    }
+
+    /// Some of those that are watched have gone.
+    pub fn forget_gone(&mut self) {
+        self.all.retain(|attacher| !attacher.behind.is_empty() || attacher.is_read());
+    }
+
     pub fn are_behind(&self) -> bool {
         self.behind().next().is_some()
     }
@@ -77,6 +88,12 @@ impl Attacher {
         }
         self.behind.extend_from_slice(bytes);
         self.flush(now)
+    }
+
+    fn is_read(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pipe, PollFlags::empty())];
+        let _ = poll(&mut fds, Some(&Timespec::default()));
+        !fds[0].revents().contains(PollFlags::ERR)
     }
 
     fn flush(&mut self, now: i64) -> bool {
@@ -147,5 +164,21 @@ mod tests {
         attachers.lose_patience(100 + PATIENCE_SECONDS);
         assert_eq!(attachers.all.len(), 1, "whom nothing was said may stay");
         assert!(!attachers.are_behind());
+    }
+
+    #[test]
+    fn who_leaves_a_silent_container_is_forgotten() {
+        let mut attachers = Attachers::default();
+        let mut readers = Vec::new();
+        for stream in ["stdout", "stderr", "stdout"] {
+            let (read, pipe) = pipe();
+            attachers.add(stream, pipe).unwrap();
+            readers.push(read);
+        }
+        attachers.forget_gone();
+        assert_eq!(attachers.watched().count(), 3);
+        readers.remove(1);
+        attachers.forget_gone();
+        assert!(attachers.all.iter().all(|attacher| attacher.stream == "stdout") && attachers.watched().count() == 2);
     }
 }

@@ -102,6 +102,8 @@ enum Token {
     Ended(usize),
     Output(usize, usize),
     Attacher(usize, usize),
+    /// Of a container's attachers one that has all of its output.
+    Watched(usize),
     Created(usize),
     Failure(usize),
     ExecEnded(usize),
@@ -165,6 +167,7 @@ impl Supervisor {
             tokens.push(token);
             let flags = match token {
                 Token::Attacher(..) => PollFlags::OUT,
+                Token::Watched(_) => PollFlags::empty(),
                 Token::Writer if self.outbox.has_waiting() => PollFlags::IN | PollFlags::OUT,
                 _ => PollFlags::IN,
             };
@@ -178,6 +181,10 @@ impl Supervisor {
         for (i, container) in self.containers.iter().enumerate() {
             if !container.ended {
                 add(Token::Ended(i), container.pidfd.as_fd());
+            }
+            // Before those with a place, which are handled first so.
+            for pipe in container.attachers.watched() {
+                add(Token::Watched(i), pipe);
             }
             for (k, pipe) in container.attachers.behind() {
                 add(Token::Attacher(i, k), pipe);
@@ -227,6 +234,7 @@ impl Supervisor {
             Token::Ended(i) => self.container_ended(i, None),
             Token::Output(i, j) => self.containers[i].pump(j, &mut self.outbox),
             Token::Attacher(i, k) => self.containers[i].attachers.catch_up(k, sys::uptime()),
+            Token::Watched(i) => self.containers[i].attachers.forget_gone(),
             Token::Created(i) => self.creator_ended(i),
             Token::Failure(i) => self.read_failure(i),
             Token::ExecEnded(i) => self.exec_ended(i),

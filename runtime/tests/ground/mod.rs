@@ -2,6 +2,7 @@
 //! (static), and the supervisor built beside the test (`cargo build -p gantry-supervisor`).
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
+pub mod rude;
 pub mod served;
 pub mod shelves;
 

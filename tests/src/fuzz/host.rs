@@ -6,7 +6,8 @@ use std::path::{Component, Path};
 use gantry_base::codec::Wire;
 use gantry_base::{DecodeError, ExitRecord};
 use gantry_cri::v1;
-use gantry_runtime::cdi::document;
+use gantry_runtime::cdi::document::{self, HookName};
+use gantry_runtime::cdi::hooks;
 use gantry_runtime::cdi::inject::{Facts, HostNode, inject};
 use gantry_runtime::cdi::name::{DEVICES_MAX, Name};
 use gantry_runtime::cdi::resolve::{Found, resolve};
@@ -91,6 +92,50 @@ pub(super) fn cdi_specification_seeds() -> Vec<Vec<u8>> {
         r#" {"cdiVersion":"0.4.0","kind":"v/c","devices":[{"name":"d","containerEdits":{"mounts":[{"hostPath":"tmpfs","containerPath":"/t","type":"tmpfs","options":["size=1k"]}]}}]}"#,
         r#" {"cdiVersion":"1.1.0","kind":"v/c","devices":[{"name":"d","containerEdits":{"netDevices":[{"hostInterfaceName":"a","name":"b"}],"intelRdt":{"closID":"x","schemata":["L3:0=f"],"enableMonitoring":true}}}]}"#,
         "\u{1}cdiVersion: 1.0.0\nkind: v.com/c\ncontainerEdits: &e\n  env: [A=1]\ndevices:\n- name: d\n  containerEdits: *e\n- name: e\n  containerEdits:\n    deviceNodes:\n    - {path: /dev/x, fileMode: 0660, permissions: none}\n",
+    ])
+}
+
+/// What a specification says of hooks is what is run, and what each is told is of the container alone. The first byte says how
+/// it is written, the rest is a configuration as well, which comes back from disk when its container has ended.
+pub(super) fn oci_hooks(data: &[u8]) {
+    let mut input = Input(data);
+    let yaml = input.byte() % 2 == 1;
+    hooks::poststop(input.0);
+    let text = String::from_utf8_lossy(input.0);
+    let state = hooks::state_of_stopped(&text, Path::new(&*text));
+    let told: serde_json::Value = serde_json::from_str(&state).expect("it is JSON");
+    assert!(told["id"] == *text && told["bundle"] == *text && told["status"] == "stopped", "{state}");
+    let Ok(document) = document::parse(&text, yaml) else { return };
+    let all: Vec<_> =
+        document.container_edits.iter().chain(document.devices.iter().flat_map(|d| &d.container_edits)).collect();
+    let all: Vec<_> = all.iter().flat_map(|edits| edits.hooks.iter().flatten()).cloned().collect();
+    let configuration = serde_json::json!({"hooks": hooks::configured(&all)});
+    let of = |name| all.iter().filter(move |hook| hook.hook_name == name);
+    let after = hooks::poststop(configuration.to_string().as_bytes());
+    assert_eq!(after.len(), of(HookName::Poststop).count());
+    for (run, said) in after.iter().zip(of(HookName::Poststop)) {
+        assert_eq!((&run.path, run.timeout), (&said.path, said.seconds()));
+        assert_eq!(
+            (&run.args, &run.env),
+            (&said.args.clone().unwrap_or_default(), &said.env.clone().unwrap_or_default())
+        );
+    }
+    let inside = hooks::inside(&all);
+    assert_eq!(inside.hooks.len(), of(HookName::StartContainer).count());
+    assert_eq!(after.len() + inside.hooks.len() + inside.others.len(), all.len(), "each runs once");
+    // No argument ends early, and no hook runs for ever or not at all.
+    for hook in &all {
+        let words = hook.args.iter().chain(&hook.env).flatten().chain([&hook.path]);
+        assert!(hook.path.starts_with('/') && words.into_iter().all(|word| !word.contains('\0')) && hook.seconds() > 0);
+    }
+}
+
+pub(super) fn oci_hooks_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        r#" {"cdiVersion":"1.0.0","kind":"v/c","containerEdits":{"hooks":[{"hookName":"prestart","path":"/a"},{"hookName":"createRuntime","path":"/b","args":["b"]},{"hookName":"poststart","path":"/c","env":["A=1"]}]},"devices":[{"name":"d","containerEdits":{"hooks":[{"hookName":"startContainer","path":"/d","args":["d","x"],"env":["B=\u00e9"],"timeout":3},{"hookName":"poststop","path":"/e","args":["e","\n"],"env":["C==","D="],"timeout":4294967295},{"hookName":"poststop","path":"/f"}]}}]}"#,
+        "\u{1}cdiVersion: 0.3.0\nkind: v/c\ndevices:\n- name: d\n  containerEdits:\n    hooks:\n    - {hookName: poststop, path: /e, args: [e, 'x y'], timeout: 1}\n    - {hookName: startContainer, path: /s}\n",
+        r#" {"ociVersion":"1.0.2","hooks":{"poststop":[{"path":"/e","args":["e"],"env":["A=1"],"timeout":2},{"path":"/f","timeout":1}],"createContainer":[{"path":"/a","timeout":120}]}}"#,
+        " container\"1\\",
     ])
 }
 

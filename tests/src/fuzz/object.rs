@@ -343,6 +343,14 @@ pub(super) fn json_seeds() -> Vec<Vec<u8>> {
             &TOKEN_REVIEW,
             r#"{"spec":{"token":"x"},"metadata":{"managedFields":[{"fieldsV1":{"f:a":{"k":1.5e300}}}]}}"#,
         ),
+        // A number of more digits than it has.
+        body(
+            &TOKEN_REVIEW,
+            &format!(
+                r#"{{"spec":{{"token":"x"}},"metadata":{{"managedFields":[{{"fieldsV1":{{"f:a":1.53333333333{}1421617040919800490e302}}}}]}}}}"#,
+                "0".repeat(77)
+            ),
+        ),
         // Times whose UTC has no four-digit year.
         body(&EVENT, r#"{"metadata":{"name":"e"},"firstTimestamp":"0000-01-01T00:00:00+23:59"}"#),
         // A binary suffix that no longer fits once the value is whole.

@@ -1,48 +1,8 @@
-//! What CDI devices add to a container's configuration beside variables and nodes: hooks, mounts and groups.
+//! What CDI devices add to a container's configuration beside variables, nodes and hooks: mounts and groups.
 
-use gantry_base::launch::{Refined, StartHooks, User, Volume};
-use serde_json::{Value, json};
+use gantry_base::launch::{Refined, User, Volume};
 
 use super::{Host, SpecError};
-use crate::cdi::document::HookName;
-use crate::cdi::inject::Injection;
-
-/// Those that libcontainer runs. It runs none after the end: the runtime does when the container is removed, and finds them here.
-pub fn hooks(cdi: &Injection) -> Option<Value> {
-    let mut kinds = serde_json::Map::new();
-    for hook in cdi.hooks.iter().filter(|hook| hook.hook_name != HookName::StartContainer) {
-        let list = kinds.entry(hook.hook_name.as_str()).or_insert_with(|| json!([]));
-        let mut entry = json!({"path": hook.path});
-        for (key, value) in [("args", json!(hook.args)), ("env", json!(hook.env)), ("timeout", json!(hook.seconds()))] {
-            if !value.is_null() {
-                entry[key] = value;
-            }
-        }
-        if let Some(list) = list.as_array_mut() {
-            list.push(entry);
-        }
-    }
-    // Without hooks libcontainer saves a turn.
-    (!kinds.is_empty()).then_some(Value::Object(kinds))
-}
-
-/// Those that run in the container are ours: libcontainer would give them everything that the host's root may do.
-pub fn start_hooks(cdi: &Injection) -> StartHooks {
-    let mut all = StartHooks::default();
-    for hook in &cdi.hooks {
-        match hook.hook_name {
-            HookName::StartContainer => all.hooks.push(gantry_base::launch::Hook {
-                path: hook.path.clone(),
-                args: hook.args.clone().unwrap_or_default(),
-                env: hook.env.clone(),
-                timeout_seconds: hook.seconds(),
-            }),
-            HookName::Poststop => {}
-            other => all.others.push(format!("{} {:?}", other.as_str(), hook.path)),
-        }
-    }
-    all
-}
 
 pub fn in_groups(mut user: User, more: &[u32]) -> User {
     let missing: Vec<u32> = more.iter().filter(|gid| !user.extra_gids.contains(gid)).copied().collect();
