@@ -360,6 +360,18 @@ async fn assert_no_strays(ground: &Ground, client: &Client) {
     panic!("left behind: {left:#?}");
 }
 
+/// What is done after the last answer of a life (an address goes when the kernel says that its link has) is a step, too: it is
+/// waited for while its kill still stands.
+async fn hit_or_gone(ground: &Ground) {
+    let none = BTreeSet::new();
+    for _ in 0..500 * patience() {
+        if hit(ground) || strays(ground, &none, &none).is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// The images' own: what is on disk is what the images that are listed are made of.
 async fn assert_images(ground: &Ground, client: &Client) {
     let listed = client.images.clone().list_images(v1::ListImagesRequest::default()).await.unwrap().into_inner();
@@ -431,6 +443,7 @@ impl Lives {
                 assert_no_strays(ground, &life.client).await;
             }
         }
+        hit_or_gone(ground).await;
         // From here on nobody is killed, or who is was after its last answer.
         let _ = std::fs::remove_file(order(ground));
         if whom == "runtime" && hit(ground) && !seen {

@@ -18,7 +18,7 @@ mod oci;
 pub use containerd::{Containerd, IMAGE as CONTAINERD_IMAGE};
 pub use etcd::{EtcdError, etcd_puts};
 pub use floor::{fork_exec, namespaces};
-pub use oci::{Oci, Running};
+pub use oci::{MASKED, Oci, READ_ONLY, Running};
 
 /// Milliseconds of wall and CPU time.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use gantry_cri::{RuntimeServiceClient, v1};
 use gantry_tests::figures::{self, Cpu, line};
-use gantry_tests::peer::{self, Containerd, Cost, Oci};
+use gantry_tests::peer::{self, Containerd, Cost, MASKED, Oci, READ_ONLY};
 use gantry_tests::system_calls;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -117,8 +117,11 @@ impl Bench {
         command: &[&str],
     ) -> Result<String, tonic::Status> {
         let profile = v1::SecurityProfile::default();
+        let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
         let security = v1::LinuxContainerSecurityContext {
             seccomp: Some(profile),
+            masked_paths: paths(&MASKED),
+            readonly_paths: paths(&READ_ONLY),
             namespace_options: pod.linux.as_ref().and_then(|l| l.security_context.clone()?.namespace_options),
             ..Default::default()
         };

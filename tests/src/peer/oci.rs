@@ -30,7 +30,7 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 /// As the kubelet hides them.
-const MASKED: [&str; 9] = [
+pub const MASKED: [&str; 9] = [
     "/proc/asound",
     "/proc/acpi",
     "/proc/kcore",
@@ -41,7 +41,7 @@ const MASKED: [&str; 9] = [
     "/proc/sched_debug",
     "/sys/firmware",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// A runtime that runs the bundle on this host.
 #[derive(Debug)]
