@@ -282,10 +282,14 @@ impl Images {
     pub async fn remove_snapshot(&self, container: &str) -> Result<(), ImageError> {
         let (store, container) = (Arc::clone(&self.store), container.to_owned());
         let (tell, told) = tokio::sync::oneshot::channel();
-        // The thread that has put it into the trash empties that too, and nobody waits for it.
+        // The thread that has put it into the trash empties that too. Nobody waits for it, nor for its hold on the store, which
+        // may be closed by then, and be opened again.
         let discard = move || {
-            let _ = tell.send(store.remove_container(&container));
-            store.snapshots.empty_trash_here();
+            let removed = store.remove_container(&container);
+            let snapshots = store.snapshots.clone();
+            drop(store);
+            let _ = tell.send(removed);
+            snapshots.empty_trash_here();
         };
         drop(tokio::task::spawn_blocking(discard));
         told.await.unwrap_or(Err(ImageError::Interrupted))

@@ -105,6 +105,18 @@ async fn a_container_sees_the_layers_joined() {
     assert!(!rootfs.upper.exists() && images.snapshots().is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_empties_the_trash_keeps_nobody_from_opening_the_store_again() {
+    let state = tempfile::tempdir().unwrap();
+    let images = open(state.path()).await;
+    let image = import(&images, image(&two_layers(), gzip).archive("localhost/a:1")).await.unwrap().remove(0);
+    for _ in 0..50 {
+        images.prepare("c1", &image, &[]).unwrap();
+        images.remove_snapshot("c1").await.unwrap();
+        assert_eq!(Arc::strong_count(&images.store), 1);
+    }
+}
+
 #[tokio::test]
 async fn many_layers_are_mounted() {
     own_mounts();
