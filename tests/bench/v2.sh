@@ -13,7 +13,7 @@ in_machine='
     built=$1
     shift
     "$built/demo_image" /tmp/demo.tar
-    "$built/gantry" runtime >/tmp/runtime.log 2>&1 &
+    "$built/gantry" runtime --pod-cidr 10.244.0.0/24 >/tmp/runtime.log 2>&1 &
     runtime=$!
     until "$built/gantry" image import /tmp/demo.tar >/dev/null 2>&1; do
         kill -0 $runtime || { cat /tmp/runtime.log; exit 1; }
