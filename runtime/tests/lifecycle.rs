@@ -172,6 +172,34 @@ fn a_hundred_containers_start_at_once() {
 }
 
 #[test]
+fn who_is_removed_as_it_ends_is_removed() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("brief");
+        let pod = client.run_pod(&config).await;
+        let mut lives = tokio::task::JoinSet::new();
+        for worker in 0..4 {
+            let (client, pod, config) = (client.clone(), pod.clone(), config.clone());
+            let containers: Vec<_> =
+                (0..50).map(|n| ground.container(&format!("brief-{worker}-{n}"), &["true"])).collect();
+            lives.spawn(async move {
+                for container in containers {
+                    let id = client.create(&pod, container, &config).await.expect("created");
+                    client.start(&id).await.expect("started");
+                    let request = v1::RemoveContainerRequest { container_id: id };
+                    client.runtime.clone().remove_container(request).await.expect("removed");
+                }
+            });
+        }
+        while let Some(done) = lives.join_next().await {
+            done.unwrap();
+        }
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
 fn who_is_not_root_serves_any_port_of_a_pods_own_network() {
     with(|ground| async move {
         let (runtime, client) = ground.start().await;

@@ -65,7 +65,11 @@ async fn signal(node: &Node, record: &ContainerRecord, number: i32) -> Result<()
         }
         _ => {
             let link = node.link(&record.sandbox).await?;
-            link.signal(gantry_base::Id::parse(&record.id)?, number).await?;
+            match link.signal(gantry_base::Id::parse(&record.id)?, number).await {
+                // It has ended since, and its supervisor has forgotten it.
+                Err(_) if !super::container_update::is_live(node, &record.id) => {}
+                signalled => signalled?,
+            }
         }
     }
     Ok(())
