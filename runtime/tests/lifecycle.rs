@@ -186,8 +186,11 @@ fn who_is_removed_as_it_ends_is_removed() {
                 for container in containers {
                     let id = client.create(&pod, container, &config).await.expect("created");
                     client.start(&id).await.expect("started");
-                    let request = v1::RemoveContainerRequest { container_id: id };
-                    client.runtime.clone().remove_container(request).await.expect("removed");
+                    let remove = async || {
+                        let request = v1::RemoveContainerRequest { container_id: id.clone() };
+                        client.runtime.clone().remove_container(request).await.expect("removed");
+                    };
+                    tokio::join!(remove(), remove());
                 }
             });
         }

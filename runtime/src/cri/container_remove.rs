@@ -18,9 +18,11 @@ pub async fn remove(node: &Node, id: &str) -> Result<(), NodeError> {
     super::container_stop::stop(node, &record, std::time::Duration::ZERO).await?;
     let Some(lock) = node.container_lock(id) else { return Ok(()) };
     let _one_at_a_time = lock.lock().await;
+    // Another may have removed it meanwhile.
+    let Ok(record) = node.container(id) else { return Ok(()) };
     let parsed = Id::parse(id)?;
     node.settle(&record).await?;
-    super::cdi::after_the_end(node, &node.container(id)?).await;
+    super::cdi::after_the_end(node, &record).await;
     node.images.remove_snapshot(id).await?;
     node.records.remove_container(&record.sandbox, &parsed)?;
     node.rates.forget(&record.cgroup);
