@@ -135,12 +135,15 @@ async fn spawn(node: &Node, sandbox: &str) -> Result<Arc<Link>, NodeError> {
 fn gather(node: &Node, sandbox: &str, supervisor: bool) -> Facts {
     let containers = node.containers_of(sandbox).into_iter().filter_map(|record| {
         let id = Id::parse(&record.id).ok()?;
+        // Read again, and both at once: the supervisor may be telling of a start at this moment, which changes both.
+        let (record, supervised) = {
+            let pods = node.pods.lock();
+            let container = pods.containers.get(&record.id)?;
+            (container.record.clone(), container.supervised)
+        };
         let exit = read_exit(&node.records.bundle(sandbox, &id));
         let process = record.state() == ContainerState::Running && hold(node, &record, &id);
-        let supervised = node.pods.lock().containers.get(&record.id).is_some_and(|c| c.supervised);
-        // Read again: what the supervisor told a moment ago has changed it.
-        let state = node.container(&record.id).ok()?.state();
-        Some(ContainerFacts { id, state, supervised, exit, process })
+        Some(ContainerFacts { id, state: record.state(), supervised, exit, process })
     });
     Facts { supervisor, containers: containers.collect() }
 }
@@ -212,6 +215,8 @@ async fn carry_out(
         Verdict::Unknown => {
             node.mark_unknown(id.as_str());
         }
+        // Its supervisor has told of its start since.
+        Verdict::StartLost if record.state() == ContainerState::Running => return Ok(()),
         Verdict::StartLost => {
             node.mark_start_failed(id.as_str(), "the start was interrupted");
         }

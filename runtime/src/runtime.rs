@@ -163,7 +163,9 @@ async fn listen(path: &Path) -> Result<UnixListener, StartError> {
     if let Some(dir) = path.parent() {
         private_dir(dir).map_err(at("make the folder of"))?;
     }
-    if tokio::net::UnixStream::connect(path).await.is_ok() {
+    if let Ok(stream) = tokio::net::UnixStream::connect(path).await
+        && is_served(&stream)
+    {
         return Err(StartError::InUse(path.to_owned()));
     }
     match std::fs::remove_file(path) {
@@ -173,6 +175,14 @@ async fn listen(path: &Path) -> Result<UnixListener, StartError> {
     let listener = UnixListener::bind(path).map_err(at("listen on"))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(at("set the mode of"))?;
     Ok(listener)
+}
+
+/// Whether the process that listens is there. One that was killed as it started another may have left that with its socket, until
+/// it becomes its program.
+fn is_served(stream: &tokio::net::UnixStream) -> bool {
+    let pid = stream.peer_cred().ok().and_then(|peer| rustix::process::Pid::from_raw(peer.pid()?));
+    // Of whom the number is not known, as of one of another pid namespace, the answer is the careful one.
+    pid.is_none_or(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 type Opened = (tokio::net::TcpListener, Arc<Node>);

@@ -165,6 +165,31 @@ fn both_are_killed() {
     });
 }
 
+/// The sockets that a process has, as one has them that it was about to start.
+fn inherit_sockets(pid: i32) -> Vec<std::os::fd::OwnedFd> {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+    let pidfd = rustix::process::pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+    let numbers = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter_map(|entry| {
+        let path = entry.unwrap().path();
+        let target = std::fs::read_link(&path).ok()?;
+        target.to_str()?.starts_with("socket:").then(|| path.file_name()?.to_str()?.parse::<i32>().ok())?
+    });
+    numbers.map(|fd| rustix::process::pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty()).unwrap()).collect()
+}
+
+#[test]
+fn who_was_killed_as_it_started_another_has_left_its_place() {
+    with(|ground| async move {
+        let (served, _) = Served::start(&ground).await;
+        let inherited = inherit_sockets(served.pid());
+        assert!(!inherited.is_empty());
+        served.kill();
+        let (runtime, _) = ground.start().await;
+        drop(inherited);
+        ground::finish(runtime).await;
+    });
+}
+
 #[test]
 fn killed_in_the_middle_of_starts_nothing_is_left_behind() {
     with(|ground| async move {

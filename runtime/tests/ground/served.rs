@@ -37,11 +37,19 @@ pub fn order(ground: &Ground) -> PathBuf {
     ground.dir.path().join("order")
 }
 
+/// What the last one said.
+fn said(ground: &Ground) -> PathBuf {
+    ground.dir.path().join("served.log")
+}
+
 impl Served {
     pub async fn start(ground: &Ground) -> (Served, Client) {
         match Served::try_start(ground).await {
             (served, true) => (served, client(ground)),
-            _ => panic!("the runtime ends before it serves"),
+            _ => {
+                let said = std::fs::read_to_string(said(ground)).unwrap_or_default();
+                panic!("the runtime ends before it serves: {said}")
+            }
         }
     }
 
@@ -56,7 +64,7 @@ impl Served {
             .env(SERVE, format!("{}|{tag}|{}", ground.dir.path().display(), ground.config.log_limits.max_bytes))
             .env(gantry_base::fault::ORDER, order(ground))
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(said(ground)).expect("a file"))
             .spawn()
             .expect("a process");
         let mut served = Served(child);
