@@ -257,3 +257,67 @@ fn what_is_unknown_broken_or_another_ones_is_refused_and_hurts_nobody_else() {
         ground::finish(runtime).await;
     });
 }
+
+/// All that a container may see of how it was made. What the kernel numbers, and the names of its own folders, are left out.
+const SELF_PORTRAIT: &str = r"
+awk '{ dash = 0; for (n = 7; n <= NF; n++) if ($n == `-`) dash = n
+       gsub(/[0-9]+/, `N`, $7); print `mount`, ($4 ~ /containers/ ? `` : $4), $5, $6, (dash > 7 ? $7 : ``), $(dash + 1) }' /proc/self/mountinfo | sort
+ls -lnR /dev | awk '{ if (NF > 8) $6 = $7 = $8 = ``; print `dev`, $0 }'
+stat -c 'stat %n %a %u %g %F' / /dev /dev/pts /dev/mqueue /dev/shm /proc /sys /proc/kcore /proc/scsi /sys/firmware /proc/sys/kernel/hostname
+grep -E '^(Cap|Seccomp:|NoNewPrivs|Umask|Sig[BIC]|Groups|Uid|Gid|NSpid|NSsid|Threads|TracerPid)' /proc/self/status
+cat /proc/self/oom_score_adj /proc/self/limits; pwd; hostname
+for kind in net ipc uts user; do readlink /proc/self/ns/$kind; done
+sed s/[0-9a-f]\\{64\\}/ID/g /proc/self/cgroup
+for path in /new /sys/new /proc/sys/kernel/domainname /dev/new /dev/shm/new; do echo x 2>&1 > $path && echo wrote $path && rm $path; done
+test -t 0 && tty && stat -c '%n %F %a %u %g' /dev/console
+wc -c /proc/kcore; ls /sys/firmware /proc/scsi; ls -l /proc/self/fd | awk 'NR > 1 { print `fd`, $9 }'
+";
+
+#[test]
+fn with_and_without_libcontainer_a_container_is_the_same() {
+    with(|ground| async move {
+        // libcontainer makes those that have hooks.
+        let hook = json!({"hookName": "createRuntime", "path": "/bin/true"});
+        specify(&ground, 0, "hook.json", json!({}), &[("hook", json!({"hooks": [hook]}))]);
+        let (runtime, client) = ground.serve().await;
+        for (kind, privileged, tty, root) in [
+            ("ordinary", false, false, false),
+            ("closed", false, false, true),
+            ("terminal", false, true, false),
+            ("privileged", true, false, false),
+        ] {
+            let config = if privileged { ground.privileged_pod(kind) } else { ground.pod(kind) };
+            let pod = client.run_pod(&config).await;
+            let mut seen = Vec::new();
+            for devices in [&[][..], &["hook"][..]] {
+                let name = format!("{kind}{}", devices.len());
+                let mut container = asking(&ground, &name, devices);
+                let script = SELF_PORTRAIT.replace('`', "\"");
+                container.command = ["sh", "-c", &script].map(str::to_owned).to_vec();
+                container.tty = tty;
+                let security = container.linux.as_mut().and_then(|l| l.security_context.as_mut()).unwrap();
+                (security.privileged, security.readonly_rootfs) = (privileged, root);
+                let id = client.create(&pod, container, &config).await.unwrap();
+                client.start(&id).await.unwrap();
+                client.ended(&id).await;
+                let of_libcontainer =
+                    gantry_base::layout::libcontainer(&ground.config.run_dir.join("sandboxes").join(&pod));
+                assert_eq!(of_libcontainer.join(&id).exists(), !devices.is_empty(), "who made it");
+                // libcontainer lets everyone write to the folders of devices, and has a name of its own for the core.
+                let as_ours = |line: String| {
+                    line.replace("drwxrwxrwx", "drwxr-xr-x").replace("kcore -> /proc/kcore", "core -> /proc/kcore")
+                };
+                seen.push(ground.lines(&format!("{name}.log")).into_iter().map(as_ours).collect::<Vec<_>>());
+            }
+            client.remove_pod(&pod).await;
+            let [direct, libcontainer] = seen.try_into().unwrap();
+            assert!(direct.len() > 60, "{direct:#?}");
+            let only = |these: &[String], those: &[String]| -> Vec<String> {
+                these.iter().filter(|line| !those.contains(line)).cloned().collect()
+            };
+            assert_eq!(only(&direct, &libcontainer), only(&libcontainer, &direct), "{kind}");
+            assert_eq!(direct.len(), libcontainer.len(), "{kind}");
+        }
+        ground::finish(runtime).await;
+    });
+}

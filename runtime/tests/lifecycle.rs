@@ -247,3 +247,22 @@ fn who_is_not_root_serves_any_port_of_a_pods_own_network() {
         ground::finish(runtime).await;
     });
 }
+
+#[test]
+fn who_is_killed_before_its_program_has_not_started() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("pod");
+        let pod = client.run_pod(&config).await;
+        let mut container = ground.container("small", &["true"]);
+        // Less than a process takes to become one.
+        container.linux.as_mut().unwrap().resources =
+            Some(v1::LinuxContainerResources { memory_limit_in_bytes: 64 << 10, ..Default::default() });
+        let id = client.create(&pod, container, &config).await.unwrap();
+        let error = client.start(&id).await.expect_err("it cannot start");
+        assert!(error.message().contains("out of memory"), "{error:?}");
+        let status = client.status(&id).await;
+        assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+        ground::finish(runtime).await;
+    });
+}

@@ -1,4 +1,4 @@
-//! What a creator does around libcontainer: the root it mounts, and the last stage before execve.
+//! What the supervisor is told of a container: the root, what is mounted in it, and the last stage before execve.
 
 use crate::codec::Appended;
 use crate::wire_struct;
@@ -180,7 +180,43 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// Everything a creator needs beside `config.json`.
+    /// A device node.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Node {
+        pub path: String,
+        /// Where it is on the host: bound from there where the host lets nobody make nodes.
+        pub source: String,
+        /// `c`, `b` or `p`, as mknod(1) has it.
+        pub kind: u8,
+        pub major: u32,
+        pub minor: u32,
+        pub mode: u32,
+        pub uid: u32,
+        pub gid: u32,
+    }
+}
+
+wire_struct! {
+    /// Of a container that the supervisor makes by itself: what libcontainer finds of others in `config.json`.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Direct {
+        /// Paths of the pod's namespaces that it is in; of other kinds but those below, the host's.
+        pub namespaces: Vec<String>,
+        /// Its pids are its own: nobody's namespace is shared.
+        pub own_pids: bool,
+        /// The path of the pid namespace that it shares with the pod; empty for the host's, or for one that is handed over.
+        pub pids: String,
+        pub own_cgroups: bool,
+        /// The kernel's settings and cgroups can be written to.
+        pub writable_kernel: bool,
+        pub nodes: Vec<Node>,
+        pub read_only: Vec<String>,
+        pub masked: Vec<String>,
+    }
+}
+
+wire_struct! {
+    /// Everything that a container is made of; where libcontainer makes it, beside `config.json`.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct Launch {
         pub root: Root,
@@ -201,6 +237,8 @@ wire_struct! {
         pub users: Appended<Option<Users>>,
         pub refined: Appended<Vec<Refined>>,
         pub start_hooks: Appended<StartHooks>,
+        /// None where libcontainer makes the container.
+        pub direct: Appended<Option<Direct>>,
     }
 }
 
@@ -230,8 +268,8 @@ mod tests {
         let mut bytes = Vec::new();
         latest.put(&mut bytes);
         assert_eq!(Launch::take(&mut bytes.as_slice()), Ok(latest));
-        // The refined volumes, two lists of hooks, and two texts.
-        const WITHOUT_CDI_BYTES: usize = 5 * size_of::<u32>();
+        // The refined volumes, two lists of hooks, two texts, and that nothing is made directly.
+        const WITHOUT_CDI_BYTES: usize = 5 * size_of::<u32>() + 1;
         bytes.clear();
         now.put(&mut bytes);
         bytes.truncate(bytes.len() - WITHOUT_CDI_BYTES);

@@ -1,5 +1,5 @@
-//! What a container is made of: the OCI configuration that libcontainer reads, and the launch file for the stages that
-//! are ours. Pure: the CRI request, the image and what is known of the host go in. Every field that oci-spec would
+//! What a container is made of: the launch file for the supervisor, and the OCI configuration that libcontainer reads where it is
+//! needed (and supervisors from before they made containers by themselves). Pure: the CRI request, the image and what is known of the host go in. Every field that oci-spec would
 //! default (capabilities, no_new_privs, limits, masked paths) is said or left out on purpose.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,7 @@ use crate::cdi::inject::Injection;
 use crate::image::RunConfig;
 
 mod cdi;
+mod direct;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SpecError {
@@ -144,6 +145,7 @@ pub fn build(config: &v1::ContainerConfig, image: &RunConfig, host: &Host) -> Re
         users: Appended(host.users.clone().map(|users| Users { mapped, ..users })),
         refined: Appended(refined),
         start_hooks: Appended(hooks::inside(&host.cdi.hooks)),
+        direct: Appended(direct::of(&security, &namespaces, host)),
     };
     Ok(Spec { config: oci(config, &security, &namespaces, host), launch })
 }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -59,7 +60,11 @@ pub fn write_atomically(path: &Path, content: &[u8], durable: bool) -> Result<()
     })
 }
 
-/// Held for the life of the process: one writer per store.
+/// Who was killed as it started another process left that what it held, until it becomes its program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_POLL: Duration = Duration::from_millis(10);
+
+/// Held for the life of the process: one writer per store. May block for a moment.
 pub fn lock(path: &Path) -> Result<File, ImageError> {
     let file = fs::OpenOptions::new()
         .write(true)
@@ -68,10 +73,17 @@ pub fn lock(path: &Path) -> Result<File, ImageError> {
         .mode(0o600)
         .open(path)
         .map_err(|e| ImageError::disk("open", path, e))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ImageError::Locked(path.to_owned())),
-        Err(e) => Err(ImageError::disk("lock", path, e.into())),
+    let mut waited = Duration::ZERO;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if waited < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_POLL);
+                waited += LOCK_POLL;
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(ImageError::Locked(path.to_owned())),
+            Err(e) => return Err(ImageError::disk("lock", path, e.into())),
+        }
     }
 }
 

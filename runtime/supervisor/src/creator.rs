@@ -1,5 +1,6 @@
-//! What a forked creator does: everything around libcontainer, then libcontainer, then it ends. It never returns to the
-//! supervisor's loop, and libcontainer's side effects (its directory, its dumpable flag, its panics) die with it.
+//! What a forked creator does, for a container that needs libcontainer: everything around that, then libcontainer, then it ends. It
+//! never returns to the supervisor's loop, and libcontainer's side effects (its directory, its dumpable flag, its panics) die with
+//! it. Of its steps, those that are not libcontainer's are those of `direct.rs` too.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -64,6 +65,10 @@ pub enum CreateError {
     Container(#[from] libcontainer::error::LibcontainerError),
     #[error("a hook failed, which is {hooks}")]
     Hook { hooks: String, source: libcontainer::error::LibcontainerError },
+    #[error(transparent)]
+    Direct(#[from] crate::direct::DirectError),
+    #[error(transparent)]
+    LastStage(#[from] crate::executor::StageError),
     #[error("libcontainer reports no pid")]
     NoPid,
 }
@@ -101,8 +106,15 @@ struct Made {
 }
 
 /// Runs in the forked child: makes the container, starts it, reports and ends. `pids` is another container's pid namespace.
-pub fn create_and_exit(task: Task<'_>, pids: Option<BorrowedFd<'_>>, report: BorrowedFd<'_>) -> ! {
-    finish(create(task, pids), report)
+pub fn create_and_exit(task: Task<'_>, launch: &Launch, pids: Option<BorrowedFd<'_>>, report: BorrowedFd<'_>) -> ! {
+    finish(create(task, launch, pids), report)
+}
+
+/// What a container is to be, as the runtime left it in its bundle.
+pub fn order(bundle: &Path) -> Result<Launch, CreateError> {
+    let path = bundle.join(layout::LAUNCH);
+    let file = std::fs::File::open(&path).map_err(|source| CreateError::Read { path: path.clone(), source })?;
+    read_launch(file, &path)
 }
 
 /// What a further process in a running container needs, read while the host's files are seen.
@@ -132,7 +144,7 @@ pub fn pass_through(task: Task<'_>, entry: &Entry, users: &Opened, init: Borrowe
     }
     let (known, tell) = match rustix::pipe::pipe_with(PipeFlags::CLOEXEC) {
         Ok(pipe) => pipe,
-        Err(error) => crate::executor::fail(&stage, &error),
+        Err(error) => crate::executor::fail(stage.failure, &error),
     };
     match enter::pass_through(entry, users, init) {
         Ok(Forked::Child) => {
@@ -148,7 +160,7 @@ pub fn pass_through(task: Task<'_>, entry: &Entry, users: &Opened, init: Borrowe
             let told = sent.is_ok() && rustix::io::write(&tell, &[1]).is_ok();
             crate::sys::exit_now(i32::from(!told))
         }
-        Err(error) => crate::executor::fail(&stage, &error),
+        Err(error) => crate::executor::fail(stage.failure, &error),
     }
 }
 
@@ -178,7 +190,7 @@ fn finish(result: Result<Made, CreateError>, report: BorrowedFd<'_>) -> ! {
 }
 
 /// libcontainer's outer errors say only that something failed: the whole chain, without repetitions.
-fn words(error: &dyn std::error::Error) -> String {
+pub fn words(error: &dyn std::error::Error) -> String {
     let mut text = plain(&error);
     let mut source = error.source();
     while let Some(inner) = source {
@@ -202,22 +214,19 @@ fn read_launch(file: std::fs::File, path: &Path) -> Result<Launch, CreateError> 
     Ok(frame::decode(&bytes)?)
 }
 
-fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateError> {
+fn create(task: Task<'_>, launch: &Launch, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateError> {
     let bundle = layout::bundle(task.sandbox, task.container);
-    let path = bundle.join(layout::LAUNCH);
-    let file = std::fs::File::open(&path).map_err(|source| CreateError::Read { path: path.clone(), source })?;
-    let launch = read_launch(file, &path)?;
     make_log(task.log_path);
     if let Some(pids) = pids.filter(|_| launch.users.0.is_none()) {
         lead_to(pids, &bundle.join(layout::TARGET_PIDS))?;
     }
-    join_cgroups(&launch)?;
+    join_cgroups(launch)?;
     let users = launch.users.0.as_ref().map(Opened::new).transpose().map_err(CreateError::UserNamespace)?;
     let mut trees = root::open_volumes(&launch.volumes, &launch.images.0, users.as_ref())?;
-    refine::refine(&mut trees, &launch, users.as_ref())?;
+    refine::refine(&mut trees, launch, users.as_ref())?;
     let before_start = open_before_start(&launch.before_start)?;
     root::leave_host_mounts()?;
-    root::hide_cgroups(&launch)?;
+    root::hide_cgroups(launch)?;
     let at = bundle.join(layout::ROOTFS);
     let trees = root::open_images(trees, &launch.volumes, &launch.images.0, &at, users.as_ref())?;
     let rootfs = match &users {
@@ -229,15 +238,15 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
         Some(users) => userns::inside(users.user.as_fd(), make_mount_points)?,
         None => make_mount_points()?,
     }
-    let ids = resolve(&launch, rootfs.as_fd())?;
+    let ids = resolve(launch, rootfs.as_fd())?;
     let mut encoded = Vec::new();
     ids.put(&mut encoded);
-    write(bundle.join(ids_file(&launch)), &encoded)?;
+    write(bundle.join(ids_file(launch)), &encoded)?;
     let _links = match &users {
         Some(users) => Some(prepare_for_users(task.sandbox, &at, &rootfs, users, pids, &task.stdio, &ids)?),
         None => None,
     };
-    refine::place_early(&rootfs, &trees, &launch)?;
+    refine::place_early(&rootfs, &trees, launch)?;
     drop(rootfs);
 
     adjust_oom_score(launch.process.oom_score_adj);
@@ -245,10 +254,10 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
         .into_iter()
         .zip(&launch.volumes)
         .enumerate()
-        .filter(|(n, _)| !refine::is_early(&launch, *n))
+        .filter(|(n, _)| !refine::is_early(launch, *n))
         .map(|(_, (tree, volume))| OpenVolume { tree, destination: volume.destination.clone() })
         .collect();
-    let stage = Stage { start_hooks: launch.start_hooks.0.clone(), ..last_stage(&launch, ids, volumes, task.failure) };
+    let stage = Stage { start_hooks: launch.start_hooks.0.clone(), ..last_stage(launch, ids, volumes, task.failure) };
     let terminal = Terminal::for_stdio(&task.stdio, &bundle)?;
     let mut builder = base(&task, stage)?;
     if let Stdio::Streams { stdin, stdout, stderr } = task.stdio {
@@ -258,14 +267,11 @@ fn create(task: Task<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Made, CreateEr
         builder = builder.with_console_socket(Some(&terminal.path));
     }
     let init = builder.as_init(&bundle).with_systemd(false).with_detach(terminal.is_some()).as_sibling(true);
-    let mut container = init.build().map_err(|error| CreateError::of(error, &launch))?;
+    let mut container = init.build().map_err(|error| CreateError::of(error, launch))?;
     let pid = container.pid().ok_or(CreateError::NoPid)?.as_raw();
     let master = terminal.map(Terminal::receive).transpose()?;
-    for (mut file, write) in before_start {
-        io::Write::write_all(&mut file, write.value.as_bytes())
-            .map_err(|source| CreateError::Write { path: write.path.clone(), source })?;
-    }
-    container.start().map_err(|error| CreateError::of(error, &launch))?;
+    write_before_start(before_start)?;
+    container.start().map_err(|error| CreateError::of(error, launch))?;
     // Nobody listens there any more, and whoever finds it may connect.
     let _ = std::fs::remove_file(layout::libcontainer(task.sandbox).join(task.container.as_str()).join("notify.sock"));
     Ok(Made { pid, master })
@@ -296,7 +302,7 @@ fn prepare_for_users(
     Ok(stage::enter(sandbox, at, rootfs, users, pids)?)
 }
 
-fn last_stage(launch: &Launch, ids: Ids, volumes: Vec<OpenVolume>, failure: BorrowedFd<'_>) -> Stage {
+pub fn last_stage(launch: &Launch, ids: Ids, volumes: Vec<OpenVolume>, failure: BorrowedFd<'_>) -> Stage {
     let mut process = launch.process.clone();
     if !process.env.iter().any(|e| e.starts_with("HOME=")) {
         process.env.push(format!("HOME={}", ids.home));
@@ -311,7 +317,7 @@ fn last_stage(launch: &Launch, ids: Ids, volumes: Vec<OpenVolume>, failure: Borr
     Stage { process, seccomp_flags, ids, volumes, failure, start_hooks: StartHooks::default() }
 }
 
-fn resolve(launch: &Launch, rootfs: BorrowedFd<'_>) -> Result<Ids, CreateError> {
+pub fn resolve(launch: &Launch, rootfs: BorrowedFd<'_>) -> Result<Ids, CreateError> {
     let read = |file: &'static str| {
         inroot::read_bounded(rootfs, Path::new(file), USER_FILE_MAX_BYTES)
             .map_err(|source| CreateError::UserFile { file, source })
@@ -320,7 +326,7 @@ fn resolve(launch: &Launch, rootfs: BorrowedFd<'_>) -> Result<Ids, CreateError> 
 }
 
 /// A log that cannot be made loses lines, and its writer says so; a container does not fail for it.
-fn make_log(path: &str) {
+pub fn make_log(path: &str) {
     use std::os::unix::fs::OpenOptionsExt;
     if !path.is_empty() {
         let flags = libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK;
@@ -329,12 +335,19 @@ fn make_log(path: &str) {
 }
 
 /// The files of what is written before the start, which are hidden by then.
-fn open_before_start(writes: &[CgroupWrite]) -> Result<Vec<(std::fs::File, &CgroupWrite)>, CreateError> {
+pub fn open_before_start(writes: &[CgroupWrite]) -> Result<Vec<(std::fs::File, &CgroupWrite)>, CreateError> {
     let opened = writes.iter().map(|write| match open_to_write(&write.path) {
         Ok(file) => Ok((file, write)),
         Err(source) => Err(CreateError::Write { path: write.path.clone(), source }),
     });
     opened.collect()
+}
+
+pub fn write_before_start(opened: Vec<(std::fs::File, &CgroupWrite)>) -> Result<(), CreateError> {
+    opened.into_iter().try_for_each(|(mut file, write)| {
+        io::Write::write_all(&mut file, write.value.as_bytes())
+            .map_err(|source| CreateError::Write { path: write.path.clone(), source })
+    })
 }
 
 /// The kernel's files are there, and are not cut to length.
@@ -344,7 +357,7 @@ fn open_to_write(path: &str) -> io::Result<std::fs::File> {
 
 /// v2 creators are cloned into the cgroup. On v1 a process that writes its own thread id to `tasks` does not wait for
 /// RCU, as a write to `cgroup.procs` would.
-fn join_cgroups(launch: &Launch) -> Result<(), CreateError> {
+pub fn join_cgroups(launch: &Launch) -> Result<(), CreateError> {
     if launch.unified {
         return Ok(());
     }
@@ -357,7 +370,7 @@ fn join_cgroups(launch: &Launch) -> Result<(), CreateError> {
 }
 
 /// Lowering the score needs CAP_SYS_RESOURCE; the runtime has clamped what it knows cannot be had, the rest is best effort.
-fn adjust_oom_score(score: Option<i32>) {
+pub fn adjust_oom_score(score: Option<i32>) {
     if let Some(score) = score {
         let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
     }
@@ -369,7 +382,7 @@ fn lead_to(namespace: BorrowedFd<'_>, path: &Path) -> Result<(), CreateError> {
         .map_err(|source| CreateError::Write { path: path.to_string_lossy().into_owned(), source })
 }
 
-fn write(path: PathBuf, bytes: &[u8]) -> Result<(), CreateError> {
+pub fn write(path: PathBuf, bytes: &[u8]) -> Result<(), CreateError> {
     unit::write_private(&path, bytes)
         .map_err(|source| CreateError::Write { path: path.to_string_lossy().into_owned(), source })
 }

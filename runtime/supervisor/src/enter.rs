@@ -67,6 +67,16 @@ impl Home {
         ["pid", "net", "ipc", "uts", "mnt"].into_iter().map(open).collect::<io::Result<_>>().map(Home)
     }
 
+    /// Forks in another pid namespace, which nothing but the child is ever in.
+    pub fn fork_among(&self, pids: BorrowedFd<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, EnterError> {
+        nix::sched::setns(pids, CloneFlags::CLONE_NEWPID).map_err(|e| EnterError::Namespaces(e.into()))?;
+        let forked = sys::fork_into(cgroup).map_err(EnterError::Fork);
+        if !matches!(forked, Ok(Forked::Child)) {
+            self.come_back();
+        }
+        forked
+    }
+
     /// One that cannot come home must not go on: what it opened would be the container's. Its containers go on without it,
     /// and the runtime gives them another.
     fn come_back(&self) {
@@ -148,7 +158,7 @@ pub fn settle_and_become(
 ) -> ! {
     let joined = entry.join_cgroups();
     if let Err(error) = joined.and_then(|()| Ok(nix::sched::setns(init, CloneFlags::CLONE_NEWCGROUP)?)) {
-        executor::fail(stage, &EnterError::Join(error));
+        executor::fail(stage.failure, &EnterError::Join(error));
     }
     entry.adjust_oom_score();
     become_program(stage, stdio, terminal_to)
@@ -160,17 +170,23 @@ pub fn become_program(stage: &Stage, stdio: Stdio, terminal_to: Option<BorrowedF
         Stdio::Streams { stdin, stdout, stderr } => ([stdin, stdout, stderr], false),
         Stdio::Terminal => match terminal().and_then(|(master, slave)| hand_over(&master, slave, terminal_to)) {
             Ok(streams) => (streams, true),
-            Err(error) => executor::fail(stage, &error),
+            Err(error) => executor::fail(stage.failure, &error),
         },
     };
+    become_with(stage, streams, is_terminal)
+}
+
+/// The same with the streams that it is to have, all of them the terminal if `is_terminal`.
+pub fn become_with(stage: &Stage, streams: [OwnedFd; 3], is_terminal: bool) -> ! {
     if let Err(error) = stand_alone(&streams, is_terminal) {
-        executor::fail(stage, &error);
+        executor::fail(stage.failure, &error);
     }
     drop(streams);
     executor::last_stage(stage)
 }
 
-fn hand_over(master: &OwnedFd, slave: OwnedFd, to: Option<BorrowedFd<'_>>) -> Result<[OwnedFd; 3], EnterError> {
+/// Sends the master to whoever keeps it; the other end is the three streams.
+pub fn hand_over(master: &OwnedFd, slave: OwnedFd, to: Option<BorrowedFd<'_>>) -> Result<[OwnedFd; 3], EnterError> {
     let to = to.ok_or(EnterError::Terminal(io::ErrorKind::NotConnected.into()))?;
     socket::send(to, b"terminal", &[master.as_fd()]).map_err(EnterError::Terminal)?;
     let copy = || slave.try_clone().map_err(EnterError::Terminal);
@@ -191,7 +207,7 @@ fn stand_alone([stdin, stdout, stderr]: &[OwnedFd; 3], is_terminal: bool) -> io:
 
 /// A new terminal of the container's own. What lies at the path is the container's to choose: it must be what it says, and
 /// looking at it must not take for ever.
-fn terminal() -> Result<(OwnedFd, OwnedFd), EnterError> {
+pub fn terminal() -> Result<(OwnedFd, OwnedFd), EnterError> {
     let failed = |e: rustix::io::Errno| EnterError::Terminal(e.into());
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let master = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty()).map_err(failed)?;

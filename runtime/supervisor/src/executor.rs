@@ -1,6 +1,6 @@
-//! The last stage of a container's process, run by libcontainer inside the container: volumes are put in place before
-//! the container counts as created; limits, filter, capabilities, ids and execve come when it is started. An error of
-//! the second part travels over a pipe that execve closes.
+//! The last stage of a container's process, in the container: volumes are put in place, then limits, filter, capabilities, ids and
+//! execve. Run by the process that makes itself the container, by a further one, or by libcontainer, whose container counts as
+//! created when the volumes are there. An error travels over a pipe that execve closes.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -79,26 +79,29 @@ impl Executor for LastStage {
     }
 
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        Err(ExecutorError::Other(tell(&self.0, &run(&self.0))))
+        Err(ExecutorError::Other(tell(self.0.failure, &run(&self.0))))
     }
 }
 
 /// The same for a process that libcontainer has not made.
 pub fn last_stage(stage: &Stage) -> ! {
-    fail(stage, &run(stage))
+    fail(stage.failure, &run(stage))
 }
 
 /// Ends a process that has not reached its program.
-pub fn fail(stage: &Stage, error: &impl ToString) -> ! {
-    tell(stage, error);
+pub fn fail(failure: RawFd, error: &impl ToString) -> ! {
+    tell(failure, error);
     sys::exit_now(1)
 }
 
-fn tell(stage: &Stage, error: &impl ToString) -> String {
+fn tell(failure: RawFd, error: &impl ToString) -> String {
     let text = plain(error);
-    sys::write_raw(stage.failure, text.as_bytes());
+    sys::write_raw(failure, text.as_bytes());
     text
 }
+
+/// What is written there before execve: who sees nothing of it, and the end closed, knows that the process was killed before.
+pub const AT_THE_DOOR: u8 = 0;
 
 /// The text without Rust's "(os error 2)": users know the words, not the number.
 pub fn plain(error: &impl ToString) -> String {
@@ -109,7 +112,8 @@ pub fn plain(error: &impl ToString) -> String {
     }
 }
 
-fn place_volumes(stage: &Stage) -> Result<(), StageError> {
+/// Mounts them where they belong in this process' root.
+pub fn place_volumes(stage: &Stage) -> Result<(), StageError> {
     if stage.volumes.is_empty() {
         return Ok(());
     }
@@ -132,7 +136,7 @@ fn place_volumes(stage: &Stage) -> Result<(), StageError> {
 fn run(stage: &Stage) -> StageError {
     match prepare(stage) {
         Ok(()) => match hooks::run(&stage.start_hooks, &stage.process.env) {
-            Ok(()) => execute(&stage.process),
+            Ok(()) => execute(&stage.process, stage.failure),
             Err(error) => error.into(),
         },
         Err(error) => error,
@@ -240,7 +244,7 @@ fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
 }
 
 /// execve, never execvp: a file without a known format is an error, not a shell script.
-fn execute(process: &Process) -> StageError {
+fn execute(process: &Process, failure: RawFd) -> StageError {
     let (args, env) = match (strings(&process.args), strings(&process.env)) {
         (Ok(args), Ok(env)) => (args, env),
         (Err(e), _) | (_, Err(e)) => return e,
@@ -251,6 +255,7 @@ fn execute(process: &Process) -> StageError {
         return StageError::Exec { name: name.clone(), source: e };
     }
     sys::reset_signals();
+    sys::write_raw(failure, &[AT_THE_DOOR]);
     if name.contains('/') {
         let source = sys::execve(&args[0], &arg_pointers, &env_pointers);
         return StageError::Exec { name: name.clone(), source };

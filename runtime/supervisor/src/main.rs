@@ -1,7 +1,7 @@
 //! `gantry-supervisor <sandbox folder> [<cgroup folder> …]`: keeps the containers of one pod while the runtime may come
-//! and go. It owns their output and their exit codes, forks a short-lived creator for every create (libcontainer runs nowhere
-//! else, because this program has one thread for life) and a command where its container is, and speaks frames over the socket
-//! in its folder.
+//! and go. It owns their output and their exit codes, forks what makes itself a container, or a short-lived creator where
+//! libcontainer is needed for that (which runs nowhere else, because this program has one thread for life), and a command where its
+//! container is, and speaks frames over the socket in its folder.
 //! The first process returns once the socket listens; the one that stays is a child of nobody in particular.
 //!
 //! Under other names it is something else: as [`layout::FIRST_PROCESS`] the first process of a pid namespace (`first.rs`), as
@@ -9,12 +9,14 @@
 
 mod attach;
 mod creator;
+mod direct;
 mod enter;
 mod executor;
 mod fault;
 mod first;
 mod hooks;
 mod inroot;
+mod kernel;
 mod log;
 mod refine;
 mod root;

@@ -23,6 +23,8 @@ use crate::unit::{self, Container, News};
 use crate::userns::Opened;
 use crate::{executor, socket};
 
+mod start;
+
 /// Who asked, to whom the answer goes. Connections are few: a runtime, for a moment two of them.
 const CONNECTIONS_MAX: usize = 4;
 /// How long the news of an end waits for the container's last lines to be in its log, so that who hears of it finds them there.
@@ -32,17 +34,10 @@ const NEWS_WAIT_SECONDS: i64 = 2;
 const EXECS_STARTING_MAX: usize = 32;
 
 enum Work {
-    Start {
-        unit: Unit,
-        input: Option<OwnedFd>,
-        readers: Vec<OwnedFd>,
-    },
+    /// `direct`: its first process is the one that was forked.
+    Start { unit: Unit, input: Option<OwnedFd>, readers: Vec<OwnedFd>, direct: bool },
     /// `passed`: by a process in between, which reports it.
-    Exec {
-        container: Id,
-        exec: Id,
-        passed: bool,
-    },
+    Exec { container: Id, exec: Id, passed: bool },
 }
 
 /// A forked creator that has not finished yet; or a further process that has not become its program yet, which counts as a
@@ -408,28 +403,6 @@ impl Supervisor {
         self.tell(&Event::Done { seq }, &[]);
     }
 
-    fn start(&mut self, seq: u64, unit: Unit, pids: Option<OwnedFd>) -> io::Result<()> {
-        let bundle = layout::bundle(&self.sandbox, &unit.id);
-        let (mut input, mut readers) = (None, Vec::new());
-        let stdio = if unit.tty {
-            Stdio::Terminal
-        } else {
-            let stdin = if unit.stdin {
-                let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-                input = Some(write);
-                read
-            } else {
-                unit::null()?
-            };
-            readers = unit::open_readers(&bundle)?;
-            let stdout = unit::open_output(&bundle.join(layout::STDOUT))?;
-            Stdio::Streams { stdin, stdout, stderr: unit::open_output(&bundle.join(layout::STDERR))? }
-        };
-        let cgroup = open_cgroup(&unit.cgroup)?;
-        let container = unit.id.clone();
-        self.fork(seq, &container, stdio, cgroup, pids, Work::Start { unit, input, readers })
-    }
-
     fn exec(&mut self, seq: u64, container: Id, exec: Id, tty: bool, mut fds: Vec<OwnedFd>) -> io::Result<()> {
         let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
         if fds.len() != if tty { 1 } else { 4 } {
@@ -498,47 +471,6 @@ impl Supervisor {
         }
     }
 
-    /// `pids` is the pid namespace of the container whose processes it shares, if it does.
-    fn fork(
-        &mut self,
-        seq: u64,
-        container: &Id,
-        stdio: Stdio,
-        cgroup: Option<OwnedFd>,
-        pids: Option<OwnedFd>,
-        work: Work,
-    ) -> io::Result<()> {
-        let (report, theirs) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let (failure, failure_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        point(Point::Fork);
-        match sys::fork_into(cgroup.as_ref().map(|c| c.as_fd()))? {
-            Forked::Child => {
-                // What belongs to the loop is of no use here, and a connection held open would hide our death.
-                self.connections.clear();
-                drop(report);
-                drop(failure);
-                let log_path = match &work {
-                    Work::Start { unit, .. } => unit.log_path.as_str(),
-                    Work::Exec { .. } => "",
-                };
-                let task = Task { sandbox: &self.sandbox, container, stdio, log_path, failure: failure_write.as_fd() };
-                creator::create_and_exit(task, pids.as_ref().map(AsFd::as_fd), theirs.as_fd())
-            }
-            Forked::Parent(pid) => {
-                let pidfd = unit::keep_child(pid)?;
-                point(Point::Forked);
-                for fd in [&report, &failure] {
-                    rustix::io::ioctl_fionbio(fd, true)?;
-                }
-                let (words, closed, dead) = (Vec::new(), false, false);
-                let report = Some(report);
-                self.creators.push(Creator { seq, work, pidfd, report, failure, outcome: None, words, closed, dead });
-                Ok(())
-            }
-        }
-    }
-
     fn creator_ended(&mut self, i: usize) {
         let creator = &mut self.creators[i];
         creator.dead = true;
@@ -580,18 +512,22 @@ impl Supervisor {
     fn finish(&mut self, creator: Creator) {
         point(Point::Keep);
         let Creator { seq, work, pidfd: of_creator, report: socket, outcome, words, .. } = creator;
+        let at_the_door = words.first() == Some(&executor::AT_THE_DOOR);
+        let words = words.strip_prefix(&[executor::AT_THE_DOOR]).unwrap_or(&words);
+        let killed = "it was killed before it was its program (out of memory in the container?)";
         let (report, master) = match outcome {
-            Some((report, master)) if report.error.is_empty() && words.is_empty() => (report, master),
-            Some((report, _)) if words.is_empty() => return self.fail(seq, &report.error),
-            _ if !words.is_empty() => return self.fail(seq, &String::from_utf8_lossy(&words)),
-            _ => {
-                return self
-                    .fail(seq, "the creator was killed before it could report (out of memory in the container?)");
-            }
+            _ if !words.is_empty() => return self.fail(seq, &String::from_utf8_lossy(words)),
+            Some((report, _)) if !report.error.is_empty() => return self.fail(seq, &report.error),
+            Some(_) if !at_the_door && matches!(work, Work::Start { .. }) => return self.fail(seq, killed),
+            Some(made) => made,
+            None => return self.fail(seq, killed),
         };
+        // The master of a terminal that the process itself has opened.
+        let packet = socket.and_then(|socket| socket::receive(&socket).ok().flatten());
+        let master = master.or_else(|| packet.and_then(|(_, mut fds)| fds.pop()));
         match work {
-            Work::Start { unit, input, readers } => {
-                let pidfd = match unit::open_pidfd(report.pid) {
+            Work::Start { unit, input, readers, direct } => {
+                let pidfd = match if direct { Ok(of_creator) } else { unit::open_pidfd(report.pid) } {
                     Ok(pidfd) => pidfd,
                     Err(e) => return self.fail(seq, &executor::plain(&e)),
                 };
@@ -611,8 +547,6 @@ impl Supervisor {
                     Ok(pidfd) => pidfd,
                     Err(e) => return self.fail(seq, &executor::plain(&e)),
                 };
-                let packet = socket.and_then(|socket| socket::receive(&socket).ok().flatten());
-                let master = packet.and_then(|(_, mut fds)| fds.pop());
                 let fds: Vec<BorrowedFd<'_>> =
                     std::iter::once(pidfd.as_fd()).chain(master.iter().map(|m| m.as_fd())).collect();
                 broadcast(&self.connections, &Event::ExecStarted { seq, exec: exec.clone() }, &fds);

@@ -20,11 +20,21 @@ const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// fork(2), into the cgroup whose folder is given (v2), which spares the move later.
 pub fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+    fork_with(cgroup, 0)
+}
+
+/// The same of the first process of a new pid namespace.
+pub fn fork_first(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+    fork_with(cgroup, libc::CLONE_NEWPID as u64)
+}
+
+fn fork_with(cgroup: Option<BorrowedFd<'_>>, flags: u64) -> io::Result<Forked> {
     // SAFETY: clone_args is plain integers, for which zero is valid and means: not used.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.exit_signal = libc::SIGCHLD as u64;
+    args.flags = flags;
     if let Some(cgroup) = cgroup {
-        args.flags = CLONE_INTO_CGROUP;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: no stack and no shared memory are asked for, so this is fork; this program has one thread for life, so the

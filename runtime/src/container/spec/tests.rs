@@ -1,4 +1,5 @@
 use super::*;
+use crate::cdi::inject::Tmpfs;
 
 fn config() -> v1::ContainerConfig {
     v1::ContainerConfig { command: vec!["/bin/app".into()], ..v1::ContainerConfig::default() }
@@ -215,4 +216,51 @@ fn a_cdi_devices_mounts_take_the_place_of_others_and_are_there_for_its_hooks() {
     let seen = build(&config, &RunConfig::default(), &with("/data")).unwrap();
     assert!(seen.launch.volumes.iter().all(|volume| volume.destination != "/data"));
     assert!(seen.config["mounts"].as_array().unwrap().iter().any(|mount| mount["destination"] == "/data"));
+}
+
+#[test]
+fn only_what_needs_libcontainer_is_made_by_it() {
+    let direct = |host: &Host| build(&config(), &RunConfig::default(), host).unwrap().launch.direct.0;
+    let plain = direct(&host()).expect("it is made directly");
+    assert_eq!((plain.namespaces, plain.own_pids, plain.own_cgroups), (vec!["/ns/net".to_owned()], true, true));
+    let tmpfs = Tmpfs { destination: "/t".into(), source: "tmpfs".into(), options: Vec::new() };
+    let tmpfs = Injection { tmpfs: vec![tmpfs], ..Injection::default() };
+    assert_eq!(direct(&Host { cdi: tmpfs, ..host() }), None);
+    assert_eq!(direct(&Host { users: Some(Users::default()), ..host() }), None);
+}
+
+#[test]
+fn a_device_replaces_the_default_one_and_none_the_terminals() {
+    let device = |path: &str, minor| Device {
+        path: path.into(),
+        source: "/dev/zero".into(),
+        kind: 'c',
+        major: 1,
+        minor,
+        mode: 0o600,
+        uid: 1,
+        gid: 2,
+        access: "rw".into(),
+    };
+    let host = Host { devices: vec![device("/dev/null", 5), device("/dev/ptmx", 2)], ..host() };
+    let nodes = build(&config(), &RunConfig::default(), &host).unwrap().launch.direct.0.unwrap().nodes;
+    let named: Vec<(&str, u32, u32)> = nodes.iter().map(|node| (node.path.as_str(), node.minor, node.mode)).collect();
+    assert_eq!(named[..2], [("/dev/null", 5, 0o600), ("/dev/zero", 5, 0o666)]);
+    assert_eq!(named.len(), 6);
+    assert!(named.iter().all(|(path, ..)| *path != "/dev/ptmx"));
+}
+
+#[test]
+fn a_privileged_container_sees_the_kernel_as_the_host_does() {
+    let security = |privileged| v1::LinuxContainerSecurityContext {
+        privileged,
+        masked_paths: vec!["/proc/kcore".into()],
+        readonly_paths: vec!["/proc/sys".into()],
+        ..v1::LinuxContainerSecurityContext::default()
+    };
+    let direct = |privileged| launch(&with(security(privileged))).unwrap().direct.0.unwrap();
+    let (open, closed) = (direct(true), direct(false));
+    assert_eq!((open.masked.len(), open.read_only.len(), open.own_cgroups, open.writable_kernel), (0, 0, false, true));
+    assert_eq!((closed.masked.len(), closed.read_only.len()), (1, 1));
+    assert_eq!((closed.own_cgroups, closed.writable_kernel), (true, false));
 }
