@@ -98,6 +98,57 @@ fn row_1_no_program_of_the_host_is_written_through_proc() {
 
 /// CVE-2024-21626: a descriptor of ours that was left open would be a way out for a working directory.
 #[test]
+fn row_3_no_volume_covers_what_the_kernel_is_told_through() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("covers");
+        let pod = client.run_pod(&config).await;
+        let own = ground.dir.path().join("own");
+        std::fs::create_dir_all(own.join("thread-self/attr/apparmor")).unwrap();
+        for (name, at, to) in [("whole", "data", "/proc"), ("part", "data", "../proc/sys")] {
+            let mut layer = ground::busybox_tar();
+            ground::folder(&mut layer, "proc", 0o755);
+            ground::folder(&mut layer, "proc/sys", 0o755);
+            ground::link(&mut layer, at, to);
+            let image = format!("test.invalid/covers-{name}:1");
+            ground::import_layer(&runtime, &image, layer.finish()).await;
+            let mut container = of_image(ground.container(name, &["true"]), &image);
+            container.mounts = vec![volume(&own, "/data")];
+            let said = output(&ground, &client, &pod, &config, container).await;
+            assert!(said.as_ref().is_err_and(|error| error.message().contains("leads to")), "{name}: {said:?}");
+        }
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
+fn row_3_the_hosts_devices_are_not_the_containers() {
+    with(|ground| async move {
+        let (runtime, client) = ground.start().await;
+        let config = ground.pod("null");
+        let pod = client.run_pod(&config).await;
+        let mode = || std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata("/dev/null").unwrap().permissions());
+        let before = mode();
+        let script = "stat -L -c %d:%i /proc/self/fd/0 /dev/null; chmod 600 /proc/self/fd/0";
+        let said =
+            output(&ground, &client, &pod, &config, ground.container("first", &["sh", "-c", script])).await.unwrap();
+        assert_eq!(said[0], said[1], "{said:?}");
+        let id = client.started(&pod, ground.container("sleeps", &SLEEP), &config).await;
+        let said = client.said(&id, script).await;
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines[0], lines[1], "{said:?}");
+        assert_eq!(mode(), before);
+        // What it has put there instead is not opened for it.
+        let said = client.said(&id, "rm /dev/null; mkfifo /dev/null; echo made").await;
+        assert!(said.contains("made"), "{said}");
+        assert_eq!(client.said(&id, "cat; stat -L -c %F /proc/self/fd/0").await, "fifo");
+        client.remove_pod(&pod).await;
+        ground::finish(runtime).await;
+    });
+}
+
+#[test]
 fn row_2_no_descriptor_is_a_working_directory() {
     with(|ground| async move {
         let (runtime, client) = ground.start().await;

@@ -202,10 +202,8 @@ wire_struct! {
     pub struct Direct {
         /// Paths of the pod's namespaces that it is in; of other kinds but those below, the host's.
         pub namespaces: Vec<String>,
-        /// Its pids are its own: nobody's namespace is shared.
+        /// Its pids are its own; else they are the host's.
         pub own_pids: bool,
-        /// The path of the pid namespace that it shares with the pod; empty for the host's, or for one that is handed over.
-        pub pids: String,
         pub own_cgroups: bool,
         /// The kernel's settings and cgroups can be written to.
         pub writable_kernel: bool,

@@ -175,18 +175,18 @@ fn finish(result: Result<Made, CreateError>, report: BorrowedFd<'_>) -> ! {
     let (frame, master) = match &result {
         Ok(made) => (Report { pid: made.pid, error: String::new() }, made.master.as_ref()),
         Err(error) => {
-            let mut text = words(error);
-            let mut end = text.len().min(ERROR_TEXT_MAX_BYTES);
-            while !text.is_char_boundary(end) {
-                end -= 1;
-            }
-            text.truncate(end);
-            (Report { pid: 0, error: text }, None)
+            let text = words(error);
+            (Report { pid: 0, error: cut(&text).to_owned() }, None)
         }
     };
     let fds: Vec<BorrowedFd<'_>> = master.iter().map(|fd| fd.as_fd()).collect();
     let sent = socket::send(report, &frame::encode(&frame), &fds);
     crate::sys::exit_now(i32::from(sent.is_err() || result.is_err()))
+}
+
+/// As much of an error's text as a frame is to hold: it may quote what an image says.
+pub fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(ERROR_TEXT_MAX_BYTES)]
 }
 
 /// libcontainer's outer errors say only that something failed: the whole chain, without repetitions.

@@ -1,7 +1,7 @@
 //! A container that libcontainer is not needed for: one without hooks, in a pod without users of its own. The supervisor forks it
 //! where its processes are numbered and counted, and what is born there makes its root, goes there, and becomes the program: one
-//! process, with nobody to wait for. It has the host's files before its eyes until it changes its root, and nothing of another
-//! container's; like libcontainer's, it cannot be traced from where it is born.
+//! process, with nobody to wait for. It has the host's files before its eyes until it changes its root, so nobody else is where it is
+//! born: whoever shares pids is made the longer way. Of other containers' descriptors it holds none.
 //!
 //! ```text
 //!   the host's mounts      volumes copied, namespaces and cgroup files opened

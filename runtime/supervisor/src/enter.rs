@@ -16,9 +16,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use gantry_base::launch::{Ids, Launch};
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
 
 use crate::creator::Stdio;
 use crate::executor::{self, Stage};
+use crate::kernel;
 use crate::socket;
 use crate::sys::{self, Forked};
 use crate::userns::{self, Opened};
@@ -65,16 +67,6 @@ impl Home {
             Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
         };
         ["pid", "net", "ipc", "uts", "mnt"].into_iter().map(open).collect::<io::Result<_>>().map(Home)
-    }
-
-    /// Forks in another pid namespace, which nothing but the child is ever in.
-    pub fn fork_among(&self, pids: BorrowedFd<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, EnterError> {
-        nix::sched::setns(pids, CloneFlags::CLONE_NEWPID).map_err(|e| EnterError::Namespaces(e.into()))?;
-        let forked = sys::fork_into(cgroup).map_err(EnterError::Fork);
-        if !matches!(forked, Ok(Forked::Child)) {
-            self.come_back();
-        }
-        forked
     }
 
     /// One that cannot come home must not go on: what it opened would be the container's. Its containers go on without it,
@@ -177,7 +169,11 @@ pub fn become_program(stage: &Stage, stdio: Stdio, terminal_to: Option<BorrowedF
 }
 
 /// The same with the streams that it is to have, all of them the terminal if `is_terminal`.
-pub fn become_with(stage: &Stage, streams: [OwnedFd; 3], is_terminal: bool) -> ! {
+pub fn become_with(stage: &Stage, [stdin, stdout, stderr]: [OwnedFd; 3], is_terminal: bool) -> ! {
+    let streams = match own_null(stdin) {
+        Ok(stdin) => [stdin, stdout, stderr],
+        Err(error) => executor::fail(stage.failure, &error),
+    };
     if let Err(error) = stand_alone(&streams, is_terminal) {
         executor::fail(stage.failure, &error);
     }
@@ -191,6 +187,22 @@ pub fn hand_over(master: &OwnedFd, slave: OwnedFd, to: Option<BorrowedFd<'_>>) -
     socket::send(to, b"terminal", &[master.as_fd()]).map_err(EnterError::Terminal)?;
     let copy = || slave.try_clone().map_err(EnterError::Terminal);
     Ok([copy()?, copy()?, slave])
+}
+
+/// The host's /dev/null is not the container's, whose root could change its mode for all: it gets its own, or, if it has put
+/// something else there, what ends at once too.
+fn own_null(stdin: OwnedFd) -> io::Result<OwnedFd> {
+    if !kernel::is_null(&stdin)? {
+        return Ok(stdin);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::open("/dev/null", flags, Mode::empty()) {
+        Ok(own) if kernel::is_null(&own)? => {
+            rustix::io::ioctl_fionbio(&own, false)?;
+            Ok(own)
+        }
+        _ => Ok(rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?.0),
+    }
 }
 
 /// Its own session and group, by which it is killed with what it starts; its streams.

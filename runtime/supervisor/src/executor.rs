@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -100,7 +100,8 @@ fn tell(failure: RawFd, error: &impl ToString) -> String {
     text
 }
 
-/// What is written there before execve: who sees nothing of it, and the end closed, knows that the process was killed before.
+/// What is written there when the rest may be filtered: who sees nothing of it, and the end closed, knows that the process was
+/// killed before.
 pub const AT_THE_DOOR: u8 = 0;
 
 /// The text without Rust's "(os error 2)": users know the words, not the number.
@@ -125,6 +126,7 @@ pub fn place_volumes(stage: &Stage) -> Result<(), StageError> {
             .map_err(|e| failed(path, e.into()))?;
         let tree = sys::borrow(volume.tree);
         let target = inroot::make_target(root.as_fd(), Path::new(path), &tree).map_err(|e| failed(path, e))?;
+        refuse_proc(&target).map_err(|e| failed(path, e))?;
         let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
             | rustix::mount::MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         rustix::mount::move_mount(tree, "", &target, "", flags).map_err(|e| failed(path, e.into()))?;
@@ -132,11 +134,31 @@ pub fn place_volumes(stage: &Stage) -> Result<(), StageError> {
     Ok(())
 }
 
+/// What is written to the kernel's files is not to go elsewhere, wherever the links of an image lead (CVE-2019-16884,
+/// CVE-2025-52881). That a volume is not meant to be there is known by its name already.
+fn refuse_proc(target: &OwnedFd) -> io::Result<()> {
+    let place = std::fs::read_link(format!("/proc/self/fd/{}", target.as_raw_fd()))?;
+    if place.starts_with("/proc") {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("leads to {place:?}")));
+    }
+    Ok(())
+}
+
+/// Takes effect at execve. Older kernels have one file for all security modules.
+fn set_apparmor(profile: &str) -> io::Result<()> {
+    let open = |path: &str| std::fs::OpenOptions::new().write(true).open(path);
+    let file = open("/proc/thread-self/attr/apparmor/exec").or_else(|_| open("/proc/thread-self/attr/exec"))?;
+    if rustix::fs::fstatfs(&file)?.f_type != libc::PROC_SUPER_MAGIC {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "/proc is something else"));
+    }
+    io::Write::write_all(&mut &file, format!("exec {profile}").as_bytes())
+}
+
 /// Comes back only with an error.
 fn run(stage: &Stage) -> StageError {
     match prepare(stage) {
         Ok(()) => match hooks::run(&stage.start_hooks, &stage.process.env) {
-            Ok(()) => execute(&stage.process, stage.failure),
+            Ok(()) => execute(&stage.process),
             Err(error) => error.into(),
         },
         Err(error) => error,
@@ -150,13 +172,15 @@ fn prepare(stage: &Stage) -> Result<(), StageError> {
     }
     change_directory(&process.cwd)?;
     if !process.apparmor.is_empty() {
-        let text = format!("exec {}", process.apparmor);
-        std::fs::write("/proc/thread-self/attr/apparmor/exec", &text)
-            .or_else(|_| std::fs::write("/proc/thread-self/attr/exec", &text))
+        set_apparmor(&process.apparmor)
             .map_err(|source| StageError::AppArmor { profile: process.apparmor.clone(), source })?;
     }
     if let Some(umask) = process.umask {
         rustix::process::umask(Mode::from_raw_mode(umask));
+    }
+    if !sys::write_raw(stage.failure, &[AT_THE_DOOR]) {
+        // Nobody would know of it.
+        sys::exit_now(1);
     }
     // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it is loaded before that goes.
     if !process.no_new_privs && !process.seccomp.is_empty() {
@@ -244,7 +268,7 @@ fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
 }
 
 /// execve, never execvp: a file without a known format is an error, not a shell script.
-fn execute(process: &Process, failure: RawFd) -> StageError {
+fn execute(process: &Process) -> StageError {
     let (args, env) = match (strings(&process.args), strings(&process.env)) {
         (Ok(args), Ok(env)) => (args, env),
         (Err(e), _) | (_, Err(e)) => return e,
@@ -255,7 +279,6 @@ fn execute(process: &Process, failure: RawFd) -> StageError {
         return StageError::Exec { name: name.clone(), source: e };
     }
     sys::reset_signals();
-    sys::write_raw(failure, &[AT_THE_DOOR]);
     if name.contains('/') {
         let source = sys::execve(&args[0], &arg_pointers, &env_pointers);
         return StageError::Exec { name: name.clone(), source };

@@ -8,7 +8,16 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
 const CONFINED: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
+/// openat2(2): where a `..` meets a rename or a mount, anywhere on the host, the kernel has it tried again.
+const TRIES: u32 = 128;
+
 pub fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    for _ in 1..TRIES {
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), CONFINED) {
+            Err(rustix::io::Errno::AGAIN) => {}
+            opened => return Ok(opened?),
+        }
+    }
     Ok(rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), CONFINED)?)
 }
 

@@ -173,6 +173,9 @@ fn copy(of: &OwnedFd, flags: OpenTreeFlags) -> io::Result<OwnedFd> {
 /// The mode counts whole: the process has no mask.
 fn make_node(root: BorrowedFd<'_>, node: &Node) -> io::Result<()> {
     let path = Path::new(&node.path);
+    if !path.starts_with("/dev") {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not below /dev"));
+    }
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let parent = inroot::make_dir(root, path.parent().unwrap_or(Path::new("/")))?;
     let kind = match node.kind {
@@ -188,8 +191,8 @@ fn make_node(root: BorrowedFd<'_>, node: &Node) -> io::Result<()> {
             let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
             Ok(rustix::fs::chownat(&parent, name, Some(uid), Some(gid), flags)?)
         }
-        // A host that is itself a container of someone who lets it make none.
-        Err(rustix::io::Errno::PERM) => {
+        // The host is itself a container of users who make none.
+        Err(rustix::io::Errno::PERM) if userns::id_at_most(u32::MAX - 1) < u32::MAX - 1 => {
             let tree = userns::clone_tree(Path::new(&node.source), false)?;
             attach(&tree, &inroot::make_file(root, path)?)
         }
@@ -243,8 +246,15 @@ fn null(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let plain = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
     let null = rustix::fs::openat2(root, "/dev/null", flags, Mode::empty(), plain)?;
-    let stat = rustix::fs::fstat(&null)?;
-    let is_null =
-        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3);
-    if is_null { Ok(null) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "/dev/null is something else")) }
+    if is_null(&null)? {
+        Ok(null)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "/dev/null is something else"))
+    }
+}
+
+pub fn is_null(fd: &OwnedFd) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(fd)?;
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    Ok(is_device && stat.st_rdev == rustix::fs::makedev(1, 3))
 }

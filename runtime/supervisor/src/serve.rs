@@ -89,6 +89,15 @@ pub struct Supervisor {
     home: Home,
 }
 
+/// Held by forked children, which end otherwise than by its being dropped.
+struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        sys::exit_now(1);
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Token {
     Listener,
@@ -122,6 +131,17 @@ impl Supervisor {
             told_to_end: false,
             home,
         }
+    }
+
+    /// In a forked child: what belongs to the loop is of no use there, and a descriptor that is held open hides an end from
+    /// whoever waits for it. A child that panics must not come back here, and undo what is its parent's.
+    fn let_go(&mut self) -> Guard {
+        let guard = Guard;
+        self.connections.clear();
+        self.containers.clear();
+        self.creators.clear();
+        self.execs.clear();
+        guard
     }
 
     pub fn run(&mut self) -> io::Result<()> {
@@ -445,7 +465,7 @@ impl Supervisor {
         };
         match forked {
             Forked::Child => {
-                self.connections.clear();
+                let _guard = self.let_go();
                 drop((report, failure));
                 let (theirs, failure) = (theirs.as_ref().map(|fd| fd.as_fd()), failure_write.as_fd());
                 let task = Task { sandbox: &self.sandbox, container: &container, stdio, log_path: "", failure };
@@ -525,6 +545,9 @@ impl Supervisor {
         // The master of a terminal that the process itself has opened.
         let packet = socket.and_then(|socket| socket::receive(&socket).ok().flatten());
         let master = master.or_else(|| packet.and_then(|(_, mut fds)| fds.pop()));
+        if matches!(&work, Work::Start { unit, .. } if unit.tty && master.is_none()) {
+            return self.fail(seq, "its terminal was lost on the way");
+        }
         match work {
             Work::Start { unit, input, readers, direct } => {
                 let pidfd = match if direct { Ok(of_creator) } else { unit::open_pidfd(report.pid) } {
@@ -602,7 +625,7 @@ impl Supervisor {
     }
 
     fn fail(&mut self, seq: u64, message: &str) {
-        self.tell(&Event::Failed { seq, message: message.to_owned() }, &[]);
+        self.tell(&Event::Failed { seq, message: creator::cut(message).to_owned() }, &[]);
     }
 }
 

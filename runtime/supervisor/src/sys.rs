@@ -266,10 +266,10 @@ pub fn close_all_but(kept: [BorrowedFd<'_>; 2]) {
     }
 }
 
-/// Writes to a descriptor that is known by number only, in a process about to end.
-pub fn write_raw(fd: RawFd, bytes: &[u8]) {
+/// Writes to a descriptor that is known by number only; whether anybody may read it.
+pub fn write_raw(fd: RawFd, bytes: &[u8]) -> bool {
     // SAFETY: the pointer and length describe `bytes`; a bad descriptor is an error we have nobody to tell.
-    let _ = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+    unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) > 0 }
 }
 
 /// Borrows a descriptor that a parent left open for us.

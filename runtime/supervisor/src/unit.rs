@@ -76,11 +76,6 @@ fn open_reader(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?)
 }
 
-/// Opens a namespace by its path.
-pub fn open_namespace(path: &str) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
-}
-
 /// Opens what a container gets as an output. It is open for reading too: when its reader dies, the container sees no
 /// SIGPIPE, and what it wrote waits for the next one.
 pub fn open_output(path: &Path) -> io::Result<OwnedFd> {

@@ -3,7 +3,7 @@
 use gantry_base::launch::{Direct, Node};
 use gantry_cri::v1;
 
-use super::{Device, Host};
+use super::{Device, Host, clean};
 
 /// OCI runtime specification, config-linux.md, "Default Devices"; by path, major and minor number.
 const DEFAULT_NODES: [(&str, u32, u32); 6] = [
@@ -15,22 +15,23 @@ const DEFAULT_NODES: [(&str, u32, u32); 6] = [
     ("/dev/random", 1, 8),
 ];
 
-/// None for what only libcontainer can: hooks of the host, their file systems, and users that are not the host's.
+/// None for what libcontainer is to do: hooks of the host, file systems of devices, users that are not the host's. And where pids
+/// are shared: whoever shares them would see of a process that is being made what that sees of the host (/proc/PID/mountinfo and
+/// /proc/PID/net ask for no right to trace it), so what is born there is to have as little as can be before its eyes.
 pub fn of(
     security: &v1::LinuxContainerSecurityContext,
     namespaces: &v1::NamespaceOption,
     host: &Host,
 ) -> Option<Direct> {
-    if host.users.is_some() || !host.cdi.hooks.is_empty() || !host.cdi.tmpfs.is_empty() {
+    let shares_pids = !host.pid.is_empty() || namespaces.pid() == v1::NamespaceMode::Target;
+    if shares_pids || host.users.is_some() || !host.cdi.hooks.is_empty() || !host.cdi.tmpfs.is_empty() {
         return None;
     }
     let named = |path: &&String| !path.is_empty();
     let hidden = |given: &[String]| if security.privileged { Vec::new() } else { given.to_vec() };
     Some(Direct {
         namespaces: [&host.net, &host.ipc, &host.uts].into_iter().filter(named).cloned().collect(),
-        own_pids: host.pid.is_empty() && namespaces.pid() != v1::NamespaceMode::Node,
-        // That of a target comes with the order to start.
-        pids: if namespaces.pid() == v1::NamespaceMode::Target { String::new() } else { host.pid.clone() },
+        own_pids: namespaces.pid() != v1::NamespaceMode::Node,
         own_cgroups: !security.privileged,
         writable_kernel: security.privileged,
         nodes: nodes(&host.devices),
@@ -43,7 +44,7 @@ pub fn of(
 const PTMX: &str = "/dev/ptmx";
 
 fn nodes(given: &[Device]) -> Vec<Node> {
-    let default = DEFAULT_NODES.iter().filter(|(path, ..)| given.iter().all(|device| device.path != *path));
+    let default = DEFAULT_NODES.iter().filter(|(path, ..)| given.iter().all(|device| clean(&device.path) != *path));
     let default = default.map(|(path, major, minor)| Node {
         path: (*path).to_owned(),
         source: (*path).to_owned(),
@@ -54,8 +55,8 @@ fn nodes(given: &[Device]) -> Vec<Node> {
         uid: 0,
         gid: 0,
     });
-    let given = given.iter().filter(|device| device.path != PTMX).map(|device| Node {
-        path: device.path.clone(),
+    let given = given.iter().filter(|device| clean(&device.path) != PTMX).map(|device| Node {
+        path: clean(&device.path),
         source: device.source.clone(),
         kind: u8::try_from(device.kind).unwrap_or(b'c'),
         major: device.major,

@@ -242,7 +242,7 @@ fn a_device_replaces_the_default_one_and_none_the_terminals() {
         gid: 2,
         access: "rw".into(),
     };
-    let host = Host { devices: vec![device("/dev/null", 5), device("/dev/ptmx", 2)], ..host() };
+    let host = Host { devices: vec![device("/dev//null", 5), device("/dev/./ptmx", 2)], ..host() };
     let nodes = build(&config(), &RunConfig::default(), &host).unwrap().launch.direct.0.unwrap().nodes;
     let named: Vec<(&str, u32, u32)> = nodes.iter().map(|node| (node.path.as_str(), node.minor, node.mode)).collect();
     assert_eq!(named[..2], [("/dev/null", 5, 0o600), ("/dev/zero", 5, 0o666)]);

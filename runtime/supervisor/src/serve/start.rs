@@ -62,10 +62,12 @@ impl Supervisor {
 
     fn fork_container(&mut self, birth: Birth, launch: &Launch, direct: &Direct) -> io::Result<()> {
         let Birth { seq, unit, stdio, input, readers, cgroup, pids } = birth;
-        let pids = match pids {
-            None if !direct.pids.is_empty() => Some(unit::open_namespace(&direct.pids)?),
-            handed => handed,
-        };
+        if pids.is_some() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a container that is made directly shares no pids",
+            ));
+        }
         let (failure, failure_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         // The master of its terminal comes that way.
         let (report, theirs) = match stdio {
@@ -74,15 +76,10 @@ impl Supervisor {
         };
         point(Point::Fork);
         let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-        let forked = match &pids {
-            Some(pids) => self.home.fork_among(pids.as_fd(), cgroup).map_err(io::Error::other)?,
-            None if direct.own_pids => sys::fork_first(cgroup)?,
-            None => sys::fork_into(cgroup)?,
-        };
+        let forked = if direct.own_pids { sys::fork_first(cgroup)? } else { sys::fork_into(cgroup)? };
         match forked {
             Forked::Child => {
-                // What belongs to the loop is of no use here, and a connection held open would hide our death.
-                self.connections.clear();
+                let _guard = self.let_go();
                 drop((report, failure));
                 let (container, log_path, failure) = (&unit.id, unit.log_path.as_str(), failure_write.as_fd());
                 let task = Task { sandbox: &self.sandbox, container, stdio, log_path, failure };
@@ -111,7 +108,7 @@ impl Supervisor {
         point(Point::Fork);
         match sys::fork_into(cgroup.as_ref().map(AsFd::as_fd))? {
             Forked::Child => {
-                self.connections.clear();
+                let _guard = self.let_go();
                 drop((report, failure));
                 let (container, log_path, failure) = (&unit.id, unit.log_path.as_str(), failure_write.as_fd());
                 let task = Task { sandbox: &self.sandbox, container, stdio, log_path, failure };
