@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, Timestamps};
 use rustix::io::Errno;
@@ -15,11 +16,13 @@ use rustix::io::Errno;
 use super::copy::write_at;
 use super::tar::{Archive, Entry, Kind, Segment, TarError};
 
+mod crew;
 mod name;
 mod remove;
 mod root;
 mod settle;
 
+use crew::{Crew, SMALL_MAX_BYTES, SmallFile};
 pub use name::{Name, NameError, Whiteout, parse_name, whiteout};
 pub use remove::remove_tree;
 use root::Root;
@@ -33,11 +36,22 @@ pub struct Limits {
     pub data_max_bytes: u64,
     /// The names that must be remembered until the layer ends.
     pub names_max_bytes: usize,
+    /// Threads beside the caller's that may make its small files.
+    pub hands_max: usize,
 }
+
+/// Beside whoever reads: more than a few wait for each other in the file system.
+const HANDS_MAX: usize = 3;
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { entries_max: 2_000_000, data_max_bytes: 128 << 30, names_max_bytes: 64 << 20 }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Limits {
+            entries_max: 2_000_000,
+            data_max_bytes: 128 << 30,
+            names_max_bytes: 64 << 20,
+            hands_max: (processors - 1).min(HANDS_MAX),
+        }
     }
 }
 
@@ -93,26 +107,30 @@ impl Unpacked {
 
 /// Unpacks a whole archive into `folder`; what it replaces on its way goes to `aside`, for the caller to remove.
 pub fn unpack<R: Read>(input: R, folder: &OwnedFd, aside: &OwnedFd, limits: &Limits) -> Result<Unpacked, UnpackError> {
-    let mut archive = Archive::new(input);
-    let mut writer = Writer {
-        root: Root::new(folder, aside),
-        limits,
-        names_bytes: 0,
-        entries: 0,
-        folder_times: BTreeMap::new(),
-        unpacked: Unpacked::default(),
-        buffer: vec![0; COPY_BYTES],
-    };
-    while let Some(entry) = archive.next_entry()? {
-        writer.entry(&entry, &mut archive)?;
-    }
-    writer.finish()
+    std::thread::scope(|scope| {
+        let mut archive = Archive::new(input);
+        let mut writer = Writer {
+            root: Root::new(folder, aside),
+            crew: Crew::new(scope, limits.hands_max),
+            limits,
+            names_bytes: 0,
+            entries: 0,
+            folder_times: BTreeMap::new(),
+            unpacked: Unpacked::default(),
+            buffer: vec![0; COPY_BYTES],
+        };
+        while let Some(entry) = archive.next_entry()? {
+            writer.entry(entry, &mut archive)?;
+        }
+        writer.finish()
+    })
 }
 
 const COPY_BYTES: usize = 128 << 10;
 
-struct Writer<'a> {
+struct Writer<'a, 'scope, 'env> {
     root: Root<'a>,
+    crew: Crew<'scope, 'env>,
     limits: &'a Limits,
     names_bytes: usize,
     entries: u64,
@@ -122,37 +140,52 @@ struct Writer<'a> {
     buffer: Vec<u8>,
 }
 
-impl Writer<'_> {
-    fn entry<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), UnpackError> {
+impl Writer<'_, '_, '_> {
+    fn entry<R: Read>(&mut self, entry: Entry, archive: &mut Archive<R>) -> Result<(), UnpackError> {
         self.count(1)?;
-        check_attributes(entry)?;
+        check_attributes(&entry)?;
         let name = parse_name(&entry.path)?;
         let Some((parent, last)) = name.split_last() else {
-            return self.root_folder(entry);
+            return self.root_folder(&entry);
         };
         match whiteout(last)? {
             Whiteout::None => {}
             Whiteout::Skip => return Ok(()),
             Whiteout::Opaque => {
-                let folder = self.parent(&parent)?;
+                let (folder, _) = self.parent(&parent)?;
                 return self.root.make_opaque(&folder, b".").map_err(|e| write_error(&name, "mark opaque", e));
             }
             Whiteout::Of(hidden) => {
-                let folder = self.parent(&parent)?;
+                let (folder, number) = self.parent(&parent)?;
+                if self.crew.is_making(number, hidden) {
+                    self.crew.wait()?;
+                }
                 return self.root.whiteout(&folder, hidden).map_err(|e| write_error(&name, "hide", e));
             }
         }
-        let folder = self.parent(&parent)?;
+        let (folder, number) = self.parent(&parent)?;
+        if self.crew.is_making(number, last) {
+            self.crew.wait()?;
+        }
         match entry.kind {
-            Kind::File => self.file(&folder, &name, last, entry, archive),
-            Kind::Directory => self.directory(&folder, &name, last, entry),
-            Kind::Symlink => self.symlink(&folder, &name, last, entry),
-            Kind::HardLink => self.hard_link(&folder, &name, last, entry),
-            Kind::Character | Kind::Block | Kind::Fifo => self.special(&folder, &name, last, entry),
+            Kind::File if entry.sparse.is_none() && entry.size <= SMALL_MAX_BYTES && is_free(&folder, last) => {
+                let (name, last) = (name.clone(), last.to_vec());
+                self.small_file(number, SmallFile { folder, name, last, entry, data: Vec::new() }, archive)
+            }
+            Kind::File => self.file(&folder, &name, last, &entry, archive),
+            Kind::Directory => self.directory(&folder, &name, last, &entry),
+            Kind::Symlink => self.symlink(&folder, &name, last, &entry),
+            Kind::HardLink => {
+                // Its target may be one.
+                self.crew.wait()?;
+                self.hard_link(&folder, &name, last, &entry)
+            }
+            Kind::Character | Kind::Block | Kind::Fifo => self.special(&folder, &name, last, &entry),
         }
     }
 
     fn finish(mut self) -> Result<Unpacked, UnpackError> {
+        self.crew.wait()?;
         for (name, mtime) in std::mem::take(&mut self.folder_times) {
             // A later entry may have put something else in its place.
             if let Ok(folder) = self.root.open_folder(&name) {
@@ -178,9 +211,15 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn parent(&mut self, parent: &Name) -> Result<std::rc::Rc<OwnedFd>, UnpackError> {
+    /// The folder of an entry, with the number of its inode.
+    fn parent(&mut self, parent: &Name) -> Result<(Arc<OwnedFd>, u64), UnpackError> {
         let mut made = Vec::new();
-        let folder = self.root.parent(parent, &mut made);
+        let mut folder = self.root.known_parent(parent);
+        if matches!(folder, Err(Errno::NOENT)) {
+            // What is missing may be a file that is being made, and is no folder then.
+            self.crew.wait()?;
+            folder = self.root.parent(parent, &mut made);
+        }
         self.count(made.len() as u64)?;
         for name in made {
             self.remember(name.byte_len())?;
@@ -209,20 +248,32 @@ impl Writer<'_> {
         entry: &Entry,
         archive: &mut Archive<R>,
     ) -> Result<(), UnpackError> {
-        // Holes count: a hostile map costs an archive nothing, and whoever reads the file all the more.
-        self.unpacked.data_bytes = self.unpacked.data_bytes.saturating_add(entry.size);
+        self.count_data(entry.size)?;
+        let file = self.root.create_file(folder, last).map_err(|e| write_error(name, "create", e))?;
+        self.content(&file, name, entry, archive)?;
+        complete(&file, name, entry)
+    }
+
+    fn small_file<R: Read>(
+        &mut self,
+        folder: u64,
+        mut file: SmallFile,
+        archive: &mut Archive<R>,
+    ) -> Result<(), UnpackError> {
+        self.count_data(file.entry.size)?;
+        let bytes = usize::try_from(file.entry.size).unwrap_or_default();
+        file.data.resize(bytes, 0);
+        archive.data().read_exact(&mut file.data).map_err(TarError::Read)?;
+        self.crew.make(folder, file)
+    }
+
+    /// Holes count: a hostile map costs an archive nothing, and whoever reads the file all the more.
+    fn count_data(&mut self, bytes: u64) -> Result<(), UnpackError> {
+        self.unpacked.data_bytes = self.unpacked.data_bytes.saturating_add(bytes);
         if self.unpacked.data_bytes > self.limits.data_max_bytes {
             return Err(UnpackError::TooMuchData(self.limits.data_max_bytes));
         }
-        let file = self.root.create_file(folder, last).map_err(|e| write_error(name, "create", e))?;
-        self.content(&file, name, entry, archive)?;
-        let metadata = |e| write_error(name, "set owner, mode or times", e);
-        // chown(2) clears the set-id bits and the file's capabilities, so it goes first.
-        let (uid, gid) = owner(entry);
-        rustix::fs::fchown(&file, uid, gid).map_err(metadata)?;
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode)).map_err(metadata)?;
-        set_attributes(&file, name, entry)?;
-        rustix::fs::futimens(&file, &times(entry.mtime)).map_err(metadata)
+        Ok(())
     }
 
     fn content<R: Read>(
@@ -341,6 +392,22 @@ impl Writer<'_> {
         rustix::fs::chmodat(folder, last, mode, AtFlags::empty()).map_err(failed)?;
         rustix::fs::utimensat(folder, last, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
     }
+}
+
+/// Whether nothing has the name. What cannot be looked at is found out by whoever makes it.
+fn is_free(folder: &OwnedFd, last: &[u8]) -> bool {
+    matches!(rustix::fs::statat(folder, last, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
+}
+
+/// Gives a file that has its content everything else.
+fn complete(file: &OwnedFd, name: &Name, entry: &Entry) -> Result<(), UnpackError> {
+    let metadata = |e| write_error(name, "set owner, mode or times", e);
+    // chown(2) clears the set-id bits and the file's capabilities, so it goes first.
+    let (uid, gid) = owner(entry);
+    rustix::fs::fchown(file, uid, gid).map_err(metadata)?;
+    rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode)).map_err(metadata)?;
+    set_attributes(file, name, entry)?;
+    rustix::fs::futimens(file, &times(entry.mtime)).map_err(metadata)
 }
 
 /// Attributes that steer the kernel's overlay, or a security module of this host, are not an image's to set.

@@ -33,7 +33,7 @@ const SCRIPT: u8 = 2;
 const GZIP: u8 = 4;
 
 fn limits() -> LayerLimits {
-    let unpack = Limits { entries_max: 300, data_max_bytes: DATA_MAX_BYTES, names_max_bytes: 64 << 10 };
+    let unpack = Limits { entries_max: 300, data_max_bytes: DATA_MAX_BYTES, names_max_bytes: 64 << 10, hands_max: 1 };
     LayerLimits { unpack, ratio_max: 200, ratio_floor_bytes: 64 << 10, ..LayerLimits::default() }
 }
 

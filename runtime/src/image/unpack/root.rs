@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -20,7 +20,7 @@ pub(super) struct Root<'a> {
     aside: &'a OwnedFd,
     moved: u64,
     /// Entries come folder by folder: the last parent is nearly always the next one.
-    last_parent: Option<(Name, Rc<OwnedFd>)>,
+    last_parent: Option<(Name, Arc<OwnedFd>, u64)>,
 }
 
 /// Whether a folder of a layer hides what is below it.
@@ -55,21 +55,32 @@ impl<'a> Root<'a> {
         open_in(self.folder, name.bytes(), FOLDER)
     }
 
-    /// The folder of an entry; what is missing on the way is made, and named in `made`.
-    pub(super) fn parent(&mut self, name: &Name, made: &mut Vec<Name>) -> Result<Rc<OwnedFd>, Errno> {
-        if let Some((last, folder)) = &self.last_parent
+    /// The folder of an entry, if it is there, and the number of its inode.
+    pub(super) fn known_parent(&mut self, name: &Name) -> Result<(Arc<OwnedFd>, u64), Errno> {
+        if let Some((last, folder, number)) = &self.last_parent
             && last == name
         {
-            return Ok(Rc::clone(folder));
+            return Ok((Arc::clone(folder), *number));
         }
+        let folder = self.open_folder(name)?;
+        self.keep_parent(name, folder)
+    }
+
+    /// The same; what is missing on the way is made, and named in `made`.
+    pub(super) fn parent(&mut self, name: &Name, made: &mut Vec<Name>) -> Result<(Arc<OwnedFd>, u64), Errno> {
         let folder = match self.open_folder(name) {
             Ok(folder) => folder,
             Err(Errno::NOENT) => self.make_path(name, made)?,
             Err(e) => return Err(e),
         };
-        let folder = Rc::new(folder);
-        self.last_parent = Some((name.clone(), Rc::clone(&folder)));
-        Ok(folder)
+        self.keep_parent(name, folder)
+    }
+
+    fn keep_parent(&mut self, name: &Name, folder: OwnedFd) -> Result<(Arc<OwnedFd>, u64), Errno> {
+        let number = rustix::fs::fstat(&folder)?.st_ino;
+        let folder = Arc::new(folder);
+        self.last_parent = Some((name.clone(), Arc::clone(&folder), number));
+        Ok((folder, number))
     }
 
     /// Makes the folders of a path one by one. A link that leads nowhere yet (its target is in a layer below) is

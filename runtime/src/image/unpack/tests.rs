@@ -12,7 +12,7 @@ use super::super::fixture::{Ground, Tar};
 use super::super::usage::measure;
 use super::*;
 
-const SMALL: Limits = Limits { entries_max: 1000, data_max_bytes: 1 << 20, names_max_bytes: 64 << 10 };
+const SMALL: Limits = Limits { entries_max: 1000, data_max_bytes: 1 << 20, names_max_bytes: 64 << 10, hands_max: 0 };
 
 fn unpack_into(ground: &Ground, bytes: &[u8]) -> Result<Unpacked, UnpackError> {
     unpack(bytes, &ground.folder, &ground.aside, &SMALL)
@@ -252,7 +252,7 @@ fn a_folder_deeper_than_a_path_is_removed() {
     let mut tar = Tar::default();
     // Each link stands for two hundred folders: the depth is beyond any path.
     tar = tar.pax(&[("path", step.as_bytes())]).folder("x", 0o755);
-    let limits = Limits { entries_max: 1_000_000, data_max_bytes: 1 << 20, names_max_bytes: 16 << 20 };
+    let limits = Limits { entries_max: 1_000_000, data_max_bytes: 1 << 20, names_max_bytes: 16 << 20, hands_max: 1 };
     let mut at = step.trim_end_matches('/').to_owned();
     for link in 0..12 {
         tar = tar.pax(&[("linkpath", format!("/{at}").as_bytes())]).symlink(&format!("l{link}"), "x");
@@ -401,6 +401,56 @@ const FORMATS: &[&[&str]] = &[
     &["--format=pax", "--sparse-version=0.1"],
     &["--format=pax", "--sparse-version=1.0"],
 ];
+
+/// Entries that meet each other: the same names again, by two paths of one folder, hidden, linked.
+fn crowded() -> impl Strategy<Value = Vec<(u8, String, String, Vec<u8>)>> {
+    // `l` is a link to `d0`.
+    let folder = || prop::sample::select(vec!["d0", "d1", "d2", "l", "d0/e", "l/e", "implied"]);
+    let file = move || (folder(), 0..60_u8).prop_map(|(folder, n)| format!("{folder}/{n}"));
+    let data = prop::collection::vec(any::<u8>(), 0..300);
+    let entry = prop_oneof![
+        40 => (file(), data).prop_map(|(path, data)| (b'0', path, String::new(), data)),
+        1 => (folder(), 0..9_u8).prop_map(|(folder, n)| (b'5', format!("{folder}/f{n}"), String::new(), Vec::new())),
+        1 => (folder(), 0..9_u8).prop_map(|(folder, n)| (b'0', format!("{folder}/f{n}"), String::new(), b"f".to_vec())),
+        1 => file().prop_map(|path| (b'2', path, "0".to_owned(), Vec::new())),
+        1 => (folder(), 0..60_u8).prop_map(|(at, n)| (b'0', format!("{at}/.wh.{n}"), String::new(), Vec::new())),
+        2 => (file(), file()).prop_filter("itself", |(link, to)| link != to).prop_map(|(link, to)| (b'1', link, to, Vec::new())),
+    ];
+    prop::collection::vec(entry, 0..1500)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+    /// However many make a layer's files, they are the same.
+    #[test]
+    fn many_hands_make_what_one_makes(entries in crowded(), hands_max in 1..4_usize) {
+        let mut tar = Tar::default().folder("d0/", 0o755).symlink("l", "d0");
+        for (kind, path, link, data) in &entries {
+            tar = tar.entry(*kind, path, link, 0o640, data);
+        }
+        let bytes = tar.end();
+        let limits = |hands_max| Limits { entries_max: 10_000, hands_max, ..SMALL };
+        let (one, many) = (Ground::new(), Ground::new());
+        let alone = unpack(bytes.as_slice(), &one.folder, &one.aside, &limits(0));
+        let shared = unpack(bytes.as_slice(), &many.folder, &many.aside, &limits(hands_max));
+        prop_assert_eq!(alone.is_ok(), shared.is_ok(), "{:?} {:?}", alone.err(), shared.err());
+        if shared.is_ok() {
+            // A folder that no entry names, and what hides, have the time of their making.
+            let timeless = |root: &Path| -> BTreeMap<String, String> {
+                let cut = |line: String| line.split(' ').take(3).collect::<Vec<_>>().join(" ");
+                let is_timeless = |line: &str| line.starts_with('4') || line.starts_with("20000 ");
+                look(root).into_iter().map(|(name, line)| (name, if is_timeless(&line) { cut(line) } else { line })).collect()
+            };
+            let (one, many) = (timeless(&one.path()), timeless(&many.path()));
+            let only = |these: &BTreeMap<String, String>, those: &BTreeMap<String, String>| -> Vec<String> {
+                let lines = these.iter().filter(|(name, line)| those.get(*name) != Some(line));
+                lines.map(|(name, line)| format!("{name}: {line}")).collect()
+            };
+            prop_assert_eq!(only(&one, &many), only(&many, &one));
+        }
+    }
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
