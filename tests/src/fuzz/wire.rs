@@ -50,8 +50,9 @@ pub(super) fn supervisor_frame(data: &[u8]) {
 }
 
 pub(super) fn launch_file(data: &[u8]) {
-    // The length of an empty list, a number, that there are no users; and the lengths of three lists and two texts.
-    wire::<Launch>(data, 2 * size_of::<u32>() + size_of::<u8>() + 5 * size_of::<u32>());
+    // The length of an empty list, a number, that there are no users; the lengths of three lists and two texts; and that nothing is
+    // made directly.
+    wire::<Launch>(data, 2 * size_of::<u32>() + size_of::<u8>() + 5 * size_of::<u32>() + size_of::<u8>());
     wire::<Ids>(data, 0);
     wire::<ExitRecord>(data, 0);
 }
