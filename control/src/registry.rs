@@ -5,6 +5,7 @@
 //! write if nothing came between. Reads and watches hand out the cache's bytes as they are.
 
 mod admit;
+pub mod apply;
 pub mod columns;
 mod create;
 pub mod decode;

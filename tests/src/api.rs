@@ -92,6 +92,11 @@ impl Api {
         &self.control
     }
 
+    /// By which clients reach it as an administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        kubeconfig(&self.folder)
+    }
+
     /// Writes a file beside the data and names its path.
     pub fn file(&self, name: &str, content: &str) -> String {
         let path = self.folder.path().join(name);

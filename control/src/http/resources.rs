@@ -12,10 +12,12 @@ use parking_lot::Mutex;
 use super::body::{self, Body};
 use super::inflight::Share;
 use super::media::{self, BodyFormat, Wanted};
-use super::router::{Call, Server};
+use super::request_info::RequestInfo;
+use super::router::{Call, Server, action};
 use super::shape::{self, Include, WatchShape};
 use super::{discovery, respond, subresources, usage};
-use crate::registry::decode::{self, Patch, PatchKind};
+use crate::registry::apply::Configuration;
+use crate::registry::decode::{self, APPLY_PATCH, Patch, PatchKind};
 use crate::registry::update::Part;
 use crate::registry::{Answer, DeleteOptions, ListOptions, WriteOptions, Writer, delete::Deleted, deletion};
 
@@ -274,7 +276,11 @@ async fn patch(
     call: Call,
     received: Timestamp,
 ) -> Result<Response<Body>, Status> {
-    let kind = PatchKind::of(&media::content_type(&call.parts.headers).essence)?;
+    let media_type = media::content_type(&call.parts.headers).essence;
+    if media_type == APPLY_PATCH {
+        return apply(server, resource, call, received).await;
+    }
+    let kind = PatchKind::of(&media_type)?;
     if call.query.bool("force")?.is_some() {
         let why =
             "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch";
@@ -295,6 +301,32 @@ async fn patch(
         .await?;
     write.warnings.lock().splice(0..0, warnings);
     write.answer(server, resource, StatusCode::OK, &answer)
+}
+
+/// Server-side apply: PATCH with a whole configuration.
+async fn apply(
+    server: &Server,
+    resource: &'static Resource,
+    call: Call,
+    received: Timestamp,
+) -> Result<Response<Body>, Status> {
+    let force = call.query.bool("force")?.unwrap_or(false);
+    if call.query.get("fieldManager").is_none_or(str::is_empty) {
+        let why = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
+        return Err(Status::new(422, "Invalid", why));
+    }
+    media::negotiate(&call.parts.headers, false)?;
+    let (at, part) = (place(resource, &call), part(&call.info.subresource));
+    let mut write = Write::read(call, BodyFormat::Yaml, received).await?;
+    write.options.applied = true;
+    let configuration = Configuration::read(resource, &at, &write.bytes, force)?;
+    let may_create = || {
+        let create = RequestInfo { verb: "create", ..write.call.info.clone() };
+        server.authorizer.check(&write.call.identity, &action(&create))
+    };
+    let applied = server.registry.apply(&write.writer(), resource, &at, part, &configuration, may_create).await?;
+    let (answer, made) = applied;
+    write.answer(server, resource, if made { StatusCode::CREATED } else { StatusCode::OK }, &answer)
 }
 
 /// The options of a delete: its body may be empty, JSON, YAML or protobuf.

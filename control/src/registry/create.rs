@@ -1,6 +1,7 @@
 use gantry_kube::{Object, Ref, Resource, Status, resource, validation};
 use serde_json::json;
 
+use super::managed::Manager;
 use super::services::Written;
 use super::{Answer, Registry, Writer, managed, strategy};
 use crate::store::WriteError;
@@ -48,6 +49,7 @@ impl Registry {
         resource: &'static Resource,
         mut object: Object,
     ) -> Result<Answer, Status> {
+        let applied = writer.options.applied.then(|| object.array_at("/metadata/managedFields").to_vec());
         let metadata = object.metadata_mut();
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
             metadata.remove(field);
@@ -62,7 +64,13 @@ impl Registry {
             return Err(Status::invalid(resource, object.name(), &errors));
         }
         let at = object.reference();
-        managed::on_create(&mut object, &writer.options.manager, &self.env.clock.now_rfc3339());
+        match applied {
+            Some(entries) => managed::restore(&mut object, entries),
+            None => {
+                let now = self.env.clock.now_rfc3339();
+                managed::on_create(&mut object, &Manager::new(&writer.options.manager, "", &now));
+            }
+        }
         let admitted = self.env.clock.now();
         let dry = writer.options.dry_run;
         if dry && self.cache.get(resource, &at).is_some() {

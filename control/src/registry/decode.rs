@@ -74,7 +74,7 @@ pub fn decode(
 }
 
 /// What is canonical in the version that was sent, in the one that is stored and with its defaults.
-fn as_stored(resource: &Resource, mut decoded: Decoded) -> Result<Decoded, Status> {
+pub(super) fn as_stored(resource: &Resource, mut decoded: Decoded) -> Result<Decoded, Status> {
     if !versions::is_stored(resource) {
         let unreadable = |why: String| Status::bad_request(unhandled(resource.version, resource.kind, &why));
         let object = versions::to_stored(resource, decoded.object).map_err(|error| unreadable(error.to_string()))?;
@@ -115,7 +115,7 @@ fn unhandled(version: &str, kind: &str, why: &str) -> String {
 }
 
 /// Brings an object into its canonical form, or says which fields it may not have.
-fn canonical(
+pub(super) fn canonical(
     resource: &Resource,
     mut object: Object,
     duplicates: &[String],
@@ -157,6 +157,9 @@ pub fn check_kind(object: &mut Object, api_version: &str, kind: &str) -> Result<
     Ok(())
 }
 
+/// Server-side apply, in YAML or in the part of it that is JSON.
+pub const APPLY_PATCH: &str = "application/apply-patch+yaml";
+
 /// The patches that are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchKind {
@@ -171,15 +174,10 @@ impl PatchKind {
             "application/json-patch+json" => Ok(PatchKind::Json),
             "application/merge-patch+json" => Ok(PatchKind::Merge),
             "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
-            "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-                Err(Status::unsupported_media_type(format!(
-                    "server-side apply ({content_type}) is not served yet: use kubectl apply without --server-side"
-                )))
-            }
             other => Err(Status::unsupported_media_type(format!(
                 "the body of the request was in an unknown format - accepted media types include: \
                  application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json (it was {other:?})"
+                 application/strategic-merge-patch+json, {APPLY_PATCH} (it was {other:?})"
             ))),
         }
     }
@@ -322,7 +320,7 @@ mod tests {
         assert_eq!(new.str_at("/spec/containers/0/image"), "y");
         let test = Patch::read(PatchKind::Json, br#"[{"op":"test","path":"/metadata/name","value":"q"}]"#).unwrap();
         assert_eq!(test.apply(&POD, &pod, FieldValidation::Warn).unwrap_err().code, 422);
-        assert_eq!(PatchKind::of("application/apply-patch+yaml").unwrap_err().code, 415);
+        assert_eq!(PatchKind::of("application/apply-patch+cbor").unwrap_err().code, 415);
         assert!(Patch::read(PatchKind::Merge, b"[1]").is_err());
     }
 }

@@ -23,6 +23,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     pub validation: FieldValidation,
     pub manager: String,
+    /// The object comes with its managedFields: it is what server-side apply has made.
+    pub applied: bool,
 }
 
 const MANAGER_MAX_CHARS: usize = 128;
@@ -53,7 +55,7 @@ impl WriteOptions {
             // As upstream: the program's name out of `kubectl/v1.32 (linux/amd64)`.
             None => user_agent.split('/').next().unwrap_or("").chars().take(MANAGER_MAX_CHARS).collect(),
         };
-        Ok(WriteOptions { dry_run: dry_run(query.all("dryRun"))?, validation, manager })
+        Ok(WriteOptions { dry_run: dry_run(query.all("dryRun"))?, validation, manager, applied: false })
     }
 }
 

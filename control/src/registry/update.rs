@@ -4,6 +4,7 @@ use gantry_kube::{Object, Ref, Resource, Status, resource, validation};
 use serde_json::{Value, json};
 
 use super::create::{match_namespace, write_status};
+use super::managed::Manager;
 use super::services::Written;
 use super::{Answer, Registry, Writer, deletion, managed, strategy};
 use crate::store::{Stored, WriteError};
@@ -98,6 +99,7 @@ impl Registry {
         old: &Object,
     ) -> Result<Object, Status> {
         let strategy = strategy::of(resource);
+        let applied = writer.options.applied.then(|| new.array_at("/metadata/managedFields").to_vec());
         match part {
             Part::Main => {
                 carry_metadata(&mut new, old);
@@ -126,7 +128,14 @@ impl Registry {
                 return Err(Status::invalid(resource, new.name(), &errors));
             }
         }
-        managed::on_update(&mut new, old, &writer.options.manager, part.subresource(), &self.env.clock.now_rfc3339());
+        match applied {
+            Some(entries) => managed::restore(&mut new, entries),
+            None => {
+                let now = self.env.clock.now_rfc3339();
+                let manager = Manager::new(&writer.options.manager, part.subresource(), &now);
+                managed::on_update(&mut new, old, &manager);
+            }
+        }
         Ok(new)
     }
 

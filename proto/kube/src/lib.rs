@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod canonical;
 pub mod cron;
 pub mod defaults;

@@ -1,0 +1,329 @@
+//! Values with what the schema says of them: the fields that they have, two of them merged, compared, and one without what nobody
+//! wants any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use super::fields::Fields;
+use crate::schema::{Field, ListType, Ty, Type, TypeRef};
+
+/// How a value is owned.
+#[derive(Clone, Copy, Debug)]
+pub enum Typed {
+    /// As a whole: scalars, and what the schema calls atomic or knows nothing of.
+    Whole,
+    /// Field by field.
+    Struct(&'static Type),
+    /// Entry by entry, each of that type.
+    Map(&'static Ty),
+    /// Item by item, told apart by their values.
+    Set,
+    /// Item by item, told apart by these fields of theirs.
+    Keyed(&'static Ty, &'static [&'static str]),
+}
+
+impl Typed {
+    /// A kind's own object.
+    pub fn kind(ty: TypeRef) -> Typed {
+        Typed::Struct(ty.get())
+    }
+
+    fn of(ty: &'static Ty, field: Option<&'static Field>) -> Typed {
+        let whole = field.is_some_and(|field| field.map_atomic);
+        match ty {
+            Ty::Struct(ty) if !whole && !ty.atomic => Typed::Struct(ty.get()),
+            Ty::Map(value) if !whole => Typed::Map(value),
+            Ty::List(item) => match field.map(|field| (field.list_type, field.map_keys.as_slice())) {
+                Some((Some(ListType::Set), _)) => Typed::Set,
+                Some((Some(ListType::Map), keys)) if !keys.is_empty() => Typed::Keyed(item, keys),
+                _ => Typed::Whole,
+            },
+            _ => Typed::Whole,
+        }
+    }
+
+    /// What stands under a key of a struct or map; of a struct's unknown fields nothing is known.
+    fn under(self, key: &str) -> Typed {
+        match self {
+            Typed::Struct(ty) => ty.field(key).map_or(Typed::Whole, |field| Typed::of(&field.ty, Some(field))),
+            Typed::Map(value) => Typed::of(value, None),
+            _ => Typed::Whole,
+        }
+    }
+
+    fn item(self) -> Typed {
+        match self {
+            Typed::Keyed(item, _) => Typed::of(item, None),
+            _ => Typed::Whole,
+        }
+    }
+
+    /// A field that the schema names is there with what is below it; an entry of a map is something of its own.
+    fn names(self, key: &str) -> bool {
+        matches!(self, Typed::Struct(ty) if ty.field(key).is_some())
+    }
+}
+
+fn field(key: &str) -> String {
+    format!("f:{key}")
+}
+
+/// What a list calls an item: by its keys, for which the schema may have defaults, or by its value.
+fn element(typed: Typed, item: &Value) -> String {
+    let Typed::Keyed(ty, keys) = typed else { return format!("v:{item}") };
+    let mut own = Map::new();
+    for key in keys {
+        let default = || {
+            let Ty::Struct(ty) = ty else { return None };
+            let text = ty.get().field(key)?.default?;
+            Some(serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)))
+        };
+        if let Some(value) = item.get(*key).cloned().or_else(default) {
+            own.insert((*key).to_owned(), value);
+        }
+    }
+    format!("k:{}", Value::Object(own))
+}
+
+fn is_bare(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(Map::is_empty)
+}
+
+impl Typed {
+    /// The fields that an object has.
+    pub fn fields_of(self, object: &Map<String, Value>) -> Fields {
+        let mut all = Fields::default();
+        for (key, value) in object {
+            all.put(field(key), self.fields_under(key, value));
+        }
+        all
+    }
+
+    /// The fields that a value has.
+    pub fn fields(self, value: &Value) -> Fields {
+        let mut all = Fields::default();
+        match (self, value) {
+            (Typed::Struct(_) | Typed::Map(_), Value::Object(map)) => return self.fields_of(map),
+            (Typed::Set | Typed::Keyed(..), Value::Array(items)) => {
+                for item in items {
+                    all.put(element(self, item), self.fields_of_item(item));
+                }
+            }
+            (Typed::Whole, _) => all.member = true,
+            // A list or map that is null, or is not what the schema says, is its parent's to name.
+            _ => {}
+        }
+        all
+    }
+
+    fn fields_under(self, key: &str, value: &Value) -> Fields {
+        let mut fields = self.under(key).fields(value);
+        fields.member |= is_bare(value) || !self.names(key);
+        fields
+    }
+
+    fn fields_of_item(self, item: &Value) -> Fields {
+        let mut fields = self.item().fields(item);
+        fields.member = true;
+        fields
+    }
+}
+
+impl Typed {
+    /// What of an object the schema knows nothing of, or could not tell apart, in Kubernetes' words; the first of it.
+    pub fn wrong(self, object: &Map<String, Value>) -> Option<String> {
+        object.iter().find_map(|(key, value)| self.wrong_under(key, value, &format!(".{key}")))
+    }
+
+    fn wrong_under(self, key: &str, value: &Value, at: &str) -> Option<String> {
+        if matches!(self, Typed::Struct(_)) && !self.names(key) {
+            return Some(format!("{at}: field not declared in schema"));
+        }
+        self.under(key).wrong_in(value, at)
+    }
+
+    fn wrong_in(self, value: &Value, at: &str) -> Option<String> {
+        match (self, value) {
+            (Typed::Struct(_) | Typed::Map(_), Value::Object(map)) => {
+                map.iter().find_map(|(key, value)| self.wrong_under(key, value, &format!("{at}.{key}")))
+            }
+            (Typed::Set | Typed::Keyed(..), Value::Array(items)) => {
+                let mut seen = BTreeSet::new();
+                items.iter().find_map(|item| {
+                    let name = element(self, item);
+                    let shown = super::fields::said(&name);
+                    let again = !seen.insert(name);
+                    let twice = || Some(format!("{at}: duplicate entries for key {shown}")).filter(|_| again);
+                    twice().or_else(|| self.item().wrong_in(item, &format!("{at}{shown}")))
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// `live` with what `wanted` says of it.
+pub fn merge(typed: Typed, live: &Value, wanted: &Value) -> Value {
+    match (typed, live, wanted) {
+        (Typed::Struct(_) | Typed::Map(_), Value::Object(live), Value::Object(wanted)) => {
+            let mut merged = live.clone();
+            for (key, value) in wanted {
+                let value = match live.get(key) {
+                    Some(before) => merge(typed.under(key), before, value),
+                    None => value.clone(),
+                };
+                merged.insert(key.clone(), value);
+            }
+            Value::Object(merged)
+        }
+        (Typed::Set | Typed::Keyed(..), Value::Array(live), Value::Array(wanted)) => {
+            Value::Array(merge_items(typed, live, wanted))
+        }
+        _ => wanted.clone(),
+    }
+}
+
+/// What both have stands in the order of `wanted`; what only the live list has stays behind what it was behind.
+fn merge_items(typed: Typed, live: &[Value], wanted: &[Value]) -> Vec<Value> {
+    let name = |item: &Value| element(typed, item);
+    let named: Vec<(String, &Value)> = wanted.iter().map(|item| (name(item), item)).collect();
+    let asked: BTreeSet<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
+    let live: Vec<(String, &Value)> = live.iter().map(|item| (name(item), item)).collect();
+    let places: BTreeMap<&str, usize> =
+        live.iter().enumerate().rev().map(|(at, (name, _))| (name.as_str(), at)).collect();
+    let mut merged = Vec::with_capacity(live.len().max(wanted.len()));
+    let mut taken = 0;
+    let mut seen = BTreeSet::new();
+    for (name, item) in &named {
+        if !seen.insert(name.as_str()) {
+            continue;
+        }
+        let place = places.get(name.as_str()).copied();
+        // Before one that is new, those that stand where it comes; before one that is known, all that stand before it.
+        while let Some((name, item)) = live.get(taken) {
+            let is_asked = asked.contains(name.as_str());
+            if place.map_or(is_asked, |place| taken >= place) {
+                break;
+            }
+            if !is_asked {
+                merged.push((*item).clone());
+            }
+            taken += 1;
+        }
+        merged.push(match place {
+            Some(place) => merge(typed.item(), live[place].1, item),
+            None => (*item).clone(),
+        });
+    }
+    let rest = live[taken..].iter().filter(|(name, _)| !asked.contains(name.as_str()));
+    merged.extend(rest.map(|(_, item)| (*item).clone()));
+    merged
+}
+
+/// Which fields one value has and another has not, or has otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub added: Fields,
+    pub modified: Fields,
+    pub removed: Fields,
+}
+
+impl Changes {
+    fn put(&mut self, element: &str, below: Changes) {
+        self.added.put(element.to_owned(), below.added);
+        self.modified.put(element.to_owned(), below.modified);
+        self.removed.put(element.to_owned(), below.removed);
+    }
+
+    /// Without what belongs to nobody.
+    pub fn remove(&mut self, path: &[&str]) {
+        for fields in [&mut self.added, &mut self.modified, &mut self.removed] {
+            fields.remove(path);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// The same of two objects of a kind.
+pub fn compare_objects(typed: Typed, old: &Map<String, Value>, new: &Map<String, Value>) -> Changes {
+    let mut changes = Changes::default();
+    for (key, value) in new {
+        match old.get(key) {
+            Some(before) => changes.put(&field(key), compare(typed.under(key), before, value)),
+            None => changes.added.put(field(key), typed.fields_under(key, value)),
+        }
+    }
+    for (key, value) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
+        changes.removed.put(field(key), typed.fields_under(key, value));
+    }
+    changes
+}
+
+pub fn compare(typed: Typed, old: &Value, new: &Value) -> Changes {
+    let mut changes = Changes::default();
+    if old == new {
+        return changes;
+    }
+    match (typed, old, new) {
+        (Typed::Struct(_) | Typed::Map(_), Value::Object(old), Value::Object(new)) => {
+            return compare_objects(typed, old, new);
+        }
+        (Typed::Set | Typed::Keyed(..), Value::Array(old), Value::Array(new)) => {
+            let by_name = |items: &'_ [Value]| -> BTreeMap<String, Value> {
+                items.iter().map(|item| (element(typed, item), item.clone())).collect()
+            };
+            let (old, new) = (by_name(old), by_name(new));
+            for (name, item) in &new {
+                match old.get(name) {
+                    Some(before) => changes.put(name, compare(typed.item(), before, item)),
+                    None => changes.added.put(name.clone(), typed.fields_of_item(item)),
+                }
+            }
+            for (name, item) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
+                changes.removed.put(name.clone(), typed.fields_of_item(item));
+            }
+        }
+        _ => changes.modified.member = true,
+    }
+    changes
+}
+
+/// A value without what one manager had applied before (`last`) and nobody owns any more (`owned`, all managers together).
+pub fn prune(typed: Typed, value: Value, last: &Fields, owned: &Fields) -> Value {
+    let nothing = Fields::default();
+    match (typed, value) {
+        (Typed::Struct(_) | Typed::Map(_), Value::Object(map)) => {
+            let mut kept = Map::new();
+            for (key, value) in map {
+                let element = field(&key);
+                let (before, still) = (last.at(&element), owned.at(&element).unwrap_or(&nothing));
+                let Some(before) = before else {
+                    kept.insert(key, value);
+                    continue;
+                };
+                // A field that the schema names counts with what is below it.
+                let is_in = |fields: &Fields| if typed.names(&key) { !fields.is_empty() } else { fields.member };
+                if is_in(before) && !is_in(still) {
+                    continue;
+                }
+                let value = prune(typed.under(&key), value, before, still);
+                kept.insert(key, value);
+            }
+            Value::Object(kept)
+        }
+        (Typed::Set | Typed::Keyed(..), Value::Array(items)) => {
+            let keep = |item: Value| {
+                let name = element(typed, &item);
+                let Some(before) = last.at(&name) else { return Some(item) };
+                let still = owned.at(&name).unwrap_or(&nothing);
+                if before.member && !still.member { None } else { Some(prune(typed.item(), item, before, still)) }
+            };
+            Value::Array(items.into_iter().filter_map(keep).collect())
+        }
+        (_, value) => value,
+    }
+}

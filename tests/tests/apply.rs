@@ -1,0 +1,209 @@
+//! Server-side apply as its users have it: over raw HTTP, and by the stock kubectl, old and new.
+
+use gantry_tests::api::{Answer, Api};
+use gantry_tests::kubectl::Kubectl;
+use serde_json::{Value, json};
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const APPLY: &str = "application/apply-patch+yaml";
+
+fn config_map(data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data})
+}
+
+async fn apply(api: &Api, path: &str, query: &str, body: &Value) -> Answer {
+    api.send("PATCH", &format!("{path}?{query}"), &body.to_string(), APPLY).await
+}
+
+fn managers(object: &Value) -> Vec<String> {
+    let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let said = |e: &Value, name: &str| e[name].as_str().unwrap_or("").to_owned();
+    entries
+        .iter()
+        .map(|e| format!("{} {} {}", said(e, "operation"), said(e, "manager"), said(e, "subresource")))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_applies_owns_what_it_says() {
+    let api = Api::start_without_loops().await;
+    let at = format!("{CONFIG_MAPS}/a");
+    let made = apply(&api, &at, "fieldManager=one", &config_map(json!({"x": "1", "y": "1"}))).await;
+    assert_eq!(made.code, 201, "{}", made.text());
+    assert_eq!(managers(&made.json()), ["Apply one "]);
+    let version = |answer: &Answer| answer.json()["metadata"]["resourceVersion"].clone();
+    let again = apply(&api, &at, "fieldManager=one", &config_map(json!({"x": "1", "y": "1"}))).await;
+    assert_eq!((again.code, version(&again)), (200, version(&made)), "nothing has changed");
+    let other = apply(&api, &at, "fieldManager=two", &config_map(json!({"y": "1", "z": "1"}))).await;
+    assert_eq!(other.code, 200, "{}", other.text());
+    let refused = apply(&api, &at, "fieldManager=two", &config_map(json!({"x": "2", "z": "1"}))).await;
+    assert_eq!(refused.code, 409);
+    assert_eq!(refused.json()["message"], "Apply failed with 1 conflict: conflict with \"one\": .data.x");
+    assert_eq!(refused.json()["details"]["causes"][0]["reason"], "FieldManagerConflict");
+    let dry = apply(&api, &at, "fieldManager=two&force=true&dryRun=All", &config_map(json!({"x": "2"}))).await;
+    assert_eq!((dry.code, dry.json()["data"].clone()), (200, json!({"x": "2", "y": "1"})));
+    assert_eq!(api.get(&at).await.json()["data"], json!({"x": "1", "y": "1", "z": "1"}));
+    let forced = apply(&api, &at, "fieldManager=two&force=true", &config_map(json!({"x": "2"}))).await;
+    assert_eq!((forced.code, forced.json()["data"].clone()), (200, json!({"x": "2", "y": "1"})));
+    // What it had of `one` is gone from that one's.
+    let nothing = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    let left = apply(&api, &at, "fieldManager=one", &nothing).await;
+    assert_eq!((left.code, left.json()["data"].clone()), (200, json!({"x": "2"})));
+    assert_eq!(managers(&left.json()), ["Apply two "]);
+    // YAML is what it is named for.
+    let yaml = "apiVersion: v1\nkind: ConfigMap\ndata:\n  x: '2'\n  w: yes-it-is\n";
+    let answer = api.send("PATCH", &format!("{at}?fieldManager=two"), yaml, APPLY).await;
+    assert_eq!((answer.code, answer.json()["data"]["w"].clone()), (200, json!("yes-it-is")), "{}", answer.text());
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_owned_item_by_item_and_defaults_by_nobody() {
+    let api = Api::start_without_loops().await;
+    let at = format!("{DEPLOYMENTS}/web");
+    let deployment = |replicas: Value, containers: Value| {
+        let mut spec = json!({"selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": containers}}});
+        if !replicas.is_null() {
+            spec["replicas"] = replicas;
+        }
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec})
+    };
+    let main = json!({"name": "main", "image": "x:1", "ports": [{"containerPort": 80}]});
+    let first = deployment(json!(2), json!([main]));
+    let made = apply(&api, &at, "fieldManager=team", &first).await;
+    assert_eq!(made.code, 201, "{}", made.text());
+    let again = apply(&api, &at, "fieldManager=team", &first).await;
+    assert_eq!(again.json()["metadata"]["resourceVersion"], made.json()["metadata"]["resourceVersion"]);
+    // Somebody scales it, through the subresource or not: who applies replicas meets a conflict, who does not, does not.
+    let scale =
+        api.send("PATCH", &format!("{at}/scale"), r#"{"spec":{"replicas":5}}"#, "application/merge-patch+json").await;
+    assert_eq!(scale.code, 200, "{}", scale.text());
+    let refused = apply(&api, &at, "fieldManager=team", &first).await;
+    assert_eq!(refused.code, 409);
+    assert!(refused.text().contains(".spec.replicas"), "{}", refused.text());
+    let given_up = apply(&api, &at, "fieldManager=team", &deployment(Value::Null, json!([main]))).await;
+    assert_eq!((given_up.code, given_up.json()["spec"]["replicas"].clone()), (200, json!(5)), "{}", given_up.text());
+    // A sidecar of somebody else's stays.
+    let sidecar = deployment(Value::Null, json!([{"name": "side", "image": "y:1"}]));
+    let answer = apply(&api, &at, "fieldManager=mesh", &sidecar).await;
+    assert_eq!(answer.code, 200, "{}", answer.text());
+    let changed = json!({"name": "main", "image": "x:2"});
+    let answer = apply(&api, &at, "fieldManager=team", &deployment(Value::Null, json!([changed]))).await;
+    let containers = answer.json()["spec"]["template"]["spec"]["containers"].clone();
+    assert_eq!((containers[0]["image"].clone(), containers[1]["image"].clone()), (json!("x:2"), json!("y:1")));
+    assert_eq!(containers[0].get("ports"), None, "what is not said again goes");
+    assert_eq!(containers[0]["imagePullPolicy"], "IfNotPresent", "what the server adds stays");
+    // Its status is its subresource's.
+    let status =
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "status": {"replicas": 3}});
+    let answer = apply(&api, &format!("{at}/status"), "fieldManager=controller", &status).await;
+    assert_eq!((answer.code, answer.json()["status"]["replicas"].clone()), (200, json!(3)), "{}", answer.text());
+    assert!(managers(&answer.json()).contains(&"Apply controller status".to_owned()), "{}", answer.text());
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_applied_is_refused() {
+    let api = Api::start_without_loops().await;
+    let at = format!("{CONFIG_MAPS}/a");
+    let good = config_map(json!({"x": "1"}));
+    let with = |path: &str, value: Value| {
+        let mut body = good.clone();
+        *body.pointer_mut(path).unwrap() = value;
+        body
+    };
+    let managed = json!({"name": "a", "managedFields": []});
+    for (query, body, code, words) in [
+        ("", good.clone(), 422, "fieldManager: Required value"),
+        ("fieldManager=", good.clone(), 422, "fieldManager: Required value"),
+        ("fieldManager=m", with("/metadata", managed), 400, "metadata.managedFields must be nil"),
+        ("fieldManager=m", with("/metadata/name", json!("b")), 400, "does not match the name on the URL (a)"),
+        ("fieldManager=m", with("/kind", json!("Secret")), 400, "Secret"),
+        ("fieldManager=m", with("/data", json!({"x": 1})), 400, "ConfigMap"),
+        (
+            "fieldManager=m",
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "shiny": 1}),
+            500,
+            ".shiny: field not declared in schema",
+        ),
+        ("fieldManager=m", json!([]), 400, ""),
+        ("fieldManager=m&force=maybe", good.clone(), 400, "force"),
+    ] {
+        let answer = apply(&api, &at, query, &body).await;
+        assert_eq!(answer.code, code, "{query} {body}: {}", answer.text());
+        assert!(answer.text().contains(words), "{query} {body}: {}", answer.text());
+    }
+    for text in ["{", "a: [", "\u{0}"] {
+        assert_eq!(api.send("PATCH", &format!("{at}?fieldManager=m"), text, APPLY).await.code, 400, "{text:?}");
+    }
+    let forced = api.send("PATCH", &format!("{at}?force=true"), "{}", "application/merge-patch+json").await;
+    assert_eq!(forced.code, 422);
+    let elsewhere = apply(
+        &api,
+        &format!("{DEPLOYMENTS}/none/status"),
+        "fieldManager=m",
+        &json!({"apiVersion": "apps/v1", "kind": "Deployment"}),
+    )
+    .await;
+    assert_eq!(elsewhere.code, 404, "a status alone makes nothing");
+    assert_eq!(api.get(&at).await.code, 404, "nothing was made");
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_apply_at_once_lose_nothing() {
+    let api = Api::start_without_loops().await;
+    let at = format!("{CONFIG_MAPS}/a");
+    let applies = (0..20).map(|n| {
+        let (api, at) = (&api, &at);
+        async move { apply(api, at, &format!("fieldManager=m{n}"), &config_map(json!({(format!("k{n}")): "v"}))).await }
+    });
+    let answers = futures::future::join_all(applies).await;
+    assert!(answers.iter().all(|answer| answer.code < 300), "{}", answers[0].text());
+    assert_eq!(answers.iter().filter(|answer| answer.code == 201).count(), 1);
+    let object = api.get(&at).await.json();
+    assert_eq!(object["data"].as_object().unwrap().len(), 20);
+    assert_eq!(managers(&object).len(), 20);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_applies_on_the_server() {
+    let api = Api::start_without_loops().await;
+    for kubectl in Kubectl::every(&api.kubeconfig()) {
+        let write = |data: &str| {
+            api.file(
+                "cm.yaml",
+                &format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: k}}\ndata: {{{data}}}\n"),
+            )
+        };
+        let data = || async { kubectl.must(&["get", "configmap", "k", "-o", "jsonpath={.data}"]).await };
+        // From client-side apply to the server's.
+        kubectl.must(&["apply", "-f", &write("a: '1', b: '1'")]).await;
+        let said = kubectl.must(&["apply", "--server-side", "-f", &write("a: '1', b: '1'")]).await;
+        assert!(said.contains("serverside-applied"), "{said}");
+        kubectl.must(&["apply", "--server-side", "--field-manager=other", "-f", &write("c: '1'")]).await;
+        let refused = kubectl
+            .run(&["apply", "--server-side", "--field-manager=other", "-f", &write("a: '2', c: '1'")])
+            .await
+            .unwrap_err();
+        assert!(refused.contains("conflict") && refused.contains("with \"kubectl"), "{refused}");
+        kubectl
+            .must(&[
+                "apply",
+                "--server-side",
+                "--force-conflicts",
+                "--field-manager=other",
+                "-f",
+                &write("a: '2', c: '1'"),
+            ])
+            .await;
+        assert_eq!(data().await, r#"{"a":"2","b":"1","c":"1"}"#, "{}", kubectl.name());
+        kubectl.must(&["apply", "--server-side", "--field-manager=other", "-f", &write("a: '2'")]).await;
+        assert_eq!(data().await, r#"{"a":"2","b":"1"}"#, "{}", kubectl.name());
+        kubectl.must(&["delete", "configmap", "k"]).await;
+    }
+    api.stop().await;
+}
