@@ -105,6 +105,89 @@ async fn lists_are_owned_item_by_item_and_defaults_by_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_counts_and_nothing_else() {
+    let api = Api::start_without_loops().await;
+    let at = format!("{DEPLOYMENTS}/web");
+    let deployment = |spec: Value| {
+        let mut all = json!({"selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}});
+        all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": all})
+    };
+    let first =
+        apply(&api, &at, "fieldManager=m", &deployment(json!({"paused": true, "minReadySeconds": 5, "replicas": 3})))
+            .await;
+    assert_eq!(first.code, 201, "{}", first.text());
+    // Zero is a value: what it takes back, it takes back.
+    let zero = deployment(json!({"paused": false, "minReadySeconds": 0, "replicas": 0}));
+    let second = apply(&api, &at, "fieldManager=m", &zero).await;
+    let spec = &second.json()["spec"];
+    assert_eq!((spec.get("paused"), spec.get("minReadySeconds"), &spec["replicas"]), (None, None, &json!(0)));
+    let again = apply(&api, &at, "fieldManager=m", &zero).await;
+    assert_eq!(again.json()["metadata"]["resourceVersion"], second.json()["metadata"]["resourceVersion"]);
+    let other = apply(&api, &at, "fieldManager=other", &deployment(json!({"paused": true}))).await;
+    assert_eq!(other.code, 409, "whoever said false owns it: {}", other.text());
+    // What somebody leaves out is not taken for zero: who made a service owns its target port.
+    let services = "/api/v1/namespaces/default/services";
+    let port = |extra: Value| {
+        let mut port = json!({"port": 80, "protocol": "TCP"});
+        port.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": [port]}})
+    };
+    assert_eq!(api.post(services, &port(json!({"targetPort": 8080}))).await.code, 201);
+    let answer = apply(&api, &format!("{services}/s"), "fieldManager=m", &port(json!({"name": "web"}))).await;
+    assert_eq!(answer.code, 200, "{}", answer.text());
+    assert_eq!(answer.json()["spec"]["ports"][0]["targetPort"], 8080);
+    // An empty list revokes.
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings/b";
+    let binding = |subjects: Value| {
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "b"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}, "subjects": subjects})
+    };
+    let user = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "u"}]);
+    assert_eq!(apply(&api, bindings, "fieldManager=m", &binding(user)).await.code, 201);
+    let revoked = apply(&api, bindings, "fieldManager=m", &binding(json!([]))).await;
+    assert_eq!((revoked.code, revoked.json().get("subjects").cloned()), (200, None), "{}", revoked.text());
+    // An object that is meant by its uid is not made.
+    let mut gone = config_map(json!({}));
+    gone["metadata"]["uid"] = json!("11111111-2222-3333-4444-555555555555");
+    let answer = apply(&api, &format!("{CONFIG_MAPS}/a"), "fieldManager=m", &gone).await;
+    assert_eq!(answer.code, 409, "{}", answer.text());
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hostile_record_costs_no_more_than_its_bytes() {
+    let api = Api::start_without_loops().await;
+    let long = "n".repeat(300_000);
+    let keys: serde_json::Map<String, Value> = (0..5000).map(|n| (format!("f:k{n}"), json!({}))).collect();
+    let data: serde_json::Map<String, Value> = (0..5000).map(|n| (format!("k{n}"), json!("1"))).collect();
+    assert_eq!(api.post(CONFIG_MAPS, &config_map(Value::Object(data.clone()))).await.code, 201);
+    let entry = |manager: &str, fields: Value| {
+        json!({"manager": manager, "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+        "time": "2020-01-01T00:00:00Z", "fieldsV1": fields})
+    };
+    let mut object = api.get(&format!("{CONFIG_MAPS}/a")).await.json();
+    object["metadata"]["managedFields"] = json!([entry(&long, json!({"f:data": keys}))]);
+    let at = format!("{CONFIG_MAPS}/a");
+    assert_eq!(api.put(&at, &object).await.code, 200);
+    let changed: serde_json::Map<String, Value> = data.keys().map(|key| (key.clone(), json!("2"))).collect();
+    let refused = apply(&api, &at, "fieldManager=m", &config_map(Value::Object(changed))).await;
+    assert_eq!(refused.code, 409);
+    assert!(refused.body.len() < 64 << 10, "{} bytes", refused.body.len());
+    assert!(refused.text().contains("Apply failed with 5000 conflicts"), "{}", refused.text());
+    // Very many writers, each of another version: the record stays within its bound or as it was, and no write waits for it.
+    let many: Vec<Value> = (0..3000).map(|n| entry(&format!("m{n}"), json!({"f:data": {"f:k1": {}}}))).collect();
+    object["metadata"]["managedFields"] = json!(many);
+    object["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    object["data"]["k0"] = json!("3");
+    let answer = api.put(&at, &object).await;
+    assert_eq!(answer.code, 200);
+    assert!(managers(&answer.json()).len() <= 11, "{}", managers(&answer.json()).len());
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_applied_is_refused() {
     let api = Api::start_without_loops().await;
     let at = format!("{CONFIG_MAPS}/a");

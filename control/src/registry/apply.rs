@@ -108,10 +108,18 @@ impl Registry {
                         .await;
                     match applied {
                         // Gone in between: it is made.
-                        Err(status) if status.code == 404 && part == Part::Main => continue,
+                        Err(status) if status.code == 404 && part == Part::Main && self.get(resource, at).is_err() => {
+                            continue;
+                        }
                         applied => return Ok((applied?, false)),
                     }
                 }
+            }
+            let uid = configuration.said.uid();
+            if !uid.is_empty() {
+                let why =
+                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+                return Err(Status::conflict(resource, &at.name, &why));
             }
             may_create()?;
             let object = configuration.on(resource, None, &manager)?.object;

@@ -1,7 +1,9 @@
 //! managedFields: who owns which fields, one entry a manager, operation and subresource. Who updates an object owns what it changed;
 //! who applies one (server-side apply) owns what it said of it, and may not change what another owns unless it insists.
 
-use gantry_kube::apply::{Changes, Fields, Typed, compare_objects, merge, prune};
+use std::collections::BTreeMap;
+
+use gantry_kube::apply::{Changes, Fields, PATHS_MAX, Typed, compare_objects, in_canonical_values, merge, prune};
 use gantry_kube::{Object, Status, schema};
 use serde_json::{Map, Value, json};
 
@@ -21,6 +23,8 @@ const SYSTEM_METADATA: &[&str] = &[
 ];
 /// Of those who update: the oldest beyond them are one entry together.
 const UPDATERS_MAX: usize = 10;
+/// Of what a record calls somebody, his version, part and time.
+const NAME_MAX_BYTES: usize = 512;
 const ANCIENT: &str = "ancient-changes";
 const APPLY: &str = "Apply";
 const UPDATE: &str = "Update";
@@ -67,6 +71,10 @@ impl Entry {
             && (operation == APPLY || self.api_version == api_version)
     }
 
+    fn place(&self) -> (&str, &str, &str, &str, &str) {
+        (&self.operation, &self.time, &self.manager, &self.api_version, &self.subresource)
+    }
+
     fn said(&self) -> String {
         let mut text = format!("{:?}", self.manager);
         if !self.subresource.is_empty() {
@@ -90,32 +98,53 @@ impl<'a> Manager<'a> {
 
     /// Takes out what is nobody's, and what this subresource does not write.
     fn own(&self, fields: &mut Fields) {
-        for path in self.foreign() {
-            fields.remove(&path);
+        match self.scope() {
+            Scope::Only(element) => fields.keep(element),
+            Scope::AllBut(element) => fields.remove(&[element]),
         }
+        for field in SYSTEM_METADATA {
+            fields.remove(&["f:metadata", field]);
+        }
+        ["f:apiVersion", "f:kind"].iter().for_each(|field| fields.remove(&[field]));
     }
 
     fn own_changes(&self, changes: &mut Changes) {
-        for path in self.foreign() {
-            changes.remove(&path);
+        match self.scope() {
+            Scope::Only(element) => changes.keep(element),
+            Scope::AllBut(element) => changes.remove(&[element]),
         }
+        for field in SYSTEM_METADATA {
+            changes.remove(&["f:metadata", field]);
+        }
+        ["f:apiVersion", "f:kind"].iter().for_each(|field| changes.remove(&[field]));
     }
 
-    fn foreign(&self) -> impl Iterator<Item = Vec<&'static str>> {
-        let other = match self.subresource {
-            "" => Some("f:status"),
-            "status" => Some("f:spec"),
-            _ => None,
-        };
-        let system = SYSTEM_METADATA.iter().map(|field| vec!["f:metadata", field]);
-        system.chain(["f:apiVersion", "f:kind"].into_iter().chain(other).map(|field| vec![field]))
+    fn scope(&self) -> Scope {
+        match self.subresource {
+            "" => Scope::AllBut("f:status"),
+            "status" => Scope::Only("f:status"),
+            _ => Scope::Only("f:spec"),
+        }
     }
+}
+
+/// What of an object is written through a subresource.
+enum Scope {
+    Only(&'static str),
+    AllBut(&'static str),
 }
 
 /// What the schema says of an object of that version; one that it does not know is owned as a whole, top field by top field.
 fn typed(object: &Object) -> Typed {
     let (group, version) = object.api_version().split_once('/').unwrap_or(("", object.api_version()));
     schema::for_kind(group, version, object.kind()).map_or(Typed::Whole, Typed::kind)
+}
+
+fn is_entry(value: &Value) -> bool {
+    let known = |name: &str, all: &[&str]| value[name].as_str().is_some_and(|own| all.contains(&own));
+    let is_short = |name: &str| value[name].as_str().unwrap_or("").len() <= NAME_MAX_BYTES;
+    let named = ["manager", "apiVersion", "subresource", "time"].into_iter().all(is_short);
+    named && known("operation", &[APPLY, UPDATE]) && known("fieldsType", &["FieldsV1"]) && Entry::read(value).is_some()
 }
 
 fn entries(object: &Object) -> Vec<Entry> {
@@ -125,30 +154,33 @@ fn entries(object: &Object) -> Vec<Entry> {
 /// Those who apply first, then by time.
 fn put(object: &mut Object, mut entries: Vec<Entry>) {
     entries.retain(|entry| !entry.fields.is_empty());
-    entries.sort_by(|a, b| {
-        let key = |e: &Entry| {
-            (e.operation.clone(), e.time.clone(), e.manager.clone(), e.api_version.clone(), e.subresource.clone())
-        };
-        key(a).cmp(&key(b))
-    });
+    entries.sort_by(|a, b| a.place().cmp(&b.place()));
     let updaters = entries.iter().filter(|entry| entry.operation == UPDATE).count();
     let mut excess = updaters.saturating_sub(UPDATERS_MAX);
-    while excess > 0 {
-        // Two become one: the oldest, and the oldest of its version beside it.
-        let Some(first) = entries.iter().position(|entry| entry.operation == UPDATE) else { break };
-        let oldest = entries.remove(first);
-        let next = entries.iter_mut().find(|e| e.operation == UPDATE && e.api_version == oldest.api_version);
-        match next {
-            Some(next) => {
-                next.fields.union(&oldest.fields);
-                ANCIENT.clone_into(&mut next.manager);
-                next.subresource.clear();
-            }
-            None => entries.insert(first, oldest),
+    let mut kept: Vec<Entry> = Vec::with_capacity(entries.len() - excess);
+    // Where in `kept` the oldest of a version is, which takes up those after it.
+    let mut oldest: BTreeMap<String, usize> = BTreeMap::new();
+    for entry in entries {
+        if entry.operation != UPDATE || excess == 0 {
+            kept.push(entry);
+            continue;
         }
-        excess -= 1;
+        match oldest.get(&entry.api_version) {
+            Some(at) => {
+                let bucket = &mut kept[*at];
+                bucket.fields.union(&entry.fields);
+                ANCIENT.clone_into(&mut bucket.manager);
+                bucket.subresource.clear();
+                bucket.time = entry.time;
+                excess -= 1;
+            }
+            None => {
+                oldest.insert(entry.api_version.clone(), kept.len());
+                kept.push(entry);
+            }
+        }
     }
-    restore(object, entries.iter().map(Entry::write).collect());
+    restore(object, kept.iter().map(Entry::write).collect());
 }
 
 pub(super) fn restore(object: &mut Object, entries: Vec<Value>) {
@@ -175,10 +207,11 @@ pub(super) fn on_create(object: &mut Object, writer: &Manager<'_>) {
 
 /// Notes what the manager changed; what others owned of it is the manager's now.
 pub(super) fn on_update(new: &mut Object, old: &Object, writer: &Manager<'_>) {
-    // A client may write the record itself, and an empty one drops it.
+    // A client may write the record itself, and an empty one drops it. What is no record changes nothing.
     let told = new.get("/metadata/managedFields").and_then(Value::as_array).cloned();
-    let dropped = told.as_ref().is_some_and(|told| told.iter().all(|entry| Entry::read(entry).is_none()));
-    let kept = match told {
+    let dropped =
+        told.as_ref().is_some_and(|told| told.iter().all(|entry| entry.as_object().is_some_and(Map::is_empty)));
+    let kept = match told.filter(|told| dropped || told.iter().all(is_entry)) {
         _ if dropped => Vec::new(),
         Some(told) => told,
         None => old.array_at("/metadata/managedFields").to_vec(),
@@ -224,6 +257,20 @@ pub(super) struct Wanted<'a> {
     pub force: bool,
 }
 
+impl Wanted<'_> {
+    /// What is merged: all that was said and nothing else, in the server's own values. What nobody writes is left out, but for what
+    /// says which object is meant.
+    fn body(&self) -> Value {
+        let (said, canonical) = (Value::Object(self.said.0.clone()), Value::Object(self.canonical.0.clone()));
+        let mut body = in_canonical_values(&said, &canonical);
+        if let Some(Value::Object(metadata)) = body.get_mut("metadata") {
+            let kept = ["name", "namespace", "uid", "resourceVersion"];
+            metadata.retain(|key, _| kept.contains(&key.as_str()) || !SYSTEM_METADATA.iter().any(|f| f[2..] == **key));
+        }
+        body
+    }
+}
+
 /// A new object that is applied.
 pub(super) fn on_create_by_apply(wanted: &Wanted<'_>, writer: &Manager<'_>) -> Object {
     let mut object = wanted.canonical.clone();
@@ -261,14 +308,20 @@ pub(super) fn apply(live: &Object, wanted: &Wanted<'_>, writer: &Manager<'_>) ->
     let mut owned = now.clone();
     others.iter().for_each(|entry| owned.union(&entry.fields));
     let standing = Value::Object(live.0.clone());
-    let merged = merge(typed, &standing, &Value::Object(own_body(wanted.canonical)));
+    let merged = merge(typed, &standing, &wanted.body());
     let Value::Object(pruned) = prune(typed, merged, &before, &owned) else { return Ok(live.clone()) };
     let mut changes = compare_objects(typed, &live.0, &pruned);
     writer.own_changes(&mut changes);
     let mut touched = changes.added.clone();
     touched.union(&changes.modified);
     let conflicts = others.iter().map(|entry| (entry.said(), entry.fields.intersection(&touched)));
-    let conflicts: Vec<(String, Fields)> = conflicts.filter(|(_, fields)| !fields.is_empty()).collect();
+    let mut conflicts: Vec<(String, Fields)> = conflicts.filter(|(_, fields)| !fields.is_empty()).collect();
+    let client_side = ClientSide::of(live, typed, writer);
+    if let Some(client_side) = &client_side {
+        // What was applied by kubectl itself, before the server did, is kubectl's own.
+        conflicts.iter_mut().for_each(|(_, fields)| fields.subtract(&client_side.fields));
+        conflicts.retain(|(_, fields)| !fields.is_empty());
+    }
     if !wanted.force && !conflicts.is_empty() {
         return Err(conflict(&conflicts));
     }
@@ -277,6 +330,9 @@ pub(super) fn apply(live: &Object, wanted: &Wanted<'_>, writer: &Manager<'_>) ->
         entry.fields.subtract(&changes.removed);
     }
     let mut object = Object::from(pruned);
+    if client_side.is_some() {
+        ClientSide::renew(&mut object, wanted.said);
+    }
     let unchanged = changes.is_empty() && before == now;
     let time = last.as_ref().filter(|_| unchanged).map_or(writer.time, |entry| entry.time.as_str());
     others.push(applied(wanted.said.api_version(), writer, time, now));
@@ -287,35 +343,84 @@ pub(super) fn apply(live: &Object, wanted: &Wanted<'_>, writer: &Manager<'_>) ->
     Ok(object)
 }
 
-/// What nobody writes is not merged either, but for what says which object is meant.
-fn own_body(wanted: &Object) -> Map<String, Value> {
-    let mut body = wanted.0.clone();
-    if let Some(Value::Object(metadata)) = body.get_mut("metadata") {
-        let kept = ["name", "namespace", "uid", "resourceVersion"];
-        metadata.retain(|key, _| kept.contains(&key.as_str()) || !SYSTEM_METADATA.iter().any(|f| f[2..] == **key));
+/// What kubectl keeps of its own, client-side apply in an annotation. Where an object has it, and kubectl applies on the server, it is
+/// kept up to date, so that there is a way back.
+struct ClientSide {
+    fields: Fields,
+}
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The name by which kubectl applies on the server.
+const KUBECTL: &str = "kubectl";
+/// Of all annotations of an object (Kubernetes: TotalAnnotationSizeLimitB).
+const ANNOTATIONS_MAX_BYTES: usize = 256 << 10;
+
+impl ClientSide {
+    fn of(live: &Object, typed: Typed, writer: &Manager<'_>) -> Option<ClientSide> {
+        let text = live.annotation(LAST_APPLIED).filter(|_| writer.name == KUBECTL && writer.subresource.is_empty())?;
+        let last: Map<String, Value> = serde_json::from_str(text).ok()?;
+        Some(ClientSide { fields: typed.fields_of(&last) })
     }
-    body
+
+    fn renew(object: &mut Object, said: &Object) {
+        let Some(annotations) = object.metadata_mut().get_mut("annotations").and_then(Value::as_object_mut) else {
+            return;
+        };
+        let mut last = said.clone();
+        if let Some(own) = last.metadata_mut().get_mut("annotations").and_then(Value::as_object_mut) {
+            own.remove(LAST_APPLIED);
+        }
+        let text = format!("{}\n", Value::Object(last.0));
+        let others = annotations.iter().filter(|(name, _)| *name != LAST_APPLIED);
+        let bytes: usize = others.map(|(name, value)| name.len() + value.as_str().map_or(0, str::len)).sum();
+        // Without room it is empty, which client-side apply takes for none.
+        let fits = bytes + LAST_APPLIED.len() + text.len() <= ANNOTATIONS_MAX_BYTES;
+        annotations.insert(LAST_APPLIED.to_owned(), Value::from(if fits { text } else { String::new() }));
+    }
+}
+
+/// Whether all that differs is when somebody wrote.
+pub(super) fn differ_in_times_alone(new: &Object, old: &Object) -> bool {
+    let timeless = |object: &Object| {
+        let mut entries = entries(object);
+        entries.iter_mut().for_each(|entry| entry.time.clear());
+        entries.sort_by(|a, b| a.place().cmp(&b.place()));
+        entries
+    };
+    let rest = |object: &Object| {
+        let mut rest = object.clone();
+        rest.metadata_mut().remove("managedFields");
+        rest
+    };
+    rest(new) == rest(old) && timeless(new) == timeless(old)
 }
 
 /// 409 with a cause for each field that another owns.
 fn conflict(conflicts: &[(String, Fields)]) -> Status {
-    let fields =
-        conflicts.iter().flat_map(|(manager, fields)| fields.paths().into_iter().map(move |path| (manager, path)));
-    let fields: Vec<(&String, String)> = fields.collect();
-    let causes: Vec<Value> = fields
-        .iter()
-        .map(|(manager, path)| json!({"reason": "FieldManagerConflict", "message": format!("conflict with {manager}"), "field": path}))
-        .collect();
-    let message = match fields.as_slice() {
-        [(manager, path)] => format!("Apply failed with 1 conflict: conflict with {manager}: {path}"),
-        _ => {
-            let mut lines = Vec::new();
-            for (manager, fields) in conflicts {
-                lines.push(format!("conflicts with {manager}:"));
-                lines.extend(fields.paths().into_iter().map(|path| format!("- {path}")));
-            }
-            format!("Apply failed with {} conflicts: {}", fields.len(), lines.join("\n"))
+    let all: usize = conflicts.iter().map(|(_, fields)| fields.count()).sum();
+    let mut causes = Vec::new();
+    let mut lines = Vec::new();
+    for (manager, fields) in conflicts {
+        lines.push(format!("conflicts with {manager}:"));
+        for path in fields.paths().into_iter().take(PATHS_MAX - causes.len()) {
+            lines.push(format!("- {path}"));
+            causes.push(
+                json!({"reason": "FieldManagerConflict", "message": format!("conflict with {manager}"), "field": path}),
+            );
         }
+        if causes.len() == PATHS_MAX {
+            break;
+        }
+    }
+    if all > causes.len() {
+        lines.push(format!("and {} more", all - causes.len()));
+    }
+    let message = match (conflicts, causes.as_slice()) {
+        ([(manager, _)], [cause]) if all == 1 => {
+            let path = cause["field"].as_str().unwrap_or("");
+            format!("Apply failed with 1 conflict: conflict with {manager}: {path}")
+        }
+        _ => format!("Apply failed with {all} conflicts: {}", lines.join("\n")),
     };
     let mut status = Status::new(409, "Conflict", message);
     status.details = json!({"causes": causes});

@@ -129,7 +129,13 @@ impl Registry {
             }
         }
         match applied {
-            Some(entries) => managed::restore(&mut new, entries),
+            Some(entries) => {
+                managed::restore(&mut new, entries);
+                // What defaults and the strategy have undone is no write.
+                if managed::differ_in_times_alone(&new, old) {
+                    return Ok(old.clone());
+                }
+            }
             None => {
                 let now = self.env.clock.now_rfc3339();
                 let manager = Manager::new(&writer.options.manager, part.subresource(), &now);

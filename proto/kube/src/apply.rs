@@ -6,8 +6,8 @@
 mod fields;
 mod typed;
 
-pub use fields::Fields;
-pub use typed::{Changes, Typed, compare, compare_objects, merge, prune};
+pub use fields::{Fields, PATHS_MAX};
+pub use typed::{Changes, Typed, compare, compare_objects, in_canonical_values, merge, prune};
 
 #[cfg(test)]
 mod tests;

@@ -119,10 +119,15 @@ pub fn unpack<R: Read>(input: R, folder: &OwnedFd, aside: &OwnedFd, limits: &Lim
             unpacked: Unpacked::default(),
             buffer: vec![0; COPY_BYTES],
         };
-        while let Some(entry) = archive.next_entry()? {
-            writer.entry(entry, &mut archive)?;
+        match writer.all(&mut archive) {
+            // What the disk says counts for more than what the archive does: it may have been said before.
+            Err(error) if !error.is_local() => match writer.crew.wait() {
+                Err(earlier) if earlier.is_local() => Err(earlier),
+                _ => Err(error),
+            },
+            Err(error) => Err(error),
+            Ok(()) => writer.finish(),
         }
-        writer.finish()
     })
 }
 
@@ -141,7 +146,14 @@ struct Writer<'a, 'scope, 'env> {
 }
 
 impl Writer<'_, '_, '_> {
-    fn entry<R: Read>(&mut self, entry: Entry, archive: &mut Archive<R>) -> Result<(), UnpackError> {
+    fn all<R: Read>(&mut self, archive: &mut Archive<R>) -> Result<(), UnpackError> {
+        while let Some(entry) = archive.next_entry()? {
+            self.entry(entry, archive)?;
+        }
+        Ok(())
+    }
+
+    fn entry<R: Read>(&mut self, mut entry: Entry, archive: &mut Archive<R>) -> Result<(), UnpackError> {
         self.count(1)?;
         check_attributes(&entry)?;
         let name = parse_name(&entry.path)?;
@@ -168,7 +180,8 @@ impl Writer<'_, '_, '_> {
             self.crew.wait()?;
         }
         match entry.kind {
-            Kind::File if entry.sparse.is_none() && entry.size <= SMALL_MAX_BYTES && is_free(&folder, last) => {
+            Kind::File if is_small(&entry) && is_free(&folder, last) => {
+                entry.xattrs.retain(|(attribute, _)| is_kept(attribute));
                 let (name, last) = (name.clone(), last.to_vec());
                 self.small_file(number, SmallFile { folder, name, last, entry, data: Vec::new() }, archive)
             }
@@ -394,6 +407,10 @@ impl Writer<'_, '_, '_> {
     }
 }
 
+fn is_small(entry: &Entry) -> bool {
+    entry.sparse.is_none() && entry.size.saturating_add(crew::attribute_bytes(entry) as u64) <= SMALL_MAX_BYTES
+}
+
 /// Whether nothing has the name. What cannot be looked at is found out by whoever makes it.
 fn is_free(folder: &OwnedFd, last: &[u8]) -> bool {
     matches!(rustix::fs::statat(folder, last, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
@@ -422,10 +439,13 @@ fn check_attributes(entry: &Entry) -> Result<(), UnpackError> {
     }
 }
 
+fn is_kept(attribute: &[u8]) -> bool {
+    attribute == b"security.capability" || attribute.starts_with(b"user.")
+}
+
 fn set_attributes(file: impl AsFd, name: &Name, entry: &Entry) -> Result<(), UnpackError> {
     for (attribute, value) in &entry.xattrs {
-        let kept = attribute == b"security.capability" || attribute.starts_with(b"user.");
-        if !kept {
+        if !is_kept(attribute) {
             tracing::debug!(path = %name, attribute = %String::from_utf8_lossy(attribute), "extended attribute left out");
             continue;
         }

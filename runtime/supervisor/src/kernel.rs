@@ -51,7 +51,7 @@ pub fn mount(root: BorrowedFd<'_>, direct: &Direct, unified: bool) -> Result<(),
         (false, _) => None,
         (true, true) => Some(file_system("cgroup2", &[], BARE | access)),
         // Mounted by the host's root, a second one would change how the first is mounted.
-        (true, false) => Some(userns::clone_tree(Path::new(layout::CGROUPS), false)),
+        (true, false) => Some(hosts_cgroups()),
     };
     place(root, "proc", "/proc", file_system("proc", &[], BARE))?;
     place(root, "sysfs", "/sys", file_system("sysfs", &[], BARE | access))?;
@@ -80,6 +80,13 @@ pub fn mount(root: BorrowedFd<'_>, direct: &Direct, unified: bool) -> Result<(),
     direct.nodes.iter().try_for_each(|node| {
         make_node(root, node).map_err(|source| KernelError::Node { path: node.path.clone(), source })
     })
+}
+
+fn hosts_cgroups() -> io::Result<OwnedFd> {
+    let tree = userns::clone_tree(Path::new(layout::CGROUPS), false)?;
+    let bare = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    sys::mount_setattr(tree.as_fd(), false, bare, 0)?;
+    Ok(tree)
 }
 
 /// In the container's root, before volumes are: closes what is not to be written to, and hides what is not to be seen.

@@ -108,7 +108,17 @@ impl Fields {
         both
     }
 
-    /// The path of each, as messages have it: `.spec.containers[name="a"].image`.
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        usize::from(self.member) + self.below.values().map(Fields::count).sum::<usize>()
+    }
+
+    /// Leaves of the top fields only that one.
+    pub fn keep(&mut self, element: &str) {
+        self.below.retain(|own, _| own == element);
+    }
+
+    /// The path of each, as messages have it: `.spec.containers[name="a"].image`. No more than [`PATHS_MAX`].
     pub fn paths(&self) -> Vec<String> {
         let mut all = Vec::new();
         self.collect_paths(&mut String::new(), &mut all);
@@ -116,16 +126,34 @@ impl Fields {
     }
 
     fn collect_paths(&self, at: &mut String, all: &mut Vec<String>) {
-        if self.member {
-            all.push(at.clone());
+        if self.member && all.len() < PATHS_MAX {
+            all.push(cut(at.clone()));
         }
         let length = at.len();
         for (element, below) in &self.below {
-            say(element, at);
+            if all.len() >= PATHS_MAX {
+                return;
+            }
+            // What is cut anyway is not written out.
+            if length < PATH_MAX_BYTES {
+                say(element, at);
+            }
             below.collect_paths(at, all);
             at.truncate(length);
         }
     }
+}
+
+/// In messages: names in a path are anybody's to choose, and so is how many there are.
+pub const PATHS_MAX: usize = 100;
+const PATH_MAX_BYTES: usize = 1 << 10;
+
+pub(super) fn cut(mut path: String) -> String {
+    if path.len() > PATH_MAX_BYTES {
+        path.truncate(path.floor_char_boundary(PATH_MAX_BYTES));
+        path.push('…');
+    }
+    path
 }
 
 pub(super) fn said(element: &str) -> String {

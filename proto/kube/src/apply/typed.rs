@@ -130,36 +130,61 @@ impl Typed {
     }
 }
 
+/// What is wrong, and the path that leads there from where one looks.
+type Wrong = (String, String);
+
 impl Typed {
     /// What of an object the schema knows nothing of, or could not tell apart, in Kubernetes' words; the first of it.
     pub fn wrong(self, object: &Map<String, Value>) -> Option<String> {
-        object.iter().find_map(|(key, value)| self.wrong_under(key, value, &format!(".{key}")))
+        let (path, problem) = self.wrong_below(object)?;
+        Some(format!("{}: {problem}", super::fields::cut(path)))
     }
 
-    fn wrong_under(self, key: &str, value: &Value, at: &str) -> Option<String> {
-        if matches!(self, Typed::Struct(_)) && !self.names(key) {
-            return Some(format!("{at}: field not declared in schema"));
-        }
-        self.under(key).wrong_in(value, at)
+    fn wrong_below(self, object: &Map<String, Value>) -> Option<Wrong> {
+        object.iter().find_map(|(key, value)| {
+            let (path, problem) = match matches!(self, Typed::Struct(_)) && !self.names(key) {
+                true => (String::new(), "field not declared in schema".to_owned()),
+                false => self.under(key).wrong_in(value)?,
+            };
+            Some((format!(".{key}{path}"), problem))
+        })
     }
 
-    fn wrong_in(self, value: &Value, at: &str) -> Option<String> {
+    fn wrong_in(self, value: &Value) -> Option<Wrong> {
         match (self, value) {
-            (Typed::Struct(_) | Typed::Map(_), Value::Object(map)) => {
-                map.iter().find_map(|(key, value)| self.wrong_under(key, value, &format!("{at}.{key}")))
-            }
+            (Typed::Struct(_) | Typed::Map(_), Value::Object(map)) => self.wrong_below(map),
             (Typed::Set | Typed::Keyed(..), Value::Array(items)) => {
                 let mut seen = BTreeSet::new();
                 items.iter().find_map(|item| {
                     let name = element(self, item);
-                    let shown = super::fields::said(&name);
-                    let again = !seen.insert(name);
-                    let twice = || Some(format!("{at}: duplicate entries for key {shown}")).filter(|_| again);
-                    twice().or_else(|| self.item().wrong_in(item, &format!("{at}{shown}")))
+                    let shown = || super::fields::cut(super::fields::said(&name));
+                    if let Some((path, problem)) = self.item().wrong_in(item) {
+                        return Some((format!("{}{path}", shown()), problem));
+                    }
+                    let twice = (String::new(), format!("duplicate entries for key {}", shown()));
+                    (!seen.insert(name.clone())).then_some(twice)
                 })
             }
             _ => None,
         }
+    }
+}
+
+/// What was said, with its values as the server writes them: `canonical` is the same object without what means nothing in Go
+/// (zeros, nulls, empty lists), which here means that it is to be so, and with what it had to have.
+pub fn in_canonical_values(said: &Value, canonical: &Value) -> Value {
+    match (said, canonical) {
+        (Value::Object(said), Value::Object(canonical)) => {
+            let value = |(key, value): (&String, &Value)| match canonical.get(key) {
+                Some(canonical) => (key.clone(), in_canonical_values(value, canonical)),
+                None => (key.clone(), value.clone()),
+            };
+            Value::Object(said.iter().map(value).collect())
+        }
+        (Value::Array(said), Value::Array(canonical)) if said.len() == canonical.len() => Value::Array(
+            said.iter().zip(canonical).map(|(said, canonical)| in_canonical_values(said, canonical)).collect(),
+        ),
+        (_, canonical) => canonical.clone(),
     }
 }
 
@@ -192,6 +217,9 @@ fn merge_items(typed: Typed, live: &[Value], wanted: &[Value]) -> Vec<Value> {
     let live: Vec<(String, &Value)> = live.iter().map(|item| (name(item), item)).collect();
     let places: BTreeMap<&str, usize> =
         live.iter().enumerate().rev().map(|(at, (name, _))| (name.as_str(), at)).collect();
+    let mut known = BTreeSet::new();
+    let twice: BTreeSet<&str> =
+        live.iter().map(|(name, _)| name.as_str()).filter(|name| !known.insert(*name)).collect();
     let mut merged = Vec::with_capacity(live.len().max(wanted.len()));
     let mut taken = 0;
     let mut seen = BTreeSet::new();
@@ -212,9 +240,11 @@ fn merge_items(typed: Typed, live: &[Value], wanted: &[Value]) -> Vec<Value> {
             taken += 1;
         }
         merged.push(match place {
-            Some(place) => merge(typed.item(), live[place].1, item),
-            None => (*item).clone(),
+            // Of several that are called the same none is meant.
+            Some(place) if !twice.contains(name.as_str()) => merge(typed.item(), live[place].1, item),
+            _ => (*item).clone(),
         });
+        taken += usize::from(place == Some(taken));
     }
     let rest = live[taken..].iter().filter(|(name, _)| !asked.contains(name.as_str()));
     merged.extend(rest.map(|(_, item)| (*item).clone()));
@@ -234,6 +264,13 @@ impl Changes {
         self.added.put(element.to_owned(), below.added);
         self.modified.put(element.to_owned(), below.modified);
         self.removed.put(element.to_owned(), below.removed);
+    }
+
+    /// Of the top fields only that one.
+    pub fn keep(&mut self, element: &str) {
+        for fields in [&mut self.added, &mut self.modified, &mut self.removed] {
+            fields.keep(element);
+        }
     }
 
     /// Without what belongs to nobody.

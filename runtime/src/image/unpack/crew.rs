@@ -34,6 +34,10 @@ pub(super) struct SmallFile {
     pub data: Vec<u8>,
 }
 
+pub(super) fn attribute_bytes(entry: &Entry) -> usize {
+    entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
 impl SmallFile {
     fn make(self) -> Result<(), UnpackError> {
         let failed = |action, e: Errno| write_error(&self.name, action, e);
@@ -77,7 +81,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
 
     pub(super) fn make(&mut self, folder: u64, file: SmallFile) -> Result<(), UnpackError> {
         self.pending.insert((folder, file.last.clone()));
-        self.batch_bytes += file.data.len();
+        self.batch_bytes += file.data.len() + file.name.byte_len() + attribute_bytes(&file.entry);
         self.batch.push(file);
         if self.pending.len() >= PENDING_MAX {
             return self.wait();
