@@ -6,6 +6,7 @@ use nix::mount::{MntFlags, MsFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::ImageError;
+use super::unpack::open_in;
 
 const CONTAINER_ID_MAX_BYTES: usize = 64;
 /// mount(2) takes one page of options, with its closing NUL.
@@ -89,9 +90,7 @@ pub(super) fn holds(layers: &[PathBuf], at: &Path, path: &str) -> Result<bool, I
     let found = joined(layers, at, |root| {
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
         let root = rustix::fs::open(root, flags, rustix::fs::Mode::empty())?;
-        let confined = rustix::fs::ResolveFlags::IN_ROOT | rustix::fs::ResolveFlags::NO_MAGICLINKS;
-        let path = Path::new("/").join(path);
-        match rustix::fs::openat2(root, &path, flags, rustix::fs::Mode::empty(), confined) {
+        match open_in(&root, path.as_bytes(), flags) {
             Ok(_) => Ok(true),
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(false),
             Err(other) => Err(other),

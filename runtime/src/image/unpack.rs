@@ -27,6 +27,7 @@ pub use name::{Name, NameError, Whiteout, parse_name, whiteout};
 pub use remove::remove_tree;
 use root::Root;
 pub use root::is_opaque;
+pub(super) use root::open_in;
 pub use settle::settle;
 
 /// Bounds on what one layer may make of its bytes.

@@ -4,13 +4,14 @@
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::copy::copy_tree;
 use super::disk::{open_folder, private_folder};
 use super::error::ImageError;
 use super::rootfs::{Rootfs, joined};
+use super::unpack::open_in;
 
 /// Makes them, in the order of `paths`, which count from the image's root. The call blocks.
 pub(super) fn make(rootfs: &Rootfs, paths: &[String]) -> Result<Vec<PathBuf>, ImageError> {
@@ -34,8 +35,7 @@ fn fill(root: &Path, path: &str, folder: PathBuf) -> Result<PathBuf, ImageError>
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).map_err(failed("make the volume"))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags, Mode::empty()).map_err(|e| failed("open the image for")(e.into()))?;
-    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let content = match rustix::fs::openat2(&root, path, flags, Mode::empty(), inside) {
+    let content = match open_in(&root, path.as_bytes(), flags) {
         Ok(content) => content,
         Err(Errno::NOENT) => return Ok(folder),
         Err(Errno::NOTDIR | Errno::LOOP) => return Err(ImageError::NoFolder(path.to_owned())),

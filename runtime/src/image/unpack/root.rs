@@ -30,7 +30,7 @@ pub fn is_opaque(folder: &Path) -> bool {
 }
 
 /// Opens `path` below `root` as the kernel would with `root` as its root directory.
-pub(super) fn open_in(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(in crate::image) fn open_in(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     // A rename elsewhere on the machine can make the kernel ask for another try.
