@@ -109,14 +109,9 @@ impl<'a> Manager<'a> {
     }
 
     fn own_changes(&self, changes: &mut Changes) {
-        match self.scope() {
-            Scope::Only(element) => changes.keep(element),
-            Scope::AllBut(element) => changes.remove(&[element]),
-        }
-        for field in SYSTEM_METADATA {
-            changes.remove(&["f:metadata", field]);
-        }
-        ["f:apiVersion", "f:kind"].iter().for_each(|field| changes.remove(&[field]));
+        [&mut changes.added, &mut changes.modified, &mut changes.removed]
+            .into_iter()
+            .for_each(|fields| self.own(fields));
     }
 
     fn scope(&self) -> Scope {

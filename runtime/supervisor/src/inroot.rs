@@ -12,13 +12,13 @@ const CONFINED: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGI
 const TRIES: u32 = 128;
 
 pub fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    for _ in 1..TRIES {
+    for _ in 0..TRIES {
         match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), CONFINED) {
             Err(rustix::io::Errno::AGAIN) => {}
             opened => return Ok(opened?),
         }
     }
-    Ok(rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), CONFINED)?)
+    Err(rustix::io::Errno::AGAIN.into())
 }
 
 /// Reads a small regular file; a missing one is empty.

@@ -266,20 +266,6 @@ impl Changes {
         self.removed.put(element.to_owned(), below.removed);
     }
 
-    /// Of the top fields only that one.
-    pub fn keep(&mut self, element: &str) {
-        for fields in [&mut self.added, &mut self.modified, &mut self.removed] {
-            fields.keep(element);
-        }
-    }
-
-    /// Without what belongs to nobody.
-    pub fn remove(&mut self, path: &[&str]) {
-        for fields in [&mut self.added, &mut self.modified, &mut self.removed] {
-            fields.remove(path);
-        }
-    }
-
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }

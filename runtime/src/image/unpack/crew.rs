@@ -2,7 +2,7 @@
 //! the archive hands them over in batches, and makes a batch itself where nobody is free. Their order among themselves does not
 //! matter, for each is new; before anything that could meet one of them, all are waited for.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -65,25 +65,28 @@ pub(super) struct Crew<'scope, 'env> {
     hands: Vec<Hand>,
     batch: Batch,
     batch_bytes: usize,
-    /// By the number of their folder's inode and their name: a folder has many paths.
-    pending: HashSet<(u64, Vec<u8>)>,
+    /// Their names, by the number of their folder's inode: a folder has many paths.
+    pending: HashMap<u64, HashSet<Vec<u8>>>,
+    pending_files: usize,
 }
 
 impl<'scope, 'env> Crew<'scope, 'env> {
     /// Of that many threads beside the caller's, none is started before there is work for it.
     pub(super) fn new(scope: &'scope Scope<'scope, 'env>, hands_max: usize) -> Crew<'scope, 'env> {
-        Crew { scope, hands_max, hands: Vec::new(), batch: Vec::new(), batch_bytes: 0, pending: HashSet::new() }
+        let (hands, batch, pending) = (Vec::new(), Vec::new(), HashMap::new());
+        Crew { scope, hands_max, hands, batch, batch_bytes: 0, pending, pending_files: 0 }
     }
 
     pub(super) fn is_making(&self, folder: u64, last: &[u8]) -> bool {
-        !self.pending.is_empty() && self.pending.contains(&(folder, last.to_vec()))
+        self.pending.get(&folder).is_some_and(|names| names.contains(last))
     }
 
     pub(super) fn make(&mut self, folder: u64, file: SmallFile) -> Result<(), UnpackError> {
-        self.pending.insert((folder, file.last.clone()));
+        self.pending.entry(folder).or_default().insert(file.last.clone());
+        self.pending_files += 1;
         self.batch_bytes += file.data.len() + file.name.byte_len() + attribute_bytes(&file.entry);
         self.batch.push(file);
-        if self.pending.len() >= PENDING_MAX {
+        if self.pending_files >= PENDING_MAX {
             return self.wait();
         }
         if self.batch.len() < BATCH_FILES && self.batch_bytes < BATCH_BYTES {
@@ -94,7 +97,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
 
     /// Until all are made.
     pub(super) fn wait(&mut self) -> Result<(), UnpackError> {
-        if self.pending.is_empty() {
+        if self.pending_files == 0 {
             return Ok(());
         }
         self.batch_bytes = 0;
@@ -105,6 +108,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
             }
         }
         self.pending.clear();
+        self.pending_files = 0;
         Ok(())
     }
 
