@@ -10,6 +10,7 @@ pub mod faults;
 pub mod faulty_disk;
 pub mod figures;
 pub mod fuzz;
+pub mod history;
 pub mod image;
 pub mod kubectl;
 pub mod ledger;
