@@ -203,9 +203,30 @@ fn read(
         (Ty::Quantity, Payload::Bytes(bytes)) => *slot = Value::String(quantity(name, bytes)?),
         (Ty::Time | Ty::MicroTime, Payload::Bytes(bytes)) => *slot = timestamp(ty, bytes)?,
         (Ty::IntOrString, Payload::Bytes(bytes)) => *slot = int_or_string(name, bytes)?,
-        (Ty::Any, Payload::Bytes(bytes)) => *slot = extension(name, bytes, bounds)?,
+        (Ty::Any | Ty::Json, Payload::Bytes(bytes)) => *slot = extension(name, bytes, bounds)?,
+        (Ty::Either(of), Payload::Bytes(bytes)) => bounds.inside(|bounds| choice(name, of, bytes, slot, bounds))?,
         _ => return Err(ProtobufError::FieldType(name)),
     }
+    Ok(())
+}
+
+/// One of two. The second counts where both are there; where neither is, it is the first one's zero.
+fn choice(
+    name: &'static str,
+    (first, second): &'static (Ty, Ty),
+    bytes: &[u8],
+    slot: &mut Value,
+    bounds: &mut Bounds,
+) -> Result<()> {
+    let (mut one, mut other) = (if *first == Ty::Bool { Value::Bool(false) } else { Value::Null }, Value::Null);
+    for field in Fields::of(bytes) {
+        match field? {
+            (1, payload) => read(name, first, payload, &mut one, bounds)?,
+            (2, payload) => read(name, second, payload, &mut other, bounds)?,
+            _ => {}
+        }
+    }
+    *slot = if other.is_null() { one } else { other };
     Ok(())
 }
 

@@ -2,7 +2,9 @@
 //!
 //! The table is a checked-in text (`schema/kubernetes-1.36.txt`, written by `schema/generate.py`) that is parsed once.
 //! A line `type NAME gvk=GROUP/VERSION/KIND map=atomic` opens a definition; the indented lines after it are its fields:
-//! `NAME TYPE FLAG...`, sorted by name. TYPE is a scalar, a definition, `[]TYPE` or `{}TYPE` (a map from strings). Flags:
+//! `NAME TYPE FLAG...`, sorted by name. TYPE is a scalar, a definition, `[]TYPE`, `{}TYPE` (a map from strings) or
+//! `TYPE|TYPE` (one of the two: in JSON the value tells which, and on the protobuf wire it is a message whose field 1 is the
+//! first and field 2 the second; `{}A|B` is a map of such choices). Flags:
 //! `req` (required), `zero` (written even when it is zero), `ptr` (a scalar whose zero is not the same as its absence),
 //! `default=`, `list=atomic|set|map`, `keys=`, `map=atomic`, `patch=merge|replace|retainKeys,…`, `mergekey=` and `#N`, the
 //! field's number on the protobuf wire. `+ #N TYPE` is a message that stands inline in JSON and nested on that wire.
@@ -10,6 +12,8 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::OnceLock;
+
+use serde_json::Value;
 
 /// The minor version of Kubernetes whose facts the table holds.
 pub const KUBERNETES_VERSION: &str = "1.36";
@@ -107,11 +111,33 @@ pub enum Ty {
     Time,
     MicroTime,
     IntOrString,
-    /// Whatever JSON there is: RawExtension, FieldsV1.
+    /// Whatever object there is: RawExtension, FieldsV1.
     Any,
+    /// Whatever JSON there is, scalars too. On the wire it is as [`Ty::Any`] is.
+    Json,
     Struct(TypeRef),
     List(Box<Ty>),
     Map(Box<Ty>),
+    /// A schema, or what may stand in its place. The second is what counts where the wire has both: a schema that stands
+    /// for `true` is written with it.
+    Either(Box<(Ty, Ty)>),
+}
+
+impl Ty {
+    /// The type that a JSON value has, if this is a choice that allows it; every other type is what it is.
+    pub fn chosen(&self, value: &Value) -> &Ty {
+        let fits = |ty: &Ty| match value {
+            Value::Object(_) => matches!(ty, Ty::Struct(_)),
+            Value::Array(_) => matches!(ty, Ty::List(_)),
+            Value::Bool(_) => *ty == Ty::Bool,
+            _ => false,
+        };
+        match self {
+            Ty::Either(of) if fits(&of.0) => &of.0,
+            Ty::Either(of) if fits(&of.1) => &of.1,
+            _ => self,
+        }
+    }
 }
 
 impl Type {
@@ -131,10 +157,14 @@ impl Type {
     }
 }
 
-/// The definition of a kind, if the table has it. DeleteOptions belong to every group.
+/// What every group has, in whose name it is asked for.
+const OF_EVERY_GROUP: [&str; 7] =
+    ["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions", "WatchEvent"];
+
+/// The definition of a kind, if the table has it.
 pub fn for_kind(group: &str, version: &str, kind: &str) -> Option<TypeRef> {
     let table = table();
-    let (group, version) = if kind == "DeleteOptions" { ("", "v1") } else { (group, version) };
+    let (group, version) = if OF_EVERY_GROUP.contains(&kind) { ("", "v1") } else { (group, version) };
     table.kinds.get(&(group, version, kind)).copied()
 }
 
@@ -278,6 +308,9 @@ fn parse_ty(word: &'static str, names: &[&'static str]) -> Option<Ty> {
     if let Some(inner) = word.strip_prefix("{}") {
         return Some(Ty::Map(Box::new(parse_ty(inner, names)?)));
     }
+    if let Some((first, second)) = word.split_once('|') {
+        return Some(Ty::Either(Box::new((parse_ty(first, names)?, parse_ty(second, names)?))));
+    }
     Some(match word {
         "string" => Ty::String,
         "int32" => Ty::Int32,
@@ -290,12 +323,15 @@ fn parse_ty(word: &'static str, names: &[&'static str]) -> Option<Ty> {
         "microtime" => Ty::MicroTime,
         "intorstring" => Ty::IntOrString,
         "any" => Ty::Any,
+        "json" => Ty::Json,
         name => Ty::Struct(TypeRef(names.binary_search(&name).ok()? as u16)),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::resource;
 
@@ -330,6 +366,10 @@ mod tests {
             ("authentication.k8s.io", "v1", "TokenRequest"),
             ("", "v1", "Binding"),
             ("apps", "v1", "DeleteOptions"),
+            ("apps", "v1", "WatchEvent"),
+            ("", "v1", "List"),
+            ("", "v1", "APIGroupList"),
+            ("meta.k8s.io", "v1", "PartialObjectMetadataList"),
         ] {
             assert!(for_kind(group, version, kind).is_some(), "{kind} has none");
         }
@@ -352,5 +392,20 @@ mod tests {
         assert_eq!(volume.inlined.len(), 1);
         assert!(by_name("io.k8s.api.core.v1.LabelSelector").is_none());
         assert!(by_name("io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector").unwrap().atomic);
+    }
+
+    #[test]
+    fn a_choice_is_made_by_the_value() {
+        let schema = by_name("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").unwrap();
+        let own = Ty::Struct(schema);
+        let chosen = |field: &str, value: Value| schema.get().field(field).unwrap().ty.chosen(&value);
+        assert_eq!(chosen("items", json!({})), &own);
+        assert!(matches!(chosen("items", json!([])), Ty::List(inner) if **inner == own));
+        assert!(matches!(chosen("items", json!(true)), Ty::Either(_)));
+        assert_eq!(chosen("additionalProperties", json!(true)), &Ty::Bool);
+        assert_eq!(chosen("additionalProperties", json!({})), &own);
+        assert_eq!(chosen("title", json!("a")), &Ty::String);
+        let Ty::Map(dependency) = &schema.get().field("dependencies").unwrap().ty else { panic!("a map") };
+        assert_eq!(dependency.chosen(&json!(["a"])), &Ty::List(Box::new(Ty::String)));
     }
 }

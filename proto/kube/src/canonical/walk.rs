@@ -123,7 +123,7 @@ impl Walk {
 
     fn value(&mut self, ty: &'static Ty, value: &mut Value) -> Verdict {
         match (ty, &mut *value) {
-            (Ty::Any, _) | (Ty::Bool, Value::Bool(_)) | (Ty::String, Value::String(_)) => Verdict::Keep,
+            (Ty::Any | Ty::Json, _) | (Ty::Bool, Value::Bool(_)) | (Ty::String, Value::String(_)) => Verdict::Keep,
             (Ty::Struct(ty), Value::Object(map)) => {
                 self.fields(ty.get(), map);
                 Verdict::Keep
@@ -177,6 +177,16 @@ impl Walk {
                 Ok(bytes) => self.rewrite(value, STANDARD.encode(bytes)),
                 Err(at) => self.wrong(format!("illegal base64 data at input byte {at}")),
             },
+            (Ty::Either(of), _) => match ty.chosen(value) {
+                Ty::Either(_) => self.wrong(format!("{} expected", choice(&of.0, &of.1))),
+                chosen => {
+                    // What Go's decoder of such a choice does not know it drops without a word.
+                    let known = self.findings.unknown.len();
+                    let verdict = self.value(chosen, value);
+                    self.findings.unknown.truncate(known);
+                    verdict
+                }
+            },
             _ => self.mismatch(ty, value),
         }
     }
@@ -185,7 +195,7 @@ impl Walk {
     fn element(&mut self, ty: &'static Ty, value: &mut Value) -> Verdict {
         if value.is_null() {
             match ty {
-                Ty::Any | Ty::Time | Ty::MicroTime => return Verdict::Keep,
+                Ty::Any | Ty::Json | Ty::Either(_) | Ty::Time | Ty::MicroTime => return Verdict::Keep,
                 _ => *value = zero_of(ty),
             }
         }
@@ -242,7 +252,9 @@ fn fill_zeros(ty: &'static Type, map: &mut Map<String, Value>) {
                 Value::Object(empty)
             }
             // Without a value these are null to Kubernetes, which is absent to us.
-            Ty::List(_) | Ty::Map(_) | Ty::Any | Ty::Time | Ty::MicroTime | Ty::Bytes => continue,
+            Ty::List(_) | Ty::Map(_) | Ty::Any | Ty::Json | Ty::Either(_) | Ty::Time | Ty::MicroTime | Ty::Bytes => {
+                continue;
+            }
             scalar => zero_of(scalar),
         };
         map.insert(field.name.to_owned(), zero);
@@ -257,7 +269,7 @@ fn zero_of(ty: &Ty) -> Value {
         Ty::Bool => Value::Bool(false),
         Ty::Struct(_) | Ty::Map(_) => Value::Object(Map::new()),
         Ty::List(_) => Value::Array(Vec::new()),
-        Ty::Time | Ty::MicroTime | Ty::Any => Value::Null,
+        Ty::Time | Ty::MicroTime | Ty::Any | Ty::Json | Ty::Either(_) => Value::Null,
     }
 }
 
@@ -283,6 +295,15 @@ fn decode_base64(text: &str) -> Result<Vec<u8>, usize> {
     })
 }
 
+/// What may stand where there is a choice, as Go's decoders of the three choices say it.
+fn choice(first: &Ty, second: &Ty) -> &'static str {
+    match (first, second) {
+        (Ty::Bool, _) => "boolean or JSON schema",
+        (_, Ty::List(item)) if **item == Ty::String => "JSON schema or string array",
+        _ => "JSON schema or array",
+    }
+}
+
 /// The type as Go's decoder names it in its errors.
 fn go_type(ty: &Ty) -> String {
     match ty {
@@ -297,6 +318,8 @@ fn go_type(ty: &Ty) -> String {
         Ty::MicroTime => "v1.MicroTime".to_owned(),
         Ty::IntOrString => "intstr.IntOrString".to_owned(),
         Ty::Any => "runtime.RawExtension".to_owned(),
+        Ty::Json => "v1.JSON".to_owned(),
+        Ty::Either(of) => choice(&of.0, &of.1).to_owned(),
         Ty::Struct(ty) => ty.go_name().to_owned(),
         Ty::List(inner) => format!("[]{}", go_type(inner)),
         Ty::Map(inner) => format!("map[string]{}", go_type(inner)),

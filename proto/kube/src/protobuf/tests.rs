@@ -211,6 +211,31 @@ fn numbers_that_nobody_knows_are_skipped() {
     assert_eq!(decoded("v1", "Pod", &raw), json!({"apiVersion": "v1", "kind": "Pod"}));
 }
 
+#[test]
+fn a_choice_is_what_the_wire_has_of_it() {
+    let string = len(5, "string");
+    let schema = [
+        len(8, len(1, "[1]")),
+        len(24, len(1, &string)),
+        len(29, [len(1, "a"), len(2, len(24, [len(2, &string), len(2, &string)].concat()))].concat()),
+        len(30, [int(1, 1), len(2, &string)].concat()),
+        len(32, [len(1, "b"), len(2, len(2, "c"))].concat()),
+        len(33, int(1, 0)),
+    ]
+    .concat();
+    let version = [len(1, "v1"), len(4, len(1, schema))].concat();
+    let read = decoded("apiextensions.k8s.io/v1", "CustomResourceDefinition", &len(2, len(7, version)));
+    let wanted = json!({
+        "default": [1],
+        "items": {"type": "string"},
+        "properties": {"a": {"items": [{"type": "string"}, {"type": "string"}]}},
+        "additionalProperties": {"type": "string"},
+        "dependencies": {"b": ["c"]},
+        "additionalItems": false,
+    });
+    assert_eq!(read["spec"]["versions"][0]["schema"]["openAPIV3Schema"], wanted);
+}
+
 /// The published round-trip fixtures: each object as JSON and as protobuf.
 #[test]
 #[ignore = "needs the sources of k8s.io/api 0.36: set KUBERNETES_API_SOURCE to their folder"]
@@ -224,7 +249,14 @@ fn the_published_fixtures_read_the_same_from_both_encodings() {
             let path = folder.join(format!("{group}.{}.{}.json", kind.version, kind.kind));
             let Ok(text) = std::fs::read(&path) else { continue };
             let mut from_json = Object::from_slice(&text).unwrap();
-            let mut from_wire = decode(&std::fs::read(path.with_extension("pb")).unwrap()).unwrap();
+            let body = std::fs::read(path.with_extension("pb")).unwrap();
+            // A watch's event does not say that it is one, in neither encoding.
+            let bare = kind.kind == "WatchEvent";
+            let mut from_wire = if bare { decode_as(&body, "v1", kind.kind) } else { decode(&body) }
+                .unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+            if bare {
+                from_wire.0.retain(|field, _| matches!(field.as_str(), "type" | "object"));
+            }
             assert_eq!(canonical::normalize(ty, &mut from_json), canonical::Findings::default(), "{kind:?}");
             assert_eq!(canonical::normalize(ty, &mut from_wire), canonical::Findings::default(), "{kind:?}");
             assert_eq!(from_json, from_wire, "{kind:?}");
