@@ -1,10 +1,11 @@
 //! Admission: what the cluster adds to an object, and what it refuses, after authorisation and before validation.
 //!
 //! One pure pipeline, [`admit`]: namespace lifecycle, node restriction, service account, default tolerations, default ingress
-//! class, storage (the default class, protection of what is in use, resizes), limit ranges, priority, node taints, and the
+//! class, storage (the default class, protection of what is in use, resizes), certificates, limit ranges, priority, node taints, and the
 //! check that nobody grants rights that they do not hold. Each step is a function over the same [`AdmissionContext`] and is
 //! named for the plugin whose rules it follows.
 
+mod certificates;
 mod ingress_class;
 mod limits;
 pub mod namespace;
@@ -78,6 +79,7 @@ pub fn admit(context: &AdmissionContext<'_>, object: &mut Object, old: Option<&O
     tolerations::add_defaults(context, object);
     ingress_class::choose(context, object);
     storage::apply(context, object, old)?;
+    certificates::check(context, object, old)?;
     limits::apply(context, object)?;
     priority::resolve(context, object, old)?;
     node_taint::taint(context, object);

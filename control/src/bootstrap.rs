@@ -15,6 +15,8 @@ pub mod policy;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use ipnet::{IpNet, Ipv4Net};
+
 pub use apply::{keep, seed};
 pub use credentials::{BootstrapError, Credentials, NodeCredentials, keep_certificates, node_credentials};
 
@@ -30,6 +32,8 @@ pub struct Cluster {
     /// The address behind the `kubernetes` service.
     pub advertise: IpAddr,
     pub port: u16,
+    /// Where the addresses of Services come from.
+    pub service_cidr: IpNet,
     pub service_ip: IpAddr,
     pub dns_ip: IpAddr,
     pub domain: String,
@@ -44,6 +48,7 @@ impl Default for Cluster {
             addresses: Vec::new(),
             advertise: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 6443,
+            service_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16).into(),
             service_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
             dns_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)),
             domain: "cluster.local".to_owned(),

@@ -233,6 +233,7 @@ fn cluster(config: &Config, address: SocketAddr) -> Result<Cluster, ControlError
         addresses: config.addresses.clone(),
         advertise: config.advertise,
         port: address.port(),
+        service_cidr: range.trunc().into(),
         service_ip: nth(1)?,
         dns_ip: nth(DNS_OFFSET)?,
         domain: config.cluster_domain.clone(),

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod body;
+mod component_status;
 pub mod discovery;
 pub mod health;
 mod impersonation;

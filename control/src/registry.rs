@@ -6,6 +6,7 @@
 
 mod admit;
 pub mod apply;
+pub(crate) mod certificates;
 pub mod columns;
 mod create;
 pub mod decode;

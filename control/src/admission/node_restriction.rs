@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use gantry_kube::resource::{LEASE, NODE, PERSISTENT_VOLUME, POD, SERVICE_ACCOUNT};
+use gantry_kube::resource::{CSI_NODE, LEASE, NODE, PERSISTENT_VOLUME, POD, SERVICE_ACCOUNT};
 use gantry_kube::{Object, Ref, Status, storage};
 use serde_json::{Map, Value};
 
@@ -57,6 +57,7 @@ pub fn check(context: &AdmissionContext<'_>, object: &Object, old: Option<&Objec
         )),
         (r, _) if r == &NODE => own_node(context, node, object, old).or_else(refuse),
         (r, _) if r == &PERSISTENT_VOLUME => volume(node, object, old).or_else(refuse),
+        (r, _) if r == &CSI_NODE => csi_node(context, node, object).or_else(refuse),
         (r, _) if r == &LEASE => lease(context, node, object).or_else(refuse),
         (r, "token") if r == &SERVICE_ACCOUNT => token(context, node, object).or_else(refuse),
         _ => Ok(()),
@@ -245,6 +246,14 @@ fn volume(node: &str, object: &Object, old: Option<&Object>) -> Result<(), Strin
         return Ok(());
     }
     Err(format!("node {node:?} can only take the finalizer {:?} from its own volumes", storage::LOCAL_PATH))
+}
+
+fn csi_node(context: &AdmissionContext<'_>, node: &str, object: &Object) -> Result<(), String> {
+    let name = if context.operation == Operation::Create { object.name() } else { context.name };
+    if name != node {
+        return Err("can only access CSINode with the same name as the requesting node".to_owned());
+    }
+    Ok(())
 }
 
 fn lease(context: &AdmissionContext<'_>, node: &str, lease: &Object) -> Result<(), String> {

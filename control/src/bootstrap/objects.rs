@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use gantry_kube::resource::{
     CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ENDPOINT_SLICE, ENDPOINTS, NAMESPACE, PRIORITY_CLASS, ROLE, ROLE_BINDING,
-    SERVICE, STORAGE_CLASS,
+    SERVICE, SERVICE_CIDR, STORAGE_CLASS,
 };
-use gantry_kube::{Object, Resource, storage};
+use gantry_kube::{Object, Resource, flow_control, storage};
 use serde_json::{Value, json};
 
 use super::{Cluster, policy};
@@ -56,6 +56,12 @@ pub fn seeds(cluster: &Cluster) -> Vec<Seed> {
     }
     all.extend(priority_classes());
     all.push(storage_class());
+    all.extend(flow_control::mandatory().into_iter().map(|(resource, name, spec)| {
+        seed(resource, Upkeep::Once, json!({"metadata": flow_control::metadata(name), "spec": spec}))
+    }));
+    // The range that Services get their addresses from.
+    let range = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [cluster.service_cidr]}});
+    all.push(seed(&SERVICE_CIDR, Upkeep::Once, range));
     all.extend(kubernetes_service(cluster));
     all.push(dns_service(cluster));
     all

@@ -273,6 +273,8 @@ fn to_edit() -> Object {
             rule(WRITE, "batch", "cronjobs jobs"),
             rule(WRITE, "policy", "poddisruptionbudgets"),
             rule(WRITE, "networking.k8s.io", "ingresses networkpolicies"),
+            rule(WRITE, "events.k8s.io", "events"),
+            rule(WRITE, "resource.k8s.io", "resourceclaims resourceclaimtemplates"),
             rule(READ_WRITE, "coordination.k8s.io", "leases"),
         ],
     )
@@ -296,6 +298,7 @@ fn to_view() -> Object {
                  replicationcontrollers/status resourcequotas resourcequotas/status",
             ),
             rule(READ, "core", "namespaces"),
+            rule(READ, "events.k8s.io", "events"),
             rule(READ, "discovery.k8s.io", "endpointslices"),
             rule(
                 READ,
@@ -308,6 +311,7 @@ fn to_view() -> Object {
             rule(READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
             rule(READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
             rule(READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
+            rule(READ, "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates"),
         ],
     )
 }
@@ -354,6 +358,9 @@ fn scheduler_rules() -> Vec<Value> {
         rule("get list watch update", "core", "persistentvolumeclaims persistentvolumes"),
         rule(READ, "storage.k8s.io", "csidrivers csinodes csistoragecapacities storageclasses volumeattachments"),
         rule(READ, "scheduling.k8s.io", "priorityclasses"),
+        rule(READ, "resource.k8s.io", "deviceclasses resourceslices"),
+        rule("get list watch update patch", "resource.k8s.io", "resourceclaims resourceclaims/status"),
+        rule("update", "core", "pods/finalizers"),
         rule("create", "authentication.k8s.io", "tokenreviews"),
         rule("create", "authorization.k8s.io", "subjectaccessreviews"),
     ]
@@ -405,6 +412,8 @@ fn nodes() -> Vec<Object> {
                 rule(READ, "storage.k8s.io", "csidrivers volumeattachments"),
                 rule("create delete get patch update", "storage.k8s.io", "csinodes"),
                 rule(READ, "node.k8s.io", "runtimeclasses"),
+                rule("create get list watch", "certificates.k8s.io", "certificatesigningrequests"),
+                rule("deletecollection", "resource.k8s.io", "resourceslices"),
                 rule(READ, "scheduling.k8s.io", "priorityclasses"),
             ],
         ),

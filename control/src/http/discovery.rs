@@ -34,7 +34,10 @@ const fn sub(
     Subresource { group, plural, name, kind, verbs }
 }
 
+const READ: &[&str] = &["get", "list"];
 const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+const SIGNING_REQUEST: (&str, &str, &str) = ("certificates.k8s.io", "v1", "CertificateSigningRequest");
+const FLOW_CONTROL: &str = "flowcontrol.apiserver.k8s.io";
 
 pub static SUBRESOURCES: &[Subresource] = &[
     sub("", "namespaces", "finalize", ("", "v1", "Namespace"), &["update"]),
@@ -69,8 +72,36 @@ pub static SUBRESOURCES: &[Subresource] = &[
     sub("autoscaling", "horizontalpodautoscalers", "status", ("autoscaling", "v2", "HorizontalPodAutoscaler"), STATUS),
     sub("batch", "cronjobs", "status", ("batch", "v1", "CronJob"), STATUS),
     sub("batch", "jobs", "status", ("batch", "v1", "Job"), STATUS),
+    sub(
+        "admissionregistration.k8s.io",
+        "validatingadmissionpolicies",
+        "status",
+        ("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy"),
+        STATUS,
+    ),
+    sub(
+        "apiextensions.k8s.io",
+        "customresourcedefinitions",
+        "status",
+        ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
+        STATUS,
+    ),
+    sub("apiregistration.k8s.io", "apiservices", "status", ("apiregistration.k8s.io", "v1", "APIService"), STATUS),
+    sub("certificates.k8s.io", "certificatesigningrequests", "approval", SIGNING_REQUEST, STATUS),
+    sub("certificates.k8s.io", "certificatesigningrequests", "status", SIGNING_REQUEST, STATUS),
+    sub(FLOW_CONTROL, "flowschemas", "status", (FLOW_CONTROL, "v1", "FlowSchema"), STATUS),
+    sub(
+        FLOW_CONTROL,
+        "prioritylevelconfigurations",
+        "status",
+        (FLOW_CONTROL, "v1", "PriorityLevelConfiguration"),
+        STATUS,
+    ),
     sub("networking.k8s.io", "ingresses", "status", ("networking.k8s.io", "v1", "Ingress"), STATUS),
+    sub("networking.k8s.io", "servicecidrs", "status", ("networking.k8s.io", "v1", "ServiceCIDR"), STATUS),
     sub("policy", "poddisruptionbudgets", "status", ("policy", "v1", "PodDisruptionBudget"), STATUS),
+    sub("resource.k8s.io", "resourceclaims", "status", ("resource.k8s.io", "v1", "ResourceClaim"), STATUS),
+    sub("storage.k8s.io", "volumeattachments", "status", ("storage.k8s.io", "v1", "VolumeAttachment"), STATUS),
 ];
 
 static BINDINGS: Subresource = sub("", "bindings", "", ("", "v1", "Binding"), CREATE);
@@ -82,6 +113,7 @@ pub fn find(group: &str, plural: &str, name: &str) -> Option<&'static Subresourc
 pub fn verbs(resource: &Resource) -> &'static [&'static str] {
     match resource {
         resource if resource.group == usage::GROUP => usage::VERBS,
+        resource if *resource == resource::COMPONENT_STATUS => READ,
         resource if resource.virtual_only => CREATE,
         _ => ALL_VERBS,
     }

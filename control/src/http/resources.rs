@@ -46,6 +46,9 @@ pub async fn serve(server: Arc<Server>, call: Call) -> Result<Response<Body>, St
     let info = &call.info;
     let resource = Resource::by_plural(&info.group, &info.version, &info.resource).ok_or_else(no_such_path)?;
     check_place(resource, &call)?;
+    if *resource == resource::COMPONENT_STATUS {
+        return super::component_status::serve(&server, &call);
+    }
     if resource.virtual_only {
         return super::reviews::serve(&server, resource, call).await;
     }
@@ -66,7 +69,8 @@ pub async fn serve(server: Arc<Server>, call: Call) -> Result<Response<Body>, St
     if info.subresource != "proxy" {
         call.query.refuse_unknown(info.verb, &info.subresource)?;
     }
-    if !matches!(info.subresource.as_str(), "" | "status" | "finalize" | "ephemeralcontainers" | "resize") {
+    if !matches!(info.subresource.as_str(), "" | "status" | "approval" | "finalize" | "ephemeralcontainers" | "resize")
+    {
         return subresources::serve(server, resource, call, received).await;
     }
     match info.verb {
@@ -247,6 +251,7 @@ async fn create(
 fn part(subresource: &str) -> Part {
     match subresource {
         "status" => Part::Status,
+        "approval" => Part::Approval,
         "finalize" => Part::Finalize,
         "ephemeralcontainers" => Part::EphemeralContainers,
         "resize" => Part::Resize,

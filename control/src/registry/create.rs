@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::managed::Manager;
 use super::services::Written;
-use super::{Answer, Registry, Writer, managed, strategy};
+use super::{Answer, Registry, Writer, certificates, managed, strategy};
 use crate::store::WriteError;
 use crate::trace::Step;
 
@@ -56,10 +56,12 @@ impl Registry {
         }
         metadata.insert("uid".to_owned(), json!(self.env.rng.uuid()));
         metadata.insert("creationTimestamp".to_owned(), json!(self.env.clock.now_rfc3339()));
+        strategy::of(resource).check_built(resource, &object)?;
         self.admit_create(writer, resource, &mut object)?;
-        strategy::of(resource).create(&mut object);
+        strategy::of(resource).create(&mut object, writer.identity);
         let mut errors = validation::meta::create(resource, &object);
         errors.extend(validation::create(resource, &object));
+        errors.extend(certificates::create(resource, &object));
         if !errors.is_empty() {
             return Err(Status::invalid(resource, object.name(), &errors));
         }

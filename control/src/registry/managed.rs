@@ -117,7 +117,7 @@ impl<'a> Manager<'a> {
     fn scope(&self) -> Scope {
         match self.subresource {
             "" => Scope::AllBut("f:status"),
-            "status" => Scope::Only("f:status"),
+            "status" | "approval" => Scope::Only("f:status"),
             _ => Scope::Only("f:spec"),
         }
     }

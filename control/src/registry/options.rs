@@ -1,7 +1,7 @@
 //! The options of writes, deletes, lists and watches, read from the query (and, for deletes, the body).
 
 use gantry_kube::selector::{FieldSelector, LabelSelector};
-use gantry_kube::{Object, Resource, Status};
+use gantry_kube::{Object, Resource, Status, versions};
 use serde_json::Value;
 
 use super::strategy;
@@ -178,16 +178,18 @@ impl Selection {
     pub fn read(query: &Query, resource: &Resource) -> Result<Selection, Status> {
         let unable = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
         let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or("")).map_err(|e| unable(&e))?;
-        let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or("")).map_err(|e| unable(&e))?;
-        for requirement in &fields.0 {
-            let known = match requirement.path.as_str() {
+        let mut fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or("")).map_err(|e| unable(&e))?;
+        for requirement in &mut fields.0 {
+            let stored = versions::stored_field(resource, &requirement.path);
+            let known = stored.filter(|path| match path.as_ref() {
                 "metadata.name" => true,
                 "metadata.namespace" => resource.namespaced,
                 path => strategy::of(resource).fields.contains(&path),
-            };
-            if !known {
+            });
+            let Some(path) = known.map(|path| path.into_owned()) else {
                 return Err(Status::bad_request(format!("field label not supported: {}", requirement.path)));
-            }
+            };
+            requirement.path = path;
         }
         Ok(Selection { labels, fields, selectable: strategy::of(resource).fields })
     }

@@ -1,13 +1,17 @@
 //! One strategy a kind, pure: what the server sets or keeps when an object is made or changed, whether its status is
 //! written apart, and which fields a field selector may name.
 
+mod certificate;
 mod namespace;
 mod pod;
 mod service;
+mod unbuilt;
 mod workload;
 
-use gantry_kube::{Object, Resource};
+use gantry_kube::{Object, Resource, Status};
 use serde_json::{Value, json};
+
+use crate::auth::Identity;
 
 pub use service::{patch_allocated, wants_cluster_ip, wants_node_ports};
 
@@ -23,6 +27,12 @@ pub struct Strategy {
     pub prepare_create: fn(&mut Object),
     /// The new object arrives with the old one's server-set metadata already in place.
     pub prepare_update: fn(&mut Object, &Object),
+    /// What the server says of who sent a new object.
+    pub requested_by: fn(&mut Object, &Identity),
+    /// Fills in, at a time, what a writer of the status left out.
+    pub date_status: fn(&mut Object, &Object, &str),
+    /// Why an object would have no effect.
+    pub unbuilt: fn(&Object) -> Option<&'static str>,
     /// Field paths that a selector may name beside `metadata.name` and `metadata.namespace`.
     pub fields: &'static [&'static str],
 }
@@ -33,6 +43,9 @@ const PLAIN: Strategy = Strategy {
     graceful: false,
     prepare_create: |_| {},
     prepare_update: |_, _| {},
+    requested_by: |_, _| {},
+    date_status: |_, _, _| {},
+    unbuilt: |_| None,
     fields: &[],
 };
 
@@ -53,6 +66,7 @@ static POD: Strategy = Strategy {
         "status.podIP",
         "status.nominatedNodeName",
     ],
+    ..PLAIN
 };
 static NAMESPACE: Strategy = Strategy {
     status: true,
@@ -116,6 +130,25 @@ static EVENT: Strategy = Strategy {
 };
 static IP_ADDRESS: Strategy = Strategy { fields: &["spec.parentRef"], ..PLAIN };
 
+static SIGNING_REQUEST: Strategy = Strategy {
+    status: true,
+    prepare_create: certificate::prepare_create,
+    prepare_update: certificate::prepare_update,
+    requested_by: certificate::requested_by,
+    date_status: certificate::date_conditions,
+    fields: &["spec.signerName"],
+    ..PLAIN
+};
+static ATTACHMENT: Strategy = Strategy { status: true, prepare_create: workload::detached, ..PLAIN };
+const WITH_STATUS: Strategy = Strategy { status: true, prepare_create: workload::empty_status, ..PLAIN };
+const COUNTED_WITH_STATUS: Strategy = Strategy { generation: true, ..WITH_STATUS };
+static SLICE: Strategy = Strategy { generation: true, fields: &["spec.driver", "spec.nodeName"], ..PLAIN };
+static WEBHOOKS: Strategy = Strategy { generation: true, unbuilt: unbuilt::webhooks, ..PLAIN };
+static ADMISSION_POLICY: Strategy = Strategy { unbuilt: unbuilt::policies, ..COUNTED_WITH_STATUS };
+static ADMISSION_BINDING: Strategy = Strategy { generation: true, unbuilt: unbuilt::policies, ..PLAIN };
+static API_SERVICE: Strategy =
+    Strategy { status: true, prepare_create: workload::local_service, unbuilt: unbuilt::aggregation, ..PLAIN };
+
 pub fn of(resource: &Resource) -> &'static Strategy {
     match (resource.group, resource.kind) {
         ("", "Pod") => &POD,
@@ -123,7 +156,7 @@ pub fn of(resource: &Resource) -> &'static Strategy {
         ("", "Node") => &NODE,
         ("", "Service") => &SERVICE,
         ("", "Secret") => &SECRET,
-        ("", "Event") => &EVENT,
+        ("" | "events.k8s.io", "Event") => &EVENT,
         ("apps", "DaemonSet") => &DAEMON_SET,
         ("apps", "Deployment") => &DEPLOYMENT,
         ("apps", "ReplicaSet") | ("", "ReplicationController") => &REPLICA_SET,
@@ -138,6 +171,16 @@ pub fn of(resource: &Resource) -> &'static Strategy {
         ("networking.k8s.io", "IPAddress") => &IP_ADDRESS,
         ("networking.k8s.io", "Ingress") => &INGRESS,
         ("networking.k8s.io", "IngressClass" | "NetworkPolicy") | ("", "PodTemplate") => &COUNTED,
+        ("certificates.k8s.io", _) => &SIGNING_REQUEST,
+        ("storage.k8s.io", "VolumeAttachment") => &ATTACHMENT,
+        ("storage.k8s.io", "CSIDriver") | ("resource.k8s.io", "DeviceClass") => &COUNTED,
+        ("networking.k8s.io", "ServiceCIDR") | ("resource.k8s.io", "ResourceClaim") => &WITH_STATUS,
+        ("resource.k8s.io", "ResourceSlice") => &SLICE,
+        ("flowcontrol.apiserver.k8s.io" | "apiextensions.k8s.io", _) => &COUNTED_WITH_STATUS,
+        ("admissionregistration.k8s.io", kind) if kind.ends_with("WebhookConfiguration") => &WEBHOOKS,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => &ADMISSION_POLICY,
+        ("admissionregistration.k8s.io", _) => &ADMISSION_BINDING,
+        ("apiregistration.k8s.io", _) => &API_SERVICE,
         _ => &DEFAULT,
     }
 }
@@ -150,7 +193,16 @@ fn differs_in_spec(new: &Object, old: &Object) -> bool {
 }
 
 impl Strategy {
-    pub fn create(&self, new: &mut Object) {
+    /// Refuses what would be kept and not honoured.
+    pub fn check_built(&self, resource: &Resource, object: &Object) -> Result<(), Status> {
+        match (self.unbuilt)(object) {
+            None => Ok(()),
+            Some(why) => Err(unbuilt::refusal(resource, object.name(), why)),
+        }
+    }
+
+    pub fn create(&self, new: &mut Object, identity: &Identity) {
+        (self.requested_by)(new, identity);
         if self.generation {
             new.metadata_mut().insert("generation".to_owned(), json!(1));
         } else {
@@ -176,6 +228,11 @@ impl Strategy {
             let kept = kept.clone();
             new.metadata_mut().insert("generation".to_owned(), kept);
         }
+    }
+
+    /// A write to a signing request's `/approval`: everything but the conditions stays as it was.
+    pub fn update_approval(&self, new: &Object, old: &Object) -> Object {
+        certificate::approval(new, old)
     }
 
     /// A write to a pod's `/ephemeralcontainers`: everything else stays as it was.
@@ -217,7 +274,10 @@ impl Strategy {
             Some(status) => result.0.insert("status".to_owned(), status.clone()),
             None => result.0.remove("status"),
         };
-        if matches!((resource.group, resource.kind), ("", "Pod" | "Node" | "Namespace" | "Service")) {
+        if matches!(
+            (resource.group, resource.kind),
+            ("", "Pod" | "Node" | "Namespace" | "Service") | ("certificates.k8s.io", _)
+        ) {
             for field in ["labels", "annotations"] {
                 match new.get(&format!("/metadata/{field}")) {
                     Some(value) => result.metadata_mut().insert(field.to_owned(), value.clone()),
@@ -270,7 +330,7 @@ mod tests {
     #[test]
     fn a_namespace_names_itself_and_is_finalized() {
         let mut ns = object(json!({"metadata": {"name": "a"}, "status": {"phase": "Terminating"}}));
-        of(&resource::NAMESPACE).create(&mut ns);
+        of(&resource::NAMESPACE).create(&mut ns, &Identity::default());
         assert_eq!(ns.label("kubernetes.io/metadata.name"), Some("a"));
         assert_eq!(ns.str_at("/spec/finalizers/0"), "kubernetes");
         assert_eq!(ns.str_at("/status/phase"), "Active");

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::create::{match_namespace, write_status};
 use super::managed::Manager;
 use super::services::Written;
-use super::{Answer, Registry, Writer, deletion, managed, strategy};
+use super::{Answer, Registry, Writer, certificates, deletion, managed, strategy};
 use crate::store::{Stored, WriteError};
 
 /// Attempts of a write that names no resourceVersion before it gives up on a busy object.
@@ -17,6 +17,8 @@ pub(super) const SWAP_TRIES: usize = 32;
 pub enum Part {
     Main,
     Status,
+    /// `status.conditions` of a signing request.
+    Approval,
     /// `spec.finalizers` of a namespace.
     Finalize,
     /// `spec.ephemeralContainers` of a pod.
@@ -32,6 +34,7 @@ impl Part {
         match self {
             Part::Main | Part::Whole => "",
             Part::Status => "status",
+            Part::Approval => "approval",
             Part::Finalize => "finalize",
             Part::EphemeralContainers => "ephemeralcontainers",
             Part::Resize => "resize",
@@ -102,10 +105,12 @@ impl Registry {
         let applied = writer.options.applied.then(|| new.array_at("/metadata/managedFields").to_vec());
         match part {
             Part::Main => {
+                strategy.check_built(resource, &new)?;
                 carry_metadata(&mut new, old);
                 strategy.update(&mut new, old);
             }
             Part::Status => new = strategy.update_status(resource, &new, old),
+            Part::Approval => new = strategy.update_approval(&new, old),
             Part::Finalize => {
                 let finalizers = new.get("/spec/finalizers").cloned().unwrap_or_else(|| json!([]));
                 new = old.clone();
@@ -115,15 +120,20 @@ impl Registry {
             Part::Resize => new = strategy.update_resources(&new, old),
             Part::Whole => {}
         }
+        if matches!(part, Part::Status | Part::Approval) {
+            (strategy.date_status)(&mut new, old, &self.env.clock.now_rfc3339());
+        }
         self.admit_update(writer, resource, part.subresource(), &mut new, old)?;
-        if matches!(part, Part::Main | Part::Status | Part::EphemeralContainers | Part::Resize) {
+        if !matches!(part, Part::Finalize | Part::Whole) {
             let mut errors = validation::meta::update(resource, &new, old);
             errors.extend(match part {
                 Part::Main => validation::update(resource, &new, old),
                 Part::EphemeralContainers => validation::pod::ephemeral_containers(&new, old),
                 Part::Resize => validation::pod::resize(&new, old),
-                _ => Vec::new(),
+                Part::Status | Part::Approval => validation::status(resource, part.subresource(), &new, old),
+                Part::Finalize | Part::Whole => Vec::new(),
             });
+            errors.extend(certificates::update(resource, &new, old));
             if !errors.is_empty() {
                 return Err(Status::invalid(resource, new.name(), &errors));
             }

@@ -11,6 +11,7 @@ pub mod canonical;
 pub mod cron;
 pub mod defaults;
 pub mod field;
+pub mod flow_control;
 pub mod merge;
 pub mod object;
 pub mod openapi;

@@ -1,5 +1,7 @@
 //! The kinds that Gantry serves, as clients name them: group, version, kind, plural, scope, short names, categories.
 
+use crate::versions;
+
 /// One served kind. The statics below are the closed table; custom kinds will be a second source of the same shape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Resource {
@@ -12,7 +14,7 @@ pub struct Resource {
     pub namespaced: bool,
     pub short_names: &'static [&'static str],
     pub categories: &'static [&'static str],
-    /// True for kinds that are answered and never stored (the reviews).
+    /// True for kinds that are answered and never stored (the reviews, and what components say of themselves).
     pub virtual_only: bool,
 }
 
@@ -72,11 +74,12 @@ pub static NODE_METRICS: Resource = metrics("NodeMetrics", "nodes", false);
 pub static POD_METRICS: Resource = metrics("PodMetrics", "pods", true);
 
 /// What is served of objects that are stored in another version ([`crate::versions`]).
-static OTHER_VERSIONS: [Resource; 1] = [Resource { version: "v1", ..HORIZONTAL_POD_AUTOSCALER }];
+static OTHER_VERSIONS: [Resource; 2] =
+    [Resource { version: "v1", ..HORIZONTAL_POD_AUTOSCALER }, Resource { group: "events.k8s.io", ..EVENT }];
 
 /// Every kind in every version of it; the one that is stored, and preferred, comes first.
 pub fn served() -> impl Iterator<Item = &'static Resource> {
-    let others = |of: &'static Resource| OTHER_VERSIONS.iter().filter(|r| (r.group, r.kind) == (of.group, of.kind));
+    let others = |of: &'static Resource| OTHER_VERSIONS.iter().filter(move |r| versions::stored(r) == of);
     ALL.iter().flat_map(move |stored| std::iter::once(*stored).chain(others(stored)))
 }
 
@@ -104,6 +107,7 @@ resources! {
     SERVICE_ACCOUNT = "" "v1" "ServiceAccount" "serviceaccounts" "serviceaccount" true ["sa"], [], false;
     ENDPOINTS = "" "v1" "Endpoints" "endpoints" "endpoints" true ["ep"], [], false;
     EVENT = "" "v1" "Event" "events" "event" true ["ev"], [], false;
+    COMPONENT_STATUS = "" "v1" "ComponentStatus" "componentstatuses" "componentstatus" false ["cs"], [], true;
     LIMIT_RANGE = "" "v1" "LimitRange" "limitranges" "limitrange" true ["limits"], [], false;
     RESOURCE_QUOTA = "" "v1" "ResourceQuota" "resourcequotas" "resourcequota" true ["quota"], [], false;
     POD_TEMPLATE = "" "v1" "PodTemplate" "podtemplates" "podtemplate" true [], [], false;
@@ -118,12 +122,34 @@ resources! {
     ENDPOINT_SLICE = "discovery.k8s.io" "v1" "EndpointSlice" "endpointslices" "endpointslice" true [], [], false;
     LEASE = "coordination.k8s.io" "v1" "Lease" "leases" "lease" true [], [], false;
     IP_ADDRESS = "networking.k8s.io" "v1" "IPAddress" "ipaddresses" "ipaddress" false ["ip"], [], false;
+    SERVICE_CIDR = "networking.k8s.io" "v1" "ServiceCIDR" "servicecidrs" "servicecidr" false [], [], false;
     INGRESS_CLASS = "networking.k8s.io" "v1" "IngressClass" "ingressclasses" "ingressclass" false [], [], false;
     INGRESS = "networking.k8s.io" "v1" "Ingress" "ingresses" "ingress" true ["ing"], [], false;
     NETWORK_POLICY = "networking.k8s.io" "v1" "NetworkPolicy" "networkpolicies" "networkpolicy" true ["netpol"], [], false;
     POD_DISRUPTION_BUDGET = "policy" "v1" "PodDisruptionBudget" "poddisruptionbudgets" "poddisruptionbudget" true ["pdb"], [], false;
     PRIORITY_CLASS = "scheduling.k8s.io" "v1" "PriorityClass" "priorityclasses" "priorityclass" false ["pc"], [], false;
     STORAGE_CLASS = "storage.k8s.io" "v1" "StorageClass" "storageclasses" "storageclass" false ["sc"], [], false;
+    CSI_DRIVER = "storage.k8s.io" "v1" "CSIDriver" "csidrivers" "csidriver" false [], [], false;
+    CSI_NODE = "storage.k8s.io" "v1" "CSINode" "csinodes" "csinode" false [], [], false;
+    CSI_STORAGE_CAPACITY = "storage.k8s.io" "v1" "CSIStorageCapacity" "csistoragecapacities" "csistoragecapacity" true [], [], false;
+    VOLUME_ATTACHMENT = "storage.k8s.io" "v1" "VolumeAttachment" "volumeattachments" "volumeattachment" false [], [], false;
+    VOLUME_ATTRIBUTES_CLASS = "storage.k8s.io" "v1" "VolumeAttributesClass" "volumeattributesclasses" "volumeattributesclass" false ["vac"], [], false;
+    RUNTIME_CLASS = "node.k8s.io" "v1" "RuntimeClass" "runtimeclasses" "runtimeclass" false [], [], false;
+    CERTIFICATE_SIGNING_REQUEST = "certificates.k8s.io" "v1" "CertificateSigningRequest" "certificatesigningrequests" "certificatesigningrequest" false ["csr"], [], false;
+    DEVICE_CLASS = "resource.k8s.io" "v1" "DeviceClass" "deviceclasses" "deviceclass" false [], [], false;
+    RESOURCE_CLAIM = "resource.k8s.io" "v1" "ResourceClaim" "resourceclaims" "resourceclaim" true [], [], false;
+    RESOURCE_CLAIM_TEMPLATE = "resource.k8s.io" "v1" "ResourceClaimTemplate" "resourceclaimtemplates" "resourceclaimtemplate" true [], [], false;
+    RESOURCE_SLICE = "resource.k8s.io" "v1" "ResourceSlice" "resourceslices" "resourceslice" false [], [], false;
+    FLOW_SCHEMA = "flowcontrol.apiserver.k8s.io" "v1" "FlowSchema" "flowschemas" "flowschema" false [], [], false;
+    PRIORITY_LEVEL_CONFIGURATION = "flowcontrol.apiserver.k8s.io" "v1" "PriorityLevelConfiguration" "prioritylevelconfigurations" "prioritylevelconfiguration" false [], [], false;
+    MUTATING_WEBHOOK_CONFIGURATION = "admissionregistration.k8s.io" "v1" "MutatingWebhookConfiguration" "mutatingwebhookconfigurations" "mutatingwebhookconfiguration" false [], ["api-extensions"], false;
+    VALIDATING_WEBHOOK_CONFIGURATION = "admissionregistration.k8s.io" "v1" "ValidatingWebhookConfiguration" "validatingwebhookconfigurations" "validatingwebhookconfiguration" false [], ["api-extensions"], false;
+    MUTATING_ADMISSION_POLICY = "admissionregistration.k8s.io" "v1" "MutatingAdmissionPolicy" "mutatingadmissionpolicies" "mutatingadmissionpolicy" false [], ["api-extensions"], false;
+    MUTATING_ADMISSION_POLICY_BINDING = "admissionregistration.k8s.io" "v1" "MutatingAdmissionPolicyBinding" "mutatingadmissionpolicybindings" "mutatingadmissionpolicybinding" false [], ["api-extensions"], false;
+    VALIDATING_ADMISSION_POLICY = "admissionregistration.k8s.io" "v1" "ValidatingAdmissionPolicy" "validatingadmissionpolicies" "validatingadmissionpolicy" false [], ["api-extensions"], false;
+    VALIDATING_ADMISSION_POLICY_BINDING = "admissionregistration.k8s.io" "v1" "ValidatingAdmissionPolicyBinding" "validatingadmissionpolicybindings" "validatingadmissionpolicybinding" false [], ["api-extensions"], false;
+    CUSTOM_RESOURCE_DEFINITION = "apiextensions.k8s.io" "v1" "CustomResourceDefinition" "customresourcedefinitions" "customresourcedefinition" false ["crd", "crds"], ["api-extensions"], false;
+    API_SERVICE = "apiregistration.k8s.io" "v1" "APIService" "apiservices" "apiservice" false [], ["api-extensions"], false;
     ROLE = "rbac.authorization.k8s.io" "v1" "Role" "roles" "role" true [], [], false;
     ROLE_BINDING = "rbac.authorization.k8s.io" "v1" "RoleBinding" "rolebindings" "rolebinding" true [], [], false;
     CLUSTER_ROLE = "rbac.authorization.k8s.io" "v1" "ClusterRole" "clusterroles" "clusterrole" false [], [], false;

@@ -7,22 +7,33 @@
 
 use crate::{FieldError, Object, Resource};
 
+mod api_service;
 pub mod at;
+mod attachment;
 mod autoscaler;
 mod bounds;
+mod certificate;
 mod cluster;
+mod conditions;
 mod cron_job;
+mod csi;
 mod data;
+mod devices;
 mod disruption;
 mod endpoints;
+mod event;
+mod flow_schema;
 mod format;
 mod job;
 pub mod meta;
 mod network;
 pub mod pod;
+mod priority_level;
 mod rbac;
+mod runtime_class;
 mod selector;
 mod service;
+mod service_cidr;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -34,6 +45,7 @@ pub use endpoints::ENDPOINTS_MAX;
 use at::At;
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+const DEVICE_GROUP: &str = "resource.k8s.io";
 
 /// What is wrong with a new object's own fields (its metadata is [`meta`]'s).
 pub fn create(resource: &Resource, object: &Object) -> Vec<FieldError> {
@@ -42,6 +54,16 @@ pub fn create(resource: &Resource, object: &Object) -> Vec<FieldError> {
         ("", "Pod") => pod::create(object, &mut errors),
         ("networking.k8s.io", "Ingress") => network::ingress_create(object, &mut errors),
         ("batch", "CronJob") => cron_job::create(object, &mut errors),
+        ("node.k8s.io", "RuntimeClass") => runtime_class::create(object, &mut errors),
+        ("networking.k8s.io", "ServiceCIDR") => service_cidr::create(object, &mut errors),
+        ("storage.k8s.io", "CSIStorageCapacity") => csi::capacity(object, &mut errors),
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificate::create(object, &mut errors),
+        (DEVICE_GROUP, "ResourceClaim") => devices::claim::claim(object, &mut errors),
+        (DEVICE_GROUP, "ResourceClaimTemplate") => devices::claim::template(object, &mut errors),
+        ("events.k8s.io", "Event") => {
+            always(resource, object, &mut errors);
+            event::create_strict(object, &mut errors);
+        }
         _ => always(resource, object, &mut errors),
     }
     errors.into_vec()
@@ -69,6 +91,31 @@ pub fn update(resource: &Resource, new: &Object, old: &Object) -> Vec<FieldError
         ("networking.k8s.io", "IPAddress") => cluster::ip_address_update(new, old, &mut errors),
         ("networking.k8s.io", "IngressClass") => network::ingress_class_update(new, old, &mut errors),
         (RBAC_GROUP, "RoleBinding" | "ClusterRoleBinding") => rbac::binding_update(new, old, &mut errors),
+        ("node.k8s.io", "RuntimeClass") => runtime_class::update(new, old, &mut errors),
+        ("networking.k8s.io", "ServiceCIDR") => service_cidr::update(new, old, &mut errors),
+        ("storage.k8s.io", "CSIDriver") => csi::driver_update(new, old, &mut errors),
+        ("storage.k8s.io", "CSINode") => csi::node_update(new, old, &mut errors),
+        ("storage.k8s.io", "CSIStorageCapacity") => csi::capacity_update(new, old, &mut errors),
+        ("storage.k8s.io", "VolumeAttachment") => attachment::update(new, old, &mut errors),
+        ("storage.k8s.io", "VolumeAttributesClass") => csi::attributes_class_update(new, old, &mut errors),
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificate::update("", new, old, &mut errors),
+        ("events.k8s.io", "Event") => event::update_strict(new, old, &mut errors),
+        (DEVICE_GROUP, "ResourceClaim" | "ResourceClaimTemplate") => devices::claim::update(new, old, &mut errors),
+        (DEVICE_GROUP, "ResourceSlice") => devices::slice::update(new, old, &mut errors),
+        _ => {}
+    }
+    errors.into_vec()
+}
+
+/// What is wrong with a change of the status, which came through that subresource.
+pub fn status(resource: &Resource, subresource: &str, new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = at::Errors::default();
+    match (resource.group, resource.kind) {
+        ("storage.k8s.io", "VolumeAttachment") => attachment::attachment(new, &mut errors),
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificate::update(subresource, new, old, &mut errors),
+        (DEVICE_GROUP, "ResourceClaim") => devices::allocation::update(new, old, &mut errors),
+        ("flowcontrol.apiserver.k8s.io", _) => flow_schema::conditions(new, &mut errors),
+        ("apiregistration.k8s.io", _) => api_service::status(new, &mut errors),
         _ => {}
     }
     errors.into_vec()
@@ -82,7 +129,8 @@ fn always(resource: &Resource, object: &Object, errors: &mut at::Errors) {
         ("", "ConfigMap") => data::config_map(object, errors),
         ("", "Namespace") => cluster::namespace(object, errors),
         ("", "Node") => cluster::node(object, errors),
-        ("", "Event") => cluster::event(object, errors),
+        ("", "Event") => event::event(object, "reportingComponent", errors),
+        ("events.k8s.io", "Event") => event::event(object, "reportingController", errors),
         ("", "Endpoints") => endpoints::endpoints(object, errors),
         ("", "ReplicationController") => workload::replication_controller(object, errors),
         ("apps", "ControllerRevision") => workload::revision(object, errors),
@@ -107,6 +155,15 @@ fn always(resource: &Resource, object: &Object, errors: &mut at::Errors) {
         ("networking.k8s.io", "IngressClass") => network::ingress_class(object, errors),
         ("networking.k8s.io", "NetworkPolicy") => network::policy(object, errors),
         ("", "PodTemplate") => pod::template(&at::At::of(object, "template"), errors),
+        ("storage.k8s.io", "CSIDriver") => csi::driver(object, errors),
+        ("storage.k8s.io", "CSINode") => csi::node(object, errors),
+        ("storage.k8s.io", "VolumeAttachment") => attachment::attachment(object, errors),
+        ("storage.k8s.io", "VolumeAttributesClass") => csi::attributes_class(object, errors),
+        (DEVICE_GROUP, "DeviceClass") => devices::claim::class(object, errors),
+        (DEVICE_GROUP, "ResourceSlice") => devices::slice::slice(object, errors),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flow_schema::schema(object, errors),
+        ("flowcontrol.apiserver.k8s.io", _) => priority_level::level(object, errors),
+        ("apiregistration.k8s.io", _) => api_service::service(object, errors),
         (RBAC_GROUP, "Role") => rbac::role(object, true, errors),
         (RBAC_GROUP, "ClusterRole") => rbac::role(object, false, errors),
         (RBAC_GROUP, "RoleBinding") => rbac::binding(object, true, errors),

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::schemas::{Dialect, reference};
-use crate::resource::Resource;
+use crate::resource::{self, Resource};
 use crate::schema::{self, GroupVersionKind, TypeRef};
 
 /// One path with its operations.
@@ -114,6 +114,15 @@ const WITH_STATUS: &[&str] = &[
     "Ingress",
     "PersistentVolume",
     "PersistentVolumeClaim",
+    "APIService",
+    "CertificateSigningRequest",
+    "CustomResourceDefinition",
+    "FlowSchema",
+    "PriorityLevelConfiguration",
+    "ResourceClaim",
+    "ServiceCIDR",
+    "ValidatingAdmissionPolicy",
+    "VolumeAttachment",
 ];
 const BINDING: GroupVersionKind = GroupVersionKind { group: "", version: "v1", kind: "Binding" };
 const SCALE: GroupVersionKind = GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" };
@@ -128,6 +137,15 @@ pub(super) fn of(resource: &Resource) -> Vec<Served> {
     let namespace = resource.namespaced.then_some("{namespace}");
     let collection = resource.collection_path(namespace);
     let id = |verb: &str| format!("{verb}{}", identifier(resource));
+    if *resource == resource::COMPONENT_STATUS {
+        let list = schema::for_kind(resource.group, resource.version, "ComponentStatusList");
+        let listed = operation("get", "list", id("list"), kind, GET, Body::None, list);
+        let one = operation("get", "get", id("read"), kind, GET, Body::None, Some(ty));
+        return vec![
+            Served { path: collection.clone(), operations: vec![listed] },
+            Served { path: format!("{collection}/{{name}}"), operations: vec![one] },
+        ];
+    }
     if resource.virtual_only {
         let post = operation("post", "post", id("create"), kind, WRITE, Body::Object(ty), Some(ty));
         return vec![Served { path: collection, operations: vec![post] }];
@@ -192,6 +210,7 @@ fn subresources(resource: &Resource, kind: GroupVersionKind, one: &str) -> Vec<S
         add("status", "Status", kind, &["get", "put", "patch"]);
     }
     match resource.kind {
+        "CertificateSigningRequest" => add("approval", "Approval", kind, &["get", "put", "patch"]),
         "Namespace" => add("finalize", "Finalize", kind, &["put"]),
         "ServiceAccount" => add("token", "Token", TOKEN_REQUEST, &["post"]),
         "Deployment" | "ReplicaSet" | "ReplicationController" | "StatefulSet" => {

@@ -1,4 +1,4 @@
-//! The kinds that describe the cluster itself: namespaces, nodes, leases, priorities, addresses, events.
+//! The kinds that describe the cluster itself: namespaces, nodes, leases, priorities, addresses.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,8 +12,6 @@ const SYSTEM_PREFIX: &str = "system-";
 /// The system's own classes, whose values are known to schedulers and agents.
 const SYSTEM_CLASSES: [(&str, i64); 2] =
     [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
-const EVENT_TEXT_MAX_CHARS: usize = 128;
-const EVENT_NOTE_MAX_CHARS: usize = 1024;
 
 pub fn namespace(object: &Object, errors: &mut Errors) {
     for finalizer in At::of(object, "spec").field("finalizers").items() {
@@ -131,33 +129,4 @@ pub fn ip_address(object: &Object, errors: &mut Errors) {
 
 pub fn ip_address_update(new: &Object, old: &Object, errors: &mut Errors) {
     At::of(new, "spec").field("parentRef").immutable(errors, &At::of(old, "spec").field("parentRef"));
-}
-
-/// A core Event. One with an `eventTime` is of the newer kind, which must say who reports and what was done.
-pub fn event(object: &Object, errors: &mut Errors) {
-    let involved = At::of(object, "involvedObject").field("namespace");
-    let (own, about) = (object.namespace(), involved.text());
-    let newer = At::of(object, "eventTime").is_set();
-    let agrees = match about {
-        "" => own == "default" || (newer && own == "kube-system"),
-        about => newer || own == about,
-    };
-    if !agrees {
-        errors.push(FieldError::invalid(involved.path.as_str(), about, "does not match event.namespace"));
-    }
-    if !newer {
-        return;
-    }
-    At::of(object, "reportingComponent").required_as(errors, qualified);
-    for field in ["reportingInstance", "action", "reason"] {
-        let at = At::of(object, field);
-        if at.present(errors) && at.text().len() > EVENT_TEXT_MAX_CHARS {
-            let why = format!("can have at most {EVENT_TEXT_MAX_CHARS} characters");
-            errors.push(FieldError::invalid(at.path.as_str(), "", why));
-        }
-    }
-    if object.str_at("/message").len() > EVENT_NOTE_MAX_CHARS {
-        let why = format!("can have at most {EVENT_NOTE_MAX_CHARS} characters");
-        errors.push(FieldError::invalid("message", "", why));
-    }
 }

@@ -33,7 +33,7 @@ pub enum NameRule {
     Subdomain,
     Label,
     Dns1035,
-    /// One path segment of any characters (RBAC kinds).
+    /// One path segment of any characters.
     PathSegment,
 }
 
@@ -42,7 +42,8 @@ pub fn name_rule(resource: &Resource) -> NameRule {
     match (resource.group, resource.kind) {
         ("", "Namespace") => NameRule::Label,
         ("", "Service") => NameRule::Dns1035,
-        ("rbac.authorization.k8s.io", _) => NameRule::PathSegment,
+        // Requests may be called anything, and APIs by their version and group.
+        ("rbac.authorization.k8s.io" | "certificates.k8s.io" | "apiregistration.k8s.io", _) => NameRule::PathSegment,
         _ => NameRule::Subdomain,
     }
 }
