@@ -216,17 +216,18 @@ impl Strategy {
         if self.status {
             keep(new, old, "status");
         }
+        match old.get("/metadata/generation").cloned() {
+            Some(kept) => new.metadata_mut().insert("generation".to_owned(), kept),
+            None => new.metadata_mut().remove("generation"),
+        };
         (self.prepare_update)(new, old);
         self.count_generation(new, old);
     }
 
+    /// A change of the spec counts; what else a kind counts has been counted.
     fn count_generation(&self, new: &mut Object, old: &Object) {
-        let generation = old.generation();
         if self.generation && differs_in_spec(new, old) {
-            new.metadata_mut().insert("generation".to_owned(), json!(generation + 1));
-        } else if let Some(kept) = old.get("/metadata/generation") {
-            let kept = kept.clone();
-            new.metadata_mut().insert("generation".to_owned(), kept);
+            new.metadata_mut().insert("generation".to_owned(), json!(old.generation() + 1));
         }
     }
 
@@ -325,6 +326,40 @@ mod tests {
         let wanted = object(json!({"metadata": {"name": "a"}, "spec": {"replicas": 7}, "status": {"x": 9}}));
         let status = strategy.update_status(&resource::DEPLOYMENT, &wanted, &old);
         assert_eq!((status.i64_at("/spec/replicas"), status.i64_at("/status/x")), (Some(1), Some(9)));
+    }
+
+    #[test]
+    fn generations_are_the_servers() {
+        let of_generation = |generation: Value, annotations: Value, replicas: i64| {
+            object(
+                json!({"metadata": {"name": "a", "generation": generation, "annotations": annotations}, "spec": {"replicas": replicas}}),
+            )
+        };
+        let counted = |resource, mut new: Object, old: &Object| {
+            of(resource).update(&mut new, old);
+            new.generation()
+        };
+        let old = of_generation(json!(4), json!({}), 1);
+        assert_eq!(counted(&resource::REPLICA_SET, of_generation(json!(9), json!({}), 1), &old), 4);
+        assert_eq!(counted(&resource::REPLICA_SET, of_generation(json!(9), json!({}), 2), &old), 5);
+        // Annotations of a Deployment reach its ReplicaSets.
+        assert_eq!(counted(&resource::DEPLOYMENT, of_generation(json!(9), json!({"a": "b"}), 1), &old), 5);
+        assert_eq!(counted(&resource::REPLICA_SET, of_generation(json!(9), json!({"a": "b"}), 1), &old), 4);
+        let uncounted = of_generation(Value::Null, json!({}), 1);
+        assert_eq!(counted(&resource::CONFIG_MAP, of_generation(json!(9), json!({}), 1), &uncounted), 0);
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named() {
+        let strategy = of(&resource::API_SERVICE);
+        assert_eq!(strategy.check_built(&resource::API_SERVICE, &object(json!({"spec": {}}))), Ok(()));
+        let behind = object(json!({"metadata": {"name": "v1.a.b"}, "spec": {"service": {"name": "s"}}}));
+        let status = strategy.check_built(&resource::API_SERVICE, &behind).unwrap_err();
+        assert_eq!((status.code, status.details["name"].as_str()), (501, Some("v1.a.b")));
+        let refused = |r: &Resource| of(r).check_built(r, &Object::default()).is_err();
+        let unbuilt: Vec<&str> = resource::ALL.iter().filter(|r| refused(r)).map(|r| r.kind).collect();
+        assert_eq!(unbuilt.len(), 6, "{unbuilt:?}");
+        assert!(resource::ALL.iter().all(|r| refused(r) == (r.group == "admissionregistration.k8s.io")));
     }
 
     #[test]

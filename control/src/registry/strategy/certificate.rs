@@ -1,6 +1,8 @@
 //! CertificateSigningRequests: what is asked for is what the requester sent, who asked is what the server knows of them, and
 //! conditions and the certificate are written apart.
 
+use std::collections::BTreeMap;
+
 use gantry_kube::Object;
 use serde_json::{Value, json};
 
@@ -53,16 +55,23 @@ pub(super) fn approval(new: &Object, old: &Object) -> Object {
 
 /// Conditions whose writer names no times get this one; one that says what it said before keeps the time of its turn.
 pub(super) fn date_conditions(new: &mut Object, old: &Object, now: &str) {
-    let before = old.array_at("/status/conditions").to_vec();
+    fn said(condition: &Value) -> [&str; 2] {
+        ["type", "status"].map(|part| condition[part].as_str().unwrap_or(""))
+    }
+    let mut turned: BTreeMap<[&str; 2], &str> = BTreeMap::new();
+    for condition in old.array_at("/status/conditions") {
+        if let Some(time) = condition["lastTransitionTime"].as_str() {
+            turned.entry(said(condition)).or_insert(time);
+        }
+    }
     let Some(conditions) = new.map_mut("status").get_mut("conditions").and_then(Value::as_array_mut) else { return };
-    for condition in conditions {
+    for condition in conditions.iter_mut().filter(|condition| condition.is_object()) {
         if condition["lastUpdateTime"].is_null() {
             condition["lastUpdateTime"] = json!(now);
         }
         if condition["lastTransitionTime"].is_null() {
-            let same = |was: &&Value| was["type"] == condition["type"] && was["status"] == condition["status"];
-            let kept = before.iter().find(same).map(|was| was["lastTransitionTime"].clone());
-            condition["lastTransitionTime"] = kept.filter(Value::is_string).unwrap_or_else(|| json!(now));
+            let time = turned.get(&said(condition)).copied().unwrap_or(now);
+            condition["lastTransitionTime"] = json!(time);
         }
     }
 }

@@ -19,7 +19,7 @@
 //! VolumeAttributesClass
 //! - `driverName` is a qualified name; there are 1 to 512 parameters of at most 256 KiB. Both never change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -129,12 +129,13 @@ pub fn node_update(new: &Object, old: &Object, errors: &mut Errors) {
         driver.as_object_mut().map(|map| map.remove("allocatable"));
         driver
     };
-    for was in At::of(old, "spec").field("drivers").items() {
-        for now in drivers.items().filter(|now| now.text_of("name") == was.text_of("name")) {
-            let (now, was) = (fixed(now.value), fixed(was.value));
-            if now != was {
-                errors.push(FieldError::invalid(drivers.path.as_str(), now, "field is immutable"));
-            }
+    let before = At::of(old, "spec").field("drivers");
+    let before: BTreeMap<&str, &Value> = before.items().map(|was| (was.text_of("name"), was.value)).collect();
+    for now in drivers.items() {
+        let Some(was) = before.get(now.text_of("name")) else { continue };
+        let (now, was) = (fixed(now.value), fixed(was));
+        if now != was {
+            errors.push(FieldError::invalid(drivers.path.as_str(), now, "field is immutable"));
         }
     }
 }

@@ -210,11 +210,12 @@ fn binding_conditions(at: &At<'_>, errors: &mut Errors) {
         each(list, BINDING_CONDITIONS_MAX, errors, |name, errors| must_be(name, errors, qualified));
     }
     let [wanted, feared] = &lists;
+    let all_wanted: BTreeSet<&str> = wanted.items().map(|name| name.text()).collect();
     for list in &lists {
         let mut seen = BTreeSet::new();
         for name in list.items() {
             name.unique(errors, &mut seen);
-            if list.path == feared.path && wanted.items().any(|other| other.text() == name.text()) {
+            if list.path == feared.path && all_wanted.contains(name.text()) {
                 name.invalid(errors, "bindingFailureConditions must not overlap with bindingConditions");
             }
         }

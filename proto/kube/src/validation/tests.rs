@@ -17,6 +17,7 @@ mod network;
 mod others;
 mod rarer;
 mod service;
+mod slices;
 mod storage;
 mod workload;
 
