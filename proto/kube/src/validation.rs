@@ -54,6 +54,7 @@ pub fn create(resource: &Resource, object: &Object) -> Vec<FieldError> {
         ("", "Pod") => pod::create(object, &mut errors),
         ("networking.k8s.io", "Ingress") => network::ingress_create(object, &mut errors),
         ("batch", "CronJob") => cron_job::create(object, &mut errors),
+        ("discovery.k8s.io", "EndpointSlice") => endpoints::slice(object, &mut errors),
         ("node.k8s.io", "RuntimeClass") => runtime_class::create(object, &mut errors),
         ("networking.k8s.io", "ServiceCIDR") => service_cidr::create(object, &mut errors),
         ("storage.k8s.io", "CSIStorageCapacity") => csi::capacity(object, &mut errors),
@@ -116,6 +117,7 @@ pub fn status(resource: &Resource, subresource: &str, new: &Object, old: &Object
         (DEVICE_GROUP, "ResourceClaim") => devices::allocation::update(new, old, &mut errors),
         ("flowcontrol.apiserver.k8s.io", _) => flow_schema::conditions(new, &mut errors),
         ("apiregistration.k8s.io", _) => api_service::status(new, &mut errors),
+        ("policy", "PodDisruptionBudget") => disruption::budget_status(new, &mut errors),
         _ => {}
     }
     errors.into_vec()
@@ -147,7 +149,6 @@ fn always(resource: &Resource, object: &Object, errors: &mut at::Errors) {
         ("apps", "DaemonSet") => workload::daemon_set(object, errors),
         ("apps", "Deployment") => workload::deployment(object, errors),
         ("apps", "ReplicaSet") => workload::replica_set(object, errors),
-        ("discovery.k8s.io", "EndpointSlice") => endpoints::slice(object, errors),
         ("coordination.k8s.io", "Lease") => cluster::lease(object, errors),
         ("scheduling.k8s.io", "PriorityClass") => cluster::priority_class(object, errors),
         ("networking.k8s.io", "IPAddress") => cluster::ip_address(object, errors),

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 
 use super::at::{At, Errors};
 use super::format::{cidr, label_value, qualified, subdomain};
+use super::meta::{NameRule, name_problem};
 use crate::{FieldError, Object};
 
+const LEASE_STRATEGY: &str = "OldestEmulationVersion";
 const USER_PRIORITY_MAX: i64 = 1_000_000_000;
 const SYSTEM_PREFIX: &str = "system-";
 /// The system's own classes, whose values are known to schedulers and agents.
@@ -71,8 +73,25 @@ pub fn lease(object: &Object, errors: &mut Errors) {
         duration.invalid(errors, "must be greater than 0");
     }
     spec.field("leaseTransitions").at_least_zero(errors);
-    if spec.field("preferredHolder").is_set() && spec.text_of("strategy").is_empty() {
-        spec.field("preferredHolder").forbidden(errors, "may only be specified when `strategy` is defined");
+    if spec.field("strategy").is_set() {
+        lease_strategy(&spec.field("strategy"), errors);
+    }
+    if !spec.text_of("preferredHolder").is_empty() && spec.text_of("strategy").is_empty() {
+        spec.field("preferredHolder").forbidden(errors, "may only be specified if `strategy` is defined");
+    }
+}
+
+/// How a lease's holder is chosen: by a rule of Kubernetes, or by somebody's own.
+fn lease_strategy(at: &At<'_>, errors: &mut Errors) {
+    // Upstream names it twice.
+    let path = format!("{}.strategy", at.path);
+    let text = at.text();
+    if !text.contains('/') {
+        if text != LEASE_STRATEGY {
+            errors.push(FieldError::not_supported(path, text, &[LEASE_STRATEGY]));
+        }
+    } else if let Some(why) = qualified(text) {
+        errors.push(FieldError::invalid(path, text, why));
     }
 }
 
@@ -123,8 +142,10 @@ pub fn ip_address(object: &Object, errors: &mut Errors) {
         return;
     }
     parent.field("group").optional_as(errors, subdomain);
-    parent.field("resource").present(errors);
-    parent.field("name").present(errors);
+    for field in ["resource", "name"] {
+        parent.field(field).required_as(errors, |text| name_problem(NameRule::PathSegment, text));
+    }
+    parent.field("namespace").optional_as(errors, |text| name_problem(NameRule::PathSegment, text));
 }
 
 pub fn ip_address_update(new: &Object, old: &Object, errors: &mut Errors) {

@@ -1,7 +1,7 @@
 //! The forms that texts take in objects: names, ports, addresses, paths, environment variables. Each function answers why
 //! a text is not of the form.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -88,14 +88,6 @@ pub fn config_key(text: &str) -> Problem {
 
 pub fn ip(text: &str) -> Problem {
     unless(text.parse::<IpAddr>().is_ok(), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
-}
-
-pub fn ipv4(text: &str) -> Problem {
-    unless(text.parse::<Ipv4Addr>().is_ok(), "must be a valid IPv4 address")
-}
-
-pub fn ipv6(text: &str) -> Problem {
-    unless(text.parse::<Ipv6Addr>().is_ok(), "must be a valid IPv6 address")
 }
 
 pub fn cidr(text: &str) -> Problem {

@@ -1,9 +1,7 @@
 use super::*;
 
 const IMMUTABLE: &str = "field is immutable";
-const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
-    and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-    '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const SUBDOMAIN: &str = meta::SUBDOMAIN;
 
 #[test]
 fn drivers() {
