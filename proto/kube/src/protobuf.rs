@@ -23,8 +23,9 @@ use wire::{Fields, Payload};
 pub const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
 /// What such bodies begin with.
 pub const MAGIC: [u8; 4] = *b"k8s\0";
-/// Messages inside one another; the deepest built-in kind needs about twenty.
-const DEPTH_MAX: usize = 64;
+/// Messages inside one another. Most built-in kinds need some twenty; the schema in a definition of a custom kind nests as
+/// its author likes, and needs two for each level.
+const DEPTH_MAX: usize = 120;
 /// The first second of year 1: Go's zero time.
 const ZERO_TIME_SECONDS: i64 = -62_135_596_800;
 

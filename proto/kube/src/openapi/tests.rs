@@ -73,6 +73,23 @@ fn definitions_tell_how_lists_merge() {
     assert!(!String::from_utf8_lossy(v2()).contains("\"description\":\"P"));
 }
 
+/// Clients hold objects against these, so a type that is not the only one would refuse what the server takes.
+#[test]
+fn what_may_be_of_several_types_has_none() {
+    let document = parsed(v2());
+    let package = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
+    for name in ["JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray"] {
+        assert_eq!(document["definitions"][format!("{package}.{name}")], json!({}), "{name}");
+    }
+    let schema = &document["definitions"][format!("{package}.JSONSchemaProps")]["properties"];
+    let to = |name: &str| json!({"$ref": format!("#/definitions/{package}.{name}")});
+    assert_eq!(schema["default"], to("JSON"));
+    assert_eq!(schema["items"], to("JSONSchemaPropsOrArray"));
+    assert_eq!(schema["additionalProperties"], to("JSONSchemaPropsOrBool"));
+    assert_eq!(schema["dependencies"]["additionalProperties"], to("JSONSchemaPropsOrStringArray"));
+    assert_eq!(schema["enum"]["items"], to("JSON"));
+}
+
 /// What `kubectl apply` and `create` look for before they trust the server with validation and dry runs.
 #[test]
 fn every_stored_kind_has_a_patch_that_names_its_parameters() {

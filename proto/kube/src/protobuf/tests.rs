@@ -173,7 +173,7 @@ fn extensions_are_json_or_objects() {
     assert_eq!(data(br#"{"a": 1}"#.to_vec()), json!({"a": 1}));
     assert_eq!(data(body("v1", "Namespace", &[])), json!({"apiVersion": "v1", "kind": "Namespace"}));
     let mut nested = body("v1", "Namespace", &[]);
-    for _ in 0..40 {
+    for _ in 0..80 {
         nested = body("apps/v1", "ControllerRevision", &len(2, len(1, nested)));
     }
     assert_eq!(decode(&nested), Err(ProtobufError::Depth));
