@@ -52,6 +52,24 @@ pub struct Type {
     pub atomic: bool,
     /// Messages of the protobuf wire whose fields stand among ours in JSON.
     pub inlined: Vec<(u32, TypeRef)>,
+    /// The numbers of the protobuf wire, ascending.
+    wire: Vec<(u32, Numbered)>,
+}
+
+/// What a number of the protobuf wire stands for.
+#[derive(Clone, Copy, Debug)]
+enum Numbered {
+    /// The place of a field among the others.
+    Field(u16),
+    Inlined(TypeRef),
+}
+
+/// What a number of the protobuf wire stands for.
+#[derive(Clone, Copy, Debug)]
+pub enum OnWire {
+    Field(&'static Field),
+    /// A message whose fields stand among ours in JSON.
+    Inlined(TypeRef),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,6 +135,34 @@ pub enum Ty {
 impl Type {
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.binary_search_by(|f| f.name.cmp(name)).ok().map(|i| &self.fields[i])
+    }
+
+    /// What stands under this number on the protobuf wire.
+    pub fn numbered(&'static self, number: u32) -> Option<OnWire> {
+        let at = self.wire.binary_search_by_key(&number, |(n, _)| *n).ok()?;
+        Some(self.on_wire(self.wire[at].1))
+    }
+
+    /// Everything that has a number on the protobuf wire, in the order of the numbers.
+    pub fn wire(&'static self) -> impl DoubleEndedIterator<Item = (u32, OnWire)> {
+        self.wire.iter().map(|(number, numbered)| (*number, self.on_wire(*numbered)))
+    }
+
+    fn on_wire(&'static self, numbered: Numbered) -> OnWire {
+        match numbered {
+            Numbered::Field(at) => OnWire::Field(&self.fields[usize::from(at)]),
+            Numbered::Inlined(inner) => OnWire::Inlined(inner),
+        }
+    }
+
+    /// Sorts what has a number by it; false where two have the same.
+    fn index_wire(&mut self) -> bool {
+        let fields = self.fields.iter().enumerate();
+        let fields = fields.filter_map(|(at, field)| Some((field.number?, Numbered::Field(at as u16))));
+        let inlined = self.inlined.iter().map(|(number, inner)| (*number, Numbered::Inlined(*inner)));
+        self.wire = fields.chain(inlined).collect();
+        self.wire.sort_by_key(|(number, _)| *number);
+        self.wire.windows(2).all(|pair| pair[0].0 < pair[1].0)
     }
 
     /// `Pod`: the last part of the name.
@@ -203,12 +249,16 @@ fn parse(text: &'static str) -> Result<Table, TableError> {
             }
         }
     }
-    Ok(Table { types, kinds })
+    match types.iter_mut().find_map(|ty| (!ty.index_wire()).then_some(ty.name)) {
+        Some(text) => Err(TableError { line: 0, problem: "a number of the wire that stands for two fields", text }),
+        None => Ok(Table { types, kinds }),
+    }
 }
 
 fn parse_type(rest: &'static str) -> Option<Type> {
     let mut words = rest.split(' ');
-    let mut ty = Type { name: words.next()?, fields: vec![], kinds: vec![], atomic: false, inlined: vec![] };
+    let (fields, kinds, inlined, wire) = (vec![], vec![], vec![], vec![]);
+    let mut ty = Type { name: words.next()?, fields, kinds, atomic: false, inlined, wire };
     for word in words {
         match word.split_once('=')? {
             ("gvk", value) => {
@@ -314,6 +364,7 @@ mod tests {
         assert_eq!(error.line, 2);
         assert!(parse("  x string").is_err());
         assert!(parse("type b\ntype a").is_err());
+        assert!(parse("type a\n  x string #1\n  y string #1").is_err());
     }
 
     #[test]
@@ -334,6 +385,21 @@ mod tests {
             assert!(for_kind(group, version, kind).is_some(), "{kind} has none");
         }
         assert!(for_kind("", "v2", "Pod").is_none());
+    }
+
+    #[test]
+    fn numbers_of_the_wire_lead_to_their_fields() {
+        for ty in all().map(TypeRef::get) {
+            assert!(ty.wire().map(|(number, _)| number).is_sorted(), "{}", ty.name);
+            assert_eq!(ty.wire().count(), ty.inlined.len() + ty.fields.iter().filter(|f| f.number.is_some()).count());
+            for field in ty.fields.iter().filter(|field| field.number.is_some()) {
+                let found = ty.numbered(field.number.unwrap());
+                assert!(matches!(found, Some(OnWire::Field(same)) if same.name == field.name), "{found:?}");
+            }
+        }
+        let volume = by_name("io.k8s.api.core.v1.Volume").unwrap().get();
+        assert!(matches!(volume.numbered(2), Some(OnWire::Inlined(inner)) if inner.short() == "VolumeSource"));
+        assert!(volume.numbered(3).is_none());
     }
 
     #[test]

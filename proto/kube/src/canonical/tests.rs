@@ -15,6 +15,23 @@ fn normal(kind: (&str, &str, &str), value: Value) -> (Value, Findings) {
 }
 
 #[test]
+fn the_first_second_of_all_is_no_time() {
+    let event = json!({"firstTimestamp": "0001-01-01T00:00:00.5Z", "lastTimestamp": "1970-01-01T00:00:00Z",
+        "eventTime": "0001-01-01T00:00:00.0000005Z", "metadata": {}, "involvedObject": {}, "source": {},
+        "reportingComponent": "", "reportingInstance": ""});
+    let (value, findings) = normal(("", "v1", "Event"), event);
+    assert_eq!(findings, Findings::default());
+    assert_eq!([&value["firstTimestamp"], &value["eventTime"]], [&Value::Null; 2]);
+    assert_eq!(value["lastTimestamp"], "1970-01-01T00:00:00Z");
+    assert!(value.get("firstTimestamp").is_none());
+    let budget = json!({"status": {"disruptedPods": {"p": "0001-01-01T00:00:00Z"}}});
+    assert_eq!(
+        normal(("policy", "v1", "PodDisruptionBudget"), budget).0["status"]["disruptedPods"],
+        json!({"p": null})
+    );
+}
+
+#[test]
 fn unknown_fields_are_taken_out_and_named() {
     let (value, findings) = normal(
         ("", "v1", "Pod"),

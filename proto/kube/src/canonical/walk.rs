@@ -109,6 +109,8 @@ impl Walk {
         self.fields.pop();
         match verdict {
             Verdict::Drop => false,
+            // A time that is none.
+            Verdict::Keep if value.is_null() => false,
             Verdict::Keep if field.zero || field.pointer => true,
             Verdict::Keep => match (&field.ty, &*value) {
                 (Ty::String | Ty::Bytes, Value::String(text)) => !text.is_empty(),
@@ -166,11 +168,11 @@ impl Walk {
                 Err(error) => self.wrong(error.to_string()),
             },
             (Ty::Time, Value::String(text)) => match time::parse(text) {
-                Ok(at) => self.rewrite(value, time::seconds(at)),
+                Ok(at) => self.rewrite_time(value, time::seconds(at)),
                 Err(error) => self.wrong(error.to_string()),
             },
             (Ty::MicroTime, Value::String(text)) => match time::parse(text) {
-                Ok(at) => self.rewrite(value, time::micros(at)),
+                Ok(at) => self.rewrite_time(value, time::micros(at)),
                 Err(error) => self.wrong(error.to_string()),
             },
             (Ty::Bytes, Value::String(text)) => match decode_base64(text) {
@@ -204,6 +206,15 @@ impl Walk {
             *value = Value::String(canonical);
         }
         Verdict::Keep
+    }
+
+    /// Go's zero time is null when it is printed.
+    fn rewrite_time(&self, value: &mut Value, canonical: String) -> Verdict {
+        if time::is_zero(&canonical) {
+            *value = Value::Null;
+            return Verdict::Keep;
+        }
+        self.rewrite(value, canonical)
     }
 
     fn mismatch(&mut self, ty: &'static Ty, value: &Value) -> Verdict {
