@@ -16,6 +16,7 @@ pub mod listener;
 pub mod media;
 pub mod metrics;
 mod openapi;
+mod outgoing;
 pub mod paths;
 mod proxy;
 pub mod query;

@@ -11,6 +11,7 @@ mod create;
 pub mod decode;
 pub mod delete;
 pub mod deletion;
+pub mod encoded;
 pub mod eviction;
 pub mod list;
 mod managed;
@@ -22,7 +23,6 @@ pub mod subresource;
 pub mod update;
 pub mod watch;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,11 +32,11 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use crate::auth::{Identity, Lookup};
-use crate::store::cache::Encoding;
 use crate::store::{Cache, Stored};
 use crate::trace::Trace;
 
 pub use decode::Decoded;
+pub use encoded::json_as;
 pub use list::Listed;
 pub use options::{DeleteOptions, ListOptions, Propagation, Selection, WriteOptions};
 pub use quota::Quotas;
@@ -71,19 +71,6 @@ impl Answer {
             Answer::Stored(stored) => stored.object(),
             Answer::Made(object) => Arc::new(object.clone()),
         }
-    }
-}
-
-/// A stored object's bytes in the version that was asked for: made by the first who asks, and kept with the others.
-pub fn json_as(resource: &Resource, stored: &Stored) -> Bytes {
-    if versions::is_stored(resource) {
-        return stored.json().clone();
-    }
-    let encoding = Encoding { api_version: resource.version, media: "application/json" };
-    let made: Result<Bytes, Infallible> =
-        stored.encoded(encoding, |stored| Ok(versions::from_stored(resource, &stored.object()).to_vec().into()));
-    match made {
-        Ok(bytes) => bytes,
     }
 }
 

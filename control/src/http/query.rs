@@ -9,7 +9,7 @@ pub struct Query {
     pairs: Vec<(String, String)>,
 }
 
-/// What every resource request may carry; `pretty` changes only white space, and what we send is read by programs.
+/// What every resource request may carry; `pretty` changes only white space, for whatever answer there is.
 const COMMON: &[&str] = &["pretty", "timeout"];
 const LIST: &[&str] = &[
     "includeObject",

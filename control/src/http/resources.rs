@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use gantry_kube::{Ref, Resource, Status, resource, versions};
-use http::{HeaderValue, Response, StatusCode, header};
+use gantry_kube::{Object, Ref, Resource, Status, resource, versions};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::body::{self, Body};
 use super::inflight::Share;
-use super::media::{self, BodyFormat, Wanted};
+use super::media::{self, BodyFormat, Offer, Wanted};
 use super::request_info::RequestInfo;
 use super::router::{Call, Server, action};
 use super::shape::{self, Include, WatchShape};
@@ -19,7 +19,7 @@ use super::{discovery, respond, subresources, usage};
 use crate::registry::apply::Configuration;
 use crate::registry::decode::{self, APPLY_PATCH, Patch, PatchKind};
 use crate::registry::update::Part;
-use crate::registry::{Answer, DeleteOptions, ListOptions, WriteOptions, Writer, delete::Deleted, deletion};
+use crate::registry::{Answer, DeleteOptions, ListOptions, WriteOptions, Writer, delete::Deleted, deletion, encoded};
 
 /// The path names nothing that is served.
 pub fn no_such_path() -> Status {
@@ -109,12 +109,12 @@ fn namespace<'a>(resource: &Resource, call: &'a Call) -> Option<&'a str> {
     Some(call.info.namespace.as_str()).filter(|ns| resource.namespaced && !ns.is_empty())
 }
 
-fn send(call_headers: &http::HeaderMap, wanted: Wanted, content: Bytes) -> Response<Body> {
+fn send(call_headers: &HeaderMap, wanted: Wanted, content: Bytes) -> Response<Body> {
     respond::maybe_gzip(content, wanted.content_type(), respond::takes_gzip(call_headers))
 }
 
 fn get(server: &Server, resource: &'static Resource, call: &Call) -> Result<Response<Body>, Status> {
-    let wanted = media::negotiate(&call.parts.headers, false)?;
+    let wanted = media::negotiate(&call.parts.headers, Offer::of(resource))?;
     let stored = server.registry.get(resource, &place(resource, call))?;
     let now = server.registry.env().clock.now();
     let content = shape::object(resource, &Answer::Stored(stored), wanted, Include::read(&call.query)?, now)?;
@@ -122,12 +122,19 @@ fn get(server: &Server, resource: &'static Resource, call: &Call) -> Result<Resp
 }
 
 async fn list(server: &Server, resource: &'static Resource, call: &Call) -> Result<Response<Body>, Status> {
-    let wanted = media::negotiate(&call.parts.headers, false)?;
+    let wanted = media::negotiate(&call.parts.headers, Offer::of(resource))?;
     let options = ListOptions::read(&call.query, resource, false)?;
     let listed = server.registry.list(resource, namespace(resource, call), &options).await?;
+    let gzip = respond::takes_gzip(&call.parts.headers);
     if wanted == Wanted::JSON && listed.bytes() >= respond::STREAMED_MIN_BYTES {
-        let gzip = respond::takes_gzip(&call.parts.headers);
         return Ok(respond::streamed(listed.chunks(resource), wanted.content_type(), gzip));
+    }
+    if wanted.format == BodyFormat::Protobuf {
+        let list = shape::protobuf_list(resource, &listed, wanted.form).await?;
+        if list.bytes() >= respond::STREAMED_MIN_BYTES {
+            return Ok(respond::streamed(list.chunks(), wanted.content_type(), gzip));
+        }
+        return Ok(send(&call.parts.headers, wanted, list.whole()));
     }
     let now = server.registry.env().clock.now();
     let content = shape::list(resource, &listed, wanted, Include::read(&call.query)?, now)?;
@@ -135,18 +142,18 @@ async fn list(server: &Server, resource: &'static Resource, call: &Call) -> Resu
 }
 
 async fn watch(server: &Arc<Server>, resource: &'static Resource, mut call: Call) -> Result<Response<Body>, Status> {
-    let wanted = media::negotiate(&call.parts.headers, true)?;
+    let wanted = media::negotiate_watch(&call.parts.headers, Offer::of(resource))?;
     let options = ListOptions::read(&call.query, resource, true)?;
     let clock = server.registry.env().clock.clone();
     let include = Include::read(&call.query)?;
-    let shape = WatchShape { resource, form: wanted.form, include, clock, headers: true };
+    let shape = WatchShape { resource, wanted, include, clock, headers: true };
     let watching = server.registry.watch(resource, namespace(resource, &call), &options, shape).await?;
     let stop = server.stop.clone();
     let open = OpenWatch::new(server.clone(), call.seat.take());
     let chunks = watching.into_stream().take_until(stop.cancelled_owned()).inspect(move |_| open.touch());
     let mut response = Response::new(body::stream(chunks));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(wanted.format.watch_content_type()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
@@ -215,17 +222,28 @@ impl Write {
         code: StatusCode,
         answer: &Answer,
     ) -> Result<Response<Body>, Status> {
-        let wanted = media::negotiate(&self.call.parts.headers, false)?;
+        let wanted = media::negotiate(&self.call.parts.headers, Offer::of(resource))?;
         let now = server.registry.env().clock.now();
         let include = Include::read(&self.call.query).unwrap_or(Include::Metadata);
         let content = shape::object(resource, answer, wanted, include, now)?;
         Ok(self.finish(respond::bytes(code, wanted.content_type(), content)))
     }
 
+    /// An answer with an object that was made for it.
+    pub fn made(&self, code: StatusCode, object: &Object) -> Result<Response<Body>, Status> {
+        Ok(self.finish(made(&self.call.parts.headers, code, object)?))
+    }
+
     pub fn finish(&self, mut response: Response<Body>) -> Response<Body> {
         respond::add_warnings(response.headers_mut(), &self.warnings.lock());
         response
     }
+}
+
+/// An object that was made for an answer, in the encoding that is wanted.
+pub fn made(asked: &HeaderMap, code: StatusCode, object: &Object) -> Result<Response<Body>, Status> {
+    let format = media::format_of_made(asked.get_all(header::ACCEPT).iter());
+    Ok(respond::bytes(code, format.content_type(), encoded::made(object, format)?))
 }
 
 async fn create(
@@ -235,7 +253,7 @@ async fn create(
     received: Timestamp,
 ) -> Result<Response<Body>, Status> {
     let format = media::body_format(&call.parts.headers)?;
-    media::negotiate(&call.parts.headers, false)?;
+    media::negotiate(&call.parts.headers, Offer::of(resource))?;
     let write = Write::read(call, format, received).await?;
     let decoded = decode::decode(resource, &write.bytes, format, write.options.validation)?;
     *write.warnings.lock() = decoded.warnings;
@@ -261,7 +279,7 @@ async fn update(
     received: Timestamp,
 ) -> Result<Response<Body>, Status> {
     let format = media::body_format(&call.parts.headers)?;
-    media::negotiate(&call.parts.headers, false)?;
+    media::negotiate(&call.parts.headers, Offer::of(resource))?;
     let (at, part) = (place(resource, &call), part(&call.info.subresource));
     let write = Write::read(call, format, received).await?;
     let decoded = decode::decode(resource, &write.bytes, format, write.options.validation)?;
@@ -286,7 +304,7 @@ async fn patch(
             "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch";
         return Err(Status::new(422, "Invalid", why));
     }
-    media::negotiate(&call.parts.headers, false)?;
+    media::negotiate(&call.parts.headers, Offer::of(resource))?;
     let (at, part) = (place(resource, &call), part(&call.info.subresource));
     let write = Write::read(call, BodyFormat::Json, received).await?;
     let patch = Patch::read(kind, &write.bytes)?;
@@ -315,7 +333,7 @@ async fn apply(
         let why = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
         return Err(Status::new(422, "Invalid", why));
     }
-    media::negotiate(&call.parts.headers, false)?;
+    media::negotiate(&call.parts.headers, Offer::of(resource))?;
     let (at, part) = (place(resource, &call), part(&call.info.subresource));
     let mut write = Write::read(call, BodyFormat::Yaml, received).await?;
     write.options.applied = true;
@@ -347,6 +365,7 @@ async fn delete(
 ) -> Result<Response<Body>, Status> {
     let at = place(resource, &call);
     let format = media::body_format(&call.parts.headers)?;
+    media::negotiate(&call.parts.headers, Offer::of(resource))?;
     let write = Write::read(call, format, received).await?;
     let options = delete_options(&write)?;
     match server.registry.delete(&write.writer(), resource, &at, &options).await? {
@@ -355,7 +374,7 @@ async fn delete(
         Deleted::Gone(object) if *resource == resource::POD => {
             write.answer(server, resource, StatusCode::OK, &Answer::Made((*object).clone()))
         }
-        Deleted::Gone(object) => Ok(write.finish(respond::json(&deletion::success(resource, &object)))),
+        Deleted::Gone(object) => write.made(StatusCode::OK, &deletion::success(resource, &object)),
     }
 }
 
@@ -366,6 +385,7 @@ async fn delete_collection(
     received: Timestamp,
 ) -> Result<Response<Body>, Status> {
     let format = media::body_format(&call.parts.headers)?;
+    media::negotiate(&call.parts.headers, Offer::of(resource))?;
     let selected = ListOptions::read(&call.query, resource, false)?;
     let write = Write::read(call, format, received).await?;
     let options = delete_options(&write)?;
@@ -374,8 +394,7 @@ async fn delete_collection(
         server.registry.delete_collection(&write.writer(), resource, namespace, &selected, &options).await?;
     let items: Vec<serde_json::Value> =
         deleted.iter().map(|answer| versions::from_stored(resource, &answer.object()).into_value()).collect();
-    Ok(write.finish(respond::json(&serde_json::json!({
-        "apiVersion": resource.api_version(), "kind": format!("{}List", resource.kind),
-        "metadata": listed.metadata(), "items": items,
-    }))))
+    let list = serde_json::json!({"apiVersion": resource.api_version(), "kind": format!("{}List", resource.kind),
+        "metadata": listed.metadata(), "items": items});
+    write.made(StatusCode::OK, &Object::from_value(list).map_err(Status::internal)?)
 }

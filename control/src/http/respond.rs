@@ -5,11 +5,13 @@ use std::io::Write;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use gantry_kube::Status;
+use gantry_kube::{Object, Status};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
 use super::body::{self, Body};
+use super::media::BodyFormat;
+use crate::registry::encoded;
 
 /// Below this, compressing costs more than it saves.
 const GZIP_MIN_BYTES: usize = 128 * 1024;
@@ -34,10 +36,15 @@ pub fn text(content: impl Into<Bytes>) -> Response<Body> {
     bytes(StatusCode::OK, "text/plain; charset=utf-8", content)
 }
 
-pub fn status(status: &Status) -> Response<Body> {
+/// A refusal, in the encoding that the client takes.
+pub fn status(status: &Status, format: BodyFormat) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = serde_json::to_vec(&status.to_value()).unwrap_or_default();
-    let mut response = bytes(code, "application/json", body);
+    let value = status.to_value();
+    let written = Object::from_value(value.clone()).ok().and_then(|object| encoded::made(&object, format).ok());
+    let mut response = match written {
+        Some(written) => bytes(code, format.content_type(), written),
+        None => bytes(code, "application/json", serde_json::to_vec(&value).unwrap_or_default()),
+    };
     if let Some(seconds) = status.details["retryAfterSeconds"].as_u64() {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -70,19 +77,29 @@ pub fn takes_gzip(headers: &HeaderMap) -> bool {
 
 /// The body of a large answer, compressed where the client takes it.
 pub fn maybe_gzip(content: Bytes, content_type: &'static str, gzip: bool) -> Response<Body> {
-    if !gzip || content.len() < GZIP_MIN_BYTES {
-        return bytes(StatusCode::OK, content_type, content);
-    }
-    let mut encoder = GzEncoder::new(Vec::with_capacity(content.len() / 8), Compression::new(1));
-    match encoder.write_all(&content).and_then(|()| encoder.finish()) {
-        Ok(packed) => {
+    match Some(&content).filter(|_| gzip).and_then(|content| gzipped_whole(content)) {
+        Some(packed) => {
             let mut response = bytes(StatusCode::OK, content_type, packed);
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            mark_gzipped(response.headers_mut());
             response
         }
-        Err(_) => bytes(StatusCode::OK, content_type, content),
+        None => bytes(StatusCode::OK, content_type, content),
     }
+}
+
+/// The content compressed, if it is long enough to be.
+pub fn gzipped_whole(content: &[u8]) -> Option<Bytes> {
+    if content.len() < GZIP_MIN_BYTES {
+        return None;
+    }
+    let mut encoder = GzEncoder::new(Vec::with_capacity(content.len() / 8), Compression::new(1));
+    encoder.write_all(content).ok()?;
+    encoder.finish().ok().map(Into::into)
+}
+
+pub fn mark_gzipped(headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
 /// From here on an answer is made while it is sent.

@@ -16,13 +16,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{self, Body, BoxError, Unread};
+use super::discovery;
 use super::health::Health;
 use super::inflight::{Bounds, Inflight, Share};
 use super::kubelet::Kubelets;
 use super::metrics::{Metrics, RequestLabels};
+use super::outgoing::Outgoing;
 use super::query::Query;
 use super::request_info::RequestInfo;
-use super::{discovery, respond};
 use crate::auth::{Action, Authenticator, Authorizer, Identity};
 use crate::registry::Registry;
 use crate::usage::Usage;
@@ -75,22 +76,24 @@ impl Router {
 
     pub async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
         let started = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or(""));
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let labels = labels(&info);
+        let outgoing = Outgoing::of(&mut parts, &query, &info);
         let server = self.0.clone();
         let body = Unread::new(body);
         let answered = AssertUnwindSafe(serve(server, parts, body.clone(), query, info)).catch_unwind().await;
         body.discard().await;
         let response = match answered {
             Ok(Ok(response)) => response,
-            Ok(Err(status)) => respond::status(&status),
+            Ok(Err(status)) => outgoing.refusal(&status),
             Err(_) => {
                 tracing::error!(verb = labels.verb, resource = labels.resource, "a request ended in a panic");
-                respond::status(&Status::internal("the request could not be carried out"))
+                outgoing.refusal(&Status::internal("the request could not be carried out"))
             }
         };
+        let response = outgoing.finish(response).await;
         let labels = RequestLabels { code: response.status().as_u16(), ..labels };
         self.0.metrics.request(labels, started.elapsed());
         Ok(response)

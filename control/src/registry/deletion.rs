@@ -3,7 +3,7 @@
 use gantry_env::format_seconds;
 use gantry_kube::{Object, Resource, resource};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::options::{DeleteOptions, Propagation};
 use super::strategy;
@@ -107,14 +107,16 @@ pub fn is_released(resource: &Resource, new: &Object) -> bool {
 }
 
 /// The Status that answers a delete of something that is gone.
-pub fn success(resource: &Resource, object: &Object) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-        "details": {"name": object.name(), "group": resource.group, "kind": resource.plural, "uid": object.uid()}})
+pub fn success(resource: &Resource, object: &Object) -> Object {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": {"name": object.name(), "group": resource.group, "kind": resource.plural, "uid": object.uid()}});
+    Object::from_value(status).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 

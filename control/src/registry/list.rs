@@ -1,5 +1,7 @@
 //! Lists: the cache's bytes, put one behind the other.
 
+mod protobuf;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use super::options::{ListOptions, VersionMatch};
 use super::{Registry, Selection};
 use crate::store::cache::store_status;
 use crate::store::{Key, Revision, StoreError, Stored, kinds};
+
+pub use protobuf::ProtobufList;
 
 /// A piece of a list ends with the item that reaches this.
 const CHUNK_MIN_BYTES: usize = 64 << 10;
@@ -240,11 +244,12 @@ pub fn decode_token(token: &str) -> Result<(Option<Revision>, Key), Status> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_pieces_of_a_list_are_the_list() {
+    #[tokio::test]
+    async fn the_pieces_of_a_list_are_the_list() {
         let stored = |name: &str, size: usize| {
             let (at, key) = (Ref::new("n", name), Key::new("configmaps", &Ref::new("n", name)));
-            let object = json!({"metadata": {"name": at.name}, "data": {"k": "x".repeat(size)}});
+            let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": at.name},
+                "data": {"k": "x".repeat(size)}});
             let object = gantry_kube::Object::from_value(object).unwrap();
             Arc::new(Stored::new(key, 7, &crate::store::encode(&object).unwrap()))
         };
@@ -256,9 +261,16 @@ mod tests {
                 (whole["kind"].as_str(), &whole["metadata"]["resourceVersion"]),
                 (Some("ConfigMapList"), &json!("9"))
             );
-            let found: Vec<usize> =
-                whole["items"].as_array().unwrap().iter().map(|i| i["data"]["k"].as_str().unwrap().len()).collect();
-            assert_eq!(found, sizes);
+            let sizes_of = |list: &Value| -> Vec<usize> {
+                let items = list["items"].as_array().into_iter().flatten();
+                items.map(|item| item["data"]["k"].as_str().unwrap().len()).collect()
+            };
+            assert_eq!(sizes_of(&whole), sizes);
+            let body = |stored: &Stored| super::super::encoded::protobuf_as(&gantry_kube::resource::CONFIG_MAP, stored);
+            let made = listed.in_protobuf("v1", "ConfigMapList", body).await.unwrap().whole();
+            let read = gantry_kube::protobuf::decode(&made).unwrap().into_value();
+            assert_eq!(sizes_of(&read), sizes);
+            assert_eq!(read["metadata"]["resourceVersion"], "9");
         }
     }
 

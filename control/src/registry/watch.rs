@@ -1,16 +1,19 @@
-//! Watches: a position in a kind's ring, turned into lines of JSON. Each event's bytes were made once, for everyone.
+//! Watches: a position in a kind's ring, turned into lines of JSON or frames of protobuf. Each event's bytes were made
+//! once, for everyone.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::Stream;
-use gantry_kube::{Resource, Status};
+use gantry_kube::protobuf::encode;
+use gantry_kube::{Object, Resource, Status};
 use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep};
 
 use super::options::ListOptions;
-use super::{Registry, Selection};
+use super::{Registry, Selection, encoded};
+use crate::http::media::BodyFormat;
 use crate::store::{Event, Gone, Revision, Stored, Watcher};
 
 const TIMEOUT_DEFAULT_SECONDS: u64 = 1800;
@@ -43,7 +46,9 @@ impl Change {
 
 /// Writes an object in the form that the client asked for.
 pub trait Shape: Send + 'static {
-    fn object(&mut self, stored: &Arc<Stored>) -> Bytes;
+    /// In which the whole watch goes out.
+    fn format(&self) -> BodyFormat;
+    fn object(&mut self, stored: &Arc<Stored>) -> Result<Bytes, Status>;
     fn bookmark(&mut self, bookmark: Value) -> Value {
         bookmark
     }
@@ -53,8 +58,12 @@ pub trait Shape: Send + 'static {
 pub struct AsStored;
 
 impl Shape for AsStored {
-    fn object(&mut self, stored: &Arc<Stored>) -> Bytes {
-        stored.json().clone()
+    fn format(&self) -> BodyFormat {
+        BodyFormat::Json
+    }
+
+    fn object(&mut self, stored: &Arc<Stored>) -> Result<Bytes, Status> {
+        Ok(stored.json().clone())
     }
 }
 
@@ -140,11 +149,11 @@ impl<S: Shape> Watching<S> {
         if self.done {
             return None;
         }
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         if let Some(gone) = self.gone.take() {
             // An event and no refusal: clients list again for the one, and only try again for the other.
             self.tell(&mut out, Err(gone));
-            return Some(out.freeze());
+            return Some(out.into());
         }
         self.tell_initial(&mut out);
         while out.is_empty() {
@@ -167,24 +176,23 @@ impl<S: Shape> Watching<S> {
                 Err(gone) => self.tell(&mut out, Err(gone)),
             }
         }
-        Some(out.freeze())
+        Some(out.into())
     }
 
     /// A bookmark before the watch ends by its timeout, so that the client goes on from the newest point.
     fn last_words(&mut self) -> Option<Bytes> {
         self.done = true;
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         if self.bookmarks && self.watcher.revision() > self.sent {
             self.bookmark(&mut out, None);
         }
-        (!out.is_empty()).then(|| out.freeze())
+        (!out.is_empty()).then(|| out.into())
     }
 
-    fn tell_initial(&mut self, out: &mut BytesMut) {
-        while out.len() < CHUNK_MAX_BYTES {
+    fn tell_initial(&mut self, out: &mut Vec<u8>) {
+        while out.len() < CHUNK_MAX_BYTES && !self.done {
             let Some(stored) = self.initial.next() else { break };
-            let object = self.shape.object(&stored);
-            line(out, Change::Added, &object);
+            self.event(out, Change::Added, &stored);
         }
         if self.initial.len() == 0
             && let Some(revision) = self.initial_end.take()
@@ -193,24 +201,42 @@ impl<S: Shape> Watching<S> {
         }
     }
 
-    fn tell(&mut self, out: &mut BytesMut, event: Result<Arc<Event>, Gone>) {
+    fn tell(&mut self, out: &mut Vec<u8>, event: Result<Arc<Event>, Gone>) {
         match event {
             Ok(event) => {
                 self.sent = event.revision;
                 if let Some((change, stored)) = seen(&self.selection, &event) {
-                    let object = self.shape.object(&stored);
-                    line(out, change, &object);
+                    self.event(out, change, &stored);
                 }
             }
-            Err(gone) => {
-                self.done = true;
-                let status = serde_json::to_vec(&expired(&gone).to_value()).unwrap_or_default();
-                line(out, Change::Error, &status);
-            }
+            Err(gone) => self.fail(out, &expired(&gone)),
         }
     }
 
-    fn bookmark(&mut self, out: &mut BytesMut, initial_end: Option<Revision>) {
+    fn event(&mut self, out: &mut Vec<u8>, change: Change, stored: &Arc<Stored>) {
+        match self.shape.object(stored) {
+            Ok(body) => self.frame(out, change, &body),
+            Err(status) => self.fail(out, &status),
+        }
+    }
+
+    /// The last that is told.
+    fn fail(&mut self, out: &mut Vec<u8>, status: &Status) {
+        self.done = true;
+        match made(status.to_value(), self.shape.format()) {
+            Ok(body) => self.frame(out, Change::Error, &body),
+            Err(unsaid) => tracing::error!(%status, %unsaid, "a watch ended without a word"),
+        }
+    }
+
+    fn frame(&self, out: &mut Vec<u8>, change: Change, body: &[u8]) {
+        match self.shape.format() {
+            BodyFormat::Protobuf => encode::put_event(out, change.name(), body),
+            BodyFormat::Json | BodyFormat::Yaml => line(out, change, body),
+        }
+    }
+
+    fn bookmark(&mut self, out: &mut Vec<u8>, initial_end: Option<Revision>) {
         self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
         if !self.bookmarks {
             return;
@@ -223,18 +249,24 @@ impl<S: Shape> Watching<S> {
         }
         let bookmark = json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(),
             "metadata": metadata});
-        let bookmark = serde_json::to_vec(&self.shape.bookmark(bookmark)).unwrap_or_default();
-        line(out, Change::Bookmark, &bookmark);
+        match made(self.shape.bookmark(bookmark), self.shape.format()) {
+            Ok(body) => self.frame(out, Change::Bookmark, &body),
+            Err(status) => self.fail(out, &status),
+        }
     }
 }
 
-fn line(out: &mut BytesMut, change: Change, object: &[u8]) {
+fn made(value: Value, format: BodyFormat) -> Result<Bytes, Status> {
+    encoded::made(&Object::from_value(value).map_err(Status::internal)?, format)
+}
+
+fn line(out: &mut Vec<u8>, change: Change, object: &[u8]) {
     out.reserve(object.len() + 40);
-    out.put_slice(b"{\"type\":\"");
-    out.put_slice(change.name().as_bytes());
-    out.put_slice(b"\",\"object\":");
-    out.put_slice(object);
-    out.put_slice(b"}\n");
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(change.name().as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
 }
 
 /// What a watcher with this selection sees of an event: an object that comes into the selection is added, one that

@@ -98,6 +98,14 @@ impl Status {
         Status::new(415, "UnsupportedMediaType", message)
     }
 
+    /// A body in none of the media types that are read.
+    pub fn unknown_body(supported: &[&str]) -> Status {
+        let supported = supported.join(", ");
+        Status::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: {supported}"
+        ))
+    }
+
     pub fn too_large(limit_bytes: usize) -> Status {
         Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit_bytes}"))
     }

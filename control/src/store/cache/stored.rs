@@ -13,8 +13,9 @@ use crate::store::{Key, Revision, StoreError};
 /// Names one way of writing an object other than its stored JSON: another served version, another media type, a Table row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Encoding {
-    /// `v1`, `autoscaling/v2`; empty where it does not matter.
-    pub api_version: &'static str,
+    /// Of the kind that it is served as: one that is stored may be served in two groups.
+    pub group: &'static str,
+    pub version: &'static str,
     /// `application/vnd.kubernetes.protobuf`, or any name that tells two encodings apart.
     pub media: &'static str,
 }

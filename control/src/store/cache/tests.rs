@@ -244,7 +244,7 @@ async fn a_start_reads_what_is_stored() {
 #[tokio::test]
 async fn another_encoding_is_made_once() {
     let stored = create(&cache().await, "a", "b").await;
-    let encoding = Encoding { api_version: "v1", media: "test" };
+    let encoding = Encoding { group: "", version: "v1", media: "test" };
     let make = |text: &'static str| stored.encoded::<()>(encoding, |_| Ok(Bytes::from(text))).unwrap();
     assert_eq!((make("first"), make("second")), (Bytes::from("first"), Bytes::from("first")));
     assert_eq!(stored.encoded(Encoding { media: "other", ..encoding }, |_| Err(7)), Err(7));
