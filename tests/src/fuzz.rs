@@ -28,6 +28,7 @@ pub mod mutate;
 mod object;
 mod request;
 mod token;
+mod transcoder;
 mod unpack;
 mod wire;
 
@@ -83,6 +84,7 @@ pub const TARGETS: &[Target] = &[
     target("json_body", object::json_body, object::json_seeds, 8000),
     target("yaml_body", object::yaml_body, object::yaml_seeds, 1500),
     target("protobuf_body", object::protobuf_body, object::protobuf_seeds, 15_000),
+    target("transcoder", transcoder::transcoder, transcoder::seeds, 15_000),
     target("json_patch", object::json_patch, object::json_patch_seeds, 2000),
     target("merge_patch", object::merge_patch, object::merge_patch_seeds, 4000),
     target("strategic_patch", object::strategic_patch, object::strategic_patch_seeds, 4000),

@@ -56,7 +56,7 @@ async fn bad_bodies_are_refused_by_name() {
     refuse(r#"{"metadata":{"name":"x""#, json_type, 400, "not valid JSON").await;
     refuse("[]", json_type, 400, "an array").await;
     refuse("metadata: [", "application/yaml", 400, "unrecognized").await;
-    refuse("x", "text/plain", 415, "text/plain").await;
+    refuse("x", "text/plain", 415, "application/json, application/yaml, application/vnd.kubernetes.protobuf").await;
     refuse("nope", "application/vnd.kubernetes.protobuf", 400, "").await;
     refuse(r#"{"kind":"Pod","metadata":{"name":"x"}}"#, json_type, 400, "Pod").await;
     refuse(r#"{"apiVersion":"v2","metadata":{"name":"x"}}"#, json_type, 400, "v2").await;

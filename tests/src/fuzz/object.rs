@@ -67,7 +67,7 @@ pub(super) fn protobuf_body(data: &[u8]) {
     }
 }
 
-fn frame(resource: &Resource, raw: &[u8]) -> Vec<u8> {
+pub(super) fn frame(resource: &Resource, raw: &[u8]) -> Vec<u8> {
     let meta = [field(1, resource.api_version().as_bytes()), field(2, resource.kind.as_bytes())].concat();
     [protobuf::MAGIC.to_vec(), field(1, &meta), field(2, raw)].concat()
 }

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
 
-use gantry_control::http::media;
+use gantry_control::http::media::{self, Offer};
 use gantry_control::http::query::Query;
 use gantry_control::http::request_info::RequestInfo;
 use gantry_control::registry::decode::PatchKind;
@@ -16,7 +16,7 @@ use gantry_control::store::cache::Cache;
 use gantry_control::store::{Embedded, Key};
 use gantry_control::trace::Trace;
 use gantry_env::Env;
-use gantry_kube::resource::{CONFIG_MAP, POD};
+use gantry_kube::resource::{CONFIG_MAP, NODE_METRICS, POD};
 use gantry_kube::selector::{FieldSelector, LabelSelector, Requirement};
 use gantry_kube::{Object, Ref, Resource};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -118,8 +118,10 @@ fn headers(input: &mut Input<'_>) {
             headers.append(name, value);
         }
     }
-    let _ = media::negotiate(&headers, false);
-    let _ = media::negotiate(&headers, true);
+    for offer in [Offer::of(&POD), Offer::of(&NODE_METRICS), Offer::MADE, Offer::MEASURED] {
+        let _ = media::negotiate(&headers, offer);
+        let _ = media::negotiate_watch(&headers, offer);
+    }
     let _ = media::body_format(&headers);
     let _ = PatchKind::of(&media::content_type(&headers).essence);
     let accepted = media::accepted(&headers);
