@@ -256,7 +256,7 @@ async fn metadata_alone_comes_in_protobuf() {
         let (kind, raw) = unframed(&one.body);
         assert_eq!(kind, "meta.k8s.io/v1/PartialObjectMetadata");
         let item = wire::Item::decode(&raw[..]).unwrap();
-        assert_eq!(listed.items, [item.clone()]);
+        assert_eq!(listed.items, std::slice::from_ref(&item));
         // The whole of it: a Namespace with this metadata says the same.
         let framed = encode::encode(
             &Object::from_value(json!({"apiVersion": "v1", "kind": "ConfigMap",

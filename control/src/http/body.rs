@@ -1,13 +1,16 @@
 //! Bodies: what comes in is read whole and bounded, what goes out is bytes or a stream of them.
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures::Stream;
 use gantry_kube::Status;
 use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
+use http_body_util::{BodyDataStream, BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use parking_lot::Mutex;
 use std::convert::Infallible;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +47,48 @@ where
     body.map_err(|error| BodyError(error.into())).boxed_unsync()
 }
 
-/// The same, holding a share for as long as the body lives.
+/// A body that is compressed as it passes.
+pub fn gzipped(body: Body) -> Body {
+    use futures::StreamExt;
+    let mut packer = Some(Packer::default());
+    let pieces = BodyDataStream::new(body).map(Some).chain(futures::stream::once(std::future::ready(None)));
+    let packed = pieces.filter_map(move |piece| {
+        std::future::ready(match piece {
+            Some(Ok(piece)) => packer.as_mut().and_then(|packer| packer.push(&piece)).map(Ok),
+            Some(Err(error)) => {
+                // What follows would make a whole of what broke off.
+                packer = None;
+                Some(Err(error))
+            }
+            None => packer.take().and_then(Packer::finish).map(Ok),
+        })
+    });
+    StreamBody::new(packed.map(|piece| piece.map(Frame::data))).boxed_unsync()
+}
+
+/// gzip, piece by piece.
+pub struct Packer(GzEncoder<Vec<u8>>);
+
+impl Default for Packer {
+    fn default() -> Packer {
+        Packer(GzEncoder::new(Vec::new(), Compression::new(1)))
+    }
+}
+
+impl Packer {
+    /// Takes a piece in; what has come out so far, if it is anything. Writing to memory cannot fail.
+    pub fn push(&mut self, piece: &[u8]) -> Option<Bytes> {
+        self.0.write_all(piece).ok()?;
+        Some(std::mem::take(self.0.get_mut())).filter(|packed| !packed.is_empty()).map(Into::into)
+    }
+
+    /// The rest.
+    pub fn finish(self) -> Option<Bytes> {
+        self.0.finish().ok().map(Into::into)
+    }
+}
+
+/// Takes any body into our type, holding a share for as long as it lives.
 pub fn holding<B>(body: B, share: Share) -> Body
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,

@@ -5,10 +5,10 @@
 
 mod layout;
 
-use bytes::Bytes;
 use gantry_kube::Status;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, header};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use smallvec::SmallVec;
 
@@ -17,6 +17,7 @@ use super::media::{self, BodyFormat, MediaType};
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::respond;
+use layout::Layout;
 
 /// By what the agents of people are known.
 const READ_BY_PEOPLE: [&str; 3] = ["curl", "Wget", "Mozilla/5.0"];
@@ -44,20 +45,18 @@ impl Outgoing {
         respond::status(status, media::format_of_made(self.accept.iter()))
     }
 
-    /// The answer as it goes out.
-    pub async fn finish(&self, response: Response<Body>) -> Response<Body> {
+    /// The answer as it goes out. Long ones pass through in their pieces.
+    pub fn finish(&self, response: Response<Body>) -> Response<Body> {
         let Some(gzip) = self.pretty.filter(|_| is_json(response.headers())) else { return response };
         let (parts, content) = response.into_parts();
-        let content = match content.collect().await {
-            Ok(content) => content.to_bytes(),
-            Err(error) => return self.refusal(&Status::internal(error)),
-        };
-        let content: Bytes = layout::over_lines(&content).map_or(content, Into::into);
-        let Some(packed) = Some(&content).filter(|_| gzip).and_then(|content| respond::gzipped_whole(content)) else {
-            return Response::from_parts(parts, body::full(content));
-        };
-        let mut response = Response::from_parts(parts, body::full(packed));
-        respond::mark_gzipped(response.headers_mut());
+        let long = content.size_hint().exact().is_none_or(|bytes| bytes >= respond::STREAMED_MIN_BYTES as u64);
+        let mut layout = Layout::default();
+        let laid_out = body::wrap(content.map_frame(move |frame| frame.map_data(|json| layout.push(&json))));
+        let mut response = Response::from_parts(parts, laid_out);
+        if gzip && long {
+            respond::mark_gzipped(response.headers_mut());
+            return response.map(body::gzipped);
+        }
         response
     }
 }
@@ -86,6 +85,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use http::Request;
 
     async fn sent(uri: &str, headers: &[(&str, &str)], content: Vec<u8>) -> (HeaderMap, Bytes) {
@@ -95,7 +95,7 @@ mod tests {
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let outgoing = Outgoing::of(&mut parts, &query, &info);
         let response = respond::bytes(http::StatusCode::OK, "application/json", content);
-        let (parts, body) = outgoing.finish(response).await.into_parts();
+        let (parts, body) = outgoing.finish(response).into_parts();
         (parts.headers, body.collect().await.unwrap().to_bytes())
     }
 
@@ -125,7 +125,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_laid_out_is_compressed_afterwards() {
-        let long = format!("[{}1]", "1,".repeat(60_000)).into_bytes();
+        let long = format!("[{}1]", "1,".repeat(80_000)).into_bytes();
         let (headers, packed) = sent("/api/v1/pods?pretty=1", &[("accept-encoding", "gzip")], long.clone()).await;
         assert_eq!(headers[header::CONTENT_ENCODING], "gzip");
         let mut content = Vec::new();

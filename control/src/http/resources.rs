@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::body::{self, Body};
 use super::inflight::Share;
-use super::media::{self, BodyFormat, Offer, Wanted};
+use super::media::{self, BodyFormat, Form, Offer, Wanted};
 use super::request_info::RequestInfo;
 use super::router::{Call, Server, action};
 use super::shape::{self, Include, WatchShape};
@@ -384,10 +384,12 @@ async fn delete_collection(
     call: Call,
     received: Timestamp,
 ) -> Result<Response<Body>, Status> {
-    let format = media::body_format(&call.parts.headers)?;
-    media::negotiate(&call.parts.headers, Offer::of(resource))?;
+    let body_format = media::body_format(&call.parts.headers)?;
+    let wanted = media::negotiate(&call.parts.headers, Offer::of(resource))?;
+    // A list of what is gone has one form.
+    let format = if wanted.form == Form::Object { wanted.format } else { BodyFormat::Json };
     let selected = ListOptions::read(&call.query, resource, false)?;
-    let write = Write::read(call, format, received).await?;
+    let write = Write::read(call, body_format, received).await?;
     let options = delete_options(&write)?;
     let namespace = Some(write.call.info.namespace.as_str()).filter(|ns| resource.namespaced && !ns.is_empty());
     let (listed, deleted) =
@@ -396,5 +398,6 @@ async fn delete_collection(
         deleted.iter().map(|answer| versions::from_stored(resource, &answer.object()).into_value()).collect();
     let list = serde_json::json!({"apiVersion": resource.api_version(), "kind": format!("{}List", resource.kind),
         "metadata": listed.metadata(), "items": items});
-    write.made(StatusCode::OK, &Object::from_value(list).map_err(Status::internal)?)
+    let content = encoded::made(&Object::from_value(list).map_err(Status::internal)?, format)?;
+    Ok(write.finish(respond::bytes(StatusCode::OK, format.content_type(), content)))
 }

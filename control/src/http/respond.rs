@@ -1,15 +1,11 @@
 //! Answers: JSON bytes, Status objects, warnings, and gzip where a client takes it.
 
-use std::io::Write;
-
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use gantry_kube::{Object, Status};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
-use super::body::{self, Body};
+use super::body::{self, Body, Packer};
 use super::media::BodyFormat;
 use crate::registry::encoded;
 
@@ -77,24 +73,14 @@ pub fn takes_gzip(headers: &HeaderMap) -> bool {
 
 /// The body of a large answer, compressed where the client takes it.
 pub fn maybe_gzip(content: Bytes, content_type: &'static str, gzip: bool) -> Response<Body> {
-    match Some(&content).filter(|_| gzip).and_then(|content| gzipped_whole(content)) {
-        Some(packed) => {
-            let mut response = bytes(StatusCode::OK, content_type, packed);
-            mark_gzipped(response.headers_mut());
-            response
-        }
-        None => bytes(StatusCode::OK, content_type, content),
+    if !gzip || content.len() < GZIP_MIN_BYTES {
+        return bytes(StatusCode::OK, content_type, content);
     }
-}
-
-/// The content compressed, if it is long enough to be.
-pub fn gzipped_whole(content: &[u8]) -> Option<Bytes> {
-    if content.len() < GZIP_MIN_BYTES {
-        return None;
-    }
-    let mut encoder = GzEncoder::new(Vec::with_capacity(content.len() / 8), Compression::new(1));
-    encoder.write_all(content).ok()?;
-    encoder.finish().ok().map(Into::into)
+    let mut packer = Packer::default();
+    let packed = [packer.push(&content), packer.finish()].into_iter().flatten().flatten();
+    let mut response = bytes(StatusCode::OK, content_type, packed.collect::<Vec<u8>>());
+    mark_gzipped(response.headers_mut());
+    response
 }
 
 pub fn mark_gzipped(headers: &mut HeaderMap) {
@@ -124,16 +110,12 @@ pub fn streamed(
 
 /// The pieces as they come out of the compressor.
 fn gzipped(mut chunks: impl Iterator<Item = Bytes>) -> impl Iterator<Item = Bytes> {
-    let mut encoder = Some(GzEncoder::new(Vec::new(), Compression::new(1)));
+    let mut packer = Some(Packer::default());
     std::iter::from_fn(move || {
         loop {
-            // Writing to memory cannot fail.
-            let Some(chunk) = chunks.next() else { return Some(encoder.take()?.finish().ok()?.into()) };
-            let packing = encoder.as_mut()?;
-            packing.write_all(&chunk).ok()?;
-            let packed = std::mem::take(packing.get_mut());
-            if !packed.is_empty() {
-                return Some(packed.into());
+            let Some(chunk) = chunks.next() else { return packer.take()?.finish() };
+            if let Some(packed) = packer.as_mut()?.push(&chunk) {
+                return Some(packed);
             }
         }
     })

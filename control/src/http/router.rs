@@ -93,7 +93,7 @@ impl Router {
                 outgoing.refusal(&Status::internal("the request could not be carried out"))
             }
         };
-        let response = outgoing.finish(response).await;
+        let response = outgoing.finish(response);
         let labels = RequestLabels { code: response.status().as_u16(), ..labels };
         self.0.metrics.request(labels, started.elapsed());
         Ok(response)

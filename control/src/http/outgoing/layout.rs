@@ -1,103 +1,97 @@
 //! JSON laid out over lines: two blanks a level, a line for each member and item, as Go's `MarshalIndent` does it.
 
+use bytes::Bytes;
+
 const INDENT: &[u8] = b"  ";
-/// Deep lists of small numbers grow by more than a hundred times. What would become longer stays as it is.
-const LAID_OUT_MAX_BYTES: usize = 256 << 20;
 
-/// The same JSON over lines, or none where that would be too long.
-pub fn over_lines(json: &[u8]) -> Option<Vec<u8>> {
-    let (mut out, mut depth, mut at) = (Vec::with_capacity(json.len() * 2), 0usize, 0);
-    while let Some(&byte) = json.get(at) {
-        at += 1;
-        match byte {
-            b'"' => {
-                let end = at + text_bytes(&json[at..]);
-                out.extend_from_slice(&json[at - 1..end]);
-                at = end;
-            }
-            b'{' | b'[' => {
-                out.push(byte);
-                let blanks = json[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-                match json.get(at + blanks) {
-                    // What is empty stays on its line.
-                    Some(close @ (b'}' | b']')) => {
-                        out.push(*close);
-                        at += blanks + 1;
-                    }
-                    _ => {
-                        depth += 1;
-                        line(&mut out, depth);
-                    }
-                }
-            }
-            b'}' | b']' => {
-                depth = depth.saturating_sub(1);
-                line(&mut out, depth);
-                out.push(byte);
-            }
-            b',' => {
-                out.push(byte);
-                line(&mut out, depth);
-            }
-            b':' => out.extend_from_slice(b": "),
-            blank if blank.is_ascii_whitespace() => {}
-            other => out.push(other),
-        }
-        if out.len() > LAID_OUT_MAX_BYTES {
-            return None;
-        }
-    }
-    Some(out)
+/// Where in the JSON we are. It comes in pieces, which may end anywhere.
+#[derive(Default)]
+pub struct Layout {
+    depth: usize,
+    /// A list or map was opened, and nothing has come of it yet: what is empty stays on its line.
+    opened: bool,
+    in_text: bool,
+    escaped: bool,
 }
 
-fn line(out: &mut Vec<u8>, depth: usize) {
-    out.push(b'\n');
-    (0..depth).for_each(|_| out.extend_from_slice(INDENT));
-}
+impl Layout {
+    /// The next piece, laid out.
+    pub fn push(&mut self, json: &[u8]) -> Bytes {
+        let mut out = Vec::with_capacity(json.len() * 2);
+        for byte in json {
+            if self.in_text {
+                out.push(*byte);
+                self.in_text = self.escaped || *byte != b'"';
+                self.escaped = !self.escaped && *byte == b'\\';
+            } else if !byte.is_ascii_whitespace() {
+                self.token(*byte, &mut out);
+            }
+        }
+        out.into()
+    }
 
-/// How long a text is, its closing quote included, from behind the one that opens it.
-fn text_bytes(json: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(byte) = json.get(at) {
+    fn token(&mut self, byte: u8, out: &mut Vec<u8>) {
+        let closes = matches!(byte, b'}' | b']');
+        match (std::mem::take(&mut self.opened), closes) {
+            (true, false) => {
+                self.depth += 1;
+                self.line(out);
+            }
+            (false, true) => {
+                self.depth = self.depth.saturating_sub(1);
+                self.line(out);
+            }
+            (true, true) | (false, false) => {}
+        }
+        out.push(byte);
         match byte {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
+            b'"' => self.in_text = true,
+            b'{' | b'[' => self.opened = true,
+            b',' => self.line(out),
+            b':' => out.push(b' '),
+            _ => {}
         }
     }
-    json.len()
+
+    fn line(&self, out: &mut Vec<u8>) {
+        out.push(b'\n');
+        (0..self.depth).for_each(|_| out.extend_from_slice(INDENT));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn laid_out<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> String {
+        let mut layout = Layout::default();
+        String::from_utf8(pieces.flat_map(|piece| layout.push(piece)).collect()).unwrap()
+    }
 
     #[test]
     fn as_the_reference_lays_it_out() {
         let value = json!({"a": [], "b": {}, "c": [1, {"d": "x\"}{][,: \\"}], "e": {"f": null, "g": [[]]}});
         let expected = serde_json::to_string_pretty(&value).unwrap();
         for compact in [value.to_string(), format!("{expected}\n")] {
-            assert_eq!(String::from_utf8(over_lines(compact.as_bytes()).unwrap()).unwrap(), expected);
+            assert_eq!(laid_out(std::iter::once(compact.as_bytes())), expected);
         }
     }
 
     #[test]
-    fn what_is_cut_off_or_would_be_too_long_does_no_harm() {
-        for cut in ["\"a", "\"a\\", "{", "[1,", "]]]", ""] {
-            assert!(over_lines(cut.as_bytes()).is_some(), "{cut}");
+    fn what_is_no_json_does_no_harm() {
+        for cut in ["\"a", "\"a\\", "{", "[1,", "]]]", "", "}{"] {
+            laid_out(std::iter::once(cut.as_bytes()));
         }
-        let deep = format!("{}{}{}", "[".repeat(5000), "1,".repeat(40_000), "]".repeat(5000));
-        assert!(over_lines(deep.as_bytes()).is_none());
     }
 
-    proptest::proptest! {
+    proptest! {
         #[test]
-        fn it_says_the_same(texts in proptest::collection::vec(".*", 0..6)) {
-            let value = json!({"list": texts, "map": {texts.concat(): [texts.len(), 1.5, true, null]}});
-            let laid_out = over_lines(value.to_string().as_bytes()).unwrap();
-            assert_eq!(String::from_utf8(laid_out.clone()).unwrap(), serde_json::to_string_pretty(&value).unwrap());
-            assert_eq!(serde_json::from_slice::<Value>(&laid_out).unwrap(), value);
+        fn it_says_the_same_in_whatever_pieces(texts in prop::collection::vec(".*", 0..6), piece in 1usize..20) {
+            let value = json!({"list": texts, "map": {texts.concat(): [texts.len(), 1.5, true, null]}, "none": {}});
+            let compact = value.to_string();
+            prop_assert_eq!(laid_out(compact.as_bytes().chunks(piece)), serde_json::to_string_pretty(&value).unwrap());
         }
     }
 }

@@ -246,7 +246,8 @@ proptest! {
 
     #[test]
     fn what_is_written_reads_back(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
-        for ty in schema::all() {
+        // What has no kind of its own stands in no body of its own.
+        for ty in schema::all().filter(|ty| ty.field("kind").is_some()) {
             for kind in &ty.get().kinds {
                 let slash = if kind.group.is_empty() { "" } else { "/" };
                 there_and_back(ty, &format!("{}{slash}{}", kind.group, kind.version), kind.kind, &bytes);
