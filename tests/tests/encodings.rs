@@ -290,46 +290,49 @@ fn lines(answer: &Answer) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watches_tell_the_same_in_both_encodings() {
     let api = with_examples().await;
-    for (collection, object) in examples() {
-        let revision = api.get(collection).await.json()["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
-        let path = format!("{collection}/{}", object["metadata"]["name"].as_str().unwrap());
-        let patch = r#"{"metadata":{"labels":{"app":"x"}}}"#;
-        assert_eq!(api.send("PATCH", &path, patch, "application/merge-patch+json").await.code, 200);
-        assert_eq!(api.delete(&path, &json!({"gracePeriodSeconds": 0})).await.code, 200);
-        assert_eq!(api.post(collection, &object).await.code, 201);
-        // Whoever selects what the object was sees it leave.
-        for selector in ["", "&labelSelector=app%3Dweb"] {
-            let watch = format!("{collection}?watch=1&timeoutSeconds=1&resourceVersion={revision}{selector}");
-            let told = api.get_as(&watch, CONTENT_TYPE).await;
-            assert_eq!(told.headers["content-type"], WATCH);
-            let (told, lines) = (frames(&told.body), lines(&api.get(&watch).await));
-            assert_eq!(told.len(), if selector.is_empty() { 3 } else { 2 });
-            for ((change, body), line) in told.iter().zip(&lines) {
-                assert_eq!(line["type"], *change);
-                let said = Object::from_value(line["object"].clone()).unwrap();
-                assert_eq!(meant(protobuf::decode(body).unwrap()), meant(said), "{change}");
-            }
-            assert_eq!(told.len(), lines.len());
-        }
-        let initial = format!(
-            "{collection}?watch=1&timeoutSeconds=1&sendInitialEvents=true&allowWatchBookmarks=true\
-            &resourceVersionMatch=NotOlderThan"
-        );
-        for accept in [CONTENT_TYPE, METADATA] {
-            let told = frames(&api.get_as(&initial, accept).await.body);
-            assert_eq!(told.iter().map(|(change, _)| change.as_str()).collect::<Vec<_>>(), ["ADDED", "BOOKMARK"]);
-            let metadata = "meta.k8s.io/v1/PartialObjectMetadata".to_owned();
-            let whole = format!("{}/{}", object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
-            for (_, body) in &told {
-                let (kind, raw) = unframed(body);
-                assert_eq!(kind, if accept == METADATA { metadata.clone() } else { whole.clone() });
-                assert!(!wire::Item::decode(&raw[..]).unwrap().metadata.unwrap().resource_version.is_empty());
-            }
-            let end = b"k8s.io/initial-events-end";
-            assert!(told[1].1.windows(end.len()).any(|window| window == end));
-        }
-    }
+    let kinds = examples().into_iter().map(|(collection, object)| told_alike(&api, collection, object));
+    futures::future::join_all(kinds).await;
     api.stop().await;
+}
+
+async fn told_alike(api: &Api, collection: &str, object: Value) {
+    let revision = api.get(collection).await.json()["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let path = format!("{collection}/{}", object["metadata"]["name"].as_str().unwrap());
+    let patch = r#"{"metadata":{"labels":{"app":"x"}}}"#;
+    assert_eq!(api.send("PATCH", &path, patch, "application/merge-patch+json").await.code, 200);
+    assert_eq!(api.delete(&path, &json!({"gracePeriodSeconds": 0})).await.code, 200);
+    assert_eq!(api.post(collection, &object).await.code, 201);
+    // Whoever selects what the object was sees it leave.
+    for selector in ["", "&labelSelector=app%3Dweb"] {
+        let watch = format!("{collection}?watch=1&timeoutSeconds=1&resourceVersion={revision}{selector}");
+        let told = api.get_as(&watch, CONTENT_TYPE).await;
+        assert_eq!(told.headers["content-type"], WATCH);
+        let (told, lines) = (frames(&told.body), lines(&api.get(&watch).await));
+        assert_eq!(told.len(), if selector.is_empty() { 3 } else { 2 });
+        for ((change, body), line) in told.iter().zip(&lines) {
+            assert_eq!(line["type"], *change);
+            let said = Object::from_value(line["object"].clone()).unwrap();
+            assert_eq!(meant(protobuf::decode(body).unwrap()), meant(said), "{change}");
+        }
+        assert_eq!(told.len(), lines.len());
+    }
+    let initial = format!(
+        "{collection}?watch=1&timeoutSeconds=1&sendInitialEvents=true&allowWatchBookmarks=true\
+        &resourceVersionMatch=NotOlderThan"
+    );
+    for accept in [CONTENT_TYPE, METADATA] {
+        let told = frames(&api.get_as(&initial, accept).await.body);
+        assert_eq!(told.iter().map(|(change, _)| change.as_str()).collect::<Vec<_>>(), ["ADDED", "BOOKMARK"]);
+        let metadata = "meta.k8s.io/v1/PartialObjectMetadata".to_owned();
+        let whole = format!("{}/{}", object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+        for (_, body) in &told {
+            let (kind, raw) = unframed(body);
+            assert_eq!(kind, if accept == METADATA { metadata.clone() } else { whole.clone() });
+            assert!(!wire::Item::decode(&raw[..]).unwrap().metadata.unwrap().resource_version.is_empty());
+        }
+        let end = b"k8s.io/initial-events-end";
+        assert!(told[1].1.windows(end.len()).any(|window| window == end));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
