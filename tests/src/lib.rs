@@ -5,6 +5,7 @@ pub mod agent;
 pub mod api;
 pub mod cluster;
 pub mod disk;
+pub mod etcd_cluster;
 pub mod fake_cri;
 pub mod faults;
 pub mod faulty_disk;

@@ -12,10 +12,23 @@ use crate::store::{Batch, Revision, StoreError, Watch, kinds};
 
 const LOAD_PAGE_ITEMS: usize = 1000;
 const RETRY_MILLISECONDS: u64 = 200;
+/// How often a load is begun anew because what it reads was compacted meanwhile, by another API server.
+const LOADS_MAX: u32 = 5;
+
+/// Fills the cache; answers the watch by which it goes on.
+pub(super) async fn load(inner: &Inner) -> Result<Box<dyn Watch>, StoreError> {
+    let mut tries = 1;
+    loop {
+        match load_once(inner).await {
+            Err(StoreError::Compacted { .. }) if tries < LOADS_MAX => tries += 1,
+            done => return done,
+        }
+    }
+}
 
 /// Reads everything as of the oldest revision that is kept, then what came since: so the rings are full after a start, and
 /// watches go on where they were.
-pub(super) async fn load(inner: &Inner) -> Result<Box<dyn Watch>, StoreError> {
+async fn load_once(inner: &Inner) -> Result<Box<dyn Watch>, StoreError> {
     let current = inner.store.current().await?;
     let (oldest, mut watch) = match inner.store.watch("", 0).await {
         Ok(watch) => (0, watch),
