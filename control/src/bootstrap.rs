@@ -9,6 +9,7 @@ pub mod apply;
 pub mod credentials;
 pub mod kubeconfig;
 pub mod objects;
+pub mod peers;
 pub mod plan;
 pub mod policy;
 
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 pub use apply::{keep, seed};
 pub use credentials::{BootstrapError, Credentials, NodeCredentials, keep_certificates, node_credentials};
+pub use peers::Peers;
 
 /// Where the cluster's own things are. The defaults are a cluster's on its one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub struct Cluster {
     pub service_ip: IpAddr,
     pub dns_ip: IpAddr,
     pub domain: String,
+    /// Whether there may be other API servers beside this one.
+    pub shared: bool,
 }
 
 impl Default for Cluster {
@@ -47,6 +51,7 @@ impl Default for Cluster {
             service_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
             dns_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)),
             domain: "cluster.local".to_owned(),
+            shared: false,
         }
     }
 }

@@ -96,6 +96,38 @@ pub struct ControlArgs {
     pub node_cidr_mask: u8,
     #[command(flatten)]
     pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Where the cluster's objects are, in the words of kube-apiserver's flags.
+#[derive(Clone, Debug, Args)]
+pub struct StoreArgs {
+    /// Where objects are kept: in a file of this host, or in an etcd cluster that several control services may share (each needs
+    /// ca.crt, ca.key and service-account.key of /var/lib/gantry/control/pki from the first one)
+    #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
+    pub store: StoreKind,
+    /// URLs of the etcd servers
+    #[arg(long, value_name = "URL,...", value_delimiter = ',', required_if_eq("store", "etcd"))]
+    pub etcd_servers: Vec<String>,
+    /// File with the certificate authority of the etcd servers, for https URLs
+    #[arg(long, value_name = "FILE")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// File with the certificate that is shown to etcd
+    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// File with the key of that certificate
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// Prefix of all keys in etcd
+    #[arg(long, default_value = gantry_control::store::etcd::PREFIX, value_name = "PREFIX")]
+    pub etcd_prefix: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    Embedded,
+    Etcd,
 }
 
 /// What every role of one cluster must be told alike.

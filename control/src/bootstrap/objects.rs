@@ -56,7 +56,10 @@ pub fn seeds(cluster: &Cluster) -> Vec<Seed> {
     }
     all.extend(priority_classes());
     all.push(storage_class());
-    all.extend(kubernetes_service(cluster));
+    let addresses = kubernetes_service(cluster, &[cluster.advertise], cluster.port);
+    // Of several API servers, one that starts does not yet know of the others.
+    let upkeep = |seed: Seed| if cluster.shared { Seed { upkeep: Upkeep::Once, ..seed } } else { seed };
+    all.extend(addresses.into_iter().map(upkeep));
     all.push(dns_service(cluster));
     all
 }
@@ -98,8 +101,8 @@ fn families(ip: IpAddr) -> (&'static str, Value) {
     (slice, json!([family]))
 }
 
-/// `default/kubernetes`, and the address that it leads to.
-pub fn kubernetes_service(cluster: &Cluster) -> Vec<Seed> {
+/// `default/kubernetes`, and the addresses that it leads to.
+pub fn kubernetes_service(cluster: &Cluster, addresses: &[IpAddr], port: u16) -> Vec<Seed> {
     let (family, list) = families(cluster.service_ip);
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({
@@ -107,23 +110,26 @@ pub fn kubernetes_service(cluster: &Cluster) -> Vec<Seed> {
         "spec": {
             "type": "ClusterIP", "clusterIP": cluster.service_ip, "clusterIPs": [cluster.service_ip],
             "ipFamilies": list, "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
-            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": cluster.port}],
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
         },
     });
-    let port = json!([{"name": "https", "port": cluster.port, "protocol": "TCP"}]);
+    let port = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+    let subset: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+    let endpoints_of_slice: Vec<Value> =
+        addresses.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
     let endpoints = json!({
         "metadata": {
             "name": "kubernetes", "namespace": "default",
             "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
         },
-        "subsets": [{"addresses": [{"ip": cluster.advertise}], "ports": port}],
+        "subsets": [{"addresses": subset, "ports": port}],
     });
     let slice = json!({
         "metadata": {
             "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
         },
         "addressType": family,
-        "endpoints": [{"addresses": [cluster.advertise], "conditions": {"ready": true}}],
+        "endpoints": endpoints_of_slice,
         "ports": port,
     });
     vec![
