@@ -1,8 +1,10 @@
 //! A real etcd on loopback: as many members as a test wants, in a folder of its own, with client certificates if wanted.
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use gantry_control::store::etcd::{Config, PREFIX};
 use gantry_env::Env;
@@ -10,6 +12,9 @@ use gantry_pki::authority::Usage;
 use gantry_pki::{Authority, Credential, PkiError, Profile, Reloading, tls};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+
+const HTTP_WITHIN: Duration = Duration::from_secs(2);
+const FIGURES_MAX_BYTES: u64 = 4 << 20;
 
 /// The programs to test against: the machine's own, and the newer one that `tests/install.sh tests` lays beside it.
 pub fn programs() -> Vec<PathBuf> {
@@ -47,6 +52,8 @@ struct Member {
     arguments: Vec<String>,
     child: Option<Child>,
     url: String,
+    /// Where it tells its figures, whoever asks.
+    metrics: SocketAddr,
 }
 
 /// Members that end with this.
@@ -70,17 +77,18 @@ impl EtcdCluster {
         };
         let mut urls = Vec::new();
         for _ in 0..count {
-            urls.push((format!("{scheme}://127.0.0.1:{}", port()?), format!("http://127.0.0.1:{}", port()?)));
+            let metrics = SocketAddr::from(([127, 0, 0, 1], port()?));
+            urls.push((format!("{scheme}://127.0.0.1:{}", port()?), format!("http://127.0.0.1:{}", port()?), metrics));
         }
         drop(held);
-        let all: Vec<String> = urls.iter().enumerate().map(|(n, (_, peer))| format!("m{n}={peer}")).collect();
+        let all: Vec<String> = urls.iter().enumerate().map(|(n, (_, peer, _))| format!("m{n}={peer}")).collect();
         let members = urls
             .iter()
             .enumerate()
-            .map(|(n, (client, peer))| Member {
-                arguments: arguments(folder, n, client, peer, &all.join(","), files.as_ref()),
-                child: None,
-                url: client.clone(),
+            .map(|(n, (client, peer, metrics))| {
+                let mut arguments = arguments(folder, n, client, peer, &all.join(","), files.as_ref());
+                arguments.extend(["--listen-metrics-urls".to_owned(), format!("http://{metrics}")]);
+                Member { arguments, child: None, url: client.clone(), metrics: *metrics }
             })
             .collect();
         let mut cluster = EtcdCluster { program: program.to_owned(), members, files };
@@ -112,6 +120,20 @@ impl EtcdCluster {
             }
         };
         Ok(Config { servers: self.urls(), prefix: format!("{PREFIX}{prefix}"), tls })
+    }
+
+    /// The member that leads, if one does.
+    pub fn leader(&self) -> Option<usize> {
+        let running = self.members.iter().enumerate().filter(|(_, member)| member.child.is_some());
+        running
+            .filter_map(|(n, member)| Some((n, figures(member.metrics).ok()?)))
+            .find_map(|(n, figures)| figures.lines().any(|line| line == "etcd_server_is_leader 1").then_some(n))
+    }
+
+    /// Whether a member knows who leads, and has what that one has committed.
+    pub fn is_well(&self, number: usize) -> bool {
+        let read = |addr: SocketAddr| http_get(addr, "/health").is_ok_and(|text| text.contains(r#""health":"true""#));
+        read(self.members[number].metrics)
     }
 
     /// kill -9.
@@ -147,6 +169,19 @@ impl Drop for EtcdCluster {
             let _ = self.kill(number);
         }
     }
+}
+
+fn figures(address: SocketAddr) -> io::Result<String> {
+    http_get(address, "/metrics")
+}
+
+fn http_get(address: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, HTTP_WITHIN)?;
+    stream.set_read_timeout(Some(HTTP_WITHIN))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut text = String::new();
+    stream.take(FIGURES_MAX_BYTES).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn arguments(folder: &Path, n: usize, client: &str, peer: &str, all: &str, files: Option<&Files>) -> Vec<String> {
