@@ -302,6 +302,7 @@ fn server(
         usage: Usage::default(),
         metrics: Metrics::default(),
         inflight: Arc::default(),
+        backend: cache.store().clone(),
         health: Health::new(cache, stop.clone()),
         stop,
     })

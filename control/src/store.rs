@@ -16,7 +16,9 @@ mod key;
 pub mod cache;
 pub mod embedded;
 pub mod etcd;
+pub mod fill;
 pub mod kinds;
+pub mod snapshot;
 
 use std::future::Future;
 use std::pin::Pin;

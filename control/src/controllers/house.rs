@@ -52,6 +52,7 @@ impl House {
             usage: Usage::default(),
             metrics: Metrics::default(),
             inflight: Arc::default(),
+            backend: cache.store().clone(),
             health: Health::new(cache, stop.clone()),
             stop: stop.clone(),
         };

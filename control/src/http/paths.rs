@@ -1,16 +1,24 @@
 //! Paths that are no resources: discovery, OpenAPI, version, health, metrics, keys, traces.
 
+use futures::StreamExt;
+use gantry_env::chain;
 use gantry_kube::Status;
-use http::{Method, Response};
+use http::{HeaderValue, Method, Response, header};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use serde_json::{Value, json};
 
-use super::body::Body;
+use super::body::{self, Body};
+use super::inflight::Share;
 use super::resources::no_such_path;
 use super::router::{Call, Server};
 use super::{discovery, openapi, respond};
+use crate::store::snapshot;
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TRACE_PREFIX: &str = "/debug/gantry/trace/";
+/// Everything that is stored, at one revision, for `gantry control snapshot save`. Whoever may read it may read every secret.
+pub const SNAPSHOT: &str = "/gantry/v1/snapshot";
 
 pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status> {
     if !matches!(call.parts.method, Method::GET | Method::HEAD) {
@@ -35,6 +43,7 @@ pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status
             Ok(respond::json(&server.authenticator.tokens().openid_configuration()))
         }
         ["openid", "v1", "jwks"] => Ok(respond::json(&server.authenticator.tokens().jwks())),
+        ["gantry", "v1", "snapshot"] => Ok(snapshot(server, call.seat)),
         ["debug", "gantry", "trace", uid] => Ok(respond::json(&server.registry.trace().report(uid))),
         _ => Err(no_such_path()),
     }
@@ -55,8 +64,20 @@ fn root() -> Value {
         "/readyz",
         "/version",
         TRACE_PREFIX,
+        SNAPSHOT,
     ];
     json!({ "paths": paths })
+}
+
+fn snapshot(server: &Server, seat: Share) -> Response<Body> {
+    let pieces = snapshot::stream(server.backend.clone()).map(|piece| {
+        let piece = piece.inspect_err(|error| tracing::warn!(error = chain(error), "a snapshot was broken off"));
+        piece.map(Frame::data)
+    });
+    let mut response = Response::new(body::holding(StreamBody::new(pieces), seat));
+    let media = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, media);
+    response
 }
 
 /// What `kubectl version` shows: the Kubernetes version whose API this is, and the build of Gantry.

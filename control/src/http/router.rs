@@ -25,6 +25,7 @@ use super::request_info::RequestInfo;
 use super::{discovery, respond};
 use crate::auth::{Action, Authenticator, Authorizer, Identity};
 use crate::registry::Registry;
+use crate::store::Store;
 use crate::usage::Usage;
 
 /// Everything that answering needs.
@@ -38,6 +39,8 @@ pub struct Server {
     pub metrics: Metrics,
     pub inflight: Arc<Inflight>,
     pub health: Health,
+    /// The backend itself, of which snapshots are taken.
+    pub backend: Arc<dyn Store>,
     /// Ends watches and other long answers.
     pub stop: CancellationToken,
 }

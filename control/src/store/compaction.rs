@@ -23,7 +23,8 @@ const TURN_SECONDS: u64 = 60;
 const SAVED_SECONDS: i64 = 300;
 /// Who has kept the marks for so long without storing them is gone.
 const SILENT_SECONDS: i64 = 2 * SAVED_SECONDS;
-const KIND: &str = "compactions.internal.gantry";
+/// The kind of the marks, which is nobody's to see.
+pub(super) const KIND: &str = "compactions.internal.gantry";
 
 /// Which revisions were current when, and so up to where history is old enough to be forgotten.
 #[derive(Debug, Default, PartialEq)]

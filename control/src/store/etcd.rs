@@ -8,6 +8,7 @@
 //! bytes as in the embedded backend. etcd's own compaction is for all of its keys: an etcd that is shared with others
 //! forgets theirs, too.
 
+mod filling;
 mod follow;
 mod members;
 mod names;
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
+pub use filling::Filling;
 pub use members::EndpointError;
 
 use super::check::check;

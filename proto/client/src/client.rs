@@ -226,6 +226,14 @@ impl Client {
         self.send(Method::GET, path.to_owned(), "", Vec::new()).await.map(|(_, bytes)| bytes)
     }
 
+    /// The same, piece by piece, for what may be larger than memory or take longer than a call.
+    pub async fn pieces(&self, path: &str) -> Result<Pieces, ClientError> {
+        let call = format!("get {path}");
+        let open = self.open(&call, Method::GET, path.to_owned(), "", Vec::new());
+        let body = in_time(&call, open).await?.into_body();
+        Ok(Pieces { call, body })
+    }
+
     fn managed(&self, path: String) -> String {
         format!("{path}?fieldManager={}", self.manager)
     }
@@ -284,6 +292,33 @@ impl Client {
                 Status::new(code, "Unknown", String::from_utf8_lossy(&bytes[..bytes.len().min(512)]).into_owned())
             });
         Err(ClientError::Api { call: call.to_owned(), status: Box::new(status) })
+    }
+}
+
+/// An answer that comes in pieces.
+pub struct Pieces {
+    call: String,
+    body: Body,
+}
+
+impl Pieces {
+    /// The next piece; `None` once all of them were there. An answer that breaks off fails.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            let frame = match tokio::time::timeout(ANSWER_TIMEOUT, self.body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(source))) => {
+                    return Err(ClientError::Transport { call: self.call.clone(), source: Box::new(source) });
+                }
+                Err(late) => {
+                    return Err(ClientError::Transport { call: self.call.clone(), source: Box::new(late) });
+                }
+            };
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
     }
 }
 

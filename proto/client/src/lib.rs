@@ -14,7 +14,7 @@ mod informer;
 mod queue;
 mod watch;
 
-pub use client::{Client, DeleteOptions, List, Patch, Query};
+pub use client::{Client, DeleteOptions, List, Patch, Pieces, Query};
 pub use connect::ConnectError;
 pub use error::ClientError;
 pub use informer::{Change, Informer, Scope, Subscription};

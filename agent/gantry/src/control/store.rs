@@ -1,13 +1,19 @@
-//! Which store a control service is told to use.
+//! Which store a control service is told to use, and what is done to stores beside it: snapshots and copies.
 
 use std::path::{Path, PathBuf};
 
+use gantry_client::Client;
 use gantry_control::StoreConfig;
-use gantry_control::store::etcd;
+use gantry_control::control::STORE_FILE;
+use gantry_control::http::paths::SNAPSHOT;
+use gantry_control::store::snapshot::{Saving, Summary};
+use gantry_control::store::{Etcd, etcd, fill};
 use gantry_env::Env;
 use gantry_pki::{Credential, PkiError, Reloading, files, tls};
 
-use crate::cli::{StoreArgs, StoreKind};
+use crate::Failure;
+use crate::cli::{EtcdArgs, SnapshotWhat, StoreArgs, StoreKind, StoreWhat};
+use crate::paths::Paths;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreArgsError {
@@ -24,16 +30,72 @@ pub enum StoreArgsError {
         "--etcd-certfile needs --etcd-cafile: a certificate is shown to none but a server that somebody vouches for"
     )]
     NoAuthority,
+    #[error("--etcd-servers is not given, and the objects are to be in etcd")]
+    NoServers,
+    #[error("objects are copied from one kind of store to the other: --from and --to are the same")]
+    SameKind,
+}
+
+/// `gantry control snapshot`.
+pub async fn snapshot(paths: Paths, what: SnapshotWhat) -> Result<(), Failure> {
+    match what {
+        SnapshotWhat::Save { file, kubeconfig } => {
+            let kubeconfig = kubeconfig.unwrap_or_else(|| paths.kubeconfig());
+            let client = Client::connect(&kubeconfig, "gantry-snapshot").await?;
+            let Summary { revision, records } = save(&client, &file).await?;
+            println!("{records} objects as of revision {revision} are in {}", file.display());
+        }
+        SnapshotWhat::Restore { file, replace } => {
+            let path = paths.control().join(STORE_FILE);
+            files::private_folder(&paths.control())?;
+            let Summary { revision, records } = fill::restore(&file, &path, replace).await?;
+            println!("{records} objects as of revision {revision} are restored to {}", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// `gantry control store copy`.
+pub async fn copy(paths: Paths, what: StoreWhat, env: Env) -> Result<(), Failure> {
+    let StoreWhat::Copy { from, to, replace, etcd } = what;
+    let config = etcd_config(&etcd, &env)?;
+    let path = paths.control().join(STORE_FILE);
+    let Summary { revision, records } = match (from, to) {
+        (StoreKind::Embedded, StoreKind::Etcd) => {
+            fill::copy_to_etcd(&*fill::open_file(&path)?, &config, replace).await?
+        }
+        (StoreKind::Etcd, StoreKind::Embedded) => {
+            files::private_folder(&paths.control())?;
+            fill::copy_to_file(&Etcd::open(&config).await?, &path, replace).await?
+        }
+        (StoreKind::Embedded, StoreKind::Embedded) | (StoreKind::Etcd, StoreKind::Etcd) => {
+            return Err(StoreArgsError::SameKind.into());
+        }
+    };
+    println!("{records} objects as of revision {revision} are copied");
+    Ok(())
+}
+
+async fn save(client: &Client, file: &Path) -> Result<Summary, Failure> {
+    let mut pieces = client.pieces(SNAPSHOT).await?;
+    let mut saving = Saving::begin(file)?;
+    while let Some(piece) = pieces.next().await? {
+        saving.write(&piece)?;
+    }
+    Ok(saving.finish()?)
 }
 
 pub fn config(args: &StoreArgs, env: &Env) -> Result<StoreConfig, StoreArgsError> {
     match args.store {
         StoreKind::Embedded => Ok(StoreConfig::Embedded),
-        StoreKind::Etcd => Ok(StoreConfig::Etcd(etcd_config(args, env)?)),
+        StoreKind::Etcd => Ok(StoreConfig::Etcd(etcd_config(&args.etcd, env)?)),
     }
 }
 
-pub fn etcd_config(args: &StoreArgs, env: &Env) -> Result<etcd::Config, StoreArgsError> {
+fn etcd_config(args: &EtcdArgs, env: &Env) -> Result<etcd::Config, StoreArgsError> {
+    if args.etcd_servers.is_empty() {
+        return Err(StoreArgsError::NoServers);
+    }
     let credential = match (&args.etcd_certfile, &args.etcd_keyfile) {
         (Some(certificate), Some(key)) => {
             let credential = Credential {
