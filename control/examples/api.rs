@@ -23,6 +23,7 @@ async fn main() {
         node_cidr_mask: 24,
         cluster_domain: "cluster.local".to_owned(),
         store: gantry_control::StoreConfig::Embedded,
+        encryption: None,
         run_controllers: true,
         env: Env::system(),
     };

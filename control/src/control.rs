@@ -23,11 +23,12 @@ use crate::http::health::Health;
 use crate::http::metrics::Metrics;
 use crate::http::{Kubelets, Router, Server, listener};
 use crate::registry::{Registry, ServiceAllocator};
-use crate::store::{Cache, StoreError, compact_periodically, etcd};
+use crate::store::encrypted::Rules;
+use crate::store::{Cache, Store, StoreError, compact_periodically, etcd};
 use crate::trace::Trace;
 use crate::usage::Usage;
 use crate::{controllers, scheduler};
-use backend::Backend;
+use backend::{Backend, rewrite};
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// The embedded store's file in the data folder.
@@ -62,6 +63,8 @@ pub struct Config {
     pub node_cidr_mask: u8,
     pub cluster_domain: String,
     pub store: StoreConfig,
+    /// How values are encrypted in the store; not at all where absent.
+    pub encryption: Option<Arc<Rules>>,
     /// Off where a test wants the API alone.
     pub run_controllers: bool,
     pub env: Env,
@@ -132,7 +135,7 @@ impl Control {
         let credentials = Arc::new(Credentials::prepare(&cluster, &env)?);
         backend.claim_authority(&cluster, &credentials).await?;
         let cache = backend.cache().await?;
-        let server = server(&config, &credentials, cache, stop.child_token())?;
+        let server = server(&config, &credentials, backend.raw().clone(), cache, stop.child_token())?;
         let health = server.health.clone();
         let tls = Arc::new(credentials.server_config(&env)?);
         let router = Router::new(server);
@@ -203,6 +206,9 @@ impl Control {
 
     fn keep_store(&self) {
         self.spawn(compact_periodically(self.backend.store().clone(), self.env.clock.clone()));
+        if let Some(encrypted) = self.backend.encrypted().cloned() {
+            self.spawn(rewrite(encrypted));
+        }
         if let Some(embedded) = self.backend.embedded() {
             self.spawn(embedded.clone().persist_heartbeats_periodically());
         }
@@ -286,6 +292,7 @@ fn cluster(config: &Config, address: SocketAddr) -> Result<Cluster, ControlError
 fn server(
     config: &Config,
     credentials: &Credentials,
+    backend: Arc<dyn Store>,
     cache: Cache,
     stop: CancellationToken,
 ) -> Result<Server, ControlError> {
@@ -302,7 +309,7 @@ fn server(
         usage: Usage::default(),
         metrics: Metrics::default(),
         inflight: Arc::default(),
-        backend: cache.store().clone(),
+        backend,
         health: Health::new(cache, stop.clone()),
         stop,
     })

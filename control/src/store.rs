@@ -15,6 +15,7 @@ mod key;
 
 pub mod cache;
 pub mod embedded;
+pub mod encrypted;
 pub mod etcd;
 pub mod fill;
 pub mod kinds;
@@ -29,6 +30,7 @@ pub use cache::{Cache, Event, Gone, Snapshot, Stored, Watcher, WriteError};
 pub use compaction::{HISTORY_KEPT_SECONDS, compact_periodically};
 pub use embedded::Embedded;
 pub use encode::{EncodeError, Encoded, encode};
+pub use encrypted::Encrypted;
 pub use error::{Conflict, StoreError};
 pub use etcd::Etcd;
 pub use key::Key;

@@ -44,6 +44,7 @@ impl House {
             node_cidr_mask: 24,
             cluster_domain: "cluster.local".to_owned(),
             store: gantry_control::StoreConfig::Embedded,
+            encryption: None,
             run_controllers: false,
             env: env.clone(),
         };

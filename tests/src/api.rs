@@ -57,6 +57,7 @@ pub fn config(folder: &Path, run_controllers: bool) -> Config {
         node_cidr_mask: 24,
         cluster_domain: "cluster.local".to_owned(),
         store: gantry_control::StoreConfig::Embedded,
+        encryption: None,
         run_controllers,
         env: Env::system(),
     }

@@ -109,6 +109,10 @@ pub struct StoreArgs {
     pub store: StoreKind,
     #[command(flatten)]
     pub etcd: EtcdArgs,
+    /// File with an EncryptionConfiguration (apiserver.config.k8s.io/v1; providers aesgcm and identity): which kinds of objects are
+    /// encrypted in the store, and with which keys. After a start with another one, what is stored is encrypted anew
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
 }
 
 /// How etcd is reached.

@@ -45,6 +45,7 @@ pub fn config(paths: &Paths, args: &ControlArgs, node_ip: IpAddr, env: &Env) -> 
         node_cidr_mask: args.node_cidr_mask,
         cluster_domain: args.cluster.cluster_domain.clone(),
         store: store::config(&args.store, env)?,
+        encryption: store::encryption(&args.store)?,
         run_controllers: true,
         env: env.clone(),
     })

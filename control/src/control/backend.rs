@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::{Config, ControlError, STORE_FILE, StoreConfig};
 use crate::bootstrap::credentials::PKI_FOLDER;
 use crate::bootstrap::{Cluster, Credentials};
-use crate::store::{Cache, Compare, Embedded, Etcd, Expect, Key, Op, Store, StoreError};
+use crate::store::{Cache, Compare, Embedded, Encrypted, Etcd, Expect, Key, Op, Store, StoreError};
 
 const RELEASE_POLL: Duration = Duration::from_millis(5);
 /// Where a cluster that several control hosts share keeps what its authority is.
@@ -22,8 +22,12 @@ const AUTHORITY_KIND: &str = "authorities.internal.gantry";
 const SHARED_FILES: [&str; 3] = ["ca.crt", "ca.key", "service-account.key"];
 
 pub struct Backend {
+    /// As the control service uses it.
     store: Arc<dyn Store>,
-    /// The same, where it is the embedded one.
+    /// As it is, its values perhaps encrypted.
+    raw: Arc<dyn Store>,
+    encrypted: Option<Arc<Encrypted>>,
+    /// The latter, where it is the embedded one.
     embedded: Option<Arc<Embedded>>,
     /// How messages name it.
     place: String,
@@ -39,14 +43,31 @@ impl Backend {
                 make_folder(&config.data_dir)?;
                 let opened = Embedded::open_file(&path);
                 let embedded = Arc::new(opened.map_err(|source| ControlError::Store { place: place.clone(), source })?);
-                Ok(Backend { store: embedded.clone(), embedded: Some(embedded), place })
+                Ok(Backend::new(config, embedded.clone(), Some(embedded), place))
             }
             StoreConfig::Etcd(etcd) => {
                 let store = Etcd::open(etcd).await.map_err(ControlError::Etcd)?;
                 let place = format!("etcd at {} under {}", etcd.servers.join(", "), etcd.prefix);
-                Ok(Backend { store: Arc::new(store), embedded: None, place })
+                Ok(Backend::new(config, Arc::new(store), None, place))
             }
         }
+    }
+
+    fn new(config: &Config, raw: Arc<dyn Store>, embedded: Option<Arc<Embedded>>, place: String) -> Backend {
+        // Without a configuration nothing is encrypted, and what is encrypted already is refused by name.
+        let rules = config.encryption.clone().unwrap_or_default();
+        let encrypted = Arc::new(Encrypted::new(raw.clone(), rules));
+        let rewrites = config.encryption.is_some().then(|| encrypted.clone());
+        Backend { store: encrypted, raw, encrypted: rewrites, embedded, place }
+    }
+
+    pub fn raw(&self) -> &Arc<dyn Store> {
+        &self.raw
+    }
+
+    /// What rewrites values, where a configuration says how.
+    pub fn encrypted(&self) -> Option<&Arc<Encrypted>> {
+        self.encrypted.as_ref()
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
@@ -104,8 +125,8 @@ impl Backend {
 
     /// Persists what is in memory alone, and lets go of the file once nobody uses it any more.
     pub async fn close(self, within: Duration) {
-        let Backend { store, embedded, .. } = self;
-        drop(store);
+        let Backend { store, raw, encrypted, embedded, .. } = self;
+        drop((store, raw, encrypted));
         let Some(embedded) = embedded else { return };
         if let Err(error) = embedded.persist_heartbeats().await {
             tracing::warn!(error = chain(&error), "the last heartbeats were not persisted");
@@ -119,6 +140,15 @@ impl Backend {
         if tokio::time::timeout(within, released).await.is_err() {
             tracing::warn!("the store is still in use, its file stays open");
         }
+    }
+}
+
+/// Encrypts as the configuration says what was written before it said so.
+pub async fn rewrite(encrypted: Arc<Encrypted>) {
+    match encrypted.rewrite().await {
+        Ok(0) => {}
+        Ok(values) => tracing::info!(values, "values were encrypted anew, as the configuration says"),
+        Err(error) => tracing::error!(error = chain(&error), "not all values are encrypted as the configuration says"),
     }
 }
 

@@ -54,6 +54,8 @@ pub enum StoreError {
     /// The record at `revision` does not have the bytes that were written.
     #[error("the store is damaged at revision {revision}, key {key:?}: {why}")]
     Damaged { revision: Revision, key: String, why: &'static str },
+    #[error("the value of {key} cannot be read: {why}")]
+    Sealed { key: Key, why: String },
     #[error("the store's file {path} is damaged: {why}")]
     FileDamaged { path: String, why: String },
     #[error("the store's file {path} is in use by another process")]
@@ -85,6 +87,7 @@ impl StoreError {
             | StoreError::WriteTooLarge { .. }
             | StoreError::Unknown { .. }
             | StoreError::Foreign { .. }
+            | StoreError::Sealed { .. }
             | StoreError::Damaged { .. }
             | StoreError::FileDamaged { .. }
             | StoreError::InUse { .. }

@@ -1,11 +1,13 @@
 //! Which store a control service is told to use, and what is done to stores beside it: snapshots and copies.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gantry_client::Client;
 use gantry_control::StoreConfig;
 use gantry_control::control::STORE_FILE;
 use gantry_control::http::paths::SNAPSHOT;
+use gantry_control::store::encrypted::{self, Rules};
 use gantry_control::store::snapshot::{Saving, Summary};
 use gantry_control::store::{Etcd, etcd, fill};
 use gantry_env::Env;
@@ -30,6 +32,12 @@ pub enum StoreArgsError {
         "--etcd-certfile needs --etcd-cafile: a certificate is shown to none but a server that somebody vouches for"
     )]
     NoAuthority,
+    #[error("--encryption-provider-config {path} cannot be used", path = path.display())]
+    Encryption {
+        path: PathBuf,
+        #[source]
+        source: encrypted::config::ConfigError,
+    },
     #[error("--etcd-servers is not given, and the objects are to be in etcd")]
     NoServers,
     #[error("objects are copied from one kind of store to the other: --from and --to are the same")]
@@ -89,6 +97,15 @@ pub fn config(args: &StoreArgs, env: &Env) -> Result<StoreConfig, StoreArgsError
     match args.store {
         StoreKind::Embedded => Ok(StoreConfig::Embedded),
         StoreKind::Etcd => Ok(StoreConfig::Etcd(etcd_config(&args.etcd, env)?)),
+    }
+}
+
+/// How values are encrypted, as the file says.
+pub fn encryption(args: &StoreArgs) -> Result<Option<Arc<Rules>>, StoreArgsError> {
+    let Some(path) = &args.encryption_provider_config else { return Ok(None) };
+    match encrypted::config::read(path) {
+        Ok(rules) => Ok(Some(Arc::new(rules))),
+        Err(source) => Err(StoreArgsError::Encryption { path: path.clone(), source }),
     }
 }
 

@@ -126,6 +126,7 @@ pub fn store_status(error: &StoreError) -> Status {
         | StoreError::Damaged { .. }
         | StoreError::FileDamaged { .. }
         | StoreError::Foreign { .. }
+        | StoreError::Sealed { .. }
         | StoreError::InUse { .. } => Status::internal(text),
     }
 }
