@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gantry_client::{Client, Query};
 use gantry_control::control::STORE_FILE;
 use gantry_control::http::paths::SNAPSHOT;
+use gantry_control::store::encrypted::{self, Rules};
 use gantry_control::store::etcd::{Filling, OpenError};
 use gantry_control::store::fill::{self, FillError};
 use gantry_control::store::snapshot::{Saving, SnapshotError, Summary};
@@ -190,6 +191,119 @@ async fn objects_move_to_etcd_and_back() {
     let ended = watch.next().await;
     assert!(matches!(ended, Err(StoreError::Compacted { .. })), "{ended:?}");
     assert!(everything(&moved, None).await.iter().all(|item| item.revision > newest));
+}
+
+const SECRET_VALUE: &str = "the launch code";
+
+fn encryption(providers: &str) -> Option<Arc<Rules>> {
+    let text = format!(
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n\
+         resources: [{{resources: [secrets], providers: [{providers}]}}]"
+    );
+    Some(Arc::new(encrypted::config::parse(&text).unwrap()))
+}
+
+fn aes(keys: &[(&str, &str)]) -> String {
+    let keys: Vec<String> = keys.iter().map(|(name, secret)| format!("{{name: {name}, secret: {secret}}}")).collect();
+    format!("{{aesgcm: {{keys: [{}]}}}}", keys.join(", "))
+}
+
+fn holds(bytes: &[u8]) -> bool {
+    // A secret's data are base64.
+    ["the launch code", "dGhlIGxhdW5jaCBjb2Rl"]
+        .iter()
+        .any(|text| bytes.windows(text.len()).any(|w| w == text.as_bytes()))
+}
+
+async fn secret(client: &Client, name: &str) -> String {
+    let found = client.get(&SECRET, &Ref::new("default", name)).await.unwrap();
+    found.str_at("/data/code").to_owned()
+}
+
+/// From a start without encryption over two keys to the second key alone, on either backend.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_are_encrypted_at_rest_and_keys_are_exchanged() {
+    let one = ("one", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
+    let two = ("two", "YWJjZGVmZ2hpamtsbW5vcA==");
+    let steps = [
+        None,
+        encryption(&format!("{}, {{identity: {{}}}}", aes(&[one]))),
+        encryption(&aes(&[one, two])),
+        encryption(&aes(&[two, one])),
+        encryption(&aes(&[two])),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = EtcdCluster::start(folder.path(), &newest_program(), 1, false).unwrap();
+    let config = cluster.config("").unwrap();
+    for store in [StoreConfig::Embedded, StoreConfig::Etcd(config.clone())] {
+        let place = folder.path().join(if matches!(store, StoreConfig::Embedded) { "embedded" } else { "etcd" });
+        std::fs::create_dir_all(&place).unwrap();
+        for (turn, encryption) in steps.iter().enumerate() {
+            let config = gantry_control::Config {
+                store: store.clone(),
+                encryption: encryption.clone(),
+                ..api::config(&place, false)
+            };
+            let control = Control::start(config).await.unwrap();
+            let client = Client::connect(&place.join("admin.kubeconfig"), "test").await.unwrap();
+            let made = json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"code": SECRET_VALUE},
+                "metadata": {"name": format!("s{turn}"), "namespace": "default"}});
+            client.create(&SECRET, &Object::from_value(made).unwrap()).await.unwrap();
+            for name in 0..=turn {
+                assert_eq!(secret(&client, &format!("s{name}")).await, "dGhlIGxhdW5jaCBjb2Rl");
+            }
+            // What was written before is written anew.
+            let raw = control.router().server().backend.clone();
+            let first = [
+                "",
+                "k8s:enc:aesgcm:v1:one:",
+                "k8s:enc:aesgcm:v1:one:",
+                "k8s:enc:aesgcm:v1:two:",
+                "k8s:enc:aesgcm:v1:two:",
+            ][turn];
+            let rewritten = async {
+                while !raw
+                    .list("secrets/default/s", "", 99, None)
+                    .await
+                    .unwrap()
+                    .items
+                    .iter()
+                    .all(|item| item.value.starts_with(first.as_bytes()))
+                {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(20), rewritten).await.expect("it is not rewritten");
+            drop(raw);
+            let file = place.join("saved");
+            save(&client, &file).await;
+            assert_eq!(holds(&std::fs::read(&file).unwrap()), turn == 0, "the snapshot of turn {turn}");
+            control.stop().await;
+        }
+        // A control service that has not the key says which object it cannot read.
+        let config = gantry_control::Config {
+            store: store.clone(),
+            encryption: encryption(&aes(&[one])),
+            ..api::config(&place, false)
+        };
+        let refused = Control::start(config).await.err().expect("it started");
+        let text = gantry_env::chain(&refused).to_string();
+        assert!(text.contains("secrets/default/s0") && text.contains("\"two\""), "{text}");
+    }
+    // The last pages of the file that had it in the clear are reused in time; what a store has had encrypted from its
+    // first day is nowhere on the disk.
+    let place = folder.path().join("fresh");
+    let config = gantry_control::Config { encryption: encryption(&aes(&[two])), ..api::config(&place, false) };
+    let control = Control::start(config).await.unwrap();
+    let client = Client::connect(&place.join("admin.kubeconfig"), "test").await.unwrap();
+    let made = json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"code": SECRET_VALUE},
+        "metadata": {"name": "s", "namespace": "default"}});
+    client.create(&SECRET, &Object::from_value(made).unwrap()).await.unwrap();
+    client.create(&CONFIG_MAP, &config_map("in-the-clear", 7)).await.unwrap();
+    control.stop().await;
+    let disk = std::fs::read(place.join("control").join(STORE_FILE)).unwrap();
+    assert!(!holds(&disk), "the secret is on the disk");
+    assert!(disk.windows(12).any(|window| window == b"in-the-clear"), "the file is not where the objects are");
 }
 
 async fn gone(store: &dyn Store, revision: Revision) {
