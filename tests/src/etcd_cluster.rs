@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_control::store::etcd::{Config, PREFIX};
@@ -116,7 +117,8 @@ impl EtcdCluster {
                     key_pem: std::fs::read_to_string(&files.client.1)?,
                 };
                 let ca_pem = std::fs::read_to_string(&files.ca)?;
-                Some(tls::client_config(&ca_pem, Some(&Reloading::new(&credential)?), &Env::system().clock)?)
+                let config = tls::client_config(&ca_pem, Some(&Reloading::new(&credential)?), &Env::system().clock)?;
+                Some(Arc::new(config))
             }
         };
         Ok(Config { servers: self.urls(), prefix: format!("{PREFIX}{prefix}"), tls })

@@ -73,7 +73,8 @@ fn what_cannot_be_reached_is_named() {
         let ca = std::fs::read_to_string(&cluster.files().unwrap().ca).unwrap();
         let clock = gantry_env::Env::system().clock;
         let nobody = gantry_pki::tls::client_config(&ca, None, &clock).unwrap();
-        let refused = Etcd::open(&gantry_control::store::etcd::Config { tls: Some(nobody), ..config.clone() }).await;
+        let refused =
+            Etcd::open(&gantry_control::store::etcd::Config { tls: Some(Arc::new(nobody)), ..config.clone() }).await;
         let Err(OpenError::Store(StoreError::Unreachable { servers, .. })) = refused else { panic!("let in") };
         assert_eq!(servers, cluster.urls().join(", "));
         cluster.kill(0).unwrap();

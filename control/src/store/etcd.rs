@@ -63,7 +63,7 @@ pub struct Config {
     /// The prefix of all keys.
     pub prefix: String,
     /// Who vouches for the members, and what is shown to them; for URLs with https.
-    pub tls: Option<rustls::ClientConfig>,
+    pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl fmt::Debug for Config {
@@ -123,7 +123,7 @@ impl Etcd {
     }
 
     async fn reach(config: &Config) -> Result<Etcd, OpenError> {
-        let members = Members::new(&config.servers, config.tls.as_ref())?;
+        let members = Members::new(&config.servers, config.tls.as_deref())?;
         let names = Names::below(&config.prefix);
         // Nobody reads it before it is loaded below.
         let none = Origin::read("", &Origin::record(0, 0, false), 0)?;

@@ -127,7 +127,7 @@ fn etcd_config(args: &EtcdArgs, env: &Env) -> Result<etcd::Config, StoreArgsErro
         Some(path) => {
             let ca_pem = read("--etcd-cafile", path)?;
             let config = tls::client_config(&ca_pem, credential.as_ref(), &env.clock);
-            Some(config.map_err(unusable("--etcd-cafile", path))?)
+            Some(Arc::new(config.map_err(unusable("--etcd-cafile", path))?))
         }
         None if credential.is_some() => return Err(StoreArgsError::NoAuthority),
         None => None,

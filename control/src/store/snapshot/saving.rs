@@ -87,7 +87,7 @@ mod tests {
         assert!(matches!(saving.finish(), Err(SaveError::Broken(SnapshotError::Cut { .. }))));
         drop(Saving::begin(&file).unwrap());
         let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(names, [file.clone()]);
+        assert_eq!(names, std::slice::from_ref(&file));
         assert_eq!(std::fs::read_to_string(file).unwrap(), "the one before");
     }
 }
