@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gantry_client::{Client, Query};
+use gantry_control::auth::Identity;
 use gantry_control::control::STORE_FILE;
 use gantry_control::http::paths::SNAPSHOT;
 use gantry_control::store::encrypted::{self, Rules};
@@ -86,6 +87,11 @@ async fn what_is_saved_under_load_is_restored_as_it_was() {
     let newest = control.router().server().backend.current().await.unwrap();
     assert!(newest > summary.revision, "there was no load");
     assert_eq!(before.len() as u64, summary.records);
+
+    // It has every secret: whoever may not read those does not get it.
+    let somebody = Identity::new("somebody", ["system:authenticated"]);
+    let refused = Client::new(control.client(somebody), "test").pieces(SNAPSHOT).await.err();
+    assert_eq!(refused.and_then(|error| error.status().map(|status| status.code)), Some(403));
 
     // Not while it runs, and not over what is there.
     let path = folder.path().join("control").join(STORE_FILE);

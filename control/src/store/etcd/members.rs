@@ -76,6 +76,14 @@ pub enum Failure {
     Store(StoreError),
 }
 
+/// What a member said instead of an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{url}: {said}")]
+struct Said {
+    url: String,
+    said: String,
+}
+
 /// An answer, and its header.
 pub trait Answer {
     fn header(&self) -> Option<&ResponseHeader>;
@@ -126,20 +134,18 @@ impl Members {
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded(format!("no answer within {} s", ANSWER_WITHIN.as_secs())),
             };
+            let source = Arc::new(Said { url: member.url.clone(), said: status.message().to_owned() });
             match verdict(&status, repeat) {
                 Verdict::Failed(failure) => return Err(failure),
-                Verdict::Refused => {
-                    return Err(Failure::Store(StoreError::Io { doing, source: Arc::new(status) }));
-                }
+                Verdict::Refused => return Err(Failure::Store(StoreError::Io { doing, source })),
                 Verdict::Unknown => {
                     self.distrust(number);
-                    return Err(Failure::Store(StoreError::Unknown { source: Arc::new(status) }));
+                    return Err(Failure::Store(StoreError::Unknown { source }));
                 }
                 Verdict::Next => self.distrust(number),
             }
             tries += 1;
             if tries >= TURNS_MAX * self.members.len() {
-                let source = Arc::new(status);
                 return Err(Failure::Store(StoreError::Unreachable { servers: self.to_string(), source }));
             }
             if tries % self.members.len() == 0 {
