@@ -15,6 +15,7 @@ pub mod merge;
 pub mod object;
 pub mod openapi;
 pub mod pod;
+pub mod pod_security;
 pub mod protobuf;
 pub mod quantity;
 pub mod resource;
