@@ -1,5 +1,7 @@
 //! What admission adds, and what it refuses.
 
+mod pods;
+
 use gantry_env::Env;
 use gantry_kube::resource::{
     CONFIG_MAP, INGRESS, LEASE, NAMESPACE, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, PRIORITY_CLASS,
@@ -8,7 +10,7 @@ use gantry_kube::resource::{
 use gantry_kube::{Object, Resource, Status};
 use serde_json::{Value, json};
 
-use super::{AdmissionContext, Operation, admit};
+use super::{AdmissionContext, Operation, mutate, validate};
 use crate::auth::Identity;
 use crate::auth::objects::Objects;
 
@@ -47,7 +49,8 @@ impl Request {
         };
         let mut object = Object::from_value(value).unwrap();
         let old = old.map(|old| Object::from_value(old).unwrap());
-        admit(&context, &mut object, old.as_ref()).map(|_| object)
+        mutate(&context, &mut object, old.as_ref())?;
+        validate(&context, &object, old.as_ref()).map(|_| object)
     }
 }
 

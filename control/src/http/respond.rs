@@ -1,5 +1,6 @@
 //! Answers: JSON bytes, Status objects, warnings, and gzip where a client takes it.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use bytes::Bytes;
@@ -13,9 +14,10 @@ use super::body::{self, Body};
 
 /// Below this, compressing costs more than it saves.
 const GZIP_MIN_BYTES: usize = 128 * 1024;
-/// A warning longer than this is cut, so that headers stay within every client's limits.
-const WARNING_MAX_BYTES: usize = 256;
-const WARNINGS_MAX: usize = 40;
+/// Warnings are sent as they are up to this, so that headers stay within every client's limits.
+const WARNINGS_MAX_CHARS: usize = 4 * 1024;
+/// Where they come to more, each is cut at this.
+const CUT_WARNING_MAX_CHARS: usize = 256;
 
 pub fn bytes(code: StatusCode, content_type: &'static str, content: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(body::full(content));
@@ -44,15 +46,20 @@ pub fn status(status: &Status) -> Response<Body> {
     response
 }
 
-/// Adds `Warning: 299 - "…"` lines (RFC 7234), as clients of Kubernetes print them.
+/// Adds `Warning: 299 - "…"` lines (RFC 7234), as clients of Kubernetes print them: each once.
 pub fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
-    for warning in warnings.iter().take(WARNINGS_MAX) {
-        let mut cut: String = warning.chars().filter(|c| !c.is_control()).collect();
-        if cut.len() > WARNING_MAX_BYTES {
-            let end = (0..=WARNING_MAX_BYTES).rev().find(|i| cut.is_char_boundary(*i)).unwrap_or(0);
-            cut.truncate(end);
+    let mut told = BTreeSet::new();
+    let printable = warnings.iter().map(|warning| warning.chars().filter(|c| !c.is_control()).collect::<String>());
+    let all: Vec<String> = printable.filter(|warning| !warning.is_empty() && told.insert(warning.clone())).collect();
+    let whole = all.iter().map(|warning| warning.chars().count()).sum::<usize>() <= WARNINGS_MAX_CHARS;
+    let mut sent_chars = 0;
+    for warning in all {
+        if sent_chars >= WARNINGS_MAX_CHARS {
+            return;
         }
-        let quoted = cut.replace('\\', "\\\\").replace('"', "\\\"");
+        let kept: String = if whole { warning } else { warning.chars().take(CUT_WARNING_MAX_CHARS).collect() };
+        sent_chars += kept.chars().count();
+        let quoted = kept.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             headers.append(header::WARNING, value);
         }
@@ -178,5 +185,19 @@ mod tests {
         let lines: Vec<_> = headers.get_all(header::WARNING).iter().collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0], "299 - \"unknown field \\\"a\\\"X: y\"");
+    }
+
+    #[test]
+    fn warnings_are_told_once_and_cut_where_they_are_many() {
+        let sent = |warnings: &[String]| {
+            let mut headers = HeaderMap::new();
+            add_warnings(&mut headers, warnings);
+            headers.get_all(header::WARNING).iter().map(HeaderValue::len).collect::<Vec<_>>()
+        };
+        let around = "299 - \"\"".len();
+        assert_eq!(sent(&["a".repeat(4096), "a".repeat(4096)]), [4096 + around]);
+        assert_eq!(sent(&["a".repeat(4096), "b".to_owned()]), [256 + around, 1 + around]);
+        let many: Vec<String> = (0..100).map(|index| format!("{index:0300}")).collect();
+        assert_eq!(sent(&many), [256 + around; 16]);
     }
 }

@@ -14,15 +14,19 @@ pub(super) struct Target<'a> {
     pub name: &'a str,
 }
 
+impl<'a> Target<'a> {
+    pub(super) fn create(resource: &'a Resource, namespace: &'a str, name: &'a str) -> Target<'a> {
+        Target { resource, subresource: "", operation: Operation::Create, namespace, name }
+    }
+
+    pub(super) fn update(resource: &'a Resource, subresource: &'a str, old: &'a Object) -> Target<'a> {
+        Target { resource, subresource, operation: Operation::Update, namespace: old.namespace(), name: old.name() }
+    }
+}
+
 impl Registry {
-    pub(super) fn admit(
-        &self,
-        writer: &Writer<'_>,
-        target: &Target<'_>,
-        object: &mut Object,
-        old: Option<&Object>,
-    ) -> Result<(), Status> {
-        let context = AdmissionContext {
+    fn context<'a>(&'a self, writer: &Writer<'a>, target: &Target<'a>) -> AdmissionContext<'a> {
+        AdmissionContext {
             identity: writer.identity,
             resource: target.resource,
             subresource: target.subresource,
@@ -31,35 +35,62 @@ impl Registry {
             name: target.name,
             lookup: &*self.lookup,
             env: &self.env,
-        };
-        let warnings = admission::admit(&context, object, old)?;
-        writer.warnings.lock().extend(warnings);
+        }
+    }
+
+    /// The first half of admission, which may mend the object: before the kind's own rules are asked.
+    pub(super) fn mutate(
+        &self,
+        writer: &Writer<'_>,
+        target: &Target<'_>,
+        object: &mut Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        admission::mutate(&self.context(writer, target), object, old)
+    }
+
+    /// The second half, which sees what would be stored.
+    pub(super) fn validate(
+        &self,
+        writer: &Writer<'_>,
+        target: &Target<'_>,
+        object: &Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        let told = admission::validate(&self.context(writer, target), object, old)?;
+        writer.warnings.lock().extend(told);
         Ok(())
     }
 
-    pub(super) fn admit_create(
+    /// Both halves, for requests whose body is no object that is stored.
+    pub(super) fn admit(
+        &self,
+        writer: &Writer<'_>,
+        target: &Target<'_>,
+        object: &mut Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        self.mutate(writer, target, object, old)?;
+        self.validate(writer, target, object, old)
+    }
+
+    pub(super) fn mutate_new(
         &self,
         writer: &Writer<'_>,
         resource: &'static Resource,
         object: &mut Object,
     ) -> Result<(), Status> {
-        let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
-        let operation = Operation::Create;
-        let target = Target { resource, subresource: "", operation, namespace: &namespace, name: &name };
-        self.admit(writer, &target, object, None)
+        let Ref { namespace, name } = object.reference();
+        self.mutate(writer, &Target::create(resource, &namespace, &name), object, None)
     }
 
-    pub(super) fn admit_update(
+    pub(super) fn validate_new(
         &self,
         writer: &Writer<'_>,
         resource: &'static Resource,
-        subresource: &str,
-        new: &mut Object,
-        old: &Object,
+        object: &Object,
     ) -> Result<(), Status> {
-        let operation = Operation::Update;
-        let target = Target { resource, subresource, operation, namespace: old.namespace(), name: old.name() };
-        self.admit(writer, &target, new, Some(old))
+        self.validate(writer, &Target::create(resource, object.namespace(), object.name()), object, None)
     }
 
     pub(super) fn admit_delete(
@@ -72,9 +103,7 @@ impl Registry {
         let target = Target { resource, subresource: "", operation, namespace: old.namespace(), name: old.name() };
         self.admit(writer, &target, &mut old.clone(), Some(old))
     }
-}
 
-impl Registry {
     /// A node may ask for tokens of its own pods alone: admission decides about the request's body.
     pub fn admit_token(&self, writer: &Writer<'_>, at: &Ref, body: &mut Object) -> Result<(), Status> {
         let target = Target {

@@ -1,5 +1,5 @@
 use gantry_kube::{Object, Ref, Resource, Status, resource, validation};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::managed::Manager;
 use super::services::Written;
@@ -22,6 +22,9 @@ impl Registry {
         mut object: Object,
     ) -> Result<Answer, Status> {
         stamp_place(resource, namespace, &mut object)?;
+        let applied = writer.options.applied.then(|| object.array_at("/metadata/managedFields").to_vec());
+        self.stamp_birth(&mut object);
+        self.mutate_new(writer, resource, &mut object)?;
         let generated = object.name().is_empty() && !object.str_at("/metadata/generateName").is_empty();
         let mut tries = if generated { GENERATE_NAME_TRIES } else { 1 };
         loop {
@@ -30,7 +33,7 @@ impl Registry {
             if generated {
                 self.generate_name(&mut candidate);
             }
-            match self.create_once(writer, resource, candidate).await {
+            match self.create_once(writer, resource, candidate, applied.clone()).await {
                 Err(status) if generated && tries > 0 && status.reason == "AlreadyExists" => continue,
                 result => return result,
             }
@@ -43,26 +46,30 @@ impl Registry {
         object.metadata_mut().insert("name".to_owned(), json!(name));
     }
 
-    async fn create_once(
-        &self,
-        writer: &Writer<'_>,
-        resource: &'static Resource,
-        mut object: Object,
-    ) -> Result<Answer, Status> {
-        let applied = writer.options.applied.then(|| object.array_at("/metadata/managedFields").to_vec());
+    /// The metadata that a client cannot choose.
+    fn stamp_birth(&self, object: &mut Object) {
         let metadata = object.metadata_mut();
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
             metadata.remove(field);
         }
         metadata.insert("uid".to_owned(), json!(self.env.rng.uuid()));
         metadata.insert("creationTimestamp".to_owned(), json!(self.env.clock.now_rfc3339()));
-        self.admit_create(writer, resource, &mut object)?;
+    }
+
+    async fn create_once(
+        &self,
+        writer: &Writer<'_>,
+        resource: &'static Resource,
+        mut object: Object,
+        applied: Option<Vec<Value>>,
+    ) -> Result<Answer, Status> {
         strategy::of(resource).create(&mut object);
         let mut errors = validation::meta::create(resource, &object);
         errors.extend(validation::create(resource, &object));
         if !errors.is_empty() {
             return Err(Status::invalid(resource, object.name(), &errors));
         }
+        self.validate_new(writer, resource, &object)?;
         let at = object.reference();
         match applied {
             Some(entries) => managed::restore(&mut object, entries),

@@ -59,7 +59,7 @@ impl Registry {
         mut change: impl FnMut(&Object) -> Result<Object, Status>,
     ) -> Result<Answer, Status> {
         let answer = self
-            .modify(writer, resource, at, Part::Whole, |old| {
+            .modify(writer, resource, at, Part::Scale, |old| {
                 let scale = change(&scale_of(old))?;
                 let version = scale.resource_version();
                 if !version.is_empty() && version != old.resource_version() {

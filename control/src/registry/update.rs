@@ -3,6 +3,7 @@ use std::sync::Arc;
 use gantry_kube::{Object, Ref, Resource, Status, resource, validation};
 use serde_json::{Value, json};
 
+use super::admit::Target;
 use super::create::{match_namespace, write_status};
 use super::managed::Manager;
 use super::services::Written;
@@ -23,7 +24,9 @@ pub enum Part {
     EphemeralContainers,
     /// What the containers of a pod ask for.
     Resize,
-    /// A change that the server itself makes (binding, scale): nothing is put back.
+    /// `spec.replicas`, as the Scale that was written says.
+    Scale,
+    /// A change that the server itself makes (binding): nothing is put back.
     Whole,
 }
 
@@ -35,6 +38,7 @@ impl Part {
             Part::Finalize => "finalize",
             Part::EphemeralContainers => "ephemeralcontainers",
             Part::Resize => "resize",
+            Part::Scale => "scale",
         }
     }
 }
@@ -113,9 +117,10 @@ impl Registry {
             }
             Part::EphemeralContainers => new = strategy.update_ephemeral_containers(&new, old),
             Part::Resize => new = strategy.update_resources(&new, old),
-            Part::Whole => {}
+            Part::Scale | Part::Whole => {}
         }
-        self.admit_update(writer, resource, part.subresource(), &mut new, old)?;
+        let target = Target::update(resource, part.subresource(), old);
+        self.mutate(writer, &target, &mut new, Some(old))?;
         if matches!(part, Part::Main | Part::Status | Part::EphemeralContainers | Part::Resize) {
             let mut errors = validation::meta::update(resource, &new, old);
             errors.extend(match part {
@@ -128,6 +133,7 @@ impl Registry {
                 return Err(Status::invalid(resource, new.name(), &errors));
             }
         }
+        self.validate(writer, &target, &new, Some(old))?;
         match applied {
             Some(entries) => {
                 managed::restore(&mut new, entries);

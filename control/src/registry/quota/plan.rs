@@ -99,7 +99,7 @@ fn pod(pod: &Object, all: &mut Amounts) {
         let mut sum = resources::total(pod, list);
         for (name, more) in &overhead {
             // What has no limit has none with its overhead, either.
-            if list == "requests" || sum.contains_key(name) {
+            if list == "requests" || sum.get(name).is_some_and(|limit| !limit.is_zero()) {
                 let slot = sum.entry(name.clone()).or_insert(Quantity::ZERO);
                 *slot = slot.add(*more);
             }
