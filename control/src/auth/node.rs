@@ -1,13 +1,17 @@
 //! The Node authorizer: a node reads the secrets, config maps and claims that its own pods name, one by one, the volumes of
-//! such claims and those that it keeps itself, its own pods, its own Node and its own Lease, and no others.
+//! such claims and those that it keeps itself, the accounts that its pods run as, its own pods, its own Node and its own
+//! Lease, and no others.
 //!
 //! Everything else that a node may do is the role `system:node`; whose objects it may write is admission's to say.
 
-use gantry_kube::resource::{CONFIG_MAP, LEASE, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, SECRET};
+use gantry_kube::resource::{
+    CONFIG_MAP, LEASE, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, SECRET, SERVICE_ACCOUNT,
+};
 use gantry_kube::selector::{FieldSelector, LabelSelector, Requirement};
 use gantry_kube::{Object, Ref, storage};
 use serde_json::Value;
 
+use super::token::service_account_of;
 use super::{Action, Lookup};
 use crate::admission::NODE_LEASE_NAMESPACE;
 
@@ -37,6 +41,10 @@ pub fn relation(lookup: &dyn Lookup, node: &str, action: &Action<'_>) -> Relatio
         let one = reads && !namespace.is_empty() && !name.is_empty();
         let mut is_its_own = |pod: &Object| pod.str_at("/spec/nodeName") == node && names(pod, name);
         granted(one && lookup.any(&POD, namespace, &[node, name], &mut is_its_own), &unrelated)
+    } else if is(&SERVICE_ACCOUNT) && reads {
+        let mut runs_as = |pod: &Object| pod.str_at("/spec/nodeName") == node && service_account_of(pod) == name;
+        let one = verb == "get" && !name.is_empty();
+        granted(one && lookup.any(&POD, namespace, &[node, name], &mut runs_as), &unrelated)
     } else if is(&PERSISTENT_VOLUME_CLAIM) {
         granted(verb == "get" && !name.is_empty() && uses_claim(lookup, node, namespace, name), &unrelated)
     } else if is(&PERSISTENT_VOLUME) {

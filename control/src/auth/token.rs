@@ -101,7 +101,7 @@ impl Tokens {
             .get(&SERVICE_ACCOUNT, &Ref::new(namespace, name))
             .ok_or_else(|| Status::not_found(&SERVICE_ACCOUNT, name))?;
         let seconds = body.i64_at("/spec/expirationSeconds").unwrap_or(EXPIRATION_DEFAULT_SECONDS);
-        check_expiration(name, seconds)?;
+        check_expiration(seconds)?;
         let mut audiences = strings(body.get("/spec/audiences"));
         if audiences.is_empty() {
             audiences.push(ISSUER.to_owned());
@@ -138,7 +138,10 @@ impl Tokens {
             ("v1" | "", "Secret") => (&SECRET, "secret", Ref::new(namespace, &name)),
             ("v1" | "", "Node") => (&NODE, "node", Ref::cluster(&name)),
             (version, _) => {
-                return Err(Status::bad_request(format!("cannot bind token to object of type {version}, Kind={kind}")));
+                let slash = if version.contains('/') { "" } else { "/" };
+                return Err(Status::bad_request(format!(
+                    "cannot bind token to object of type {slash}{version}, Kind={kind}"
+                )));
             }
         };
         let object = self.lookup.get(resource, &at).ok_or_else(|| Status::not_found(resource, &name))?;
@@ -349,7 +352,7 @@ fn strings(value: Option<&Value>) -> Vec<String> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn check_expiration(name: &str, seconds: i64) -> Result<(), Status> {
+fn check_expiration(seconds: i64) -> Result<(), Status> {
     let why = if seconds < EXPIRATION_MIN_SECONDS {
         "may not specify a duration less than 10 minutes"
     } else if seconds > EXPIRATION_MAX_SECONDS {
@@ -358,8 +361,8 @@ fn check_expiration(name: &str, seconds: i64) -> Result<(), Status> {
         return Ok(());
     };
     let error = FieldError::invalid("spec.expirationSeconds", seconds, why);
-    let mut status = Status::invalid(&SERVICE_ACCOUNT, name, std::slice::from_ref(&error));
-    status.message = format!("TokenRequest.authentication.k8s.io {name:?} is invalid: {error}");
+    let mut status = Status::invalid(&SERVICE_ACCOUNT, "", std::slice::from_ref(&error));
+    status.message = format!("TokenRequest.authentication.k8s.io \"\" is invalid: {error}");
     status.details["group"] = json!("authentication.k8s.io");
     status.details["kind"] = json!("TokenRequest");
     Err(status)

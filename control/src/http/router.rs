@@ -137,7 +137,7 @@ async fn serve(
 ) -> Result<Response<Body>, Status> {
     let own = parts.extensions.get::<Identity>().is_some();
     let identity = identify(&server, &mut parts)?;
-    let identity = super::impersonation::exchange(&server, identity, &parts.headers)?;
+    let identity = super::impersonation::exchange(&server, identity, &parts.headers, &action(&info))?;
     server.authorizer.check(&identity, &action(&info))?;
     let bounds = Bounds::new(&server.inflight, &info, &identity, own);
     let seat = bounds.seat().await?;
