@@ -14,7 +14,7 @@ mod node_taint;
 mod pod_security;
 mod priority;
 mod runtime_class;
-mod service_account;
+pub(crate) mod service_account;
 mod storage;
 mod tolerations;
 mod topology;
@@ -37,6 +37,18 @@ pub enum Operation {
     Update,
     Delete,
     Connect,
+}
+
+impl Operation {
+    /// As admission reviews and messages name it.
+    fn word(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
 }
 
 /// All that a decision may depend on besides the object itself.

@@ -1,4 +1,5 @@
-//! What a namespace's labels keep out of it, and what a runtime's class makes of a pod, as kubectl and raw requests meet it.
+//! What admission lets into a namespace and makes of it, as kubectl and raw requests meet it: the standards that its labels
+//! name, its account, and the classes of runtimes.
 
 use gantry_tests::api::Api;
 use serde_json::{Value, json};
@@ -150,5 +151,20 @@ async fn a_class_of_runtimes_prices_its_pods() {
         refused.contains("requested: requests.cpu=750m, used: requests.cpu=750m, limited: requests.cpu=1"),
         "{refused}"
     );
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_may_follow_its_namespace_at_once() {
+    let api = Api::start().await;
+    for name in ["one", "two", "three"] {
+        assert_eq!(api.post(NAMESPACES, &json!({"metadata": {"name": name}})).await.code, 201);
+        let made = api.post(&format!("{NAMESPACES}/{name}/pods"), &pod("a", json!({}))).await;
+        assert_eq!(made.code, 201, "{}", made.text());
+        let strange = pod("b", json!({"serviceAccountName": "strange"}));
+        let refused = api.post(&format!("{NAMESPACES}/{name}/pods"), &strange).await;
+        let words = format!("error looking up service account {name}/strange: serviceaccount \"strange\" not found");
+        assert_eq!(refused.json()["message"], format!("pods \"b\" is forbidden: {words}"));
+    }
     api.stop().await;
 }

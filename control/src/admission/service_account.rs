@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 use super::{AdmissionContext, MIRROR_ANNOTATION, Operation};
 use crate::auth::token::service_account_of;
 
-const DEFAULT_ACCOUNT: &str = "default";
+/// The account of pods that name none.
+pub const DEFAULT_ACCOUNT: &str = "default";
 pub const TOKEN_MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 const VOLUME_SUFFIX_LENGTH: usize = 5;

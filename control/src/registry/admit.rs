@@ -1,9 +1,16 @@
 //! Where the verbs call admission: always with the same context, made here.
 
+use std::time::Duration;
+
 use gantry_kube::{Object, Ref, Resource, Status, resource};
 
 use super::{Registry, Writer};
-use crate::admission::{self, AdmissionContext, Operation};
+use crate::admission::service_account::DEFAULT_ACCOUNT;
+use crate::admission::{self, AdmissionContext, MIRROR_ANNOTATION, Operation};
+use crate::auth::token::service_account_of;
+
+/// How long a pod waits for the account of its namespace.
+const ACCOUNT_WAIT: Duration = Duration::from_millis(1500);
 
 /// What a write is about, as admission asks.
 pub(super) struct Target<'a> {
@@ -72,6 +79,30 @@ impl Registry {
     ) -> Result<(), Status> {
         self.mutate(writer, target, object, old)?;
         self.validate(writer, target, object, old)
+    }
+
+    /// A pod may come right after its namespace, whose account is on its way then. Any other account must be there.
+    pub(super) async fn await_account(&self, resource: &Resource, pod: &Object) {
+        let waits = *resource == resource::POD && matches!(service_account_of(pod), "" | DEFAULT_ACCOUNT);
+        if !waits || pod.annotation(MIRROR_ANNOTATION).is_some() {
+            return;
+        }
+        let at = Ref::new(pod.namespace(), DEFAULT_ACCOUNT);
+        let mut progress = self.cache.progress();
+        let comes = async {
+            while self.cache.get(&resource::SERVICE_ACCOUNT, &at).is_none() && self.is_active(&at.namespace) {
+                if progress.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Cancel-safe: only looks. Where it does not come in time, admission says that it is not there.
+        drop(tokio::time::timeout(ACCOUNT_WAIT, comes).await);
+    }
+
+    fn is_active(&self, namespace: &str) -> bool {
+        let found = self.cache.get(&resource::NAMESPACE, &Ref::cluster(namespace));
+        found.is_some_and(|namespace| namespace.object().deletion_timestamp().is_none())
     }
 
     pub(super) fn mutate_new(

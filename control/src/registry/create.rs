@@ -24,6 +24,7 @@ impl Registry {
         stamp_place(resource, namespace, &mut object)?;
         let applied = writer.options.applied.then(|| object.array_at("/metadata/managedFields").to_vec());
         self.stamp_birth(&mut object);
+        self.await_account(resource, &object).await;
         self.mutate_new(writer, resource, &mut object)?;
         let generated = object.name().is_empty() && !object.str_at("/metadata/generateName").is_empty();
         let mut tries = if generated { GENERATE_NAME_TRIES } else { 1 };
