@@ -112,49 +112,70 @@ impl fmt::Display for Standard {
     }
 }
 
-/// Reads one label; what cannot be read is told of, and `otherwise` holds.
-fn read<T>(
-    labels: &Map<String, Value>,
-    name: &str,
-    parse: fn(&str) -> Result<T, &'static str>,
-    otherwise: T,
-    wrong: &mut Vec<FieldError>,
-) -> Option<Result<T, T>> {
-    let key = format!("{PREFIX}{name}");
-    let text = labels.get(&key)?.as_str().unwrap_or("");
-    Some(parse(text).map_err(|why| {
-        wrong.push(FieldError::invalid(format!("metadata.labels[{key}]"), text, why));
-        otherwise
-    }))
+/// What one label says.
+#[derive(Clone, Copy)]
+enum Said<T> {
+    Nothing,
+    Nonsense,
+    This(T),
+}
+
+impl<T> Said<T> {
+    fn or(self, nothing: T, nonsense: T) -> T {
+        match self {
+            Said::Nothing => nothing,
+            Said::Nonsense => nonsense,
+            Said::This(value) => value,
+        }
+    }
+}
+
+/// The labels of a namespace, and what is wrong with those that were read.
+struct Labels<'a> {
+    all: &'a Map<String, Value>,
+    wrong: Vec<FieldError>,
+}
+
+impl Labels<'_> {
+    fn read<T>(&mut self, name: &str, parse: fn(&str) -> Result<T, &'static str>) -> Said<T> {
+        let key = format!("{PREFIX}{name}");
+        let Some(text) = self.all.get(&key).map(|value| value.as_str().unwrap_or("")) else { return Said::Nothing };
+        match parse(text) {
+            Ok(value) => Said::This(value),
+            Err(why) => {
+                self.wrong.push(FieldError::invalid(format!("metadata.labels[{key}]"), text, why));
+                Said::Nonsense
+            }
+        }
+    }
 }
 
 impl Policy {
     /// What a namespace's labels say, and what is wrong with them. An unreadable label never frees anybody: pods are held
     /// to the strictest level then, and are warned of nothing.
     pub fn of_labels(labels: Option<&Map<String, Value>>) -> (Policy, Vec<FieldError>) {
-        let free = Standard { level: Level::Privileged, version: Version::Latest };
-        let mut policy = Policy { enforce: free, warn: free };
-        let mut wrong = Vec::new();
-        let Some(labels) = labels else { return (policy, wrong) };
-        let either = |read: Result<_, _>| read.unwrap_or_else(|fallback| fallback);
-        let version = |name, wrong: &mut Vec<FieldError>| {
-            read(labels, name, Version::parse, Version::Latest, wrong).map(|read| read.unwrap_or_else(|latest| latest))
-        };
-        let enforced = read(labels, "enforce", Level::parse, Level::Restricted, &mut wrong);
-        policy.enforce.level = enforced.map_or(free.level, either);
-        policy.enforce.version = version("enforce-version", &mut wrong).unwrap_or(free.version);
-        read(labels, "audit", Level::parse, Level::Privileged, &mut wrong);
-        version("audit-version", &mut wrong);
-        let warned = read(labels, "warn", Level::parse, Level::Privileged, &mut wrong);
-        policy.warn.level = warned.map_or(free.level, either);
-        let warned_version = version("warn-version", &mut wrong);
-        policy.warn.version = warned_version.unwrap_or(free.version);
+        use Level::{Privileged, Restricted};
+        let free = Standard { level: Privileged, version: Version::Latest };
+        let Some(all) = labels else { return (Policy { enforce: free, warn: free }, Vec::new()) };
+        let mut labels = Labels { all, wrong: Vec::new() };
+        let enforced = labels.read("enforce", Level::parse);
+        let version = labels.read("enforce-version", Version::parse).or(Version::Latest, Version::Latest);
+        let enforce = Standard { level: enforced.or(Privileged, Restricted), version };
+        labels.read("audit", Level::parse);
+        labels.read("audit-version", Version::parse);
+        let warned = labels.read("warn", Level::parse);
+        let version = labels.read("warn-version", Version::parse);
         // Who enforces and says nothing of warnings wants to hear of workloads whose pods will be refused.
-        if warned.is_none() && matches!(enforced, Some(Ok(level)) if level > policy.warn.level) {
-            policy.warn.level = policy.enforce.level;
-            policy.warn.version = warned_version.unwrap_or(policy.enforce.version);
-        }
-        (policy, wrong)
+        let warn = match (warned, enforced) {
+            (Said::Nothing, Said::This(level)) if level > Privileged => {
+                Standard { level, version: version.or(enforce.version, Version::Latest) }
+            }
+            _ => Standard {
+                level: warned.or(Privileged, Privileged),
+                version: version.or(Version::Latest, Version::Latest),
+            },
+        };
+        (Policy { enforce, warn }, labels.wrong)
     }
 }
 

@@ -302,6 +302,21 @@ fn a_review_answers_what_a_request_would_be_told() {
             "{bad}"
         );
     }
+    let listed = |selector: Value| {
+        let asked = json!({"verb": "list", "resource": "pods", "fieldSelector": selector});
+        let spec = json!({"user": "system:node:n", "groups": ["system:nodes"], "resourceAttributes": asked});
+        review::subject_access(&authorizer, &body(spec)).unwrap().bool_at("/status/allowed").unwrap()
+    };
+    let bound = |operator: &str, nodes: Value| json!({"requirements": [{"key": "spec.nodeName", "operator": operator, "values": nodes}]});
+    assert!(listed(bound("In", json!(["n"]))) && listed(json!({"rawSelector": "spec.nodeName=n"})));
+    for wider in [
+        bound("In", json!(["n", "m"])),
+        bound("NotIn", json!(["n"])),
+        json!({"rawSelector": "spec.nodeName=m"}),
+        json!({"rawSelector": "=="}),
+    ] {
+        assert!(!listed(wider.clone()), "{wider}");
+    }
     let named = Object::from_value(json!({"metadata": {"name": "x"}, "spec": theirs.get("/spec")})).unwrap();
     assert!(review::subject_access(&authorizer, &named).unwrap_err().message.ends_with("must be empty"));
     let local = body(json!({"user": "u", "nonResourceAttributes": path}));
