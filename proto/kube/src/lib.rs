@@ -9,6 +9,7 @@
 pub mod apply;
 pub mod canonical;
 pub mod cron;
+pub mod custom;
 pub mod defaults;
 pub mod field;
 pub mod merge;
