@@ -8,6 +8,7 @@
 
 pub mod apply;
 pub mod canonical;
+pub mod cel;
 pub mod cron;
 pub mod custom;
 pub mod defaults;

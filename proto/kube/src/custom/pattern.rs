@@ -43,6 +43,19 @@ impl Pattern {
         self.regex.is_match(text.as_bytes())
     }
 
+    /// The first match that begins at that byte or later: where it begins and ends, at characters' borders.
+    pub fn find(&self, text: &str, from: usize) -> Option<(usize, usize)> {
+        let mut at = from;
+        loop {
+            let found = self.regex.find_at(text.as_bytes(), at)?;
+            if text.is_char_boundary(found.start()) && text.is_char_boundary(found.end()) {
+                return Some((found.start(), found.end()));
+            }
+            // `\B` of ASCII holds between the bytes of a character, where Go does not look.
+            at = found.start() + 1;
+        }
+    }
+
     /// As it was written.
     pub fn source(&self) -> &str {
         &self.source
