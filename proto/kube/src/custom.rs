@@ -22,7 +22,7 @@ use crate::Object;
 use crate::canonical::{Findings, Wrong};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Brings an object into the form that it is stored in, and names what was no part of it. What is stored is brought into it again
 /// when it is read, as the schema may have changed; the findings mean nothing then.

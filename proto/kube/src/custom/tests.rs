@@ -158,13 +158,13 @@ fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A spec that is often of the right shape.
+/// A spec of the right shape. No map in it is empty: what has nothing in it is itself a field, until something is in it.
 pub(crate) fn specs() -> impl Strategy<Value = Value> {
     let part = (0i64..3, prop::option::of(0i64..3), prop::option::of(prop::collection::vec("[xy]", 0..3)));
     let parts = prop::collection::btree_map("[a-d]", part, 0..4);
-    let labels = prop::collection::btree_map("[a-c]", "[12]", 0..3);
+    let labels = prop::collection::btree_map("[a-c]", "[12]", 1..3);
     let tags = prop::collection::btree_set("[a-d]", 0..4);
-    let open = prop::collection::btree_map("[a-c]", prop::collection::btree_map("[ab]", 0i64..3, 0..3), 0..3);
+    let open = prop::collection::btree_map("[a-c]", prop::collection::btree_map("[ab]", 0i64..3, 1..3), 1..3);
     (parts, labels, tags, open, any::<bool>()).prop_map(|(parts, labels, tags, open, reversed)| {
         let mut parts: Vec<Value> = parts
             .into_iter()
