@@ -130,7 +130,7 @@ enum Scope {
 }
 
 /// What the schema says of an object of that version; one that it does not know is owned as a whole, top field by top field.
-fn typed(object: &Object) -> Typed {
+fn typed(object: &Object) -> Typed<'static> {
     let (group, version) = object.api_version().split_once('/').unwrap_or(("", object.api_version()));
     schema::for_kind(group, version, object.kind()).map_or(Typed::Whole, Typed::kind)
 }
@@ -351,7 +351,7 @@ const KUBECTL: &str = "kubectl";
 const ANNOTATIONS_MAX_BYTES: usize = 256 << 10;
 
 impl ClientSide {
-    fn of(live: &Object, typed: Typed, writer: &Manager<'_>) -> Option<ClientSide> {
+    fn of(live: &Object, typed: Typed<'_>, writer: &Manager<'_>) -> Option<ClientSide> {
         let text = live.annotation(LAST_APPLIED).filter(|_| writer.name == KUBECTL && writer.subresource.is_empty())?;
         let last: Map<String, Value> = serde_json::from_str(text).ok()?;
         Some(ClientSide { fields: typed.fields_of(&last) })

@@ -1,13 +1,35 @@
 //! Custom kinds: what a CustomResourceDefinition says of its objects, and what is done with them by it. Pure: schemas and values go
 //! in, values and findings come out.
 //!
-//! [`Structural`] is a version's schema, compiled once. The rules are those of Kubernetes' documentation of structural schemas.
+//! [`Structural`] is a version's schema, compiled once. What comes in goes through [`normalize`] (what the schema does not know goes,
+//! defaults come), then through [`validate`]. The rules are those of Kubernetes' documentation of structural schemas.
 
+pub mod defaults;
 pub mod pattern;
+mod print;
+mod prune;
 mod structural;
+pub mod validate;
 
 pub use pattern::Pattern;
+pub use prune::prune;
 pub use structural::{
-    Additional, CompileError, JsonType, NODES_MAX, Nested, PATTERNS_MAX, Rule, SCHEMA_DEPTH_MAX, Structural,
+    Additional, CompileError, JsonType, NODES_MAX, Nested, PATTERNS_MAX_BYTES, Rule, SCHEMA_DEPTH_MAX, Structural,
     ValueValidation,
 };
+
+use crate::Object;
+use crate::canonical::{Findings, Wrong};
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+/// Brings an object into the form that it is stored in, and names what was no part of it. What is stored is brought into it again
+/// when it is read, as the schema may have changed; the findings mean nothing then.
+pub fn normalize(schema: &Structural, object: &mut Object) -> Findings {
+    let mut findings = prune(schema, object);
+    if let Err(error) = defaults::fill(schema, &mut object.0) {
+        findings.wrong.push(Wrong { path: String::new(), message: error.to_string() });
+    }
+    findings
+}

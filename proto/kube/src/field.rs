@@ -70,11 +70,13 @@ impl FieldError {
     }
 
     pub fn too_long(path: impl Into<String>, max_bytes: usize) -> FieldError {
-        FieldError::new(FieldErrorKind::TooLong, path, Value::Null, format!("may not be more than {max_bytes} bytes"))
+        let unit = if max_bytes == 1 { "byte" } else { "bytes" };
+        FieldError::new(FieldErrorKind::TooLong, path, Value::Null, format!("may not be more than {max_bytes} {unit}"))
     }
 
     pub fn too_many(path: impl Into<String>, actual: usize, max: usize) -> FieldError {
-        FieldError::new(FieldErrorKind::TooMany, path, Value::from(actual), format!("must have at most {max} items"))
+        let unit = if max == 1 { "item" } else { "items" };
+        FieldError::new(FieldErrorKind::TooMany, path, Value::from(actual), format!("must have at most {max} {unit}"))
     }
 
     /// The cause's `reason`.

@@ -4,15 +4,17 @@ use serde_json::{Value, json};
 use super::*;
 use crate::schema;
 
-fn typed(group: &str, kind: &str) -> Typed {
+mod custom;
+
+fn typed(group: &str, kind: &str) -> Typed<'static> {
     Typed::kind(schema::for_kind(group, "v1", kind).expect("a kind"))
 }
 
-fn pod() -> Typed {
+fn pod() -> Typed<'static> {
     typed("", "Pod")
 }
 
-fn written(typed: Typed, value: &Value) -> Value {
+fn written(typed: Typed<'_>, value: &Value) -> Value {
     Value::Object(typed.fields(value).write())
 }
 

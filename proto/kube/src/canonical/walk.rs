@@ -10,9 +10,9 @@ use crate::schema::{Field, Ty, Type, TypeRef};
 use crate::time;
 
 /// Unknown fields that are named; the rest are dropped all the same.
-const UNKNOWN_MAX: usize = 100;
+pub(crate) const UNKNOWN_MAX: usize = 100;
 /// Values of a wrong type that are named.
-const WRONG_MAX: usize = 16;
+pub(crate) const WRONG_MAX: usize = 16;
 /// What a finding shows of a path. Keys are the client's, and one that is long would stand in each of a hundred findings.
 const NAMED_MAX_BYTES: usize = 1024;
 
@@ -304,21 +304,21 @@ fn go_type(ty: &Ty) -> String {
 }
 
 /// A path as a finding names it.
-pub(super) fn named(path: &str) -> String {
+pub(crate) fn named(path: &str) -> String {
     if path.len() <= NAMED_MAX_BYTES {
         return path.to_owned();
     }
     format!("{}…", &path[..path.floor_char_boundary(NAMED_MAX_BYTES)])
 }
 
-pub(super) fn push_key(path: &mut String, key: &str) {
+pub(crate) fn push_key(path: &mut String, key: &str) {
     if !path.is_empty() {
         path.push('.');
     }
     path.push_str(key);
 }
 
-pub(super) fn push_index(path: &mut String, index: usize) {
+pub(crate) fn push_index(path: &mut String, index: usize) {
     use std::fmt::Write;
     let _ = write!(path, "[{index}]");
 }

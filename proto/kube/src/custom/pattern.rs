@@ -5,8 +5,11 @@ use regex::bytes::{Regex, RegexBuilder};
 
 /// A pattern's own length.
 pub const PATTERN_MAX_BYTES: usize = 64 << 10;
-/// What a pattern may compile to. Kubernetes bounds repetitions (at 1000) and not the program.
-const PROGRAM_MAX_BYTES: usize = 4 << 20;
+/// What a pattern may compile to, from what most do to what the largest sensible ones do (classes of Unicode, repeated). Kubernetes
+/// bounds repetitions (at 1000) and not the program.
+const PROGRAM_SIZES_BYTES: [usize; 4] = [16 << 10, 128 << 10, 1 << 20, 16 << 20];
+/// What a search may remember of a pattern, for each thread that searches.
+const MEMORY_MAX_BYTES: usize = 256 << 10;
 /// The most that Go lets a repetition count.
 const REPEAT_MAX: u32 = 1000;
 
@@ -15,6 +18,7 @@ const REPEAT_MAX: u32 = 1000;
 pub struct Pattern {
     source: String,
     regex: Regex,
+    bytes: usize,
 }
 
 /// Why a text is no pattern.
@@ -34,9 +38,20 @@ impl Pattern {
             return Err(PatternError::TooLong);
         }
         let rewritten = Rewrite { rest: source, out: String::with_capacity(source.len() + 16) }.pattern()?;
-        let regex =
-            RegexBuilder::new(&rewritten).size_limit(PROGRAM_MAX_BYTES).dfa_size_limit(PROGRAM_MAX_BYTES).build()?;
-        Ok(Pattern { source: source.to_owned(), regex })
+        let mut error = None;
+        for bytes in PROGRAM_SIZES_BYTES {
+            match RegexBuilder::new(&rewritten).size_limit(bytes).dfa_size_limit(MEMORY_MAX_BYTES).build() {
+                Ok(regex) => return Ok(Pattern { source: source.to_owned(), regex, bytes }),
+                Err(larger @ regex::Error::CompiledTooBig(_)) => error = Some(larger),
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(error.map_or(PatternError::TooLong, PatternError::from))
+    }
+
+    /// What it takes at most, in bytes.
+    pub fn size(&self) -> usize {
+        self.bytes
     }
 
     pub fn is_match(&self, text: &str) -> bool {
@@ -238,5 +253,6 @@ mod tests {
         }
         assert!(Pattern::compile(&"a".repeat(PATTERN_MAX_BYTES + 1)).is_err());
         assert!(matches!(Pattern::compile(&"(\\pL{1000}){1000}".repeat(4)), Err(PatternError::Syntax(_))));
+        assert!(Pattern::compile("^a+$").unwrap().size() < Pattern::compile("^\\pL{60}$").unwrap().size());
     }
 }

@@ -13,8 +13,8 @@ use crate::schema::ListType;
 pub const SCHEMA_DEPTH_MAX: usize = 120;
 /// Schemas in one, those of `allOf` and the like included.
 pub const NODES_MAX: usize = 100_000;
-/// Patterns that differ, in one schema. What one compiles to is bounded by [`super::pattern`].
-pub const PATTERNS_MAX: usize = 5_000;
+/// What the patterns of one schema may take in memory, those that are the same counted once.
+pub const PATTERNS_MAX_BYTES: usize = 64 << 20;
 
 /// The types that JSON Schema knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +144,7 @@ pub enum CompileError {
     TooDeep,
     #[error("more than {NODES_MAX} schemas in one")]
     TooManyNodes,
-    #[error("more than {PATTERNS_MAX} patterns in one schema")]
+    #[error("the patterns of the schema take more than {PATTERNS_MAX_BYTES} bytes")]
     TooManyPatterns,
     #[error("{0} is not a schema")]
     NotASchema(String),
@@ -189,6 +189,7 @@ struct Compiler {
     depth: usize,
     nodes: usize,
     patterns: BTreeMap<String, Arc<Pattern>>,
+    pattern_bytes: usize,
 }
 
 impl Compiler {
@@ -282,11 +283,12 @@ impl Compiler {
         if let Some(known) = self.patterns.get(pattern) {
             return Ok(Some(known.clone()));
         }
-        if self.patterns.len() >= PATTERNS_MAX {
-            return Err(CompileError::TooManyPatterns);
-        }
         let compiled = Pattern::compile(pattern)
             .map_err(|source| CompileError::Pattern { pattern: pattern.to_owned(), source })?;
+        self.pattern_bytes += compiled.size();
+        if self.pattern_bytes > PATTERNS_MAX_BYTES {
+            return Err(CompileError::TooManyPatterns);
+        }
         let compiled = Arc::new(compiled);
         self.patterns.insert(pattern.to_owned(), compiled.clone());
         Ok(Some(compiled))

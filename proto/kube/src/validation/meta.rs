@@ -87,14 +87,26 @@ pub fn name_problem(rule: NameRule, name: &str) -> Option<String> {
 /// The rules for the metadata of a new object, its name already generated.
 pub fn create(resource: &Resource, object: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let name = object.name();
-    if name.is_empty() {
+    if object.name().is_empty() {
         errors.push(FieldError::required("metadata.name", "name or generateName is required"));
-    } else if let Some(problem) = name_problem(name_rule(resource), name) {
+    }
+    errors.extend(of_any(name_rule(resource), resource.namespaced, object));
+    errors
+}
+
+/// The rules for the metadata of an object that stands in another: it needs no name, and may be of a namespace or of none.
+pub fn embedded(object: &Object) -> Vec<FieldError> {
+    of_any(NameRule::PathSegment, !object.namespace().is_empty(), object)
+}
+
+fn of_any(rule: NameRule, namespaced: bool, object: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let name = object.name();
+    if let Some(problem) = Some(name).filter(|name| !name.is_empty()).and_then(|name| name_problem(rule, name)) {
         errors.push(FieldError::invalid("metadata.name", name, problem));
     }
     let namespace = object.namespace();
-    if resource.namespaced {
+    if namespaced {
         if namespace.is_empty() {
             errors.push(FieldError::required("metadata.namespace", ""));
         } else if !is_dns_label(namespace) {
