@@ -6,13 +6,15 @@
 
 pub mod defaults;
 pub mod pattern;
-mod print;
+pub(crate) mod print;
 mod prune;
+pub mod rules;
 mod structural;
 pub mod validate;
 
 pub use pattern::Pattern;
 pub use prune::prune;
+pub use rules::Rules;
 pub use structural::{
     Additional, CompileError, JsonType, NODES_MAX, Nested, PATTERNS_MAX_BYTES, Rule, SCHEMA_DEPTH_MAX, Structural,
     ValueValidation,

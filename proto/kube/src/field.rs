@@ -24,11 +24,13 @@ pub struct FieldError {
     pub path: String,
     pub value: Value,
     pub detail: String,
+    /// Whether the message shows the value.
+    shows_value: bool,
 }
 
 impl FieldError {
     fn new(kind: FieldErrorKind, path: impl Into<String>, value: Value, detail: impl Into<String>) -> FieldError {
-        FieldError { kind, path: path.into(), value, detail: detail.into() }
+        FieldError { kind, path: path.into(), value, detail: detail.into(), shows_value: true }
     }
 
     pub fn required(path: impl Into<String>, detail: impl Into<String>) -> FieldError {
@@ -79,6 +81,12 @@ impl FieldError {
         FieldError::new(FieldErrorKind::TooMany, path, Value::from(actual), format!("must have at most {max} {unit}"))
     }
 
+    /// The same without its value, which may be large, and is said elsewhere or not at all.
+    #[must_use]
+    pub fn without_value(self) -> FieldError {
+        FieldError { shows_value: false, ..self }
+    }
+
     /// The cause's `reason`.
     pub fn reason(&self) -> &'static str {
         match self.kind {
@@ -108,10 +116,11 @@ impl FieldError {
             FieldErrorKind::NotFound => "Not found",
             FieldErrorKind::Internal => "Internal error",
         };
-        let valued = !matches!(
+        let unvalued = matches!(
             self.kind,
             FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong | FieldErrorKind::Internal
         );
+        let valued = self.shows_value && !unvalued;
         let mut text = if valued { format!("{head}: {}", self.value) } else { head.to_owned() };
         if !self.detail.is_empty() {
             text.push_str(": ");

@@ -132,56 +132,92 @@ const ONE: Estimate = Estimate::fixed(1);
 impl Estimator<'_> {
     fn node(&mut self, node: &Node) -> Facts {
         match &node.kind {
-            NodeKind::Constant(value) => constant(value),
+            NodeKind::Constant(value) => self.constant(value),
             NodeKind::Folded { from, .. } => self.node(from),
-            NodeKind::Variable(place) => {
-                let decl = self.env.variables().get(*place).and_then(|variable| variable.decl.clone());
-                Facts { cost: ONE, place: decl.map(Place::At), ..Facts::default() }.settled(&node.ty)
-            }
-            NodeKind::Local(place) => {
-                let local = self.locals[*place].clone();
-                let known = Facts { cost: ONE, size: None, ..local.clone() }.settled(&node.ty);
-                Facts { size: known.size.or(local.size), ..known }
-            }
+            NodeKind::Variable(place) => self.variable(node, *place),
+            NodeKind::Local(place) => self.local(node, *place),
             NodeKind::Select { operand, field, optional } => self.select(node, operand, field, *optional),
-            NodeKind::Has { operand, .. } => Facts::costing(self.node(operand).cost).settled(&node.ty),
+            NodeKind::Has { operand, .. } => self.all_of([&**operand], Estimate::default()).settled(&node.ty),
             NodeKind::Index { operands, optional } => self.index(node, operands, *optional),
-            NodeKind::And(terms) | NodeKind::Or(terms) => {
-                let costs: Vec<Estimate> = terms.iter().map(|term| self.node(term).cost).collect();
-                let all = costs.iter().fold(Estimate::default(), |sum, cost| sum.plus(*cost));
-                let min = costs.first().map_or(0, |first| first.min);
-                Facts::costing(Estimate { min, max: all.max }).settled(&node.ty)
-            }
-            NodeKind::Ternary(parts) => {
-                let [condition, yes, no] = [&parts[0], &parts[1], &parts[2]].map(|part| self.node(part));
-                Facts {
-                    cost: condition.cost.plus(yes.cost.or(no.cost)),
-                    size: Some(yes.size_or_unknown().or(no.size_or_unknown())),
-                    entries: yes.entries.zip(no.entries).map(|(yes, no)| yes.or(no)),
-                    place: None,
-                }
-            }
+            NodeKind::And(terms) | NodeKind::Or(terms) => self.chain(node, terms),
+            NodeKind::Ternary(parts) => self.ternary(parts),
             NodeKind::Call(call) => self.call(node, call),
-            NodeKind::InSet { value, set } => {
-                let (value, set) = (self.node(value), self.node(set));
-                let cost = set.size_or_unknown().plus(value.cost).plus(set.cost);
-                Facts::costing(cost).settled(&node.ty)
-            }
-            NodeKind::OptionalOr { operands, .. } => {
-                let [a, b] = [self.node(&operands[0]), self.node(&operands[1])];
-                Facts::costing(ONE.plus(a.cost).plus(b.cost)).settled(&node.ty)
-            }
+            NodeKind::InSet { value, set } => self.in_set(node, value, set),
+            NodeKind::OptionalOr { operands, .. } => self.all_of(operands.iter(), ONE).settled(&node.ty),
             NodeKind::List(elements) => self.list(elements),
             NodeKind::Map(entries) => self.map(entries),
             NodeKind::Fold(fold) => self.fold(fold),
             NodeKind::OptionalMap { target, local, body, flat } => self.optional_map(node, target, *local, body, *flat),
-            NodeKind::SortBy { target, local, call } => {
-                let list = self.node(target);
-                self.locals[*local] = list.clone();
-                let sorted = self.node(call);
-                Facts { cost: Estimate::fixed(CREATE_LIST).plus(list.cost).plus(sorted.cost), ..sorted }
-            }
+            NodeKind::SortBy { target, local, call } => self.sort_by(target, *local, call),
         }
+    }
+
+    /// The cost of all parts, and of what is done with them.
+    fn all_of<'n>(&mut self, nodes: impl IntoIterator<Item = &'n Node>, more: Estimate) -> Facts {
+        Facts::costing(nodes.into_iter().fold(more, |sum, node| sum.plus(self.node(node).cost)))
+    }
+
+    fn variable(&self, node: &Node, place: usize) -> Facts {
+        let decl = self.env.variables().get(place).and_then(|variable| variable.decl.clone());
+        Facts { cost: ONE, place: decl.map(Place::At), ..Facts::default() }.settled(&node.ty)
+    }
+
+    fn local(&self, node: &Node, place: usize) -> Facts {
+        let local = &self.locals[place];
+        let known = Facts { cost: ONE, size: None, ..local.clone() }.settled(&node.ty);
+        Facts { size: known.size.or(local.size), ..known }
+    }
+
+    fn chain(&mut self, node: &Node, terms: &[Node]) -> Facts {
+        let (mut all, mut min) = (Estimate::default(), None);
+        for term in terms {
+            let cost = self.node(term).cost;
+            min.get_or_insert(cost.min);
+            all = all.plus(cost);
+        }
+        Facts::costing(Estimate { min: min.unwrap_or(0), max: all.max }).settled(&node.ty)
+    }
+
+    fn ternary(&mut self, parts: &[Node; 3]) -> Facts {
+        let [condition, yes, no] = [&parts[0], &parts[1], &parts[2]].map(|part| self.node(part));
+        Facts {
+            cost: condition.cost.plus(yes.cost.or(no.cost)),
+            size: Some(yes.size_or_unknown().or(no.size_or_unknown())),
+            entries: yes.entries.zip(no.entries).map(|(yes, no)| yes.or(no)),
+            place: None,
+        }
+    }
+
+    fn in_set(&mut self, node: &Node, value: &Node, set: &Node) -> Facts {
+        let (value, set) = (self.node(value), self.node(set));
+        Facts::costing(set.size_or_unknown().plus(value.cost).plus(set.cost)).settled(&node.ty)
+    }
+
+    fn sort_by(&mut self, target: &Node, local: usize, call: &Node) -> Facts {
+        let list = self.node(target);
+        let cost = Estimate::fixed(CREATE_LIST).plus(list.cost);
+        self.locals[local] = list;
+        let sorted = self.node(call);
+        Facts { cost: cost.plus(sorted.cost), ..sorted }
+    }
+
+    /// The declaration in which upstream looks up what is in no place: that of the first variable, whose name it takes off
+    /// every path unseen. Costs are compared with those that it reckons.
+    fn stray(&self) -> Option<Place> {
+        self.env.variables().first()?.decl.clone().map(Place::At)
+    }
+
+    fn constant(&self, value: &Value<'static>) -> Facts {
+        let size = Estimate::fixed(value.size());
+        // The name of a type is a name.
+        if matches!(value, Value::Type(_)) {
+            return Facts {
+                cost: ONE,
+                size: Some(self.stray().map_or(size, |place| place.size())),
+                ..Facts::default()
+            };
+        }
+        Facts { size: Some(size), ..Facts::default() }
     }
 
     fn select(&mut self, node: &Node, operand: &Node, field: &str, optional: bool) -> Facts {
@@ -241,20 +277,15 @@ impl Estimator<'_> {
     /// The variables of a loop: elements of a list, keys and values of a map.
     fn enter(&mut self, fold: &Fold, range: &Facts) {
         let list = range.entries.map_or(matches!(fold.range.ty, Type::List(_)), |entries| entries.list);
-        let key = Facts {
-            size: range.entries.map(|entries| entries.key),
-            // The index of a list is in no place that is known.
-            place: range.place.as_ref().and_then(|place| match place {
-                Place::At(decl) if matches!(decl.kind, DeclKind::Map(_)) && !list => Some(Place::Key),
-                _ => None,
-            }),
-            ..Facts::default()
+        let (key_place, value_place) = match &range.place {
+            None => (self.stray(), self.stray()),
+            Some(place) => {
+                let keyed = matches!(place, Place::At(decl) if matches!(decl.kind, DeclKind::Map(_)));
+                ((keyed && !list).then_some(Place::Key), place.element())
+            }
         };
-        let value = Facts {
-            size: range.entries.map(|entries| entries.value),
-            place: range.place.as_ref().and_then(Place::element),
-            ..Facts::default()
-        };
+        let key = Facts { size: range.entries.map(|entries| entries.key), place: key_place, ..Facts::default() };
+        let value = Facts { size: range.entries.map(|entries| entries.value), place: value_place, ..Facts::default() };
         match fold.second {
             Some(second) => {
                 self.locals[fold.local] = key;
@@ -322,11 +353,4 @@ fn filtered(filter: Option<Estimate>, step: Estimate) -> Estimate {
         Some(filter) => filter.plus(step.or(ONE)),
         None => step,
     }
-}
-
-fn constant(value: &Value<'static>) -> Facts {
-    // The name of a type is a name.
-    let cost = if matches!(value, Value::Type(_)) { ONE } else { Estimate::default() };
-    let size = (!matches!(value, Value::Type(_))).then(|| Estimate::fixed(value.size()));
-    Facts { cost, size, ..Facts::default() }
 }

@@ -45,48 +45,67 @@ impl<'a> Scope<'a, '_> {
         match &node.kind {
             NodeKind::Constant(value) | NodeKind::Folded { value, .. } => Ok(value.clone()),
             NodeKind::Variable(place) => self.variable(*place),
-            NodeKind::Local(place) => {
-                self.meter.charge(NAME)?;
-                Ok(self.locals[*place].clone())
-            }
-            NodeKind::Select { operand, field, optional } => {
-                let operand = self.member(operand)?;
-                select(&operand, field, *optional)
-            }
-            NodeKind::Has { operand, field } => {
-                let operand = self.eval(operand)?;
-                Ok(Value::Bool(find_field(&operand, field)?.is_some()))
-            }
-            NodeKind::Index { operands, optional } => {
-                let operand = self.member(&operands[0])?;
-                let index = self.eval(&operands[1])?;
-                element(&operand, &index, *optional)
-            }
+            NodeKind::Local(place) => self.local(*place),
+            NodeKind::Select { operand, field, optional } => self.select(operand, field, *optional),
+            NodeKind::Has { operand, field } => self.has(operand, field),
+            NodeKind::Index { operands, optional } => self.index(operands, *optional),
             NodeKind::And(terms) => self.logic(terms, false),
             NodeKind::Or(terms) => self.logic(terms, true),
-            NodeKind::Ternary(parts) => match self.eval(&parts[0])? {
-                Value::Bool(true) => self.eval(&parts[1]),
-                Value::Bool(false) => self.eval(&parts[2]),
-                _ => no_such_overload(),
-            },
+            NodeKind::Ternary(parts) => self.ternary(parts),
             NodeKind::Call(call) => self.call(call),
-            NodeKind::InSet { value, set } => {
-                let (value, set) = (self.eval(value)?, self.eval(set)?);
-                match set {
-                    Value::Map(set) => Ok(Value::Bool(set.get(&value)?.is_some())),
-                    _ => no_such_overload(),
-                }
-            }
+            NodeKind::InSet { value, set } => self.in_set(value, set),
             NodeKind::OptionalOr { operands, value } => self.optional_or(operands, *value),
             NodeKind::List(elements) => self.list(elements),
             NodeKind::Map(entries) => self.map(entries),
             NodeKind::Fold(fold) => self.fold(fold),
             NodeKind::OptionalMap { target, local, body, flat } => self.optional_map(target, *local, body, *flat),
-            NodeKind::SortBy { target, local, call } => {
-                self.locals[*local] = self.eval(target)?;
-                self.eval(call)
-            }
+            NodeKind::SortBy { target, local, call } => self.sort_by(target, *local, call),
         }
+    }
+
+    fn local(&mut self, place: usize) -> Outcome<'a> {
+        self.meter.charge(NAME)?;
+        Ok(self.locals[place].clone())
+    }
+
+    fn select(&mut self, operand: &Node, field: &Arc<str>, optional: bool) -> Outcome<'a> {
+        select(&self.member(operand)?, field, optional)
+    }
+
+    fn has(&mut self, operand: &Node, field: &Arc<str>) -> Outcome<'a> {
+        Ok(Value::Bool(find_field(&self.eval(operand)?, field)?.is_some()))
+    }
+
+    fn index(&mut self, operands: &[Node; 2], optional: bool) -> Outcome<'a> {
+        let operand = self.member(&operands[0])?;
+        let index = self.eval(&operands[1])?;
+        // A name in brackets costs as a name alone.
+        if is_named(&operands[1]) {
+            self.meter.refund(NAME);
+        }
+        element(&operand, &index, optional)
+    }
+
+    fn ternary(&mut self, parts: &[Node; 3]) -> Outcome<'a> {
+        match self.eval(&parts[0])? {
+            Value::Bool(true) => self.branch(&parts[1]),
+            Value::Bool(false) => self.branch(&parts[2]),
+            _ => no_such_overload(),
+        }
+    }
+
+    fn in_set(&mut self, value: &Node, set: &Node) -> Outcome<'a> {
+        let value = self.eval(value)?;
+        match self.eval(set)? {
+            Value::Map(set) => Ok(Value::Bool(set.get(&value)?.is_some())),
+            _ => no_such_overload(),
+        }
+    }
+
+    #[inline(never)]
+    fn sort_by(&mut self, target: &Node, local: usize, call: &Node) -> Outcome<'a> {
+        self.locals[local] = self.eval(target)?;
+        self.eval(call)
     }
 
     fn variable(&mut self, place: usize) -> Outcome<'a> {
@@ -99,17 +118,19 @@ impl<'a> Scope<'a, '_> {
 
     /// What a field or an element is asked of, and the price of asking: what is no name is one more step.
     fn member(&mut self, operand: &Node) -> Outcome<'a> {
-        let named = matches!(
-            operand.kind,
-            NodeKind::Variable(_)
-                | NodeKind::Local(_)
-                | NodeKind::Select { .. }
-                | NodeKind::Index { .. }
-                | NodeKind::Ternary(_)
-        );
+        let named = is_named(operand) || matches!(operand.kind, NodeKind::Ternary(_));
         let value = self.eval(operand)?;
         self.meter.charge(if named { NAME } else { 2 * NAME })?;
         Ok(value)
+    }
+
+    /// One side of a choice. If it is a name, upstream takes it without counting that.
+    fn branch(&mut self, node: &Node) -> Outcome<'a> {
+        let outcome = self.eval(node);
+        if is_named(node) && !matches!(outcome, Err(Fault::Exhausted)) {
+            self.meter.refund(NAME);
+        }
+        outcome
     }
 
     /// `&&`, which `false` decides, or `||`, which `true` does: whatever errors stand before it.
@@ -130,19 +151,26 @@ impl<'a> Scope<'a, '_> {
     #[inline(never)]
     fn call(&mut self, call: &Call) -> Outcome<'a> {
         match call.args.as_slice() {
-            [a] => {
-                let args = [self.eval(a)?];
-                self.run(call, &args)
-            }
-            [a, b] => {
-                let args = [self.eval(a)?, self.eval(b)?];
-                self.run(call, &args)
-            }
+            [a] => match self.eval(a) {
+                Ok(a) => self.run(call, &[a]),
+                Err(fault) => self.fail(fault),
+            },
+            [a, b] => match (self.eval(a), self.eval(b)) {
+                (Ok(a), Ok(b)) => self.run(call, &[a, b]),
+                (_, Err(Fault::Exhausted)) => Err(Fault::Exhausted),
+                (Err(fault), _) | (_, Err(fault)) => self.fail(fault),
+            },
             args => {
                 let args = args.iter().map(|arg| self.eval(arg)).collect::<Result<Vec<_>, _>>()?;
                 self.run(call, &args)
             }
         }
+    }
+
+    /// A call that has an error for an argument costs all the same.
+    fn fail(&mut self, fault: Fault) -> Outcome<'a> {
+        self.meter.charge(1)?;
+        Err(fault)
     }
 
     fn run(&mut self, call: &Call, args: &[Value<'a>]) -> Outcome<'a> {
@@ -285,7 +313,7 @@ impl<'a> Scope<'a, '_> {
             (Step::Exists(test), Gathered::Truth(truth)) => self.quantify(test, true, ASK_EXISTS, truth),
             (Step::ExistsOne(test), Gathered::Count(count)) => {
                 let passes = self.passes(Some(test))?;
-                self.meter.charge(if passes { COUNT } else { NAME })?;
+                self.meter.charge(if passes { COUNT } else { 0 })?;
                 *count += u64::from(passes);
                 Ok(true)
             }
@@ -294,8 +322,6 @@ impl<'a> Scope<'a, '_> {
                     let value = self.eval(value)?;
                     self.meter.charge(APPEND)?;
                     items.push(value);
-                } else {
-                    self.meter.charge(NAME)?;
                 }
                 Ok(true)
             }
@@ -305,14 +331,11 @@ impl<'a> Scope<'a, '_> {
                     let value = self.eval(value)?;
                     self.meter.charge(INSERT)?;
                     insert(map, &key, value)?;
-                } else {
-                    self.meter.charge(NAME)?;
                 }
                 Ok(true)
             }
             (Step::Entries { filter, entry }, Gathered::Map(map)) => {
                 if !self.passes(filter.as_ref())? {
-                    self.meter.charge(NAME)?;
                     return Ok(true);
                 }
                 let Value::Map(entries) = self.eval(entry)? else { return no_such_overload() };
@@ -352,6 +375,11 @@ impl<'a> Scope<'a, '_> {
             _ => no_such_overload(),
         }
     }
+}
+
+/// Whether it is a variable, or what is selected of one.
+fn is_named(node: &Node) -> bool {
+    matches!(node.kind, NodeKind::Variable(_) | NodeKind::Local(_) | NodeKind::Select { .. } | NodeKind::Index { .. })
 }
 
 /// What a loop has gathered so far.

@@ -41,6 +41,11 @@ impl Meter {
         if self.spent > self.limit { Err(Fault::Exhausted) } else { Ok(()) }
     }
 
+    /// Takes back what was charged for something that costs nothing where it stands.
+    pub fn refund(&mut self, cost: u64) {
+        self.spent = self.spent.saturating_sub(cost);
+    }
+
     pub fn work(&mut self, steps: u64) -> Result<(), Fault> {
         self.work = self.work.saturating_add(steps);
         if self.work > WORK_MAX { Err(Fault::Exhausted) } else { Ok(()) }

@@ -124,7 +124,14 @@ impl Parser {
         if self.nesting > DEPTH_MAX {
             return Err(self.too_deep());
         }
-        let mut left = self.unary()?;
+        let left = self.unary()?;
+        let expr = self.operators(left, least);
+        self.nesting -= 1;
+        expr
+    }
+
+    /// What follows a first operand.
+    fn operators(&mut self, mut left: Expr, least: Tightness) -> Parsed<Expr> {
         while let Some((op, tightness)) = self.operator().filter(|(_, tightness)| *tightness >= least) {
             let at = self.at();
             self.next += 1;
@@ -134,7 +141,6 @@ impl Parser {
                 Operator::Ternary => self.ternary(at, left)?,
             };
         }
-        self.nesting -= 1;
         Ok(left)
     }
 
@@ -185,24 +191,25 @@ impl Parser {
 
     fn unary(&mut self) -> Parsed<Expr> {
         let at = self.at();
-        for (symbol, op) in [("!", Unary::Not), ("-", Unary::Negate)] {
-            if !self.is(symbol) || op == Unary::Negate && self.is_negative_number() {
-                continue;
-            }
-            let mut count = 0;
-            while self.is(symbol) && !(op == Unary::Negate && self.is_negative_number()) {
-                self.next += 1;
-                count += 1;
-            }
-            let operand = self.member()?;
-            // Two of them undo each other.
-            if count % 2 == 0 {
-                return Ok(operand);
-            }
-            let depth = operand.depth;
-            return self.node(at, depth, ExprKind::Unary { op, operand: Box::new(operand) });
+        let op = if self.is("!") {
+            Unary::Not
+        } else if self.is("-") && !self.is_negative_number() {
+            Unary::Negate
+        } else {
+            return self.member();
+        };
+        let symbol = if op == Unary::Not { "!" } else { "-" };
+        let mut count = 0;
+        while self.is(symbol) && !(op == Unary::Negate && self.is_negative_number()) {
+            self.next += 1;
+            count += 1;
         }
-        self.member()
+        let operand = self.member()?;
+        // Two of them undo each other.
+        if count % 2 == 0 {
+            return Ok(operand);
+        }
+        self.node(at, operand.depth, ExprKind::Unary { op, operand: Box::new(operand) })
     }
 
     fn is_negative_number(&self) -> bool {
@@ -213,19 +220,22 @@ impl Parser {
     fn member(&mut self) -> Parsed<Expr> {
         let mut operand = self.primary()?;
         loop {
-            if let Some(at) = self.eat(".") {
-                operand = self.select(at, operand)?;
+            operand = if let Some(at) = self.eat(".") {
+                self.select(at, operand)?
             } else if let Some(at) = self.eat("[") {
-                let optional = self.eat("?").is_some();
-                let index = self.expr(Tightness::Ternary)?;
-                self.expect("]")?;
-                let depth = operand.depth.max(index.depth);
-                let kind = ExprKind::Index { operand: Box::new(operand), index: Box::new(index), optional };
-                operand = self.node(at, depth, kind)?;
+                self.index(at, operand)?
             } else {
                 return Ok(operand);
-            }
+            };
         }
+    }
+
+    fn index(&mut self, at: u32, operand: Expr) -> Parsed<Expr> {
+        let optional = self.eat("?").is_some();
+        let index = self.expr(Tightness::Ternary)?;
+        self.expect("]")?;
+        let depth = operand.depth.max(index.depth);
+        self.node(at, depth, ExprKind::Index { operand: Box::new(operand), index: Box::new(index), optional })
     }
 
     fn select(&mut self, at: u32, operand: Expr) -> Parsed<Expr> {
@@ -269,35 +279,42 @@ impl Parser {
     }
 
     fn primary(&mut self) -> Parsed<Expr> {
-        let token = self.peek().clone();
-        match (&token.kind, token.text.as_str()) {
-            (TokenKind::Literal(literal), _) => {
-                self.next += 1;
-                self.node(token.at, 0, ExprKind::Literal(literal.clone()))
-            }
+        match (&self.peek().kind, self.peek().text.as_str()) {
+            (TokenKind::Literal(_), _) => self.literal(),
             (TokenKind::Int | TokenKind::Float, _) | (TokenKind::Symbol("-"), _) if self.is_number() => self.number(),
-            (TokenKind::Ident, "true" | "false" | "null") => {
-                self.next += 1;
-                let literal = if token.text == "null" { Literal::Null } else { Literal::Bool(token.text == "true") };
-                self.node(token.at, 0, ExprKind::Literal(literal))
-            }
+            (TokenKind::Ident, "true" | "false" | "null") => self.literal(),
             (TokenKind::Ident, word) if word != "in" => self.name(),
             (TokenKind::Symbol("."), _) => self.name(),
-            (TokenKind::Symbol("("), _) => {
-                self.next += 1;
-                let inner = self.expr(Tightness::Ternary)?;
-                self.expect(")")?;
-                Ok(inner)
-            }
+            (TokenKind::Symbol("("), _) => self.nested(),
             (TokenKind::Symbol("["), _) => self.list(),
-            (TokenKind::Symbol("{"), _) => {
-                self.next += 1;
-                let entries = self.entries(|parser| parser.expr(Tightness::Ternary))?;
-                let depth = deepest_entry(&entries);
-                self.node(token.at, depth, ExprKind::Map(entries))
-            }
+            (TokenKind::Symbol("{"), _) => self.map(),
             _ => Err(self.unexpected("mismatched input", EXPECTING_EXPRESSION)),
         }
+    }
+
+    fn literal(&mut self) -> Parsed<Expr> {
+        let token = self.peek();
+        let literal = match (&token.kind, token.text.as_str()) {
+            (TokenKind::Literal(literal), _) => literal.clone(),
+            (_, "null") => Literal::Null,
+            (_, word) => Literal::Bool(word == "true"),
+        };
+        let at = token.at;
+        self.next += 1;
+        self.node(at, 0, ExprKind::Literal(literal))
+    }
+
+    fn nested(&mut self) -> Parsed<Expr> {
+        self.next += 1;
+        let inner = self.expr(Tightness::Ternary)?;
+        self.expect(")")?;
+        Ok(inner)
+    }
+
+    fn map(&mut self) -> Parsed<Expr> {
+        let at = self.expect("{")?;
+        let entries = self.entries(|parser| parser.expr(Tightness::Ternary))?;
+        self.node(at, deepest_entry(&entries), ExprKind::Map(entries))
     }
 
     fn is_number(&self) -> bool {
@@ -332,30 +349,34 @@ impl Parser {
         let at = self.at();
         let dot = if self.eat(".").is_some() { "." } else { "" };
         if let Some(words) = self.message_name() {
-            self.next += words * 2 - 1;
-            let name: String =
-                self.tokens[self.next + 1 - words * 2..self.next].iter().map(|t| t.text.as_str()).collect();
-            let at = self.expect("{")?;
-            let fields = self.entries(|parser| {
-                let at = parser.at();
-                let field = Literal::String(parser.word()?);
-                parser.node(at, 0, ExprKind::Literal(field))
-            })?;
-            let depth = deepest_entry(&fields);
-            return self.node(at, depth, ExprKind::Message { name: format!("{dot}{name}"), fields });
+            return self.message(dot, words);
         }
         let word = self.word()?;
         if RESERVED.contains(&word.as_str()) {
             return Err(Fault { at: Some(at), message: format!("reserved identifier: {word}") });
         }
         let name = format!("{dot}{word}");
-        let call = self.at();
-        if self.eat("(").is_none() {
-            return self.node(at, 0, ExprKind::Ident(name));
-        }
+        if self.is("(") { self.global_call(name) } else { self.node(at, 0, ExprKind::Ident(name)) }
+    }
+
+    fn global_call(&mut self, name: String) -> Parsed<Expr> {
+        let at = self.expect("(")?;
         let args = self.args()?;
-        let depth = deepest(&args);
-        self.node(call, depth, ExprKind::Call { target: None, name, args })
+        self.node(at, deepest(&args), ExprKind::Call { target: None, name, args })
+    }
+
+    /// A message, whose name has so many words.
+    fn message(&mut self, dot: &str, words: usize) -> Parsed<Expr> {
+        let end = self.next + words * 2 - 1;
+        let name: String = self.tokens[self.next..end].iter().map(|token| token.text.as_str()).collect();
+        self.next = end;
+        let at = self.expect("{")?;
+        let fields = self.entries(|parser| {
+            let at = parser.at();
+            let field = Literal::String(parser.word()?);
+            parser.node(at, 0, ExprKind::Literal(field))
+        })?;
+        self.node(at, deepest_entry(&fields), ExprKind::Message { name: format!("{dot}{name}"), fields })
     }
 
     /// The number of words, joined by dots, before an opening brace.
@@ -379,8 +400,7 @@ impl Parser {
         let at = self.expect("[")?;
         let mut elements = Vec::new();
         while self.eat("]").is_none() {
-            let optional = self.eat("?").is_some();
-            elements.push(Element { optional, value: self.expr(Tightness::Ternary)? });
+            elements.push(self.element()?);
             if self.eat(",").is_none() {
                 self.expect("]")?;
                 break;
@@ -388,6 +408,11 @@ impl Parser {
         }
         let depth = elements.iter().map(|element| element.value.depth).max().unwrap_or(0);
         self.node(at, depth, ExprKind::List(elements))
+    }
+
+    fn element(&mut self) -> Parsed<Element> {
+        let optional = self.eat("?").is_some();
+        Ok(Element { optional, value: self.expr(Tightness::Ternary)? })
     }
 
     /// Keys and values up to and with the closing brace.

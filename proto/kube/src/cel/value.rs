@@ -278,8 +278,8 @@ impl<'a> Value<'a> {
             Value::Double(number) => *number == 0.0,
             Value::String(text) => text.is_empty(),
             Value::Bytes(bytes) => bytes.is_empty(),
-            Value::List(list) => list.len() == 0,
-            Value::Map(map) => map.len() == 0,
+            Value::List(list) => list.is_empty(),
+            Value::Map(map) => map.is_empty(),
             _ => false,
         }
     }
@@ -297,6 +297,10 @@ impl<'a> List<'a> {
             List::Data(data) => data.items.len(),
             List::Made { items, .. } => items.len(),
         }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     pub fn get(&self, index: usize) -> Option<Outcome<'a>> {
@@ -326,6 +330,10 @@ impl<'a> Map<'a> {
             Map::Data(data) => data.entries.len(),
             Map::Made(entries) => entries.len(),
         }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     pub fn get(&self, key: &Value<'a>) -> Result<Option<Value<'a>>, Fault> {

@@ -13,7 +13,7 @@ use crate::{FieldError, validation::at::ERRORS_MAX};
 mod embedded;
 pub(super) mod formats;
 mod lists;
-mod old;
+pub(super) mod old;
 mod value;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Conversions, each under the name of the type that comes of it.
 
 use super::Sig::*;
+use super::time::Moment;
 use super::{CIDR, Function, IP, arith, call, number, time};
 use crate::cel::price::Price;
 use crate::cel::value::{Outcome, Value, no_such_overload, raise};
@@ -147,9 +148,9 @@ pub const FUNCTIONS: &[Function] = &[
         price: Price::Nominal,
         run: |_, args| match args {
             [value @ Value::Timestamp(_)] => Ok(value.clone()),
-            [Value::Int(seconds)] => time::moment(i128::from(*seconds) * time::SECOND),
+            [Value::Int(seconds)] => time::moment(Moment::of_nanos(i128::from(*seconds) * time::SECOND)),
             [Value::String(text)] => match time::parse_timestamp(text) {
-                Some(at) => time::moment(at.nanos()),
+                Some(at) => time::moment(at.within()),
                 None => unfit("string", "google.protobuf.Timestamp"),
             },
             _ => no_such_overload(),

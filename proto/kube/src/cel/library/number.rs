@@ -1,5 +1,7 @@
 //! Numbers as Go prints and reads them.
 
+use crate::custom::print;
+
 /// The longest text of a number that is read: no number needs more.
 const FLOAT_TEXT_MAX_BYTES: usize = 1_024;
 
@@ -8,13 +10,7 @@ pub fn shortest(number: f64) -> String {
     if let Some(word) = word(number) {
         return word.to_owned();
     }
-    let scientific = format!("{number:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..6).contains(&exponent) {
-        return format!("{number}");
-    }
-    format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+    print::float(number)
 }
 
 /// Infinities, and what is no number.

@@ -224,7 +224,7 @@ fn fixed(number: f64, precision: usize) -> Problem {
     grouped
 }
 
-/// `2.718280 × 10⁰⁰`, with narrow spaces that do not break.
+/// `2.718280×10⁰⁰`.
 fn scientific(number: f64, precision: usize) -> Problem {
     if let Some(sign) = sign_of(number) {
         return sign.to_owned();
@@ -239,7 +239,7 @@ fn scientific(number: f64, precision: usize) -> Problem {
     let raised: Problem =
         format!("{:02}", exponent.abs()).bytes().map(|digit| small[usize::from(digit - b'0')]).collect();
     let sign = if exponent < 0 { "\u{207b}" } else { "" };
-    format!("{digits}\u{202f}\u{d7}\u{202f}10{sign}{raised}")
+    format!("{digits}\u{d7}10{sign}{raised}")
 }
 
 /// A value as text; inside of lists and maps texts are quoted. The error is none where the value has no form at all.

@@ -220,7 +220,7 @@ fn last_index_of(text: &str, part: &str, from: Option<i64>) -> i64 {
     let Some(start) = offset(text, from).filter(|start| *start < text.len() || part.is_empty()) else {
         return if part.is_empty() { text.chars().count() as i64 } else { -1 };
     };
-    let end = text.ceil_char_boundary((start + part.len()).min(text.len()));
+    let end = text.floor_char_boundary((start + part.len()).min(text.len()));
     let found = text[..end].rfind(part).filter(|at| *at <= start);
     found.map_or(-1, |at| chars_before(text, at))
 }

@@ -20,18 +20,45 @@ const EPOCH: Date = jiff::civil::date(1970, 1, 1);
 const TEXT_MAX_BYTES: usize = 256;
 
 /// A moment between the years 1 and 9999.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// Since 1970, in UTC.
     pub seconds: i64,
     pub nanos: u32,
+    /// East of UTC, as it was written: it is printed so, and is no part of the moment.
+    offset_seconds: i32,
+}
+
+impl PartialEq for Moment {
+    fn eq(&self, other: &Moment) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Moment {}
+
+impl PartialOrd for Moment {
+    fn partial_cmp(&self, other: &Moment) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Moment {
+    fn cmp(&self, other: &Moment) -> std::cmp::Ordering {
+        (self.seconds, self.nanos).cmp(&(other.seconds, other.nanos))
+    }
 }
 
 impl Moment {
     pub fn of_nanos(nanos: i128) -> Option<Moment> {
         let seconds = i64::try_from(nanos.div_euclid(SECOND)).ok()?;
         let within = (FIRST_SECOND..=LAST_SECOND).contains(&seconds);
-        within.then_some(Moment { seconds, nanos: nanos.rem_euclid(SECOND) as u32 })
+        within.then_some(Moment { seconds, nanos: nanos.rem_euclid(SECOND) as u32, offset_seconds: 0 })
+    }
+
+    /// Itself, if it is between those years.
+    pub fn within(self) -> Option<Moment> {
+        (FIRST_SECOND..=LAST_SECOND).contains(&self.seconds).then_some(self)
     }
 
     pub fn nanos(self) -> i128 {
@@ -122,11 +149,13 @@ fn offset_of(at: Moment, zone: &str) -> Result<i64, Fault> {
 
 /// A moment so much later.
 pub fn shifted<'a>(at: Moment, by: i128) -> Outcome<'a> {
-    moment(at.nanos() + by)
+    let shifted = Moment::of_nanos(at.nanos() + by);
+    moment(shifted.map(|shifted| Moment { offset_seconds: at.offset_seconds, ..shifted }))
 }
 
-pub fn moment<'a>(nanos: i128) -> Outcome<'a> {
-    Moment::of_nanos(nanos).map_or_else(|| raise("timestamp overflow"), |at| Ok(Value::Timestamp(at)))
+/// The moment, or the error that there is none.
+pub fn moment<'a>(at: Option<Moment>) -> Outcome<'a> {
+    at.map_or_else(|| raise("timestamp overflow"), |at| Ok(Value::Timestamp(at)))
 }
 
 pub fn duration<'a>(nanos: Option<i128>) -> Outcome<'a> {
@@ -140,14 +169,18 @@ pub fn duration_text(nanos: i64) -> std::string::String {
     format!("{}s", seconds as f64 + rest as f64 / SECOND as f64)
 }
 
-/// RFC 3339 in UTC.
+/// RFC 3339, at the offset that it was written with.
 pub fn timestamp_text(at: Moment) -> std::string::String {
-    let civil = at.civil(0);
-    let mut text = civil.strftime("%Y-%m-%dT%H:%M:%S").to_string();
+    let mut text = at.civil(i64::from(at.offset_seconds)).strftime("%Y-%m-%dT%H:%M:%S").to_string();
     if at.nanos > 0 {
         text.push_str(format!(".{:09}", at.nanos).trim_end_matches('0'));
     }
-    text + "Z"
+    if at.offset_seconds == 0 {
+        return text + "Z";
+    }
+    let minutes = at.offset_seconds.abs() / 60;
+    let sign = if at.offset_seconds < 0 { '-' } else { '+' };
+    format!("{text}{sign}{:02}:{:02}", minutes / 60, minutes % 60)
 }
 
 /// RFC 3339, with any offset and fraction.
@@ -166,7 +199,7 @@ pub fn parse_timestamp(text: &str) -> Option<Moment> {
             sign * (hours * 60 + minutes) * 60
         }
     };
-    Some(Moment { seconds: local.seconds - offset, nanos: local.nanos })
+    Some(Moment { seconds: local.seconds - offset, nanos: local.nanos, offset_seconds: offset as i32 })
 }
 
 /// What `format: date-time` allows: the offset may be missing, and is UTC's then.
@@ -175,7 +208,7 @@ pub fn parse_date_time(text: &str) -> Option<Moment> {
         (local, "") => local,
         _ => parse_timestamp(text)?,
     };
-    Moment::of_nanos(at.nanos())
+    at.within()
 }
 
 /// `format: date`: midnight of the day.
@@ -210,7 +243,8 @@ fn parse_local(text: &str) -> Option<(Moment, &str)> {
         rest = &fraction[digits..];
     }
     let days = date.duration_since(EPOCH).as_hours() / 24;
-    Some((Moment { seconds: days * DAY_SECONDS + hour * 3600 + minute * 60 + second, nanos }, rest))
+    let seconds = days * DAY_SECONDS + hour * 3600 + minute * 60 + second;
+    Some((Moment { seconds, nanos, offset_seconds: 0 }, rest))
 }
 
 fn two_digits(text: &str, end: i64) -> Option<i64> {

@@ -11,28 +11,28 @@ use crate::schema::ListType;
 
 /// The old value beside its schema.
 #[derive(Clone, Copy)]
-pub(super) struct Old<'a> {
+pub(in crate::custom) struct Old<'a> {
     schema: &'a Structural,
     value: Json<'a>,
 }
 
 impl<'a> Old<'a> {
-    pub(super) fn of_object(schema: &'a Structural, object: &'a Map<String, Value>) -> Old<'a> {
+    pub(in crate::custom) fn of_object(schema: &'a Structural, object: &'a Map<String, Value>) -> Old<'a> {
         Old { schema, value: Json::Object(object) }
     }
 
-    pub(super) fn of_value(schema: &'a Structural, value: &'a Value) -> Old<'a> {
+    pub(in crate::custom) fn of_value(schema: &'a Structural, value: &'a Value) -> Old<'a> {
         Old { schema, value: value.into() }
     }
 
     /// What was under a key. Of what has no schema nothing is told.
-    pub(super) fn key(self, key: &str) -> Option<Old<'a>> {
+    pub(in crate::custom) fn key(self, key: &str) -> Option<Old<'a>> {
         let Json::Object(map) = self.value else { return None };
         Some(Old { schema: self.schema.under(key)?, value: map.get(key)?.into() })
     }
 
     /// The items of a list that is a map, by their keys.
-    pub(super) fn items(self) -> Option<OldItems<'a>> {
+    pub(in crate::custom) fn items(self) -> Option<OldItems<'a>> {
         let Json::Array(items) = self.value else { return None };
         if self.schema.list_type != Some(ListType::Map) {
             return None;
@@ -45,6 +45,14 @@ impl<'a> Old<'a> {
             }
         }
         Some(OldItems { list: self.schema, schema, by_keys })
+    }
+
+    pub(in crate::custom) fn is_object(self, new: &Map<String, Value>) -> bool {
+        self.is(Json::Object(new))
+    }
+
+    pub(in crate::custom) fn is_value(self, new: &Value) -> bool {
+        self.is(new.into())
     }
 
     /// Whether nothing changed, as far as places tell: lists that are maps may have another order.
@@ -70,16 +78,20 @@ impl<'a> Old<'a> {
     }
 }
 
-pub(super) struct OldItems<'a> {
+pub(in crate::custom) struct OldItems<'a> {
     list: &'a Structural,
     schema: &'a Structural,
     by_keys: BTreeMap<String, &'a Value>,
 }
 
 impl<'a> OldItems<'a> {
-    pub(super) fn of(&self, item: &Value) -> Option<Old<'a>> {
-        let old = self.by_keys.get(&keys(self.list, item)?)?;
-        Some(Old::of_value(self.schema, old))
+    pub(in crate::custom) fn of(&self, item: &Value) -> Option<Old<'a>> {
+        Some(Old::of_value(self.schema, self.item(item)?))
+    }
+
+    /// What an item with these keys was before.
+    pub(in crate::custom) fn item(&self, item: &Value) -> Option<&'a Value> {
+        self.by_keys.get(&keys(self.list, item)?).copied()
     }
 }
 
