@@ -5,6 +5,9 @@
 //! defaults come), then through [`validate`]. The rules are those of Kubernetes' documentation of structural schemas.
 
 pub mod defaults;
+pub mod definition;
+pub mod names;
+pub mod path;
 pub mod pattern;
 mod print;
 mod prune;

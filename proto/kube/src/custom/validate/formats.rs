@@ -374,7 +374,7 @@ fn has_duration_words(text: &str) -> bool {
 }
 
 /// An absolute URI, or an absolute path (RFC 3986, as Go's `ParseRequestURI` reads it).
-fn is_request_uri(text: &str) -> bool {
+pub(in crate::custom) fn is_request_uri(text: &str) -> bool {
     if text.is_empty() || text.bytes().any(|b| b < b' ' || b == 0x7f) {
         return false;
     }
