@@ -11,6 +11,7 @@ pub mod path;
 pub mod pattern;
 mod print;
 mod prune;
+pub mod scale;
 mod structural;
 pub mod validate;
 
