@@ -4,6 +4,7 @@
 //! [`Structural`] is a version's schema, compiled once. What comes in goes through [`normalize`] (what the schema does not know goes,
 //! defaults come), then through [`validate`]. The rules are those of Kubernetes' documentation of structural schemas.
 
+pub mod columns;
 pub mod defaults;
 pub mod definition;
 pub mod names;

@@ -15,6 +15,24 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const OF_API_VERSION: &str = "The group and version whose schema this object is written in.";
 const OF_KIND: &str = "The kind of this object, in CamelCase.";
 
+/// What is done at a path: the method, `x-kubernetes-action`, and the name that operations of the kind begin with.
+struct Verb {
+    method: &'static str,
+    action: &'static str,
+    name: &'static str,
+    query: &'static [Query],
+}
+
+const LISTING: Verb = Verb { method: "get", action: "list", name: "list", query: LIST };
+const LISTING_ALL: Verb = Verb { name: "listAll", ..LISTING };
+const CREATING: Verb = Verb { method: "post", action: "post", name: "create", query: WRITE };
+const READING: Verb = Verb { method: "get", action: "get", name: "read", query: GET };
+const REPLACING: Verb = Verb { method: "put", action: "put", name: "replace", query: WRITE };
+const PATCHING: Verb = Verb { method: "patch", action: "patch", name: "patch", query: WRITE };
+const DELETING: Verb = Verb { method: "delete", action: "delete", name: "delete", query: DELETE };
+const DELETING_ALL: Verb =
+    Verb { method: "delete", action: "deletecollection", name: "deleteCollection", query: DELETE_COLLECTION };
+
 /// A served version of a custom kind.
 #[derive(Clone, Debug)]
 pub struct CustomVersion {
@@ -61,38 +79,30 @@ impl CustomVersion {
             Served {
                 path: collection.clone(),
                 operations: vec![
-                    self.operation("get", "list", "list", "", LIST, Body::None, list()),
-                    self.operation("post", "post", "create", "", WRITE, body(), object()),
-                    self.operation(
-                        "delete",
-                        "deletecollection",
-                        "deleteCollection",
-                        "",
-                        DELETE_COLLECTION,
-                        options(),
-                        status(),
-                    ),
+                    self.operation(&LISTING, "", Body::None, list()),
+                    self.operation(&CREATING, "", body(), object()),
+                    self.operation(&DELETING_ALL, "", options(), status()),
                 ],
             },
             Served {
                 path: one.clone(),
                 operations: vec![
-                    self.operation("get", "get", "read", "", GET, Body::None, object()),
-                    self.operation("put", "put", "replace", "", WRITE, body(), object()),
-                    self.operation("patch", "patch", "patch", "", WRITE, Body::CustomPatch, object()),
-                    self.operation("delete", "delete", "delete", "", DELETE, options(), status()),
+                    self.operation(&READING, "", Body::None, object()),
+                    self.operation(&REPLACING, "", body(), object()),
+                    self.operation(&PATCHING, "", Body::CustomPatch, object()),
+                    self.operation(&DELETING, "", options(), status()),
                 ],
             },
         ];
         if self.namespaced {
-            let operation = self.operation("get", "list", "listAll", "", LIST, Body::None, list());
+            let operation = self.operation(&LISTING_ALL, "", Body::None, list());
             served.push(Served { path: all, operations: vec![operation] });
         }
         let mut sub = |path: &str, suffix: &str, body: &dyn Fn() -> Body, answer: &dyn Fn() -> Answer| {
             let operations = vec![
-                self.operation("get", "get", "read", suffix, GET, Body::None, answer()),
-                self.operation("put", "put", "replace", suffix, WRITE, body(), answer()),
-                self.operation("patch", "patch", "patch", suffix, WRITE, Body::CustomPatch, answer()),
+                self.operation(&READING, suffix, Body::None, answer()),
+                self.operation(&REPLACING, suffix, body(), answer()),
+                self.operation(&PATCHING, suffix, Body::CustomPatch, answer()),
             ];
             served.push(Served { path: format!("{one}/{path}"), operations });
         };
@@ -105,26 +115,16 @@ impl CustomVersion {
         served
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn operation(
-        &self,
-        method: &'static str,
-        action: &'static str,
-        verb: &str,
-        suffix: &str,
-        query: &'static [Query],
-        body: Body,
-        answer: Answer,
-    ) -> Operation {
+    fn operation(&self, verb: &Verb, suffix: &str, body: Body, answer: Answer) -> Operation {
         let group: String = self.group.split('.').map(capital).collect();
         let scope = if self.namespaced { "Namespaced" } else { "" };
-        let id = format!("{verb}{group}{}{scope}{}{suffix}", capital(&self.version), self.kind);
+        let id = format!("{}{group}{}{scope}{}{suffix}", verb.name, capital(&self.version), self.kind);
         let kind = Kind {
             group: self.group.clone().into(),
             version: self.version.clone().into(),
             kind: self.kind.clone().into(),
         };
-        Operation { method, action, id, kind, query, body, answer }
+        Operation { method: verb.method, action: verb.action, id, kind, query: verb.query, body, answer }
     }
 
     /// The definitions of the kind and of its list.

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::formats::{self, Format};
+use super::number::{compare, is_multiple, is_whole, out_of_range};
 use super::old::{Old, OldItems};
 use super::{Json, NO_PATH, Root};
 use crate::FieldError;
@@ -397,7 +398,7 @@ impl Checks<'_> {
             let result = self.value(Node::Part(part), value, old);
             let is_good = result.is_good();
             let is_further = told.as_ref().is_none_or(|told| result.passed > told.passed);
-            if is_good && good == 0 || !is_good && good == 0 && is_further {
+            if good == 0 && (is_good || is_further) {
                 told = Some(result);
             }
             good += usize::from(is_good);
@@ -452,21 +453,6 @@ impl Checks<'_> {
     }
 }
 
-/// Which format a number is not of, as errors tell it.
-fn out_of_range(ty: JsonType, format: Option<Format>, number: &Value, value: f64) -> Option<&'static str> {
-    let is_integer = number.is_i64() || is_whole(value);
-    match (ty, format) {
-        (JsonType::Integer, Some(Format::Int32)) => {
-            let fits = is_integer && (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&value);
-            (!fits).then_some("with format int32")
-        }
-        (JsonType::Integer, Some(Format::Int64)) => (!is_integer).then_some("with format int64"),
-        (JsonType::Integer, _) => (!is_integer).then_some("(default format)"),
-        (JsonType::Number, Some(Format::Float)) => (value.abs() > f64::from(f32::MAX)).then_some("with format float"),
-        _ => None,
-    }
-}
-
 /// The JSON type of a value, and the name of Go's for it.
 fn type_of(value: Json<'_>) -> (JsonType, &'static str) {
     match value {
@@ -482,36 +468,6 @@ fn type_of(value: Json<'_>) -> (JsonType, &'static str) {
 fn type_names(types: &[JsonType]) -> String {
     let names: Vec<&str> = types.iter().map(|ty| ty.name()).collect();
     names.join(",")
-}
-
-/// Integers that a double holds exactly.
-const WHOLE_MAX: f64 = 9_007_199_254_740_991.0;
-
-/// Whether a double is an integer, as JSON knows them.
-fn is_whole(value: f64) -> bool {
-    const EPSILON: f64 = 1e-9;
-    let difference = (value - value.trunc()).abs();
-    value.abs() <= WHOLE_MAX && (difference == 0.0 || difference / (value.abs() + value.trunc().abs()) < EPSILON)
-}
-
-/// None where no number can be a multiple of the factor.
-fn is_multiple(number: &Value, factor: f64) -> Option<bool> {
-    if factor <= 0.0 {
-        return None;
-    }
-    if let (Some(number), true) = (number.as_i64(), is_whole(factor)) {
-        return Some(number % factor as i64 == 0);
-    }
-    let number = number.as_f64().unwrap_or(0.0);
-    Some(is_whole(if factor < 1.0 { 1.0 / factor * number } else { number / factor }))
-}
-
-/// Integers are compared as such where the bound is one.
-fn compare(number: &Value, bound: f64) -> Option<std::cmp::Ordering> {
-    match number.as_i64() {
-        Some(number) if is_whole(bound) => Some(number.cmp(&(bound as i64))),
-        _ => number.as_f64()?.partial_cmp(&bound),
-    }
 }
 
 /// Whether a value is one of the allowed: numbers are the same however they are written, and null is none of them.
