@@ -1,7 +1,7 @@
 //! Values as Go prints them.
 
 /// A float as `%v` has it: the fewest digits that tell it, with an exponent from a million on and below a ten-thousandth.
-pub(super) fn float(value: f64) -> String {
+pub(crate) fn float(value: f64) -> String {
     let text = format!("{value:e}");
     let Some((digits, exponent)) = text.split_once('e') else { return text };
     let exponent: i32 = exponent.parse().unwrap_or(0);

@@ -115,9 +115,14 @@ impl Outcome {
         self.broken.is_empty()
     }
 
+    /// Enough is told: what else is wrong is not looked for.
+    fn is_full(&self) -> bool {
+        self.broken.len() >= ERRORS_MAX
+    }
+
     /// What was told once is not told again.
     fn push(&mut self, broken: Broken) {
-        if self.broken.len() < ERRORS_MAX && self.broken.iter().all(|known| known.message != broken.message) {
+        if !self.is_full() && self.broken.iter().all(|known| known.message != broken.message) {
             self.broken.push(broken);
         }
     }
@@ -281,6 +286,9 @@ impl Checks<'_> {
             let before: Option<OldItems<'_>> = old.and_then(Old::items);
             let length = self.path.len();
             for (index, item) in items.iter().enumerate() {
+                if outcome.is_full() {
+                    break;
+                }
                 crate::canonical::push_index(&mut self.path, index);
                 let old = before.as_ref().and_then(|before| before.of(item));
                 outcome.merge(self.ratcheted(inner, item.into(), old));
@@ -316,6 +324,9 @@ impl Checks<'_> {
             outcome.push(Broken { message, error });
         }
         for (key, value) in map {
+            if outcome.is_full() {
+                break;
+            }
             let known = node.property(key);
             let inner = match (known, node.others()) {
                 (Some(known), _) => known,
