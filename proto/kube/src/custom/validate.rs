@@ -13,6 +13,7 @@ use crate::{FieldError, validation::at::ERRORS_MAX};
 mod embedded;
 pub(super) mod formats;
 mod lists;
+mod node;
 mod number;
 mod old;
 mod value;

@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::formats::{self, Format};
+use super::node::{Node, Others};
 use super::number::{compare, is_multiple, is_whole, out_of_range};
 use super::old::{Old, OldItems};
 use super::{Json, NO_PATH, Root};
 use crate::FieldError;
 use crate::custom::print::float;
-use crate::custom::structural::{Additional, JsonType, Nested, Structural, ValueValidation};
+use crate::custom::structural::{JsonType, Nested, Structural, ValueValidation};
 use crate::validation::at::ERRORS_MAX;
 
 /// Checks a value whose place is `base`. With `old`, what did not change is not told of.
@@ -22,79 +23,6 @@ pub(super) fn check(schema: &Structural, base: &str, value: Root<'_>, old: Optio
     let mut checks = Checks { base, path: String::new() };
     let outcome = checks.ratcheted(Node::Whole(schema), value.into(), old);
     outcome.broken.into_iter().map(|broken| broken.error).collect()
-}
-
-/// A schema, whole or of an alternative.
-#[derive(Clone, Copy)]
-enum Node<'a> {
-    Whole(&'a Structural),
-    Part(&'a Nested),
-}
-
-enum Others<'a> {
-    Any,
-    None,
-    Each(Node<'a>),
-}
-
-impl<'a> Node<'a> {
-    /// No type at all allows any.
-    fn types(self) -> &'static [JsonType] {
-        const INT_OR_STRING: &[JsonType] = &[JsonType::Integer, JsonType::String];
-        match self {
-            Node::Whole(schema) if schema.int_or_string => INT_OR_STRING,
-            Node::Whole(schema) => one(schema.ty),
-            Node::Part(part) => one(part.ty),
-        }
-    }
-
-    fn nullable(self) -> bool {
-        matches!(self, Node::Whole(schema) if schema.nullable)
-    }
-
-    fn value(self) -> &'a ValueValidation {
-        match self {
-            Node::Whole(schema) => &schema.value,
-            Node::Part(part) => &part.value,
-        }
-    }
-
-    fn property(self, name: &str) -> Option<Node<'a>> {
-        match self {
-            Node::Whole(schema) => schema.properties.get(name).map(Node::Whole),
-            Node::Part(part) => part.properties.get(name).map(Node::Part),
-        }
-    }
-
-    fn others(self) -> Others<'a> {
-        match self {
-            Node::Whole(schema) => match &schema.additional {
-                Additional::Schema(any) => Others::Each(Node::Whole(any)),
-                Additional::Bool(false) => Others::None,
-                Additional::Bool(true) | Additional::Absent => Others::Any,
-            },
-            Node::Part(part) => part.additional.as_deref().map_or(Others::Any, |any| Others::Each(Node::Part(any))),
-        }
-    }
-
-    fn items(self) -> Option<Node<'a>> {
-        match self {
-            Node::Whole(schema) => schema.items.as_deref().map(Node::Whole),
-            Node::Part(part) => part.items.as_deref().map(Node::Part),
-        }
-    }
-}
-
-fn one(ty: Option<JsonType>) -> &'static [JsonType] {
-    match ty {
-        None => &[],
-        Some(JsonType::Object) => &[JsonType::Object],
-        Some(JsonType::Array) => &[JsonType::Array],
-        Some(JsonType::String) => &[JsonType::String],
-        Some(JsonType::Integer) => &[JsonType::Integer],
-        Some(JsonType::Number) => &[JsonType::Number],
-        Some(JsonType::Boolean) => &[JsonType::Boolean],
-    }
 }
 
 /// A rule that is broken, and how alternatives tell it.
