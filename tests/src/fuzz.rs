@@ -21,6 +21,7 @@
 
 use std::path::{Path, PathBuf};
 
+mod expression;
 mod host;
 mod image;
 mod input;
@@ -94,6 +95,7 @@ pub const TARGETS: &[Target] = &[
     target("list", request::list, request::list_seeds, 8000),
     target("continue_token", request::continue_token, request::continue_token_seeds, 20_000),
     target("token", token::token, token::seeds, 2000),
+    target("cel", expression::cel, expression::cel_seeds, 6000),
     // What registries and archives send to the runtime.
     target("image_reference", image::reference, image::reference_seeds, 20_000),
     target("image_document", image::document, image::document_seeds, 15_000),

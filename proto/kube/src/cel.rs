@@ -2,7 +2,7 @@
 //!
 //! The way of an expression: [`lexer`] and [`parser`] make an [`ast`] of its text; `check` finds its types, as cel-go does,
 //! and makes a [`plan`] of it, in which names are places and macros are loops; [`estimate`] reckons the most that it can
-//! cost; [`eval`] evaluates it and counts what it does cost ([`meter`]). An [`Env`] says which variables there are, a
+//! cost; `eval` evaluates it and counts what it does cost (`price`, `meter`). An [`Env`] says which variables there are, a
 //! [`Decl`] what is known of data before it is seen.
 //!
 //! Every bound has a name: an expression's characters and depth, an evaluation's cost, and the work and memory which that

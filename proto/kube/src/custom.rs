@@ -2,13 +2,20 @@
 //! in, values and findings come out.
 //!
 //! [`Structural`] is a version's schema, compiled once. What comes in goes through [`normalize`] (what the schema does not know goes,
-//! defaults come), then through [`validate`]. The rules are those of Kubernetes' documentation of structural schemas.
+//! defaults come), then through [`validate`]. The rules are those of Kubernetes' documentation of structural schemas. [`definition`] is
+//! the CustomResourceDefinition itself, [`names`] which of its names it gets, [`columns`] and [`scale`] what is read of its objects by
+//! the [`path`]s that it names. How its objects merge is `apply`'s, how documents describe them `openapi`'s.
 
+pub mod columns;
 pub mod defaults;
+pub mod definition;
+pub mod names;
+pub mod path;
 pub mod pattern;
 pub(crate) mod print;
 mod prune;
 pub mod rules;
+pub mod scale;
 mod structural;
 pub mod validate;
 

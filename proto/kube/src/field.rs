@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::custom::print::float;
+
 /// The closed set of field errors, as `reason` in a metav1.StatusCause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldErrorKind {
@@ -121,7 +123,13 @@ impl FieldError {
             FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong | FieldErrorKind::Internal
         );
         let valued = self.shows_value && !unvalued;
-        let mut text = if valued { format!("{head}: {}", self.value) } else { head.to_owned() };
+        let mut text = match &self.value {
+            _ if !valued => head.to_owned(),
+            Value::Number(number) if number.is_f64() => {
+                format!("{head}: {}", number.as_f64().map(float).unwrap_or_default())
+            }
+            value => format!("{head}: {value}"),
+        };
         if !self.detail.is_empty() {
             text.push_str(": ");
             text.push_str(&self.detail);

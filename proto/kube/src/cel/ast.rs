@@ -241,6 +241,16 @@ impl Expr {
         }
     }
 
+    /// Whether a number is what it begins with when it is printed as a member.
+    fn begins_with_number(&self) -> bool {
+        match &self.kind {
+            ExprKind::Literal(literal) => matches!(literal, Literal::Int(_) | Literal::Uint(_) | Literal::Double(_)),
+            ExprKind::Select { operand, .. } | ExprKind::Index { operand, .. } => operand.begins_with_number(),
+            ExprKind::Call { target: Some(target), .. } => target.begins_with_number(),
+            _ => false,
+        }
+    }
+
     fn tightness(&self) -> Tightness {
         match &self.kind {
             ExprKind::Ternary(_) => Tightness::Ternary,
@@ -289,8 +299,7 @@ impl Expr {
             ExprKind::Unary { op, operand } => {
                 f.write_str(if *op == Unary::Not { "!" } else { "-" })?;
                 // A minus before digits would be read as theirs.
-                let number = matches!(operand.kind, ExprKind::Literal(Literal::Int(_) | Literal::Double(_)));
-                if number && *op == Unary::Negate {
+                if *op == Unary::Negate && operand.begins_with_number() {
                     return write!(f, "({operand})");
                 }
                 operand.print(f, Tightness::Member)

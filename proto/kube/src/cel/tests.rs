@@ -491,8 +491,8 @@ fn sources() -> impl Strategy<Value = String> {
             inner.clone().prop_map(|a| format!("{a}.field")),
             inner.clone().prop_map(|a| format!("{a}.?field")),
             inner.clone().prop_map(|a| format!("has({a}.field)")),
-            inner.clone().prop_map(|a| format!("-{a}")),
-            inner.prop_map(|a| format!("!{a}")),
+            inner.clone().prop_map(|a| format!("-({a})")),
+            inner.prop_map(|a| format!("!({a})")),
         ]
     })
 }

@@ -204,7 +204,7 @@ impl fmt::Display for Type {
 #[derive(Debug, Default)]
 pub struct Bindings {
     bound: Vec<Option<Type>>,
-    /// Every change in order, with what was there before, so that a failed match is undone.
+    /// What a match has changed so far, with what was there before, so that one that fails is undone.
     trail: Vec<(u32, Option<Type>)>,
     steps: Cell<u32>,
 }
@@ -240,16 +240,13 @@ impl Bindings {
     }
 
     fn attempt(&mut self, attempt: impl FnOnce(&mut Bindings) -> bool) -> bool {
-        let mark = self.trail.len();
-        if attempt(self) {
-            return true;
-        }
-        while self.trail.len() > mark {
-            if let Some((number, before)) = self.trail.pop() {
+        let matched = attempt(self);
+        while let Some((number, before)) = self.trail.pop() {
+            if !matched {
                 self.bound[number as usize] = before;
             }
         }
-        false
+        matched
     }
 
     /// Whether there is a step left.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use super::library::time::Moment;
 use ipnet::IpNet;
-use serde_json::Value as Json;
 
 use super::data::{ListData, MapData};
 use super::library::{format::Format, semver::Semver, url::Url};
@@ -41,8 +40,6 @@ pub enum Value<'a> {
     Cidr(IpNet),
     Semver(Arc<Semver>),
     Format(&'static Format),
-    /// What a schema keeps without saying what it is: it can be compared, and nothing else.
-    Kept(&'a Json),
 }
 
 /// Text of the data or text that was made.
@@ -249,7 +246,6 @@ impl<'a> Value<'a> {
             Value::Cidr(_) => Opaque::Cidr.name(),
             Value::Semver(_) => Opaque::Semver.name(),
             Value::Format(_) => Opaque::Format.name(),
-            Value::Kept(_) => "unknown",
         }
     }
 

@@ -15,12 +15,26 @@ pub(super) const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 pub fn prune(schema: &Structural, object: &mut Object) -> Findings {
     let mut walk = Walk::default();
     walk.fields(&mut object.0, Some(schema), schema.preserve_unknown, true);
-    walk.findings
+    let wrong = walk.wrong.into_iter().map(|(is_own, error)| {
+        // What is wrong with the object's own metadata makes it unreadable; elsewhere a field is wrong.
+        let message = if is_own { error.detail.clone() } else { error.to_string() };
+        Wrong { path: error.path, message }
+    });
+    Findings { unknown: walk.unknown, wrong: wrong.collect() }
+}
+
+/// Prunes a value by itself, which stands at `path`: what was unknown in it, and what was wrong.
+pub(super) fn prune_value(schema: &Structural, path: &str, value: &mut Value) -> (Vec<String>, Vec<FieldError>) {
+    let mut walk = Walk { path: path.to_owned(), field: path.to_owned(), ..Walk::default() };
+    walk.value(value, Some(schema));
+    (walk.unknown, walk.wrong.into_iter().map(|(_, error)| error).collect())
 }
 
 #[derive(Default)]
 struct Walk {
-    findings: Findings,
+    unknown: Vec<String>,
+    /// And whether it is of the object's own metadata.
+    wrong: Vec<(bool, FieldError)>,
     /// As unknown fields are named (`spec.map.key`), and as wrong values are (`spec.map[key]`).
     path: String,
     field: String,
@@ -92,8 +106,8 @@ impl Walk {
                 (None, Additional::Absent) if keep_unknown => {}
                 (None, Additional::Absent) => {
                     kept = false;
-                    if self.findings.unknown.len() < UNKNOWN_MAX {
-                        self.findings.unknown.push(named(&self.path));
+                    if self.unknown.len() < UNKNOWN_MAX {
+                        self.unknown.push(named(&self.path));
                     }
                 }
             }
@@ -109,9 +123,9 @@ impl Walk {
         match (key, &mut *value) {
             ("metadata", Value::Object(map)) => {
                 let found = normalize_value(metadata, map);
-                let room = UNKNOWN_MAX.saturating_sub(self.findings.unknown.len());
+                let room = UNKNOWN_MAX.saturating_sub(self.unknown.len());
                 let unknown = found.unknown.iter().take(room).map(|path| named(&format!("{}.{path}", self.path)));
-                self.findings.unknown.extend(unknown);
+                self.unknown.extend(unknown);
                 for wrong in found.wrong {
                     self.wrong(value, wrong.message);
                 }
@@ -140,17 +154,11 @@ impl Walk {
         self.field == "metadata"
     }
 
-    /// What is wrong with the object's own metadata makes it unreadable; elsewhere a field is wrong.
     fn wrong(&mut self, value: &Value, message: String) {
-        if self.findings.wrong.len() >= WRONG_MAX {
-            return;
+        if self.wrong.len() < WRONG_MAX {
+            let error = FieldError::invalid(named(&self.field), value.clone(), message);
+            self.wrong.push((self.is_root(), error));
         }
-        let path = named(&self.field);
-        let message = match self.is_root() {
-            true => message,
-            false => FieldError::invalid(path.as_str(), value.clone(), message).to_string(),
-        };
-        self.findings.wrong.push(Wrong { path, message });
     }
 }
 

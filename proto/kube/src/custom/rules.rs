@@ -1,24 +1,25 @@
 //! Rules of custom kinds that are written as expressions (`x-kubernetes-validations`): compiled once for a version of a kind, then
 //! asked of every object. Source: the Kubernetes documentation "Validation rules".
 //!
-//! [`Rules::problems`] says what is wrong with the rules themselves, when a definition is written; [`Rules::create`] and
-//! [`Rules::update`] what is wrong with an object.
+//! [`check()`] says what is wrong with the rules themselves, when a definition is written; [`Rules::create`] and [`Rules::update`] what
+//! is wrong with an object.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::path::resolve;
 use super::structural::{Additional, Nested, Rule, Structural};
 use crate::cel::escape::escape;
 use crate::cel::{CompileError, Decl, Env, Program, Type};
 
 mod ask;
+mod check;
 mod declare;
-mod field_path;
-mod problems;
 #[cfg(test)]
 mod tests;
 
 pub use ask::{ASK_COST_MAX, Asked};
+pub use check::check;
 
 /// The places of [`SELF`] and [`OLD_SELF`] among the variables.
 const SELF: &str = "self";
@@ -60,11 +61,13 @@ struct CompiledRule {
 impl Rules {
     /// Compiles the rules of a kind's schema. What does not compile is kept as the reason why.
     pub fn compile(schema: &Structural) -> Rules {
-        if !has_rules(schema) {
-            return Rules { root: None };
-        }
-        let decl = declare::declare(schema, true, "selfType");
-        Rules { root: Some(place(schema, decl)) }
+        Rules::at(schema, true)
+    }
+
+    /// The same for any part of a schema. `root`: an object with a name of its own.
+    fn at(schema: &Structural, root: bool) -> Rules {
+        let compile = || place(schema, declare::declare(schema, root, "selfType"));
+        Rules { root: has_rules(schema).then(compile) }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -175,8 +178,24 @@ fn compile_one(rule: &Rule, env: &Env, schema: &Structural) -> CompiledRule {
     });
     let uses_old_self = matches!(&program, Some(Ok(program)) if program.names(OLD_SELF_PLACE));
     let field_path = Some(&rule.field_path).filter(|path| !path.is_empty());
-    let field_path = field_path.and_then(|path| field_path::below(path, schema).ok());
+    let field_path = field_path.and_then(|path| printed_path(path, schema));
     CompiledRule { rule: rule.clone(), program, message, uses_old_self, field_path }
+}
+
+/// A `fieldPath` as errors print it: names of fields after dots, keys of maps in brackets.
+fn printed_path(path: &str, schema: &Structural) -> Option<String> {
+    let (names, _) = resolve(path, schema, true).ok()?;
+    let (mut out, mut schema) = (String::new(), schema);
+    for name in names {
+        if schema.properties.is_empty() {
+            out.push_str(&format!("[{name}]"));
+        } else {
+            out.push_str(if out.is_empty() { "" } else { "." });
+            out.push_str(&name);
+        }
+        schema = schema.under(&name)?;
+    }
+    Some(out)
 }
 
 fn program(env: &Env, source: &str, ty: &Type, words: [&str; 2], mistyped: &str) -> Result<Program, String> {

@@ -160,9 +160,16 @@ pub enum CompileError {
     },
 }
 
-/// Parts of JSON Schema that structural schemas have no place for.
-const UNSUPPORTED: [&str; 7] =
-    ["id", "$schema", "$ref", "patternProperties", "dependencies", "additionalItems", "definitions"];
+/// Parts of JSON Schema that structural schemas have no place for, and how errors name them.
+const UNSUPPORTED: [(&str, &str); 7] = [
+    ("id", "id"),
+    ("$schema", "schema"),
+    ("$ref", "$ref"),
+    ("patternProperties", "patternProperties"),
+    ("dependencies", "dependencies"),
+    ("additionalItems", "additionalItems"),
+    ("definitions", "definitions"),
+];
 
 impl Structural {
     /// Compiles a JSONSchemaProps.
@@ -308,8 +315,8 @@ impl Compiler {
             text.truncate(text.floor_char_boundary(100));
             CompileError::NotASchema(text)
         })?;
-        match UNSUPPORTED.into_iter().find(|key| map.get(*key).is_some_and(is_set)) {
-            Some(key) => Err(CompileError::Unsupported(key)),
+        match UNSUPPORTED.into_iter().find(|(key, _)| map.get(*key).is_some_and(is_set)) {
+            Some((_, name)) => Err(CompileError::Unsupported(name)),
             None => Ok(map),
         }
     }

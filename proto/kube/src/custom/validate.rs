@@ -13,6 +13,8 @@ use crate::{FieldError, validation::at::ERRORS_MAX};
 mod embedded;
 pub(super) mod formats;
 mod lists;
+mod node;
+mod number;
 pub(super) mod old;
 mod value;
 

@@ -26,6 +26,10 @@ pub fn label(text: &str) -> Problem {
     name_problem(NameRule::Label, text)
 }
 
+pub fn dns_1035(text: &str) -> Problem {
+    name_problem(NameRule::Dns1035, text)
+}
+
 pub fn subdomain(text: &str) -> Problem {
     name_problem(NameRule::Subdomain, text)
 }

@@ -145,7 +145,6 @@ pub fn equal<'a>(meter: &mut Meter, a: &Value<'a>, b: &Value<'a>) -> Result<bool
         (Value::Cidr(a), Value::Cidr(b)) => a == b,
         (Value::Semver(a), Value::Semver(b)) => a.cmp(b) == Ordering::Equal,
         (Value::Format(a), Value::Format(b)) => a.name == b.name,
-        (Value::Kept(a), Value::Kept(b)) => a == b,
         _ => numbers(a, b) == Some(Some(Ordering::Equal)),
     })
 }

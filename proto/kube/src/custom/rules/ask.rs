@@ -42,7 +42,7 @@ impl Rules {
     }
 
     fn ask(&self, schema: &Structural, new: &Map<String, Json>, old: Option<&Map<String, Json>>) -> Asked {
-        let mut asking = Asking { asked: Asked::default(), left: ASK_COST_MAX };
+        let mut asking = Asking::default();
         if let Some(root) = &self.root {
             let here = Here {
                 schema,
@@ -57,16 +57,13 @@ impl Rules {
         asking.asked
     }
 
-    /// What is wrong with a value that stands at that path, as a default is checked: new, or as it was.
-    pub fn one(&self, schema: &Structural, path: &str, value: &Json, unchanged: bool) -> Asked {
-        let mut asking = Asking { asked: Asked::default(), left: ASK_COST_MAX };
-        if let Some(root) = &self.root {
-            let new = Node::Value(value);
-            let old = unchanged.then_some(new);
-            let here = Here { schema, path: Path::Root(path), new, old, before: Before::default() };
-            let _ = asking.place(root, &here);
-        }
-        asking.asked
+    /// Asks of a value that stands at that path, as a default does: as it was before, or new.
+    pub(super) fn ask_one(&self, asking: &mut Asking, schema: &Structural, path: &str, value: &Json, unchanged: bool) {
+        let Some(root) = &self.root else { return };
+        let new = Node::Value(value);
+        let old = unchanged.then_some(new);
+        let here = Here { schema, path: Path::Root(path), new, old, before: Before::default() };
+        asking.over |= asking.place(root, &here).is_err();
     }
 }
 
@@ -188,12 +185,25 @@ impl<'a> Here<'a> {
     }
 }
 
-struct Asking {
-    asked: Asked,
+/// What was said so far, and what may still be spent.
+pub(super) struct Asking {
+    pub(super) asked: Asked,
     left: u64,
+    over: bool,
+}
+
+impl Default for Asking {
+    fn default() -> Asking {
+        Asking { asked: Asked::default(), left: ASK_COST_MAX, over: false }
+    }
 }
 
 impl Asking {
+    /// Whether no more can be asked.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
     fn place(&mut self, place: &Place, here: &Here<'_>) -> Result<(), Stopped> {
         if here.new.is_null() {
             return Ok(());

@@ -9,11 +9,13 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::formats::{self, Format};
+use super::node::{Node, Others};
+use super::number::{compare, is_multiple, is_whole, out_of_range};
 use super::old::{Old, OldItems};
 use super::{Json, NO_PATH, Root};
 use crate::FieldError;
 use crate::custom::print::float;
-use crate::custom::structural::{Additional, JsonType, Nested, Structural, ValueValidation};
+use crate::custom::structural::{JsonType, Nested, Structural, ValueValidation};
 use crate::validation::at::ERRORS_MAX;
 
 /// Checks a value whose place is `base`. With `old`, what did not change is not told of.
@@ -21,79 +23,6 @@ pub(super) fn check(schema: &Structural, base: &str, value: Root<'_>, old: Optio
     let mut checks = Checks { base, path: String::new() };
     let outcome = checks.ratcheted(Node::Whole(schema), value.into(), old);
     outcome.broken.into_iter().map(|broken| broken.error).collect()
-}
-
-/// A schema, whole or of an alternative.
-#[derive(Clone, Copy)]
-enum Node<'a> {
-    Whole(&'a Structural),
-    Part(&'a Nested),
-}
-
-enum Others<'a> {
-    Any,
-    None,
-    Each(Node<'a>),
-}
-
-impl<'a> Node<'a> {
-    /// No type at all allows any.
-    fn types(self) -> &'static [JsonType] {
-        const INT_OR_STRING: &[JsonType] = &[JsonType::Integer, JsonType::String];
-        match self {
-            Node::Whole(schema) if schema.int_or_string => INT_OR_STRING,
-            Node::Whole(schema) => one(schema.ty),
-            Node::Part(part) => one(part.ty),
-        }
-    }
-
-    fn nullable(self) -> bool {
-        matches!(self, Node::Whole(schema) if schema.nullable)
-    }
-
-    fn value(self) -> &'a ValueValidation {
-        match self {
-            Node::Whole(schema) => &schema.value,
-            Node::Part(part) => &part.value,
-        }
-    }
-
-    fn property(self, name: &str) -> Option<Node<'a>> {
-        match self {
-            Node::Whole(schema) => schema.properties.get(name).map(Node::Whole),
-            Node::Part(part) => part.properties.get(name).map(Node::Part),
-        }
-    }
-
-    fn others(self) -> Others<'a> {
-        match self {
-            Node::Whole(schema) => match &schema.additional {
-                Additional::Schema(any) => Others::Each(Node::Whole(any)),
-                Additional::Bool(false) => Others::None,
-                Additional::Bool(true) | Additional::Absent => Others::Any,
-            },
-            Node::Part(part) => part.additional.as_deref().map_or(Others::Any, |any| Others::Each(Node::Part(any))),
-        }
-    }
-
-    fn items(self) -> Option<Node<'a>> {
-        match self {
-            Node::Whole(schema) => schema.items.as_deref().map(Node::Whole),
-            Node::Part(part) => part.items.as_deref().map(Node::Part),
-        }
-    }
-}
-
-fn one(ty: Option<JsonType>) -> &'static [JsonType] {
-    match ty {
-        None => &[],
-        Some(JsonType::Object) => &[JsonType::Object],
-        Some(JsonType::Array) => &[JsonType::Array],
-        Some(JsonType::String) => &[JsonType::String],
-        Some(JsonType::Integer) => &[JsonType::Integer],
-        Some(JsonType::Number) => &[JsonType::Number],
-        Some(JsonType::Boolean) => &[JsonType::Boolean],
-    }
 }
 
 /// A rule that is broken, and how alternatives tell it.
@@ -114,9 +43,14 @@ impl Outcome {
         self.broken.is_empty()
     }
 
+    /// Enough is told: what else is wrong is not looked for.
+    fn is_full(&self) -> bool {
+        self.broken.len() >= ERRORS_MAX
+    }
+
     /// What was told once is not told again.
     fn push(&mut self, broken: Broken) {
-        if self.broken.len() < ERRORS_MAX && self.broken.iter().all(|known| known.message != broken.message) {
+        if !self.is_full() && self.broken.iter().all(|known| known.message != broken.message) {
             self.broken.push(broken);
         }
     }
@@ -280,6 +214,9 @@ impl Checks<'_> {
             let before: Option<OldItems<'_>> = old.and_then(Old::items);
             let length = self.path.len();
             for (index, item) in items.iter().enumerate() {
+                if outcome.is_full() {
+                    break;
+                }
                 crate::canonical::push_index(&mut self.path, index);
                 let old = before.as_ref().and_then(|before| before.of(item));
                 outcome.merge(self.ratcheted(inner, item.into(), old));
@@ -315,6 +252,9 @@ impl Checks<'_> {
             outcome.push(Broken { message, error });
         }
         for (key, value) in map {
+            if outcome.is_full() {
+                break;
+            }
             let known = node.property(key);
             let inner = match (known, node.others()) {
                 (Some(known), _) => known,
@@ -397,7 +337,7 @@ impl Checks<'_> {
             let result = self.value(Node::Part(part), value, old);
             let is_good = result.is_good();
             let is_further = told.as_ref().is_none_or(|told| result.passed > told.passed);
-            if is_good && good == 0 || !is_good && good == 0 && is_further {
+            if good == 0 && (is_good || is_further) {
                 told = Some(result);
             }
             good += usize::from(is_good);
@@ -452,21 +392,6 @@ impl Checks<'_> {
     }
 }
 
-/// Which format a number is not of, as errors tell it.
-fn out_of_range(ty: JsonType, format: Option<Format>, number: &Value, value: f64) -> Option<&'static str> {
-    let is_integer = number.is_i64() || is_whole(value);
-    match (ty, format) {
-        (JsonType::Integer, Some(Format::Int32)) => {
-            let fits = is_integer && (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&value);
-            (!fits).then_some("with format int32")
-        }
-        (JsonType::Integer, Some(Format::Int64)) => (!is_integer).then_some("with format int64"),
-        (JsonType::Integer, _) => (!is_integer).then_some("(default format)"),
-        (JsonType::Number, Some(Format::Float)) => (value.abs() > f64::from(f32::MAX)).then_some("with format float"),
-        _ => None,
-    }
-}
-
 /// The JSON type of a value, and the name of Go's for it.
 fn type_of(value: Json<'_>) -> (JsonType, &'static str) {
     match value {
@@ -482,36 +407,6 @@ fn type_of(value: Json<'_>) -> (JsonType, &'static str) {
 fn type_names(types: &[JsonType]) -> String {
     let names: Vec<&str> = types.iter().map(|ty| ty.name()).collect();
     names.join(",")
-}
-
-/// Integers that a double holds exactly.
-const WHOLE_MAX: f64 = 9_007_199_254_740_991.0;
-
-/// Whether a double is an integer, as JSON knows them.
-fn is_whole(value: f64) -> bool {
-    const EPSILON: f64 = 1e-9;
-    let difference = (value - value.trunc()).abs();
-    value.abs() <= WHOLE_MAX && (difference == 0.0 || difference / (value.abs() + value.trunc().abs()) < EPSILON)
-}
-
-/// None where no number can be a multiple of the factor.
-fn is_multiple(number: &Value, factor: f64) -> Option<bool> {
-    if factor <= 0.0 {
-        return None;
-    }
-    if let (Some(number), true) = (number.as_i64(), is_whole(factor)) {
-        return Some(number % factor as i64 == 0);
-    }
-    let number = number.as_f64().unwrap_or(0.0);
-    Some(is_whole(if factor < 1.0 { 1.0 / factor * number } else { number / factor }))
-}
-
-/// Integers are compared as such where the bound is one.
-fn compare(number: &Value, bound: f64) -> Option<std::cmp::Ordering> {
-    match number.as_i64() {
-        Some(number) if is_whole(bound) => Some(number.cmp(&(bound as i64))),
-        _ => number.as_f64()?.partial_cmp(&bound),
-    }
 }
 
 /// Whether a value is one of the allowed: numbers are the same however they are written, and null is none of them.

@@ -1,12 +1,15 @@
-//! What is wrong with rules themselves: asked when a definition is written, in the words of Kubernetes.
+//! What is wrong with rules themselves: asked when a definition is written, in the words of Kubernetes. What can be told of rules
+//! without reading their expressions is told by the validation of definitions, before.
 
 use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 
+use super::ask::Asking;
 use super::declare::REQUEST_MAX_BYTES;
-use super::{CompiledRule, Place, Rules, field_path, has_rules};
+use super::{CompiledRule, Place, Rules, has_rules};
 use crate::FieldError;
+use crate::custom::definition::Ruled;
 use crate::custom::structural::{Additional, JsonType, Rule, Structural};
 
 /// The most that one rule may cost, for all values together that it is asked of.
@@ -16,25 +19,47 @@ const SCHEMA_COST_MAX: u64 = 100_000_000;
 /// Rules that are named where the schema's cost is too high, of those that add a hundredth to it.
 const COSTLY_MAX: usize = 4;
 
-const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
-
-impl Rules {
-    /// What is wrong with the rules of this schema, which stands at that path. `costs`: whether a single rule that costs too much
-    /// is wrong, too; a definition that is written again as it was may keep its rules.
-    pub fn problems(&self, schema: &Structural, path: &str, costs: bool) -> Vec<FieldError> {
-        let mut search = Search { costs, total: 0, costly: Vec::new(), fields: Vec::new(), rules: Vec::new() };
-        search.place(self.root.as_ref(), schema, &Way::root(path));
-        let mut problems = search.fields;
-        problems.append(&mut search.rules);
-        if search.total > SCHEMA_COST_MAX {
-            for (path, _) in search.costly {
-                let why = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
-                problems.push(FieldError::forbidden(path, why));
-            }
-            let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
-            problems.push(FieldError::forbidden(path, too_costly(what, search.total, SCHEMA_COST_MAX)));
+/// Checks the rules of a schema, which stands at the path of the definition: each compiles, and the defaults keep it.
+pub fn check(ruled: &Ruled<'_>) -> Vec<FieldError> {
+    let rules = Rules::compile(ruled.schema);
+    let mut search = Search { costs: !ruled.unchanged, total: 0, costly: Vec::new(), problems: Vec::new() };
+    search.place(rules.root.as_ref(), ruled.schema, &Way::root(ruled.path));
+    let mut problems = search.problems;
+    if search.total > SCHEMA_COST_MAX {
+        for (path, _) in search.costly {
+            let why = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
+            problems.push(FieldError::forbidden(path, why));
         }
-        problems
+        let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
+        problems.push(FieldError::forbidden(ruled.path, too_costly(what, search.total, SCHEMA_COST_MAX)));
+    }
+    if problems.is_empty() {
+        let mut asking = Asking::default();
+        defaults(&mut asking, ruled.schema, ruled.path, true);
+        problems = asking.asked.errors;
+    }
+    problems
+}
+
+/// Asks the rules of every default: as a value that was there before, and as one that is new.
+fn defaults(asking: &mut Asking, schema: &Structural, path: &str, root: bool) {
+    if !has_rules(schema) || asking.is_over() {
+        return;
+    }
+    if let Some(default) = &schema.default {
+        let rules = Rules::at(schema, root || schema.embedded);
+        let path = format!("{path}.default");
+        let before = asking.asked.errors.len();
+        rules.ask_one(asking, schema, &path, default, true);
+        if asking.asked.errors.len() == before && !asking.is_over() {
+            rules.ask_one(asking, schema, &path, default, false);
+        }
+    }
+    if let Some(items) = &schema.items {
+        defaults(asking, items, &format!("{path}.items"), false);
+    }
+    for (name, property) in &schema.properties {
+        defaults(asking, property, &format!("{path}.properties[{name}]"), false);
     }
 }
 
@@ -74,10 +99,7 @@ struct Search {
     total: u64,
     /// Paths of rules with their costs, the highest first.
     costly: Vec<(String, u64)>,
-    /// Of fields of rules.
-    fields: Vec<FieldError>,
-    /// Of expressions.
-    rules: Vec<FieldError>,
+    problems: Vec<FieldError>,
 }
 
 impl Search {
@@ -85,7 +107,6 @@ impl Search {
         if !has_rules(schema) {
             return;
         }
-        let before = self.fields.len();
         if let Additional::Schema(values) = &schema.additional {
             let below = place.and_then(|place| place.additional.as_deref());
             self.place(below, values, &way.below(schema, ".additionalProperties"));
@@ -101,17 +122,13 @@ impl Search {
             }
             self.place(place.and_then(|place| place.items.as_deref()), items, &way_below);
         }
-        for (index, rule) in schema.rules.iter().enumerate() {
-            self.fields.extend(rule_fields(rule, schema, &rule_path(way, index)));
-        }
-        // Where something is wrong with fields here or below, expressions are not looked at.
-        if self.fields.len() > before || schema.rules.is_empty() {
+        if schema.rules.is_empty() {
             return;
         }
         let Some(place) = place.filter(|place| place.decl.is_some()) else {
             let why = "internal error: failed to construct type information for x-kubernetes-validations rules: unable to \
                        convert structural schema to CEL declarations";
-            return self.rules.push(FieldError::internal(format!("{}.x-kubernetes-validations", way.path), why));
+            return self.problems.push(FieldError::internal(format!("{}.x-kubernetes-validations", way.path), why));
         };
         for (index, rule) in place.rules.iter().enumerate() {
             self.expressions(rule, place, way, &rule_path(way, index));
@@ -127,31 +144,31 @@ impl Search {
                 let cost = program.cost_max().saturating_mul(count);
                 self.cost(at("rule"), "estimated rule cost", cost);
             }
-            Some(Err(why)) => self.rules.push(of_rule(at("rule"), &rule.rule, why)),
+            Some(Err(why)) => self.problems.push(of_rule(at("rule"), &rule.rule, why)),
             None => {}
         }
         match &rule.message {
             Some(Ok(program)) => {
                 self.cost(at("messageExpression"), "estimated messageExpression cost", program.cost_max());
             }
-            Some(Err(why)) => self.rules.push(of_rule(at("messageExpression"), &rule.rule, why)),
+            Some(Err(why)) => self.problems.push(of_rule(at("messageExpression"), &rule.rule, why)),
             None => {}
         }
         if !rule.uses_old_self {
             if let Some(optional) = rule.rule.optional_old_self {
                 let why = "may not be set if oldSelf is not used in rule";
-                self.rules.push(FieldError::invalid(at("optionalOldSelf"), optional, why));
+                self.problems.push(FieldError::invalid(at("optionalOldSelf"), optional, why));
             }
         } else if let Some(uncorrelatable) = &way.uncorrelatable {
             let why =
                 format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {uncorrelatable}");
-            self.rules.push(FieldError::invalid(at("rule"), rule.rule.rule.as_str(), why));
+            self.problems.push(FieldError::invalid(at("rule"), rule.rule.rule.as_str(), why));
         }
     }
 
     fn cost(&mut self, path: String, what: &str, cost: u64) {
         if self.costs && cost > RULE_COST_MAX {
-            self.rules.push(FieldError::forbidden(path.as_str(), too_costly(what, cost, RULE_COST_MAX)));
+            self.problems.push(FieldError::forbidden(path.as_str(), too_costly(what, cost, RULE_COST_MAX)));
         }
         self.total = self.total.saturating_add(cost);
         if cost >= SCHEMA_COST_MAX / 100 {
@@ -164,42 +181,6 @@ impl Search {
 
 fn rule_path(way: &Way, index: usize) -> String {
     format!("{}.x-kubernetes-validations[{index}]", way.path)
-}
-
-/// What is wrong with a rule's fields, without a look at its expressions.
-fn rule_fields(rule: &Rule, schema: &Structural, path: &str) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let at = |field: &str| format!("{path}.{field}");
-    let has_lines = |text: &str| text.contains(['\n', '\r']);
-    let (text, message) = (rule.rule.trim(), rule.message.trim());
-    if text.is_empty() {
-        errors.push(FieldError::required(at("rule"), "rule is not specified"));
-    } else if !rule.message.is_empty() && message.is_empty() {
-        errors.push(FieldError::invalid(at("message"), rule.message.as_str(), "must be non-empty if specified"));
-    } else if has_lines(message) {
-        errors.push(FieldError::invalid(at("message"), rule.message.as_str(), "must not contain line breaks"));
-    } else if has_lines(text) && message.is_empty() {
-        errors.push(FieldError::required(at("message"), "message must be specified if rule contains line breaks"));
-    }
-    if !rule.message_expression.is_empty() && rule.message_expression.trim().is_empty() {
-        errors.push(FieldError::required(at("messageExpression"), "messageExpression must be non-empty if specified"));
-    }
-    if !rule.reason.is_empty() && !REASONS.contains(&rule.reason.as_str()) {
-        errors.push(FieldError::not_supported(at("reason"), rule.reason.as_str(), &REASONS));
-    }
-    let field_path = rule.field_path.as_str();
-    if !field_path.is_empty() {
-        if field_path.trim().is_empty() {
-            errors.push(FieldError::invalid(at("fieldPath"), field_path, "must be non-empty if specified"));
-        }
-        if has_lines(field_path) {
-            errors.push(FieldError::invalid(at("fieldPath"), field_path, "must not contain line breaks"));
-        }
-        if field_path::below(field_path, schema).is_err() {
-            errors.push(FieldError::invalid(at("fieldPath"), field_path, "must be a valid path"));
-        }
-    }
-    errors
 }
 
 /// An error that shows the whole rule, with the names that Kubernetes has for its parts inside.
