@@ -7,6 +7,7 @@
 
 mod ingress_class;
 mod limits;
+mod metrics;
 pub mod namespace;
 mod node_restriction;
 mod node_taint;
@@ -17,6 +18,7 @@ mod tolerations;
 
 use gantry_env::Env;
 use gantry_kube::{Object, Resource, Status};
+pub use metrics::Metrics;
 
 use crate::auth::{Identity, Lookup, escalation};
 

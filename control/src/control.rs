@@ -18,10 +18,10 @@ use crate::auth::{Authenticator, Authorizer, Identity, Lookup, Tokens};
 use crate::bootstrap::{self, BootstrapError, Cluster, Credentials};
 use crate::http::health::Health;
 use crate::http::metrics::Metrics;
-use crate::http::{Kubelets, Router, Server, listener};
+use crate::http::{Kubelets, Router, Server, configz, listener};
 use crate::registry::{Registry, ServiceAllocator};
 use crate::store::embedded::Embedded;
-use crate::store::{Cache, Store, StoreError, compact_periodically};
+use crate::store::{Cache, Measured, Store, StoreError, compact_periodically};
 use crate::trace::Trace;
 use crate::usage::Usage;
 use crate::{controllers, scheduler};
@@ -98,8 +98,9 @@ impl Control {
         let credentials = Arc::new(Credentials::prepare(&cluster, &env)?);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let (store, cache) = open_store(&config).await?;
-        let server = server(&config, &credentials, cache, stop.child_token())?;
+        let metrics = Metrics::default();
+        let (store, cache) = open_store(&config, &metrics).await?;
+        let server = server(&config, &credentials, cache, metrics, stop.child_token())?;
         let health = server.health.clone();
         let tls = Arc::new(credentials.server_config(&env)?);
         let router = Router::new(server);
@@ -199,11 +200,13 @@ impl Control {
             cluster_cidr: IpNet::V4(config.pod_cidr),
             node_cidr_mask: config.node_cidr_mask,
         };
+        let metrics = &self.router.server().metrics;
         let client = self.client(Identity::component(controllers::USER));
-        let client = Client::new(client, "kube-controller-manager");
+        let client = Client::new(client, "kube-controller-manager").counted(metrics.clients.clone());
         self.tasks.spawn(controllers::run(client, settings, self.env.clone(), self.stop.clone()));
         let client = Client::new(self.client(Identity::component(scheduler::USER)), "kube-scheduler");
-        self.tasks.spawn(scheduler::run(client, self.env.clone(), self.stop.clone()));
+        let (client, counted) = (client.counted(metrics.clients.clone()), metrics.scheduler.clone());
+        self.tasks.spawn(scheduler::run(client, self.env.clone(), counted, self.stop.clone()));
     }
 }
 
@@ -239,11 +242,12 @@ fn cluster(config: &Config, address: SocketAddr) -> Result<Cluster, ControlError
     })
 }
 
-async fn open_store(config: &Config) -> Result<(Arc<Embedded>, Cache), ControlError> {
+async fn open_store(config: &Config, metrics: &Metrics) -> Result<(Arc<Embedded>, Cache), ControlError> {
     let path = config.data_dir.join(STORE_FILE);
     let failed = |source| ControlError::Store { path: path.clone(), source };
     let store = Arc::new(Embedded::open_file(&path).map_err(failed)?);
-    let cache = Cache::start(store.clone()).await.map_err(failed)?;
+    let measured = Measured::new(store.clone(), metrics.store.clone());
+    let cache = Cache::start(Arc::new(measured)).await.map_err(failed)?;
     Ok((store, cache))
 }
 
@@ -251,6 +255,7 @@ fn server(
     config: &Config,
     credentials: &Credentials,
     cache: Cache,
+    metrics: Metrics,
     stop: CancellationToken,
 ) -> Result<Server, ControlError> {
     let env = &config.env;
@@ -264,9 +269,10 @@ fn server(
         authorizer: Authorizer::new(lookup),
         kubelets: Kubelets::new(credentials.kubelet_client_config(env)?),
         usage: Usage::default(),
-        metrics: Metrics::default(),
+        metrics,
         inflight: Arc::default(),
         health: Health::new(cache, stop.clone()),
+        configuration: configz::of(config),
         stop,
     })
 }

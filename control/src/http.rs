@@ -7,8 +7,11 @@
 //! ```
 
 pub mod body;
+pub(crate) mod configz;
+mod deadline;
 pub mod discovery;
 pub mod health;
+mod idle;
 mod impersonation;
 pub mod inflight;
 mod kubelet;

@@ -31,6 +31,7 @@ use gantry_kube::{Object, Ref, Resource, Status, versions};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use crate::admission;
 use crate::auth::{Identity, Lookup};
 use crate::store::cache::Encoding;
 use crate::store::{Cache, Stored};
@@ -107,12 +108,19 @@ pub struct Registry {
     pub(crate) services: ServiceAllocator,
     pub(crate) quotas: Quotas,
     pub(crate) trace: Trace,
+    pub(crate) admissions: Arc<admission::Metrics>,
 }
 
 impl Registry {
     pub fn new(cache: Cache, env: Env, services: ServiceAllocator, trace: Trace) -> Registry {
         let lookup = Arc::new(cache.clone());
-        Registry { cache, env, lookup, services, quotas: Quotas::default(), trace }
+        let (quotas, admissions) = (Quotas::default(), Arc::default());
+        Registry { cache, env, lookup, services, quotas, trace, admissions }
+    }
+
+    /// How long admission took.
+    pub fn admissions(&self) -> &admission::Metrics {
+        &self.admissions
     }
 
     pub fn cache(&self) -> &Cache {

@@ -11,6 +11,7 @@ mod compaction;
 mod encode;
 mod error;
 mod key;
+pub mod measured;
 
 pub mod cache;
 pub mod embedded;
@@ -27,6 +28,7 @@ pub use embedded::Embedded;
 pub use encode::{EncodeError, Encoded, encode};
 pub use error::{Conflict, StoreError};
 pub use key::Key;
+pub use measured::Measured;
 
 /// The largest value, on every backend: etcd takes requests of 1.5 MiB.
 pub const VALUE_MAX_BYTES: usize = 1_500_000;

@@ -53,6 +53,7 @@ impl House {
             metrics: Metrics::default(),
             inflight: Arc::default(),
             health: Health::new(cache, stop.clone()),
+            configuration: serde_json::Value::Null,
             stop: stop.clone(),
         };
         let house = House { router: Router::new(server), env, stop };

@@ -23,8 +23,6 @@ pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 pub struct BodyError(#[source] BoxError);
 
 pub const BODY_MAX_BYTES: usize = 3 * 1024 * 1024;
-/// A body that trickles in for longer than this is given up.
-const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
@@ -79,8 +77,7 @@ impl Unread {
         self.take().unwrap_or_else(|| full(Bytes::new()))
     }
 
-    /// Reads the body to its end, or refuses it: 413 past the limit, 408 where it never ends, 429 where there is no room
-    /// for it. The room is taken for as long as the share lives.
+    /// Reads the body to its end, or refuses it: 413 past the limit, 429 where there is no room for it. The room is taken for as long as the share lives.
     pub async fn read(&self, bounds: &Bounds) -> Result<(Bytes, Share), Status> {
         let Some(mut body) = self.take() else { return Ok((Bytes::new(), None)) };
         if body.is_end_stream() {
@@ -98,15 +95,14 @@ impl Unread {
                 return Err(status);
             }
         };
-        let whole = tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(&mut body, BODY_MAX_BYTES).collect()).await;
-        match whole {
-            Err(_) => Err(Status::new(408, "Timeout", "the request body did not arrive in time")),
-            Ok(Ok(collected)) => Ok((collected.to_bytes(), share)),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+        // How long that may take is the request's deadline.
+        match Limited::new(&mut body, BODY_MAX_BYTES).collect().await {
+            Ok(collected) => Ok((collected.to_bytes(), share)),
+            Err(error) if error.is::<LengthLimitError>() => {
                 drain(body).await;
                 Err(Status::too_large(BODY_MAX_BYTES))
             }
-            Ok(Err(error)) => Err(Status::bad_request(format!("the request body could not be read: {error}"))),
+            Err(error) => Err(Status::bad_request(format!("the request body could not be read: {error}"))),
         }
     }
 

@@ -1,15 +1,16 @@
 //! Paths that are no resources: discovery, OpenAPI, version, health, metrics, keys, traces.
 
+use gantry_env::metrics::{CONTENT_TYPE, OPEN_CONTENT_TYPE, Text};
 use gantry_kube::Status;
-use http::{Method, Response};
+use http::{HeaderMap, Method, Response};
 use serde_json::{Value, json};
 
 use super::body::Body;
+use super::health::Endpoint;
 use super::resources::no_such_path;
 use super::router::{Call, Server};
-use super::{discovery, openapi, respond};
+use super::{discovery, media, metrics, openapi, respond};
 
-const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TRACE_PREFIX: &str = "/debug/gantry/trace/";
 
 pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status> {
@@ -22,14 +23,21 @@ pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status
         return Ok(response);
     }
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+    if let Some((endpoint, check)) = parts.split_first().and_then(|(first, rest)| Some((Endpoint::of(first)?, rest))) {
+        return match check {
+            [] => Ok(server.health.serve(endpoint, &call.query).await),
+            check => server.health.serve_one(endpoint, &check.join("/")).await,
+        };
+    }
     match parts.as_slice() {
         [] => Ok(respond::json(&root())),
         ["version"] => Ok(respond::json(&version())),
-        [endpoint @ ("livez" | "readyz" | "healthz")] => server.health.serve(endpoint, None, &call.query).await,
-        [endpoint @ ("livez" | "readyz" | "healthz"), check] => {
-            server.health.serve(endpoint, Some(check), &call.query).await
-        }
-        ["metrics"] => Ok(respond::bytes(http::StatusCode::OK, METRICS_TYPE, server.metrics.encode())),
+        ["configz"] => Ok(respond::json(&server.configuration)),
+        ["metrics"] => Ok(exposed(headers, |text| metrics::text(server, text))),
+        ["metrics", "slis"] => Ok(exposed(headers, |mut text| {
+            server.health.write(&mut text);
+            text.done()
+        })),
         ["openapi", ..] => openapi::serve(path, &call.query, headers).ok_or_else(no_such_path),
         [".well-known", "openid-configuration"] => {
             Ok(respond::json(&server.authenticator.tokens().openid_configuration()))
@@ -40,15 +48,29 @@ pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status
     }
 }
 
+/// Numbers in the form that a scraper likes best: the older one, unless it asks for the newer.
+fn exposed(headers: &HeaderMap, write: impl FnOnce(Text) -> String) -> Response<Body> {
+    let known = |essence: &str| matches!(essence, "application/openmetrics-text" | "text/plain" | "text/*" | "*/*");
+    let open = media::accepted(headers)
+        .iter()
+        .find(|range| known(&range.essence))
+        .is_some_and(|range| range.essence == "application/openmetrics-text");
+    let (text, content_type) =
+        if open { (Text::open_metrics(), OPEN_CONTENT_TYPE) } else { (Text::default(), CONTENT_TYPE) };
+    respond::maybe_gzip(write(text).into(), content_type, respond::takes_gzip(headers))
+}
+
 fn root() -> Value {
     let paths = [
         "/.well-known/openid-configuration",
         "/api",
         "/api/v1",
         "/apis",
+        "/configz",
         "/healthz",
         "/livez",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",

@@ -140,33 +140,15 @@ async fn watch(server: &Arc<Server>, resource: &'static Resource, mut call: Call
     let clock = server.registry.env().clock.clone();
     let include = Include::read(&call.query)?;
     let shape = WatchShape { resource, form: wanted.form, include, clock, headers: true };
+    let shape = server.metrics.watch_events.counted(resource, shape);
     let watching = server.registry.watch(resource, namespace(resource, &call), &options, shape).await?;
     let stop = server.stop.clone();
-    let open = OpenWatch::new(server.clone(), call.seat.take());
-    let chunks = watching.into_stream().take_until(stop.cancelled_owned()).inspect(move |_| open.touch());
-    let mut response = Response::new(body::stream(chunks));
+    let chunks = watching.into_stream().take_until(stop.cancelled_owned());
+    let mut response = Response::new(body::holding(body::stream(chunks), call.seat.take()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
-}
-
-/// Counts a watch for as long as its body lives.
-struct OpenWatch(Arc<Server>, #[expect(dead_code, reason = "it is held, not used")] Share);
-
-impl OpenWatch {
-    fn new(server: Arc<Server>, seat: Share) -> OpenWatch {
-        server.metrics.watches.inc();
-        OpenWatch(server, seat)
-    }
-
-    fn touch(&self) {}
-}
-
-impl Drop for OpenWatch {
-    fn drop(&mut self) {
-        self.0.metrics.watches.dec();
-    }
 }
 
 /// A write's body, options and warnings.

@@ -30,10 +30,6 @@ pub fn json(value: &Value) -> Response<Body> {
     bytes(StatusCode::OK, "application/json", serde_json::to_vec(value).unwrap_or_default())
 }
 
-pub fn text(content: impl Into<Bytes>) -> Response<Body> {
-    bytes(StatusCode::OK, "text/plain; charset=utf-8", content)
-}
-
 pub fn status(status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = serde_json::to_vec(&status.to_value()).unwrap_or_default();
@@ -161,7 +157,7 @@ mod tests {
         let ask = |known: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::IF_NONE_MATCH, known.parse().unwrap());
-            let answer = tagged(&headers, "AB", || text("x"));
+            let answer = tagged(&headers, "AB", || bytes(StatusCode::OK, "text/plain", "x"));
             assert_eq!(answer.headers()[header::ETAG], "\"AB\"", "{known}");
             answer.status().as_u16()
         };

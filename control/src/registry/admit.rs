@@ -1,6 +1,7 @@
 //! Where the verbs call admission: always with the same context, made here.
 
 use gantry_kube::{Object, Ref, Resource, Status, resource};
+use tokio::time::Instant;
 
 use super::{Registry, Writer};
 use crate::admission::{self, AdmissionContext, Operation};
@@ -32,8 +33,10 @@ impl Registry {
             lookup: &*self.lookup,
             env: &self.env,
         };
-        let warnings = admission::admit(&context, object, old)?;
-        writer.warnings.lock().extend(warnings);
+        let began = Instant::now();
+        let admitted = admission::admit(&context, object, old);
+        self.admissions.note(target.operation, admitted.is_err(), began.elapsed());
+        writer.warnings.lock().extend(admitted?);
         Ok(())
     }
 

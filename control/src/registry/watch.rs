@@ -13,7 +13,7 @@ use super::options::ListOptions;
 use super::{Registry, Selection};
 use crate::store::{Event, Gone, Revision, Stored, Watcher};
 
-const TIMEOUT_DEFAULT_SECONDS: u64 = 1800;
+pub(crate) const TIMEOUT_DEFAULT_SECONDS: u64 = 1800;
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Events that are put into one chunk when several are ready.
 const CHUNK_MAX_BYTES: usize = 64 * 1024;

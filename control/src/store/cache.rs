@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 pub use events::{Event, Gone};
-pub use kind::Watcher;
+pub use kind::{KindFigures, Watcher};
 pub use stored::{Encoding, Stored};
 pub use write::{Change, WriteError, store_status};
 
@@ -143,6 +143,11 @@ impl Cache {
     /// How many objects of a kind there are.
     pub fn count(&self, resource: &Resource) -> usize {
         self.inner.kind(&kinds::prefix(resource)).count()
+    }
+
+    /// What there is to tell of each kind in numbers, in the order of their names.
+    pub fn figures(&self) -> Vec<KindFigures> {
+        self.inner.kinds.read().values().map(|kind| kind.figures()).collect()
     }
 
     /// A page of up to `limit` items: the first (`at` absent), or the one after `after` as things stood at `at`, from the

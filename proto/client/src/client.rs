@@ -7,8 +7,10 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::ClientError;
+use crate::metrics::Metrics;
 use crate::watch::WatchStream;
 
 /// One answer never takes more memory than this: a list of a very large cluster fits.
@@ -23,6 +25,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(65);
 pub struct Client {
     inner: kube::Client,
     manager: Arc<str>,
+    metrics: Arc<Metrics>,
 }
 
 /// What a list or watch asks for beyond its kind.
@@ -84,12 +87,21 @@ impl DeleteOptions {
 impl Client {
     /// `manager` is the field manager that writes are recorded under (`gantry-scheduler`).
     pub fn new(inner: kube::Client, manager: &str) -> Client {
-        Client { inner, manager: manager.into() }
+        Client { inner, manager: manager.into(), metrics: Arc::default() }
     }
 
     /// The same connection under another field manager.
     pub fn named(&self, manager: &str) -> Client {
-        Client { inner: self.inner.clone(), manager: manager.into() }
+        Client { manager: manager.into(), ..self.clone() }
+    }
+
+    /// The same client, whose calls are counted there.
+    pub fn counted(self, metrics: Arc<Metrics>) -> Client {
+        Client { metrics, ..self }
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     pub async fn get(&self, resource: &Resource, at: &Ref) -> Result<Object, ClientError> {
@@ -269,11 +281,11 @@ impl Client {
         let request = request
             .body(Body::from(body))
             .map_err(|e| ClientError::Answer { call: call.to_owned(), why: e.to_string() })?;
-        let response = self
-            .inner
-            .send(request)
-            .await
-            .map_err(|e| ClientError::Transport { call: call.to_owned(), source: Box::new(e) })?;
+        let (word, began) = (method_word(request.method()), Instant::now());
+        let sent = self.inner.send(request).await;
+        let code = sent.as_ref().ok().map(|response| response.status().as_u16());
+        self.metrics.call(word, code, began.elapsed());
+        let response = sent.map_err(|e| ClientError::Transport { call: call.to_owned(), source: Box::new(e) })?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -318,6 +330,17 @@ fn percent_encode(value: &str, out: &mut String) {
         } else {
             out.push_str(&format!("%{byte:02X}"));
         }
+    }
+}
+
+fn method_word(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "other",
     }
 }
 

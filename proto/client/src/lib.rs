@@ -11,6 +11,7 @@ mod client;
 mod connect;
 mod error;
 mod informer;
+mod metrics;
 mod queue;
 mod watch;
 
@@ -18,5 +19,6 @@ pub use client::{Client, DeleteOptions, List, Patch, Query};
 pub use connect::ConnectError;
 pub use error::ClientError;
 pub use informer::{Change, Informer, Scope, Subscription};
+pub use metrics::Metrics;
 pub use queue::{WorkQueue, run_workers};
 pub use watch::{WatchEvent, WatchStream};
