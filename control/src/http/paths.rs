@@ -18,6 +18,9 @@ pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status
         return Err(Status::method_not_allowed());
     }
     let path = call.info.path.as_str();
+    if path.contains("//") {
+        return Err(no_such_path());
+    }
     let headers = &call.parts.headers;
     if let Some(response) = discovery::serve(path, headers) {
         return Ok(response);

@@ -28,8 +28,11 @@ pub struct RequestInfo {
 impl RequestInfo {
     pub fn parse(method: &Method, path: &str, query: &Query) -> RequestInfo {
         let mut info = RequestInfo { path: path.to_owned(), verb: plain_verb(method), ..RequestInfo::default() };
-        let mut parts: Vec<String> =
-            path.split('/').filter(|s| !s.is_empty()).map(super::query::decode_path_segment).collect();
+        let mut parts: Vec<String> = path.trim_matches('/').split('/').map(super::query::decode_path_segment).collect();
+        // No segment is empty but in what is passed on as it is.
+        if parts.iter().take_while(|part| *part != "proxy").any(String::is_empty) {
+            return info;
+        }
         match parts.first().map(String::as_str) {
             Some("api") if parts.len() >= 3 => {
                 info.version = parts[1].clone();
@@ -146,7 +149,9 @@ mod tests {
 
     #[test]
     fn other_paths_are_no_resources() {
-        for path in ["/", "/version", "/api", "/api/v1", "/apis/apps/v1", "/healthz/ping"] {
+        let empty = ["//api/v1//pods", "/api//v1/pods", "/api/v1/namespaces//pods", "/apis//v1/namespaces/a/pods"];
+        let plain = ["/", "/version", "/api", "/api/v1", "/api/v1/", "/apis/apps/v1", "/healthz/ping"];
+        for path in plain.into_iter().chain(empty) {
             assert!(!parse(Method::GET, path).is_resource, "{path}");
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use gantry_kube::{Ref, Resource, Status, resource, versions};
+use gantry_kube::{FieldError, Ref, Resource, Status, resource, versions};
 use http::{HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -62,10 +62,6 @@ pub async fn serve(server: Arc<Server>, call: Call) -> Result<Response<Body>, St
     if !verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }
-    // What is relayed as it is, the node judges.
-    if info.subresource != "proxy" {
-        call.query.refuse_unknown(info.verb, &info.subresource)?;
-    }
     if !matches!(info.subresource.as_str(), "" | "status" | "finalize" | "ephemeralcontainers" | "resize") {
         return subresources::serve(server, resource, call, received).await;
     }
@@ -90,6 +86,7 @@ fn check_place(resource: &Resource, call: &Call) -> Result<(), Status> {
     if in_namespace != resource.namespaced && (in_namespace || named) {
         return Err(no_such_path());
     }
+    check_name(&info.name)?;
     match info.verb {
         "create" if named && info.subresource.is_empty() => Err(Status::method_not_allowed()),
         "create" if resource.namespaced && !in_namespace => Err(Status::method_not_allowed()),
@@ -97,6 +94,20 @@ fn check_place(resource: &Resource, call: &Call) -> Result<(), Status> {
         "update" | "patch" if !named => Err(Status::method_not_allowed()),
         _ => Ok(()),
     }
+}
+
+/// What cannot be a segment of a path names nothing.
+fn check_name(name: &str) -> Result<(), Status> {
+    let why = match name {
+        "." | ".." => vec![format!("may not be '{name}'")],
+        name => {
+            ['/', '%'].into_iter().filter(|c| name.contains(*c)).map(|c| format!("may not contain '{c}'")).collect()
+        }
+    };
+    if why.is_empty() {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!("Name parameter invalid: {name:?}: {}", why.join(";"))))
 }
 
 /// Where the request's object stands.
@@ -173,7 +184,7 @@ pub struct Taken {
 
 impl Write {
     pub async fn read(call: Call, format: BodyFormat, received: Timestamp) -> Result<Write, Status> {
-        let options = WriteOptions::read(&call.query, call.user_agent())?;
+        let options = WriteOptions::read(&call.query, call.info.verb, call.user_agent())?;
         let Call { parts, body, query, info, identity, bounds, .. } = call;
         let (bytes, room) = body.read(&bounds).await?;
         let shares = [room, bounds.seat_for_write().await?];
@@ -263,10 +274,9 @@ async fn patch(
         return apply(server, resource, call, received).await;
     }
     let kind = PatchKind::of(&media_type)?;
-    if call.query.bool("force")?.is_some() {
-        let why =
-            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch";
-        return Err(Status::new(422, "Invalid", why));
+    if call.query.bool("force").is_some() {
+        let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
+        return Err(Status::invalid_options("PatchOptions", &[error]));
     }
     media::negotiate(&call.parts.headers, false)?;
     let (at, part) = (place(resource, &call), part(&call.info.subresource));
@@ -285,6 +295,19 @@ async fn patch(
     write.answer(server, resource, StatusCode::OK, &answer)
 }
 
+/// The body and options of an apply, and whether it is to take what others own.
+pub(super) async fn read_apply(call: Call, received: Timestamp) -> Result<(Write, bool), Status> {
+    let force = call.query.flag("force");
+    if call.query.get("fieldManager").is_none() {
+        let error = FieldError::required("fieldManager", "is required for apply patch");
+        return Err(Status::invalid_options("PatchOptions", &[error]));
+    }
+    media::negotiate(&call.parts.headers, false)?;
+    let mut write = Write::read(call, BodyFormat::Yaml, received).await?;
+    write.options.applied = true;
+    Ok((write, force))
+}
+
 /// Server-side apply: PATCH with a whole configuration.
 async fn apply(
     server: &Server,
@@ -292,15 +315,8 @@ async fn apply(
     call: Call,
     received: Timestamp,
 ) -> Result<Response<Body>, Status> {
-    let force = call.query.bool("force")?.unwrap_or(false);
-    if call.query.get("fieldManager").is_none_or(str::is_empty) {
-        let why = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
-        return Err(Status::new(422, "Invalid", why));
-    }
-    media::negotiate(&call.parts.headers, false)?;
     let (at, part) = (place(resource, &call), part(&call.info.subresource));
-    let mut write = Write::read(call, BodyFormat::Yaml, received).await?;
-    write.options.applied = true;
+    let (write, force) = read_apply(call, received).await?;
     let configuration = Configuration::read(resource, &at, &write.bytes, force)?;
     let may_create = || {
         let create = RequestInfo { verb: "create", ..write.call.info.clone() };

@@ -16,7 +16,6 @@ pub async fn serve(server: &Server, resource: &'static Resource, call: Call) -> 
     if call.info.verb != "create" || !call.info.subresource.is_empty() {
         return Err(Status::method_not_allowed());
     }
-    call.query.refuse_unknown("create", "")?;
     let received = server.registry.env().clock.now();
     let format = media::body_format(&call.parts.headers)?;
     let write = Write::read(call, format, received).await?;

@@ -24,7 +24,7 @@ use super::kubelet::Kubelets;
 use super::metrics::{Labels, Metrics};
 use super::query::Query;
 use super::request_info::RequestInfo;
-use super::{deadline, media, respond};
+use super::{deadline, media, query, respond};
 use crate::auth::{Action, Authenticator, Authorizer, Identity};
 use crate::registry::{Registry, decode};
 use crate::usage::Usage;
@@ -88,7 +88,11 @@ impl Router {
         let (server, requests) = (self.0.clone(), &self.0.metrics.requests);
         let long_running = inflight::is_long_running(&info);
         let _busy = (!long_running).then(|| requests.enter(&info));
-        let within = if long_running { Ok(None) } else { deadline::of(&query).map(Some) };
+        let within = match query::bad_escape(parts.uri.path()) {
+            Some(escape) => Err(Status::bad_request(format!("invalid URL escape {escape:?}"))),
+            None if long_running => Ok(None),
+            None => deadline::of(&query).map(Some),
+        };
         let body = Unread::new(body);
         let answered = match within {
             Ok(within) => in_time(within, serve(server, parts, body.clone(), query, info, labels)).await,

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use super::body::Body;
 use super::media::{self, BodyFormat};
-use super::resources::{Write, no_such_path, place};
+use super::resources::{Write, no_such_path, place, read_apply};
 use super::respond;
 use super::router::{Call, Server};
-use crate::registry::decode::{self, Patch, PatchKind};
+use crate::registry::apply::{Configuration, SCALE as SCALE_RESOURCE};
+use crate::registry::decode::{self, APPLY_PATCH, Patch, PatchKind};
 use crate::registry::subresource::scale_of;
 use crate::registry::{Answer, DeleteOptions};
 
@@ -64,6 +65,10 @@ async fn scale(
         let write = Write::read(call, format, received).await?;
         let wanted = decode::decode_as(SCALE, &write.bytes, format)?;
         server.registry.scale(&write.writer(), resource, &at, |_| Ok(wanted.clone())).await?
+    } else if media::content_type(&call.parts.headers).essence == APPLY_PATCH {
+        let (write, force) = read_apply(call, received).await?;
+        let configuration = Configuration::read(&SCALE_RESOURCE, &at, &write.bytes, force)?;
+        server.registry.apply_scale(&write.writer(), resource, &at, &configuration).await?
     } else {
         let kind = PatchKind::of(&media::content_type(&call.parts.headers).essence)?;
         let write = Write::read(call, BodyFormat::Json, received).await?;
@@ -87,7 +92,6 @@ pub async fn bindings(server: &Server, call: Call, received: Timestamp) -> Resul
     if call.info.verb != "create" || !call.info.name.is_empty() {
         return Err(Status::method_not_allowed());
     }
-    call.query.refuse_unknown("create", "")?;
     bind(server, call, received, None).await
 }
 

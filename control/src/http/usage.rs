@@ -39,7 +39,6 @@ pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status
     if !VERBS.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }
-    call.query.refuse_unknown(info.verb, "")?;
     let wanted = media::negotiate(&call.parts.headers, false)?;
     let content = if named {
         let made = one(server, kind, &Ref::new(info.namespace.as_str(), info.name.as_str())).await?;

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::managed::{self, Manager, Wanted};
 use super::options::FieldValidation;
-use super::update::{Part, SWAP_TRIES};
+use super::subresource::{scale_of, scaled};
+use super::update::{Part, SWAP_TRIES, check_identity};
 use super::{Answer, Decoded, Registry, Writer, decode};
 use crate::http::media::BodyFormat;
 
@@ -55,6 +56,10 @@ impl Configuration {
             Some(old) => managed::apply(&versions::from_stored(resource, old), &self.wanted(), manager)?,
             None => managed::on_create_by_apply(&self.wanted(), manager),
         };
+        if let Some(old) = old {
+            // What changes nothing is stale all the same, where it says of what it was made.
+            check_identity(resource, &self.said, old)?;
+        }
         let decoded = decode::canonical(resource, applied, &[], FieldValidation::Ignore)?;
         decode::as_stored(resource, decoded)
     }
@@ -83,7 +88,43 @@ fn place(said: &mut Object, at: &Ref) -> Result<(), Status> {
     Ok(())
 }
 
+/// What a Scale is, for those who apply one.
+pub static SCALE: Resource = Resource {
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
+    plural: "scales",
+    singular: "scale",
+    namespaced: true,
+    short_names: &[],
+    categories: &[],
+    virtual_only: true,
+};
+
 impl Registry {
+    /// Applies a Scale to an object that has replicas; answers the Scale that it has then.
+    pub async fn apply_scale(
+        &self,
+        writer: &Writer<'_>,
+        resource: &'static Resource,
+        at: &Ref,
+        configuration: &Configuration,
+    ) -> Result<Answer, Status> {
+        let now = self.env.clock.now_rfc3339();
+        let manager = Manager::new(&writer.options.manager, Part::Scale.subresource(), &now);
+        let change = |old: &Object| {
+            let live = managed::scale::of(old, scale_of(old));
+            let applied = managed::apply(&live, &configuration.wanted(), &manager)?;
+            check_identity(resource, &configuration.said, old)?;
+            let mut new = scaled(resource, old, &applied)?;
+            managed::scale::hand_back(&mut new, &applied);
+            Ok(new)
+        };
+        let answer = self.modify(writer, resource, at, Part::Scale, change).await?;
+        let stored = answer.object();
+        Ok(Answer::Made(managed::scale::of(&stored, scale_of(&stored))))
+    }
+
     /// Applies a configuration, to an object that may not be there yet: whether it was made. `may_create` is asked then.
     pub async fn apply(
         &self,

@@ -68,7 +68,8 @@ impl Registry {
             Some(entries) => managed::restore(&mut object, entries),
             None => {
                 let now = self.env.clock.now_rfc3339();
-                managed::on_create(&mut object, &Manager::new(&writer.options.manager, "", &now));
+                let manager = Manager::new(&writer.options.manager, "", &now);
+                managed::on_create(&mut object, &resource.api_version(), &manager);
             }
         }
         let admitted = self.env.clock.now();

@@ -249,7 +249,7 @@ fn refused(error: &merge::MergeError) -> Status {
     match error {
         merge::MergeError::Malformed(_) => Status::bad_request(error.to_string()),
         merge::MergeError::TooManyOperations(_) | merge::MergeError::CopiesTooMuch(_) => {
-            Status::new(413, "RequestEntityTooLarge", error.to_string())
+            Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {error}"))
         }
         merge::MergeError::TooDeep | merge::MergeError::DoesNotApply(_) => Status::new(
             422,

@@ -109,7 +109,7 @@ impl Registry {
     fn resumed(&self, token: &str, prefix: &str) -> Result<(Revision, Option<Key>), Status> {
         let (at, after) = decode_token(token)?;
         if !after.as_str().starts_with(prefix) {
-            return Err(Status::bad_request(format!("continue key is not valid: it goes on behind {after}")));
+            return Err(Status::bad_request(format!("invalid continue token: continue key is not valid: {after}")));
         }
         Ok((at.unwrap_or_else(|| self.cache.revision()), Some(after)))
     }
@@ -228,7 +228,7 @@ pub fn encode_token(revision: Option<Revision>, after: &Key) -> String {
 
 /// Reads a token that a client brings back. Public and pure: a seat for fuzzing.
 pub fn decode_token(token: &str) -> Result<(Option<Revision>, Key), Status> {
-    let bad = || Status::bad_request("continue key is not valid");
+    let bad = || Status::bad_request("invalid continue token: continue key is not valid");
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
     let revision = if value["rv"] == NEWEST { None } else { Some(value["rv"].as_u64().ok_or_else(bad)?) };

@@ -59,25 +59,13 @@ impl Registry {
         mut change: impl FnMut(&Object) -> Result<Object, Status>,
     ) -> Result<Answer, Status> {
         let answer = self
-            .modify(writer, resource, at, Part::Whole, |old| {
+            .modify(writer, resource, at, Part::Scale, |old| {
                 let scale = change(&scale_of(old))?;
                 let version = scale.resource_version();
                 if !version.is_empty() && version != old.resource_version() {
                     return Err(Status::stale(resource, old.name()));
                 }
-                let replicas = scale.i64_at("/spec/replicas").unwrap_or(0);
-                if replicas < 0 {
-                    let why = "must be greater than or equal to 0";
-                    let error = FieldError::invalid("spec.replicas", replicas, why);
-                    return Err(Status::invalid(resource, old.name(), &[error]));
-                }
-                let mut new = old.clone();
-                if old.i64_at("/spec/replicas") != Some(replicas) {
-                    new.map_mut("spec").insert("replicas".to_owned(), json!(replicas));
-                    let generation = old.generation() + 1;
-                    new.metadata_mut().insert("generation".to_owned(), json!(generation));
-                }
-                Ok(new)
+                scaled(resource, old, &scale)
             })
             .await?;
         Ok(Answer::Made(scale_of(&answer.object())))
@@ -106,6 +94,23 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+/// The object with the replicas that a Scale asks for.
+pub(super) fn scaled(resource: &Resource, old: &Object, scale: &Object) -> Result<Object, Status> {
+    let replicas = scale.i64_at("/spec/replicas").unwrap_or(0);
+    if replicas < 0 {
+        let why = "must be greater than or equal to 0";
+        let error = FieldError::invalid("spec.replicas", replicas, why);
+        return Err(Status::invalid(resource, old.name(), &[error]));
+    }
+    let mut new = old.clone();
+    if old.i64_at("/spec/replicas") != Some(replicas) {
+        new.map_mut("spec").insert("replicas".to_owned(), json!(replicas));
+        let generation = old.generation() + 1;
+        new.metadata_mut().insert("generation".to_owned(), json!(generation));
+    }
+    Ok(new)
 }
 
 /// The pod as bound to `node`, or why it cannot be.

@@ -23,7 +23,9 @@ pub enum Part {
     EphemeralContainers,
     /// What the containers of a pod ask for.
     Resize,
-    /// A change that the server itself makes (binding, scale): nothing is put back.
+    /// `spec.replicas`.
+    Scale,
+    /// A change that the server itself makes (binding): nothing is put back.
     Whole,
 }
 
@@ -35,6 +37,7 @@ impl Part {
             Part::Finalize => "finalize",
             Part::EphemeralContainers => "ephemeralcontainers",
             Part::Resize => "resize",
+            Part::Scale => "scale",
         }
     }
 }
@@ -113,7 +116,7 @@ impl Registry {
             }
             Part::EphemeralContainers => new = strategy.update_ephemeral_containers(&new, old),
             Part::Resize => new = strategy.update_resources(&new, old),
-            Part::Whole => {}
+            Part::Scale | Part::Whole => {}
         }
         self.admit_update(writer, resource, part.subresource(), &mut new, old)?;
         if matches!(part, Part::Main | Part::Status | Part::EphemeralContainers | Part::Resize) {
@@ -139,7 +142,7 @@ impl Registry {
             None => {
                 let now = self.env.clock.now_rfc3339();
                 let manager = Manager::new(&writer.options.manager, part.subresource(), &now);
-                managed::on_update(&mut new, old, &manager);
+                managed::on_update(&mut new, old, &resource.api_version(), &manager);
             }
         }
         Ok(new)
@@ -207,7 +210,7 @@ enum Swap {
 }
 
 /// The object must be the stored one: its uid and, where the caller names one, its version.
-fn check_identity(resource: &Resource, new: &Object, old: &Object) -> Result<(), Status> {
+pub(super) fn check_identity(resource: &Resource, new: &Object, old: &Object) -> Result<(), Status> {
     if !new.uid().is_empty() && new.uid() != old.uid() {
         let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", new.uid(), old.uid());
         return Err(Status::conflict(resource, old.name(), &why));

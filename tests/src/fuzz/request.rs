@@ -77,8 +77,9 @@ pub(super) fn request_line(data: &[u8]) {
     assert_eq!(info.is_resource, !info.resource.is_empty());
     let resource = Resource::by_plural(&info.group, &info.version, &info.resource).unwrap_or(&POD);
     // Whatever the options are, reading them is no more than a refusal.
-    let _ = query.refuse_unknown(info.verb, &info.subresource);
-    let _ = WriteOptions::read(&query, &line);
+    if let Ok(options) = WriteOptions::read(&query, info.verb, &line) {
+        assert!(options.manager.len() <= 128 && !options.manager.chars().any(char::is_control));
+    }
     for watch in [false, true] {
         let _ = ListOptions::read(&query, resource, watch);
     }

@@ -92,6 +92,34 @@ fn what_changed_is_told_field_by_field() {
 }
 
 #[test]
+fn items_that_are_there_twice_are_owned_as_one() {
+    let env = |items: &[(&str, &str)]| {
+        let items: Vec<Value> = items.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        json!({"spec": {"containers": [{"name": "c", "env": items}]}})
+    };
+    let at = ".spec.containers[name=\"c\"].env[name=\"a\"]";
+    let twice = env(&[("a", "1"), ("a", "2"), ("b", "1")]);
+    let paths = pod().fields(&twice).paths();
+    assert!(
+        paths.contains(&at.to_owned()) && !paths.iter().any(|path| path.starts_with(&format!("{at}."))),
+        "{paths:?}"
+    );
+    let told = |old: &Value, new: &Value| {
+        let changes = compare(pod(), old, new);
+        [changes.added, changes.modified, changes.removed].map(|fields| fields.paths())
+    };
+    let once = env(&[("a", "3"), ("b", "1")]);
+    let whole = vec![at.to_owned(), format!("{at}.name"), format!("{at}.value")];
+    assert_eq!(told(&twice, &once), [whole.clone(), vec![], vec![at.to_owned()]]);
+    assert_eq!(told(&once, &twice), [vec![at.to_owned()], vec![], whole]);
+    assert_eq!(told(&twice, &env(&[("a", "1"), ("a", "4"), ("b", "1")])), [vec![], vec![at.to_owned()], vec![]]);
+    assert_eq!(told(&twice, &env(&[("b", "1")])), [vec![], vec![], vec![at.to_owned()]]);
+    assert!(compare(pod(), &twice, &twice).is_empty());
+    // Who applies one of them makes it one.
+    assert_eq!(merge(pod(), &twice, &env(&[("a", "3")])), env(&[("a", "3"), ("b", "1")]));
+}
+
+#[test]
 fn what_nobody_wants_any_more_goes_and_nothing_else() {
     let typed = typed("apps", "Deployment");
     let first = json!({"spec": {"replicas": 1, "strategy": {"type": "RollingUpdate"}, "paused": true,

@@ -86,6 +86,15 @@ fn element(typed: Typed, item: &Value) -> String {
     format!("k:{}", Value::Object(own))
 }
 
+/// A list's items by what it calls them: more than one only where a client wrote an item twice.
+fn by_name(typed: Typed, items: &[Value]) -> BTreeMap<String, Vec<&Value>> {
+    let mut all: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+    for item in items {
+        all.entry(element(typed, item)).or_default().push(item);
+    }
+    all
+}
+
 fn is_bare(value: &Value) -> bool {
     value.is_null() || value.as_object().is_some_and(Map::is_empty)
 }
@@ -106,8 +115,8 @@ impl Typed {
         match (self, value) {
             (Typed::Struct(_) | Typed::Map(_), Value::Object(map)) => return self.fields_of(map),
             (Typed::Set | Typed::Keyed(..), Value::Array(items)) => {
-                for item in items {
-                    all.put(element(self, item), self.fields_of_item(item));
+                for (name, items) in by_name(self, items) {
+                    all.put(name, self.fields_of_items(&items));
                 }
             }
             (Typed::Whole, _) => all.member = true,
@@ -121,6 +130,14 @@ impl Typed {
         let mut fields = self.under(key).fields(value);
         fields.member |= is_bare(value) || !self.names(key);
         fields
+    }
+
+    /// Several that are called the same are owned as one.
+    fn fields_of_items(self, items: &[&Value]) -> Fields {
+        match items {
+            [item] => self.fields_of_item(item),
+            _ => Fields::leaf(),
+        }
     }
 
     fn fields_of_item(self, item: &Value) -> Fields {
@@ -296,18 +313,24 @@ pub fn compare(typed: Typed, old: &Value, new: &Value) -> Changes {
             return compare_objects(typed, old, new);
         }
         (Typed::Set | Typed::Keyed(..), Value::Array(old), Value::Array(new)) => {
-            let by_name = |items: &'_ [Value]| -> BTreeMap<String, Value> {
-                items.iter().map(|item| (element(typed, item), item.clone())).collect()
-            };
-            let (old, new) = (by_name(old), by_name(new));
-            for (name, item) in &new {
-                match old.get(name) {
-                    Some(before) => changes.put(name, compare(typed.item(), before, item)),
-                    None => changes.added.put(name.clone(), typed.fields_of_item(item)),
+            let (old, new) = (by_name(typed, old), by_name(typed, new));
+            for (name, items) in &new {
+                match (old.get(name).map(Vec::as_slice), items.as_slice()) {
+                    (Some([before]), [item]) => changes.put(name, compare(typed.item(), before, item)),
+                    (Some(before), now) if before.len() > 1 && now.len() > 1 => {
+                        let modified = if before == now { Fields::default() } else { Fields::leaf() };
+                        changes.modified.put(name.clone(), modified);
+                    }
+                    (before, now) => {
+                        changes.added.put(name.clone(), typed.fields_of_items(now));
+                        if let Some(before) = before {
+                            changes.removed.put(name.clone(), typed.fields_of_items(before));
+                        }
+                    }
                 }
             }
-            for (name, item) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
-                changes.removed.put(name.clone(), typed.fields_of_item(item));
+            for (name, items) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
+                changes.removed.put(name.clone(), typed.fields_of_items(items));
             }
         }
         _ => changes.modified.member = true,
