@@ -15,7 +15,7 @@ mod cron_job;
 mod data;
 mod disruption;
 mod endpoints;
-mod format;
+pub(crate) mod format;
 mod job;
 pub mod meta;
 mod network;
