@@ -54,6 +54,11 @@ fn what_the_schema_does_not_have_is_named() {
     assert_eq!(wrong(json!({"spec": {"containers": [{"name": "a", "image": "x"}]}})), None);
     let undeclared = wrong(json!({"spec": {"containers": [{"name": "a", "shiny": 1}]}}));
     assert_eq!(undeclared.as_deref(), Some(".spec.containers[name=\"a\"].shiny: field not declared in schema"));
+    let nameless = wrong(json!({"spec": {"containers": [{"name": "a"}, {"image": "x"}]}}));
+    let expected = ".spec.containers: element 1: associative list with keys has an element that omits all key fields \
+                    [\"name\"] (and doesn't have default values for any key fields)";
+    assert_eq!(nameless.as_deref(), Some(expected));
+    assert_eq!(wrong(json!({"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 1}]}]}})), None);
     let twice = wrong(json!({"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}));
     assert_eq!(twice.as_deref(), Some(".spec.containers: duplicate entries for key [name=\"a\"]"));
 }

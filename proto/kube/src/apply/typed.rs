@@ -95,6 +95,14 @@ fn by_name(typed: Typed, items: &[Value]) -> BTreeMap<String, Vec<&Value>> {
     all
 }
 
+/// The keys of a list, where an item has none of them and the schema no default for one.
+fn omitted_keys(typed: Typed, item: &Value) -> Option<String> {
+    let Typed::Keyed(ty, keys) = typed else { return None };
+    let default = |key: &str| matches!(ty, Ty::Struct(ty) if ty.get().field(key).is_some_and(|f| f.default.is_some()));
+    let omitted = keys.iter().all(|key| item.get(*key).is_none() && !default(key));
+    omitted.then(|| format!("[{}]", keys.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(" ")))
+}
+
 fn is_bare(value: &Value) -> bool {
     value.is_null() || value.as_object().is_some_and(Map::is_empty)
 }
@@ -172,7 +180,14 @@ impl Typed {
             (Typed::Struct(_) | Typed::Map(_), Value::Object(map)) => self.wrong_below(map),
             (Typed::Set | Typed::Keyed(..), Value::Array(items)) => {
                 let mut seen = BTreeSet::new();
-                items.iter().find_map(|item| {
+                items.iter().enumerate().find_map(|(at, item)| {
+                    if let Some(keys) = omitted_keys(self, item) {
+                        let problem = format!(
+                            "element {at}: associative list with keys has an element that omits all key fields {keys} \
+                             (and doesn't have default values for any key fields)"
+                        );
+                        return Some((String::new(), problem));
+                    }
                     let name = element(self, item);
                     let shown = || super::fields::cut(super::fields::said(&name));
                     if let Some((path, problem)) = self.item().wrong_in(item) {
