@@ -88,6 +88,19 @@ fn place(said: &mut Object, at: &Ref) -> Result<(), Status> {
     Ok(())
 }
 
+/// What an apply makes of an object, or of none. Public and pure: a seat for fuzzing.
+pub fn applied(
+    resource: &Resource,
+    at: &Ref,
+    old: Option<&Object>,
+    bytes: &[u8],
+    force: bool,
+    manager: &str,
+) -> Result<Object, Status> {
+    let manager = Manager::new(manager, "", "2026-01-01T00:00:00Z");
+    Ok(Configuration::read(resource, at, bytes, force)?.on(resource, old, &manager)?.object)
+}
+
 /// What a Scale is, for those who apply one.
 pub static SCALE: Resource = Resource {
     group: "autoscaling",

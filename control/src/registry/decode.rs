@@ -27,7 +27,12 @@ pub struct Parsed {
 pub fn value(bytes: &[u8], format: BodyFormat) -> Result<Parsed, Status> {
     match format {
         BodyFormat::Json => {
-            let (value, duplicates) = canonical::parse_value(bytes).map_err(|error| malformed(&error))?;
+            let parsed = canonical::parse_value(bytes).or_else(|error| match std::str::from_utf8(bytes) {
+                Ok(_) => Err(error),
+                // As upstream: what is no text stands for a character that says so.
+                Err(_) => canonical::parse_value(String::from_utf8_lossy(bytes).as_bytes()),
+            });
+            let (value, duplicates) = parsed.map_err(|error| malformed(&error))?;
             Ok(Parsed { value, duplicates })
         }
         BodyFormat::Yaml => {

@@ -409,7 +409,7 @@ mod tests {
             refused.message,
             "DeleteOptions.meta.k8s.io \"\" is invalid: [propagationPolicy: Unsupported value: \"Later\": supported \
              values: \"Foreground\", \"Background\", \"Orphan\", \"nil\", dryRun: Unsupported value: \
-             []string{\"Some\"}: supported values: \"All\"]"
+             [\"Some\"]: supported values: \"All\"]"
         );
     }
 

@@ -110,7 +110,7 @@ impl FieldError {
             self.kind,
             FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong | FieldErrorKind::Internal
         );
-        let mut text = if valued { format!("{head}: {}", shown(&self.value)) } else { head.to_owned() };
+        let mut text = if valued { format!("{head}: {}", self.value) } else { head.to_owned() };
         if !self.detail.is_empty() {
             text.push_str(": ");
             text.push_str(&self.detail);
@@ -120,17 +120,6 @@ impl FieldError {
 
     pub fn cause(&self) -> Value {
         json!({"reason": self.reason(), "message": self.body(), "field": self.path})
-    }
-}
-
-/// A list of words is shown as Go shows it.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_string) => {
-            let items: Vec<String> = items.iter().map(Value::to_string).collect();
-            format!("[]string{{{}}}", items.join(", "))
-        }
-        other => other.to_string(),
     }
 }
 

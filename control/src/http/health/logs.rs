@@ -47,7 +47,7 @@ mod tests {
     async fn a_blocked_log_is_told_and_takes_one_thread() {
         let logs = Logs::default();
         assert_eq!(logs.check_with(|| Ok(())).await, Ok(()));
-        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
         let blocked = {
             let logs = logs.clone();
             tokio::spawn(async move { logs.check_with(move || wait.recv().map_err(std::io::Error::other)).await })
