@@ -170,6 +170,12 @@ impl Api {
         answer(&self.client, request).await
     }
 
+    /// The same of a body that is no text.
+    pub async fn send_bytes(&self, method: &str, path: &str, body: Vec<u8>, content_type: &str) -> Answer {
+        let request = Request::builder().method(method).uri(path).header("content-type", content_type);
+        answer(&self.client, request.body(Body::from(body)).expect("a request")).await
+    }
+
     /// A request without credentials but for one header.
     pub async fn anonymous(&self, path: &str, header: Option<(&str, &str)>) -> Answer {
         let client = connect(&kubeconfig(&self.folder), false).await;

@@ -21,6 +21,7 @@
 
 use std::path::{Path, PathBuf};
 
+mod apply;
 mod host;
 mod image;
 mod input;
@@ -86,10 +87,12 @@ pub const TARGETS: &[Target] = &[
     target("json_patch", object::json_patch, object::json_patch_seeds, 2000),
     target("merge_patch", object::merge_patch, object::merge_patch_seeds, 4000),
     target("strategic_patch", object::strategic_patch, object::strategic_patch_seeds, 4000),
+    target("apply", apply::apply, apply::apply_seeds, 1500),
     target("quantity", object::quantity, object::quantity_seeds, 20_000),
     target("time", object::time, object::time_seeds, 20_000),
     target("label_selector", request::label_selector, request::label_selector_seeds, 20_000),
     target("field_selector", request::field_selector, request::field_selector_seeds, 20_000),
+    target("request_info", request::request_info, request::request_info_seeds, 10_000),
     target("request_line", request::request_line, request::request_line_seeds, 10_000),
     target("list", request::list, request::list_seeds, 8000),
     target("continue_token", request::continue_token, request::continue_token_seeds, 20_000),

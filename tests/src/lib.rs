@@ -14,6 +14,7 @@ pub mod image;
 pub mod kubectl;
 pub mod ledger;
 pub mod peer;
+pub mod raw;
 pub mod registry;
 pub mod room;
 pub mod store_conformance;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
 
 use gantry_control::http::media;
-use gantry_control::http::query::Query;
+use gantry_control::http::query::{Query, decode_path_segment};
 use gantry_control::http::request_info::RequestInfo;
 use gantry_control::registry::decode::PatchKind;
 use gantry_control::registry::list::{decode_token, encode_token};
@@ -90,6 +90,58 @@ pub(super) fn request_line(data: &[u8]) {
     }
     one_name(&info, &query, resource);
     headers(&mut input);
+}
+
+/// `METHOD PATH?QUERY`: what is authorised is what is served, however it is written.
+pub(super) fn request_info(data: &[u8]) {
+    let mut input = Input(data);
+    let method = Method::from_bytes(input.until(b' ')).unwrap_or_default();
+    let line = String::from_utf8_lossy(input.0).into_owned();
+    let (path, query) = line.split_once('?').unwrap_or((&line, ""));
+    let query = Query::parse(query);
+    let info = RequestInfo::parse(&method, path, &query);
+    if !info.is_resource {
+        assert!(info.resource.is_empty() && info.name.is_empty() && info.namespace.is_empty());
+        assert_eq!(info.path, path);
+        return;
+    }
+    let verbs = ["", "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+    assert!(verbs.contains(&info.verb), "{}", info.verb);
+    assert!(!info.version.is_empty() && !info.resource.is_empty());
+    // Slashes around it, and other spellings of its characters, change nothing of what it is about.
+    let escaped = |segment: &str| segment.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let spelled: Vec<String> = path.trim_matches('/').split('/').map(|s| escaped(&decode_path_segment(s))).collect();
+    for other in [format!("//{}//", path.trim_matches('/')), format!("/{}", spelled.join("/"))] {
+        let again = RequestInfo::parse(&method, &other, &query);
+        assert_eq!(RequestInfo { path: path.to_owned(), ..again }, info, "{path} as {other}");
+    }
+    // What one name is asked for has that name, and a namespace's own name is its namespace.
+    assert!(info.subresource.is_empty() || !info.name.is_empty());
+    if info.resource == "namespaces"
+        && !info.name.is_empty()
+        && info.group.is_empty()
+        && !info.verb.starts_with("delete")
+    {
+        assert!(info.namespace == info.name || matches!(info.verb, "list" | "watch"), "{info:?}");
+    }
+}
+
+pub(super) fn request_info_seeds() -> Vec<Vec<u8>> {
+    let lines = [
+        "GET /api/v1/namespaces/a/pods/b/log?follow=true",
+        "GET /apis/apps/v1/namespaces/a/deployments?watch=0&watch=1",
+        "DELETE /api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Db",
+        "POST /api/v1/namespaces/a/status",
+        "PUT /api/v1/namespaces/a/finalize",
+        "GET /api/v1/namespaces//pods",
+        "GET /api/v1/nodes/n/proxy//a/../b",
+        "PATCH /apis/g/v/namespaces/%2e%2e/k%2Fl/%00/s",
+        "HEAD /api/v1/namespaces",
+        "BREW /api/v1/pods/p",
+        "GET /healthz/etcd",
+        "GET //api//v1",
+    ];
+    texts(&lines)
 }
 
 /// A collection that is authorised as if it were one object holds no other object.
