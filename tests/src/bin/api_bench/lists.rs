@@ -85,26 +85,38 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// How long a write takes alone, and while others list everything without a pause.
+/// How long a write takes alone, while others list everything without a pause, and while they fetch as much from a server that has
+/// nothing to do with it: what the last takes is the machine's to give.
 pub async fn storm(setting: &Setting, count: usize, seconds: u64, rounds: usize) -> Result<(), Failure> {
     let server = setting.control().await?;
+    let bare = setting.bare()?;
     let wire = setting.wire(&server)?;
     creates::fill(&server, &wire, count).await?;
-    let length = Duration::from_secs(seconds);
-    let (mut alone, mut beside, mut lists, mut ratios) = (Vec::new(), Vec::new(), 0, Vec::new());
+    let bytes = wire.connect().await?.get(CONFIG_MAPS).await?;
+    let storms = [
+        ("alone", wire.clone(), CONFIG_MAPS.to_owned(), 0),
+        ("while others fetch as much elsewhere", setting.wire(&bare)?, format!("/bytes/{bytes}"), STORM_CLIENTS),
+        ("in the storm", wire.clone(), CONFIG_MAPS.to_owned(), STORM_CLIENTS),
+    ];
+    let mut found: [Vec<f64>; 3] = Default::default();
+    let mut fetched = [0; 3];
     for round in 0..rounds {
-        let quiet = writes(&wire, &format!("q{round}"), length, 0).await?;
-        let loud = writes(&wire, &format!("l{round}"), length, STORM_CLIENTS).await?;
-        ratios.push(p99(&loud.0) / p99(&quiet.0));
-        alone.extend(quiet.0);
-        beside.extend(loud.0);
-        lists += loud.1;
+        for (n, (_, from, path, clients)) in storms.iter().enumerate() {
+            let length = Duration::from_secs(seconds);
+            let (took, fetches) = writes(&wire, &format!("s{round}-{n}"), length, (from, path, *clients)).await?;
+            found[n].extend(took);
+            fetched[n] += fetches;
+        }
     }
     println!("a write beside {STORM_CLIENTS} clients that list {count} objects, over {}", setting.version.name());
-    line("  alone", alone, "ms");
-    line("  in the storm", beside, "ms");
-    println!("{:<44} {:>12.0} /s", "  lists meanwhile", lists as f64 / (seconds * rounds as u64) as f64);
-    show("  p99 in the storm is, of alone", "x", &ratios);
+    for ((what, ..), (took, fetches)) in storms.iter().zip(found.iter().zip(fetched)) {
+        line(&format!("  {what}"), took.clone(), "ms");
+        let rate = fetches as f64 / (seconds * rounds as u64) as f64;
+        println!("{:<44} {rate:>12.0} /s", "  fetches meanwhile");
+    }
+    let [alone, elsewhere, storm] = found.map(|took| p99(&took));
+    ratio("  p99 in the storm is", storm / alone, "of alone");
+    ratio("  and", storm / elsewhere, "of the same load on another server");
     server.stop()
 }
 
@@ -114,17 +126,22 @@ fn p99(took: &[f64]) -> f64 {
     gantry_tests::figures::percentile(&sorted, 0.99)
 }
 
-/// The times of one writer beside so many who list, and how many lists there were. The writer has a thread of its own, so that what
-/// the load costs is not counted as the server's delay.
-async fn writes(wire: &Wire, stem: &str, length: Duration, listing: usize) -> Result<(Vec<f64>, usize), Failure> {
+/// The times of one writer beside so many who fetch, and how often they did. The writer has a thread of its own, so that what the
+/// load costs is not counted as the server's delay.
+async fn writes(
+    wire: &Wire,
+    stem: &str,
+    length: Duration,
+    (from, path, clients): (&Wire, &str, usize),
+) -> Result<(Vec<f64>, usize), Failure> {
     let stop = CancellationToken::new();
     let mut lists = JoinSet::new();
-    for mut connection in wire.connections(listing).await? {
-        let stop = stop.clone();
+    for mut connection in from.connections(clients).await? {
+        let (stop, path) = (stop.clone(), path.to_owned());
         lists.spawn(async move {
             let mut count = 0;
             while !stop.is_cancelled() {
-                connection.get(CONFIG_MAPS).await?;
+                connection.get(&path).await?;
                 count += 1;
             }
             Ok::<usize, Failure>(count)
