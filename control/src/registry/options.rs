@@ -1,5 +1,7 @@
 //! The options of writes, deletes, lists and watches, read from the query (and, for deletes, the body).
 
+use std::borrow::Cow;
+
 use gantry_kube::selector::{FieldSelector, LabelSelector};
 use gantry_kube::{Object, Resource, Status};
 use serde_json::Value;
@@ -202,7 +204,15 @@ impl Selection {
 
     /// The same, without parsing more of a stored object than selectors ask for.
     pub fn matches_stored(&self, stored: &Stored) -> bool {
-        self.is_everything() || self.matches(stored.outline(self.selectable))
+        // Names are in the key: whoever asks for one object has none of the others parsed.
+        let (namespace, name) = stored.key().place();
+        let field = |path: &str| match path {
+            "metadata.name" => Some(Cow::Borrowed(name)),
+            "metadata.namespace" => Some(Cow::Borrowed(namespace)),
+            path => stored.outline(self.selectable).field(path),
+        };
+        let label = |key: &str| stored.outline(self.selectable).label(key);
+        self.fields.matches_by(field) && self.labels.matches_by(label)
     }
 
     /// The one name that is asked for, if the field selector asks for one.

@@ -27,6 +27,7 @@ use tokio::task::AbortHandle;
 
 pub use events::{Event, Gone};
 pub use kind::Watcher;
+pub use outline::Outline;
 pub use stored::{Encoding, Stored};
 pub use write::{Change, WriteError, store_status};
 

@@ -1,5 +1,7 @@
 //! Label selectors and field selectors: parsed once, matched often.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::Object;
@@ -116,8 +118,12 @@ impl LabelSelector {
     }
 
     pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
-        let get = |key: &str| labels.and_then(|map| map.get(key)).and_then(Value::as_str);
-        self.0.iter().all(|requirement| requirement.matches(get))
+        self.matches_by(|key| labels.and_then(|map| map.get(key)).and_then(Value::as_str))
+    }
+
+    /// On labels that were read before.
+    pub fn matches_by<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.0.iter().all(|requirement| requirement.matches(&get))
     }
 
     pub fn matches_object(&self, object: &Object) -> bool {
@@ -250,15 +256,28 @@ impl FieldSelector {
 
     /// Matches on the object's own fields: `metadata.name` is `/metadata/name`; numbers and booleans by their text.
     pub fn matches(&self, object: &Object) -> bool {
+        self.matches_by(|path| object.get(&path.replace('.', "/")).and_then(field_text))
+    }
+
+    /// On fields that were read before, by their text.
+    pub fn matches_by<'a>(&self, get: impl Fn(&str) -> Option<Cow<'a, str>>) -> bool {
         self.0.iter().all(|r| {
-            let found = match object.get(&r.path.replace('.', "/")) {
-                Some(Value::String(s)) => s == &r.value,
-                Some(Value::Bool(b)) => b.to_string() == r.value,
-                Some(Value::Number(n)) => n.to_string() == r.value,
-                _ => r.value.is_empty() || r.value == "false",
+            let found = match get(&r.path) {
+                Some(text) => text == r.value,
+                None => r.value.is_empty() || r.value == "false",
             };
             found == r.equal
         })
+    }
+}
+
+/// How a field selector reads a value; what is neither text, number nor boolean is as good as absent.
+pub fn field_text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Bool(flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 

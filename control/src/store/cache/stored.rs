@@ -6,7 +6,7 @@ use gantry_kube::Object;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::outline::outline;
+use super::outline::Outline;
 use crate::store::encode::{Encoded, splice, version_field};
 use crate::store::{Key, Revision, StoreError};
 
@@ -29,7 +29,7 @@ pub struct Stored {
     /// The parsed map, shared by those who hold it at the same time; it costs ten times the JSON, so it is not kept.
     parsed: Mutex<Weak<Object>>,
     others: Mutex<SmallVec<[(Encoding, Bytes); 1]>>,
-    outline: OnceLock<Object>,
+    outline: OnceLock<Outline>,
 }
 
 impl fmt::Debug for Stored {
@@ -99,10 +99,10 @@ impl Stored {
         object
     }
 
-    /// The object reduced to name, namespace, labels and `fields` (`spec.nodeName`): what selectors match. Made when first
-    /// asked for, and kept; a kind has one list of fields.
-    pub fn outline(&self, fields: &'static [&'static str]) -> &Object {
-        self.outline.get_or_init(|| outline(&self.json, fields))
+    /// Labels and `fields` (`spec.nodeName`): what selectors match. Made when first asked for, and kept; a kind has one list of
+    /// fields.
+    pub fn outline(&self, fields: &'static [&'static str]) -> &Outline {
+        self.outline.get_or_init(|| Outline::read(&self.json, fields))
     }
 
     /// Another encoding of this version, made by the first who asks and kept for the others.

@@ -114,7 +114,7 @@ async fn an_event_carries_what_a_selector_needs() {
     let left = updated.gone().unwrap();
     assert_eq!((left.object().str_at("/data/value"), left.object().resource_version()), ("0", "2"));
     assert_eq!(updated.previous.as_ref().unwrap().object().resource_version(), "1");
-    assert_eq!(left.outline(&[]).str_at("/metadata/labels/value"), "0");
+    assert_eq!(left.outline(&[]).label("value"), Some("0"));
 }
 
 #[tokio::test]
