@@ -135,7 +135,7 @@ impl Registry {
 /// Admission and authorisation read the cache.
 impl Lookup for Cache {
     fn get(&self, resource: &Resource, at: &Ref) -> Option<Arc<Object>> {
-        Cache::get(self, resource, at).map(|stored| stored.object())
+        self.object(resource, at)
     }
 
     fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>> {
