@@ -76,7 +76,7 @@ pub static SUBRESOURCES: &[Subresource] = &[
 static BINDINGS: Subresource = sub("", "bindings", "", ("", "v1", "Binding"), CREATE);
 
 pub fn find(group: &str, plural: &str, name: &str) -> Option<&'static Subresource> {
-    SUBRESOURCES.iter().find(|s| s.group == group && s.plural == plural && s.name == name)
+    SUBRESOURCES.iter().find(|s| s.name == name && s.plural == plural && s.group == group)
 }
 
 pub fn verbs(resource: &Resource) -> &'static [&'static str] {
@@ -93,7 +93,8 @@ fn served() -> impl Iterator<Item = &'static Resource> {
 }
 
 pub fn resource(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    served().find(|r| r.group == group && r.version == version && r.plural == plural)
+    // What tells most kinds apart comes first: each request asks.
+    served().find(|r| r.plural == plural && r.group == group && r.version == version)
 }
 
 fn subresources(resource: &Resource) -> impl Iterator<Item = &'static Subresource> {

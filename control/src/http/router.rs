@@ -118,7 +118,8 @@ where
 /// Metrics name only what is served: a client must not be able to invent labels.
 fn labels(info: &RequestInfo) -> RequestLabels {
     let resource = discovery::resource(&info.group, &info.version, &info.resource);
-    let subresource = discovery::find(&info.group, &info.resource, &info.subresource).map_or("", |s| s.name);
+    let named = Some(&info.subresource).filter(|name| !name.is_empty());
+    let subresource = named.and_then(|name| discovery::find(&info.group, &info.resource, name)).map_or("", |s| s.name);
     RequestLabels {
         verb: info.verb,
         group: resource.map_or("", |r| r.group),

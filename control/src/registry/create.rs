@@ -23,15 +23,16 @@ impl Registry {
     ) -> Result<Answer, Status> {
         stamp_place(resource, namespace, &mut object)?;
         let generated = object.name().is_empty() && !object.str_at("/metadata/generateName").is_empty();
-        let mut tries = if generated { GENERATE_NAME_TRIES } else { 1 };
+        if !generated {
+            return self.create_once(writer, resource, object).await;
+        }
+        let mut tries = GENERATE_NAME_TRIES;
         loop {
             tries -= 1;
             let mut candidate = object.clone();
-            if generated {
-                self.generate_name(&mut candidate);
-            }
+            self.generate_name(&mut candidate);
             match self.create_once(writer, resource, candidate).await {
-                Err(status) if generated && tries > 0 && status.reason == "AlreadyExists" => continue,
+                Err(status) if tries > 0 && status.reason == "AlreadyExists" => continue,
                 result => return result,
             }
         }

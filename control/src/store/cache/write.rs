@@ -193,8 +193,11 @@ impl Cache {
         changes: &[Change],
     ) -> Result<Vec<Arc<Stored>>, WriteError> {
         // What a delete took away is answered even where later writes have pushed it out of the cache.
-        let before: Vec<_> =
-            changes.iter().map(|change| self.inner.kind(change.key().kind()).get(change.key())).collect();
+        let standing = |change: &Change| match change {
+            Change::Delete { key, .. } => self.inner.kind(key.kind()).get(key),
+            Change::Create { .. } | Change::Update { .. } => None,
+        };
+        let before: Vec<_> = changes.iter().map(standing).collect();
         let revision = match self.inner.store.write(compares, ops).await {
             Ok(revision) => revision,
             Err(StoreError::Conflict(conflict)) => {
