@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use gantry_kube::{Ref, Resource, Status};
+use gantry_kube::{Ref, Resource, Status, versions};
 use serde_json::{Value, json};
 
 use super::options::{ListOptions, VersionMatch};
@@ -56,7 +56,8 @@ impl Listed {
         head.pop();
         head.extend_from_slice(b",\"items\":[");
         let (mut next, mut first) = (Some(head), true);
-        let mut items = self.items.into_iter().map(move |item| super::json_as(resource, &item));
+        let as_stored = versions::is_stored(resource);
+        let mut items = self.items.into_iter();
         std::iter::from_fn(move || {
             let mut out = next.take()?;
             while out.len() < CHUNK_MIN_BYTES {
@@ -67,7 +68,12 @@ impl Listed {
                 if !std::mem::take(&mut first) {
                     out.push(b',');
                 }
-                out.extend_from_slice(&item);
+                // No more is done for an item than to copy it: there may be many.
+                if as_stored {
+                    out.extend_from_slice(item.json());
+                } else {
+                    out.extend_from_slice(&super::json_as(resource, &item));
+                }
             }
             next = Some(Vec::with_capacity(out.len()));
             Some(out.into())

@@ -27,11 +27,18 @@ struct State {
 }
 
 impl State {
+    /// The objects whose keys begin with `prefix`, which ends with a slash, and come after `after`. Where they end is looked up
+    /// once, so that no key is read on the way.
     fn range(&self, prefix: &str, after: &str) -> impl Iterator<Item = &Arc<Stored>> {
         let start = if after.is_empty() { Bound::Included(prefix) } else { Bound::Excluded(after) };
-        let whole = self.objects.range::<str, _>((start, Bound::Unbounded));
-        whole.take_while(move |(key, _)| key.as_str().starts_with(prefix)).map(|(_, stored)| stored)
+        let end = behind(prefix);
+        self.objects.range::<str, _>((start, Bound::Excluded(end.as_str()))).map(|(_, stored)| stored)
     }
+}
+
+/// The first text behind all that begin with `prefix`, which ends with a slash: `0` is what follows it.
+fn behind(prefix: &str) -> String {
+    format!("{}0", prefix.strip_suffix('/').unwrap_or(prefix))
 }
 
 impl KindCache {
