@@ -35,6 +35,16 @@ pub fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
     StreamBody::new(chunks.map(|chunk| Ok::<_, BodyError>(Frame::data(chunk)))).boxed_unsync()
 }
 
+/// Pieces that are made when they are sent. Between two of them whatever else waits has its turn: a worker that always has the next
+/// piece at hand would look only now and then whether somebody asks for something.
+pub fn pieces(chunks: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
+    stream(futures::stream::unfold(chunks, |mut chunks| async move {
+        let chunk = chunks.next()?;
+        tokio::task::yield_now().await;
+        Some((chunk, chunks))
+    }))
+}
+
 /// Takes any body into our type.
 pub fn wrap<B>(body: B) -> Body
 where
@@ -136,6 +146,18 @@ mod tests {
     use crate::auth::Identity;
     use crate::http::query::Query;
     use crate::http::request_info::RequestInfo;
+
+    #[tokio::test]
+    async fn between_two_pieces_others_have_their_turn() {
+        let mut body = pieces((0..3).map(|i| Bytes::from(vec![i])));
+        for wanted in 0..3 {
+            let mut frame = body.frame();
+            assert!(futures::poll!(&mut frame).is_pending(), "piece {wanted} came at once");
+            let sent = frame.await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(sent, vec![wanted]);
+        }
+        assert!(body.frame().await.is_none());
+    }
 
     #[tokio::test]
     async fn a_body_past_the_limit_is_413() {

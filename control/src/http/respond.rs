@@ -98,9 +98,9 @@ pub fn streamed(
     response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     *response.body_mut() = if gzip {
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        body::stream(futures::stream::iter(gzipped(chunks)))
+        body::pieces(gzipped(chunks))
     } else {
-        body::stream(futures::stream::iter(chunks))
+        body::pieces(chunks)
     };
     response
 }
