@@ -27,6 +27,7 @@ mod reviews;
 pub mod router;
 mod shape;
 mod subresources;
+mod turns;
 mod usage;
 
 pub use kubelet::Kubelets;

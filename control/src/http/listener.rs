@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body;
 use super::router::Router;
+use super::turns::Turns;
 
 const CONNECTIONS_MAX: usize = 4096;
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -99,7 +100,8 @@ async fn connection(
         router.clone().answer(from_wire(request, peer, identified.clone()))
     });
     let builder = builder();
-    let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let mut connection =
+        std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(Turns::new(stream)), service));
     let ended = tokio::select! {
         biased;
         // The connection is polled again below; nothing of it is lost.
