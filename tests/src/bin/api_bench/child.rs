@@ -14,6 +14,8 @@ pub struct Server {
     child: Child,
     folder: PathBuf,
     pub address: SocketAddr,
+    /// By which a service account of it is known, where it was asked for one.
+    pub token: Option<String>,
 }
 
 impl Server {
@@ -25,7 +27,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(child.stdout.take().ok_or("a child has no output")?).read_line(&mut line)?;
         let address = line.trim().parse().map_err(|_| format!("the child {role:?} did not start"))?;
-        Ok(Server { child, folder: folder.to_owned(), address })
+        Ok(Server { child, folder: folder.to_owned(), address, token: None })
     }
 
     pub fn cpu_millis(&self) -> f64 {

@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 use gantry_control::Control;
 use gantry_tests::api;
 use gantry_tests::figures::median;
+use http::Method;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,6 +30,7 @@ use wire::{USER, Version, Wire};
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const NAMESPACE: &str = "bench";
+const SERVICE_ACCOUNTS: &str = "/api/v1/namespaces/bench/serviceaccounts";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/bench/configmaps";
 /// The longest answer that is asked of the bare server.
 const BARE_MAX_BYTES: usize = 64 << 20;
@@ -41,6 +43,9 @@ struct Cli {
     /// Speak HTTP/1.1 instead of HTTP/2
     #[arg(long, global = true)]
     http1: bool,
+    /// Show a service account's token with each request instead of a certificate with the connection
+    #[arg(long, global = true)]
+    token: bool,
     #[command(subcommand)]
     what: What,
 }
@@ -120,7 +125,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         _ => {}
     }
     let version = if cli.http1 { Version::Http1 } else { Version::Http2 };
-    let setting = Setting { folder: tempfile::tempdir_in(&cli.folder)?, version };
+    let setting = Setting { folder: tempfile::tempdir_in(&cli.folder)?, version, token: cli.token };
     match cli.what {
         What::Creates { clients, count, rounds } => creates::rate(&setting, clients, count, rounds).await,
         What::Alone { count } => creates::alone(&setting, count).await,
@@ -152,6 +157,7 @@ async fn control(folder: &Path, loops: bool, listening: impl FnOnce(SocketAddr))
 struct Setting {
     folder: TempDir,
     version: Version,
+    token: bool,
 }
 
 impl Setting {
@@ -162,7 +168,7 @@ impl Setting {
     /// A new control service with its loops, in which [`USER`] may do what is measured.
     async fn control(&self) -> Result<Server, Failure> {
         let folder = tempfile::tempdir_in(self.folder())?.keep();
-        let server = Server::start(&["control", "--loops"], &folder)?;
+        let mut server = Server::start(&["control", "--loops"], &folder)?;
         let mut admin = Wire::admin(&folder, server.address)?.connect().await?;
         let rules = json!([{"apiGroups": [""], "resources": ["configmaps", "pods"], "verbs": ["*"]}]);
         let named =
@@ -178,17 +184,29 @@ impl Setting {
             named("ClusterRoleBinding", &version),
             &[
                 ("roleRef", json!({"apiGroup": RBAC, "kind": "ClusterRole", "name": USER})),
-                ("subjects", json!([{"apiGroup": RBAC, "kind": "User", "name": USER}])),
+                (
+                    "subjects",
+                    json!([{"apiGroup": RBAC, "kind": "User", "name": USER},
+                {"kind": "ServiceAccount", "namespace": NAMESPACE, "name": USER}]),
+                ),
             ],
         );
         let mut namespace = named("Namespace", "v1");
         namespace["metadata"]["name"] = json!(NAMESPACE);
         for (path, object) in [
             ("/api/v1/namespaces".to_owned(), namespace),
+            (SERVICE_ACCOUNTS.to_owned(), named("ServiceAccount", "v1")),
             (format!("/apis/{version}/clusterroles"), role),
             (format!("/apis/{version}/clusterrolebindings"), binding),
         ] {
             admin.create(&path, object.to_string().into()).await?;
+        }
+        if self.token {
+            let request = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {}});
+            let path = format!("{SERVICE_ACCOUNTS}/{USER}/token");
+            let answer = admin.ask(Method::POST, &path, request.to_string().into()).await?;
+            let answer: Value = serde_json::from_slice(&answer)?;
+            server.token = Some(answer["status"]["token"].as_str().ok_or("no token was given")?.to_owned());
         }
         Ok(server)
     }
@@ -198,7 +216,10 @@ impl Setting {
     }
 
     fn wire(&self, server: &Server) -> Result<Wire, Failure> {
-        Wire::new(server.folder(), server.address, self.version)
+        match &server.token {
+            Some(token) => Wire::by_token(server.folder(), server.address, self.version, token),
+            None => Wire::new(server.folder(), server.address, self.version),
+        }
     }
 }
 

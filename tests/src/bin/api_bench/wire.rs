@@ -9,7 +9,7 @@ use bytes::Bytes;
 use gantry_control::bootstrap::credentials::ADMIN_USER;
 use gantry_env::Env;
 use gantry_pki::{Authority, Credential, Profile, Reloading, tls};
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -45,6 +45,7 @@ pub struct Wire {
     address: SocketAddr,
     version: Version,
     tls: TlsConnector,
+    bearer: Option<String>,
 }
 
 /// An ordinary user, to whom RBAC applies.
@@ -55,29 +56,36 @@ impl Wire {
     pub fn new(folder: &Path, address: SocketAddr, version: Version) -> Result<Wire, Failure> {
         let env = Env::system();
         let authority = Authority::load_or_create(&pki(folder), "", &env)?;
-        Wire::with(&authority, &authority.issue(&Profile::client(USER, None), &env)?, address, version)
+        Wire::with(&authority, Some(&authority.issue(&Profile::client(USER, None), &env)?), address, version)
     }
 
     /// Of the administrator, who tells what [`USER`] may do.
     pub fn admin(folder: &Path, address: SocketAddr) -> Result<Wire, Failure> {
         let authority = Authority::load_or_create(&pki(folder), "", &Env::system())?;
         let admin = Credential::load(&pki(folder).join("admin.pem"))?.ok_or(format!("{ADMIN_USER} has no key"))?;
-        Wire::with(&authority, &admin, address, Version::Http1)
+        Wire::with(&authority, Some(&admin), address, Version::Http1)
     }
 
     fn with(
         authority: &Authority,
-        credential: &Credential,
+        credential: Option<&Credential>,
         address: SocketAddr,
         version: Version,
     ) -> Result<Wire, Failure> {
-        let identity = Reloading::new(credential)?;
-        let mut config = tls::client_config(authority.certificate_pem(), Some(&identity), &Env::system().clock)?;
+        let identity = credential.map(Reloading::new).transpose()?;
+        let mut config = tls::client_config(authority.certificate_pem(), identity.as_ref(), &Env::system().clock)?;
         config.alpn_protocols = vec![match version {
             Version::Http1 => b"http/1.1".to_vec(),
             Version::Http2 => b"h2".to_vec(),
         }];
-        Ok(Wire { address, version, tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Wire { address, version, tls: TlsConnector::from(Arc::new(config)), bearer: None })
+    }
+
+    /// Of a service account, by its token.
+    pub fn by_token(folder: &Path, address: SocketAddr, version: Version, token: &str) -> Result<Wire, Failure> {
+        let authority = Authority::load_or_create(&pki(folder), "", &Env::system())?;
+        let wire = Wire::with(&authority, None, address, version)?;
+        Ok(Wire { bearer: Some(format!("Bearer {token}")), ..wire })
     }
 
     pub async fn connect(&self) -> Result<Connection, Failure> {
@@ -99,7 +107,7 @@ impl Wire {
                 Sender::Http2(sender)
             }
         };
-        Ok(Connection { sender, address: self.address })
+        Ok(Connection { sender, address: self.address, bearer: self.bearer.clone() })
     }
 
     pub async fn connections(&self, count: usize) -> Result<Vec<Connection>, Failure> {
@@ -124,12 +132,16 @@ enum Sender {
 pub struct Connection {
     sender: Sender,
     address: SocketAddr,
+    bearer: Option<String>,
 }
 
 impl Connection {
     /// The head of an answer; its body is still to come.
     pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
-        let request = Request::builder().method(method).header(CONTENT_TYPE, "application/json");
+        let mut request = Request::builder().method(method).header(CONTENT_TYPE, "application/json");
+        if let Some(bearer) = &self.bearer {
+            request = request.header(AUTHORIZATION, bearer);
+        }
         let response = match &mut self.sender {
             Sender::Http1(sender) => {
                 sender.ready().await?;
@@ -171,7 +183,11 @@ impl Connection {
 
     /// The whole of an answer.
     pub async fn read(&mut self, path: &str) -> Result<Bytes, Failure> {
-        Ok(self.send(Method::GET, path, Bytes::new()).await?.into_body().collect().await?.to_bytes())
+        self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    pub async fn ask(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+        Ok(self.send(method, path, body).await?.into_body().collect().await?.to_bytes())
     }
 
     pub async fn create(&mut self, path: &str, body: Bytes) -> Result<usize, Failure> {
