@@ -3,6 +3,8 @@
 //! The algorithm is a constant and never read from a token; the key id must be ours. A token is worth what its objects
 //! are: when the ServiceAccount or the bound object is gone, or was made anew under the same name, so is the token.
 
+mod known;
+
 use std::sync::Arc;
 
 use base64::Engine;
@@ -17,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::identity::SERVICE_ACCOUNT_USER_PREFIX;
 use super::{Identity, Lookup};
+use known::Known;
 
 /// The issuer, which is also the audience of the API server itself.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -65,6 +68,7 @@ pub struct Tokens {
     key_id: String,
     lookup: Arc<dyn Lookup>,
     env: Env,
+    known: Known,
 }
 
 impl std::fmt::Debug for Tokens {
@@ -90,7 +94,7 @@ struct Bound {
 impl Tokens {
     pub fn new(key: SigningKey, lookup: Arc<dyn Lookup>, env: Env) -> Tokens {
         let key_id = URL_SAFE_NO_PAD.encode(key.verifying().digest());
-        Tokens { key, key_id, lookup, env }
+        Tokens { key, key_id, lookup, env, known: Known::default() }
     }
 
     /// Answers `POST …/serviceaccounts/NAME/token`: the TokenRequest with its status. A dry run learns whether there would
@@ -224,10 +228,14 @@ impl Tokens {
     }
 
     /// The claims of a token whose signature holds.
-    fn claims_of(&self, token: &str) -> Result<Value, TokenError> {
+    fn claims_of(&self, token: &str) -> Result<Arc<Value>, TokenError> {
         if token.len() > TOKEN_MAX_BYTES {
             return Err(TokenError::TooLong);
         }
+        self.known.claims(token, || self.verified_claims(token))
+    }
+
+    fn verified_claims(&self, token: &str) -> Result<Value, TokenError> {
         let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, payload) =
             message.split_once('.').filter(|(_, p)| !p.contains('.')).ok_or(TokenError::Malformed)?;
