@@ -4,8 +4,8 @@ set -euo pipefail
 
 build=(gcc pkg-config libseccomp-dev ca-certificates curl)
 # busybox-static: the demo image; iproute2, nftables: to look at what we did; crun, runc, containerd, etcd-server: peers; docker-registry, skopeo: a real registry, and archives as another tool
-# writes them; systemd: to be process 1 of a machine; flex to xz-utils: to build a kernel.
-tests=(busybox-static iproute2 nftables crun runc containerd etcd-server docker-registry skopeo systemd procps git flex bison bc make xz-utils)
+# writes them; python3-kubernetes: a client; systemd: to be process 1 of a machine; flex to xz-utils: to build a kernel.
+tests=(busybox-static iproute2 nftables crun runc containerd etcd-server docker-registry skopeo python3-kubernetes systemd procps git flex bison bc make xz-utils)
 
 wanted=("${build[@]}" busybox-static)
 [ "${1:-}" = tests ] && wanted=("${build[@]}" "${tests[@]}")
@@ -39,7 +39,18 @@ fetch_kubectl() { # fetch_kubectl SUITE PACKAGE NAME
     install -D -m 755 "$work/usr/bin/kubectl" "$tools/$3"
     rm -rf "$work"
 }
+# The etcd of Debian 13 beside the machine's own: one of the two tells its watches how far they are.
+fetch_etcd() { # fetch_etcd SUITE NAME
+    [ -x "$tools/$2" ] && return 0
+    echo "fetching: etcd of Debian's $1"
+    local work
+    work=$(mktemp -d)
+    "$(dirname "$0")/unpack.sh" "$1" "$work" etcd-server
+    install -D -m 755 "$work/usr/bin/etcd" "$tools/$2"
+    rm -rf "$work"
+}
 if [ "${1:-}" = tests ]; then
+    fetch_etcd trixie etcd-3.5
     fetch_kubectl bookworm kubernetes-client kubectl-1.20
     fetch_kubectl trixie kubectl kubectl-1.32
 fi

@@ -142,8 +142,9 @@ impl Runtime {
         call!(self.runtime.update_runtime_config(message), cidr).map(|_| ())
     }
 
-    pub async fn run_sandbox(&self, config: PodSandboxConfig) -> Result<String, RuntimeError> {
-        let message = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    /// `runtime_handler` is empty for the ordinary runtime.
+    pub async fn run_sandbox(&self, config: PodSandboxConfig, runtime_handler: String) -> Result<String, RuntimeError> {
+        let message = v1::RunPodSandboxRequest { config: Some(config), runtime_handler };
         call!(self.runtime.run_pod_sandbox(message), "").map(|answer| answer.pod_sandbox_id)
     }
 

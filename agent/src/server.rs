@@ -36,7 +36,7 @@ use tracing::{debug, warn};
 
 use crate::runtime::RuntimeError;
 use crate::stats::own::Counters;
-use crate::stats::{Stats, resource, text};
+use crate::stats::{Stats, resource};
 use crate::trace::Trace;
 use access::Access;
 
@@ -234,7 +234,7 @@ fn words(words: &'static str) -> Response<Body> {
 }
 
 fn metrics(content: String) -> Response<Body> {
-    typed(content, text::CONTENT_TYPE)
+    typed(content, gantry_env::metrics::CONTENT_TYPE)
 }
 
 /// The runtime did not tell what is used.

@@ -29,7 +29,6 @@ pub mod host;
 pub mod own;
 pub mod resource;
 pub mod summary;
-pub mod text;
 
 use disk::Disks;
 use host::{Host, NodeUse};

@@ -22,6 +22,8 @@ async fn main() {
         pod_cidr: "10.244.0.0/16".parse().unwrap_or_default(),
         node_cidr_mask: 24,
         cluster_domain: "cluster.local".to_owned(),
+        store: gantry_control::StoreConfig::Embedded,
+        encryption: None,
         run_controllers: true,
         env: Env::system(),
     };

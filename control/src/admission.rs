@@ -1,22 +1,29 @@
-//! Admission: what the cluster adds to an object, and what it refuses, after authorisation and before validation.
+//! Admission: what the cluster adds to an object, and what it refuses, after authorisation and before it is stored.
 //!
-//! One pure pipeline, [`admit`]: namespace lifecycle, node restriction, service account, default tolerations, default ingress
-//! class, storage (the default class, protection of what is in use, resizes), limit ranges, priority, node taints, and the
-//! check that nobody grants rights that they do not hold. Each step is a function over the same [`AdmissionContext`] and is
-//! named for the plugin whose rules it follows.
+//! A pure pipeline in two halves. [`mutate`] mends the object before the rules of its kind are asked; [`validate`] sees it
+//! as it would be stored, and changes nothing. Each step is a function over the same [`AdmissionContext`], is named for the
+//! plugin whose rules it follows, and stands in the order of kube-apiserver's plugins; a plugin that does both has a step in
+//! either half. (What comes at the very end there, the quota, is charged with the write: `registry/quota.rs`.) Mutating
+//! twice is mutating once, so that whatever else may change an object can have it mutated again.
 
+mod certificates;
 mod ingress_class;
 mod limits;
+mod metrics;
 pub mod namespace;
 mod node_restriction;
 mod node_taint;
+mod pod_security;
 mod priority;
-mod service_account;
+mod runtime_class;
+pub(crate) mod service_account;
 mod storage;
 mod tolerations;
+mod topology;
 
 use gantry_env::Env;
 use gantry_kube::{Object, Resource, Status};
+pub use metrics::{Metrics, Step};
 
 use crate::auth::{Identity, Lookup, escalation};
 
@@ -33,6 +40,18 @@ pub enum Operation {
     Update,
     Delete,
     Connect,
+}
+
+impl Operation {
+    /// As admission reviews and messages name it.
+    fn word(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
 }
 
 /// All that a decision may depend on besides the object itself.
@@ -71,20 +90,34 @@ impl AdmissionContext<'_> {
 
 /// Mends `object` in place, or says why it is refused. On a delete `object` is the stored one and stays as it is; for a
 /// subresource that has a body of its own (binding, token) `object` is that body.
-pub fn admit(context: &AdmissionContext<'_>, object: &mut Object, old: Option<&Object>) -> Result<Warnings, Status> {
+pub fn mutate(context: &AdmissionContext<'_>, object: &mut Object, old: Option<&Object>) -> Result<(), Status> {
     namespace::lifecycle(context, object)?;
-    node_restriction::check(context, object, old)?;
+    limits::fill_in(context, object, old);
     service_account::provide(context, object)?;
-    tolerations::add_defaults(context, object);
-    ingress_class::choose(context, object);
-    storage::apply(context, object, old)?;
-    limits::apply(context, object)?;
-    priority::resolve(context, object, old)?;
+    node_restriction::check(context, object, old)?;
     node_taint::taint(context, object);
+    priority::resolve(context, object, old)?;
+    tolerations::add_defaults(context, object);
+    storage::provide(context, object);
+    runtime_class::provide(context, object)?;
+    ingress_class::choose(context, object);
+    topology::label(context, object);
     if matches!(context.operation, Operation::Create | Operation::Update) && context.subresource.is_empty() {
         escalation::check(context.lookup, context.identity, context.resource, object, old)?;
     }
-    Ok(Warnings::new())
+    Ok(())
+}
+
+/// Says why what would be stored is refused, or what its author should know.
+pub fn validate(context: &AdmissionContext<'_>, object: &Object, old: Option<&Object>) -> Result<Warnings, Status> {
+    limits::check(context, object, old)?;
+    service_account::check(context, object)?;
+    let warnings = pod_security::check(context, object, old)?;
+    priority::check(context, object)?;
+    certificates::check(context, object, old)?;
+    storage::check(context, object, old)?;
+    runtime_class::check(context, object)?;
+    Ok(warnings)
 }
 
 #[cfg(test)]

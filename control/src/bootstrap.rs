@@ -9,14 +9,18 @@ pub mod apply;
 pub mod credentials;
 pub mod kubeconfig;
 pub mod objects;
+pub mod peers;
 pub mod plan;
 pub mod policy;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use ipnet::{IpNet, Ipv4Net};
+
 pub use apply::{keep, seed};
 pub use credentials::{BootstrapError, Credentials, NodeCredentials, keep_certificates, node_credentials};
+pub use peers::Peers;
 
 /// Where the cluster's own things are. The defaults are a cluster's on its one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +34,13 @@ pub struct Cluster {
     /// The address behind the `kubernetes` service.
     pub advertise: IpAddr,
     pub port: u16,
+    /// Where the addresses of Services come from.
+    pub service_cidr: IpNet,
     pub service_ip: IpAddr,
     pub dns_ip: IpAddr,
     pub domain: String,
+    /// Whether there may be other API servers beside this one.
+    pub shared: bool,
 }
 
 impl Default for Cluster {
@@ -44,9 +52,11 @@ impl Default for Cluster {
             addresses: Vec::new(),
             advertise: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 6443,
+            service_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16).into(),
             service_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
             dns_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)),
             domain: "cluster.local".to_owned(),
+            shared: false,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Composition: the store, the API over both wires, bootstrap, controllers and scheduler, as one running thing.
 
+mod backend;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_client::{Client, ClientError};
-use gantry_env::{Env, chain};
+use gantry_env::Env;
 use http::Request;
 use ipnet::{IpNet, Ipv4Net};
 use tokio::net::TcpListener;
@@ -15,21 +17,35 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::auth::{Authenticator, Authorizer, Identity, Lookup, Tokens};
-use crate::bootstrap::{self, BootstrapError, Cluster, Credentials};
+use crate::bootstrap::{self, BootstrapError, Cluster, Credentials, Peers};
+use crate::election::Candidate;
 use crate::http::health::Health;
 use crate::http::metrics::Metrics;
-use crate::http::{Kubelets, Router, Server, listener};
+use crate::http::{Kubelets, Router, Server, configz, listener};
 use crate::registry::{Registry, ServiceAllocator};
-use crate::store::embedded::Embedded;
-use crate::store::{Cache, Store, StoreError, compact_periodically};
+use crate::store::encrypted::Rules;
+use crate::store::{Cache, Store, StoreError, compact_periodically, etcd};
 use crate::trace::Trace;
 use crate::usage::Usage;
 use crate::{controllers, scheduler};
+use backend::{Backend, rewrite};
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
-const RELEASE_POLL: Duration = Duration::from_millis(5);
-const STORE_FILE: &str = "store.redb";
+/// The embedded store's file in the data folder.
+pub const STORE_FILE: &str = "store.redb";
 const DNS_OFFSET: u32 = 10;
+
+/// Where the objects are.
+#[derive(Clone, Debug, Default)]
+pub enum StoreConfig {
+    /// In a file of the data folder: one control service.
+    #[default]
+    Embedded,
+    /// In etcd: as many control services as there are. All of them need the same authority and the same key of
+    /// service-account tokens: `ca.crt`, `ca.key` and `service-account.key` of the folder `pki` in the first one's data
+    /// folder are copied to the others before they start.
+    Etcd(etcd::Config),
+}
 
 /// What one control service is told. Everything that it leaves behind is below `data_dir`, but for the kubeconfig.
 #[derive(Clone, Debug)]
@@ -46,6 +62,9 @@ pub struct Config {
     pub pod_cidr: Ipv4Net,
     pub node_cidr_mask: u8,
     pub cluster_domain: String,
+    pub store: StoreConfig,
+    /// How values are encrypted in the store; not at all where absent.
+    pub encryption: Option<Arc<Rules>>,
     /// Off where a test wants the API alone.
     pub run_controllers: bool,
     pub env: Env,
@@ -55,12 +74,26 @@ pub struct Config {
 pub enum ControlError {
     #[error("cannot prepare the credentials")]
     Credentials(#[from] BootstrapError),
-    #[error("cannot open the store in {path}")]
+    #[error("cannot open the store in {place}")]
     Store {
-        path: PathBuf,
+        place: String,
         #[source]
         source: StoreError,
     },
+    #[error("cannot open the store in etcd")]
+    Etcd(#[source] etcd::OpenError),
+    #[error(
+        "the store in {place} has a cluster already, and {missing} is not here: copy ca.crt, ca.key and \
+         service-account.key from {folder} of a host whose control service has it",
+        missing = missing.display(), folder = folder.display()
+    )]
+    NotInvited { place: String, missing: PathBuf, folder: PathBuf },
+    #[error(
+        "the cluster in {place} has another authority than {path}: ca.crt, ca.key and service-account.key are to be the \
+         same on all of its control hosts",
+        path = path.display()
+    )]
+    OtherAuthority { place: String, path: PathBuf },
     #[error("cannot listen on {address}")]
     Listen {
         address: SocketAddr,
@@ -79,7 +112,7 @@ pub struct Control {
     credentials: Arc<Credentials>,
     cluster: Arc<Cluster>,
     address: SocketAddr,
-    store: Arc<Embedded>,
+    backend: Backend,
     env: Env,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -95,15 +128,19 @@ impl Control {
             listener.local_addr().map_err(|source| ControlError::Listen { address: config.listen, source })?;
         let cluster = Arc::new(cluster(&config, address)?);
         let env = config.env.clone();
-        let credentials = Arc::new(Credentials::prepare(&cluster, &env)?);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let (store, cache) = open_store(&config).await?;
-        let server = server(&config, &credentials, cache, stop.child_token())?;
+        let backend = Backend::open(&config).await?;
+        backend.expect_authority(&cluster).await?;
+        let credentials = Arc::new(Credentials::prepare(&cluster, &env)?);
+        backend.claim_authority(&cluster, &credentials).await?;
+        let metrics = Metrics::default();
+        let cache = backend.cache(&metrics).await?;
+        let server = server(&config, &credentials, backend.raw().clone(), cache, metrics, stop.child_token())?;
         let health = server.health.clone();
         let tls = Arc::new(credentials.server_config(&env)?);
         let router = Router::new(server);
-        let control = Control { router, credentials, cluster, address, store, env, stop, tasks };
+        let control = Control { router, credentials, cluster, address, backend, env, stop, tasks };
         control.keep_store();
         control.spawn(control.router.server().registry.clone().keep_addresses());
         control.spawn(control.router.server().registry.clone().keep_quotas());
@@ -151,20 +188,9 @@ impl Control {
         if tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait()).await.is_err() {
             tracing::warn!("parts of the control service were still busy when it stopped");
         }
-        if let Err(error) = self.store.persist_heartbeats().await {
-            tracing::warn!(error = chain(&error), "the last heartbeats were not persisted");
-        }
-        let Control { store, router, .. } = self;
+        let Control { backend, router, .. } = self;
         drop(router);
-        // In-process clients and the cache's feed let go of the store in tasks of their own.
-        let released = async {
-            while Arc::strong_count(&store) > 1 {
-                tokio::time::sleep(RELEASE_POLL).await;
-            }
-        };
-        if tokio::time::timeout(STOP_TIMEOUT, released).await.is_err() {
-            tracing::warn!("the store is still in use, its file stays open");
-        }
+        backend.close(STOP_TIMEOUT).await;
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -180,14 +206,19 @@ impl Control {
     }
 
     fn keep_store(&self) {
-        let store: Arc<dyn Store> = self.store.clone();
-        self.spawn(compact_periodically(store, self.env.clock.clone()));
-        self.spawn(self.store.clone().persist_heartbeats_periodically());
+        self.spawn(compact_periodically(self.backend.store().clone(), self.env.clock.clone()));
+        if let Some(encrypted) = self.backend.encrypted().cloned() {
+            self.spawn(rewrite(encrypted));
+        }
+        if let Some(embedded) = self.backend.embedded() {
+            self.spawn(embedded.clone().persist_heartbeats_periodically());
+        }
     }
 
     fn keep_cluster(&self, client: Client) {
         let (cluster, stop) = (self.cluster.clone(), self.stop.clone());
-        self.tasks.spawn(async move { bootstrap::keep(&client, &cluster, &stop).await });
+        let peers = cluster.shared.then(|| Peers::new(&cluster, self.env.clone()));
+        self.tasks.spawn(async move { bootstrap::keep(&client, &cluster, peers, &stop).await });
         let (credentials, cluster) = (self.credentials.clone(), self.cluster.clone());
         let (env, stop) = (self.env.clone(), self.stop.clone());
         self.tasks.spawn(async move { bootstrap::keep_certificates(&credentials, &cluster, &env, &stop).await });
@@ -199,11 +230,34 @@ impl Control {
             cluster_cidr: IpNet::V4(config.pod_cidr),
             node_cidr_mask: config.node_cidr_mask,
         };
+        let metrics = &self.router.server().metrics;
         let client = self.client(Identity::component(controllers::USER));
-        let client = Client::new(client, "kube-controller-manager");
-        self.tasks.spawn(controllers::run(client, settings, self.env.clone(), self.stop.clone()));
+        let client = Client::new(client, "kube-controller-manager").counted(metrics.clients.clone());
+        let env = self.env.clone();
+        self.lead("kube-controller-manager", client.clone(), move |stop| {
+            controllers::run(client.clone(), settings.clone(), env.clone(), stop)
+        });
         let client = Client::new(self.client(Identity::component(scheduler::USER)), "kube-scheduler");
-        self.tasks.spawn(scheduler::run(client, self.env.clone(), self.stop.clone()));
+        let (client, counted) = (client.counted(metrics.clients.clone()), metrics.scheduler.clone());
+        let env = self.env.clone();
+        self.lead("kube-scheduler", client.clone(), move |stop| {
+            scheduler::run(client.clone(), env.clone(), counted.clone(), stop)
+        });
+    }
+
+    /// Runs a loop of which the cluster has one: here, or, where there may be other control services, on the one that has
+    /// its lease.
+    fn lead<F>(&self, name: &'static str, client: Client, run: impl Fn(CancellationToken) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if !self.cluster.shared {
+            self.tasks.spawn(run(self.stop.clone()));
+            return;
+        }
+        let host = &self.cluster.hostname;
+        let candidate = Candidate::new(client, name, host, self.env.clone(), self.stop.clone());
+        self.tasks.spawn(candidate.run(run));
     }
 }
 
@@ -233,24 +287,20 @@ fn cluster(config: &Config, address: SocketAddr) -> Result<Cluster, ControlError
         addresses: config.addresses.clone(),
         advertise: config.advertise,
         port: address.port(),
+        service_cidr: range.trunc().into(),
         service_ip: nth(1)?,
         dns_ip: nth(DNS_OFFSET)?,
         domain: config.cluster_domain.clone(),
+        shared: matches!(config.store, StoreConfig::Etcd(_)),
     })
-}
-
-async fn open_store(config: &Config) -> Result<(Arc<Embedded>, Cache), ControlError> {
-    let path = config.data_dir.join(STORE_FILE);
-    let failed = |source| ControlError::Store { path: path.clone(), source };
-    let store = Arc::new(Embedded::open_file(&path).map_err(failed)?);
-    let cache = Cache::start(store.clone()).await.map_err(failed)?;
-    Ok((store, cache))
 }
 
 fn server(
     config: &Config,
     credentials: &Credentials,
+    backend: Arc<dyn Store>,
     cache: Cache,
+    metrics: Metrics,
     stop: CancellationToken,
 ) -> Result<Server, ControlError> {
     let env = &config.env;
@@ -264,9 +314,11 @@ fn server(
         authorizer: Authorizer::new(lookup),
         kubelets: Kubelets::new(credentials.kubelet_client_config(env)?),
         usage: Usage::default(),
-        metrics: Metrics::default(),
+        metrics,
         inflight: Arc::default(),
+        backend,
         health: Health::new(cache, stop.clone()),
+        configuration: configz::of(config),
         stop,
     })
 }

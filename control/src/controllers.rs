@@ -8,6 +8,7 @@
 pub mod autoscaler;
 pub mod cluster_roles;
 pub mod cronjob;
+pub mod custom_kinds;
 pub mod daemonset;
 pub(crate) mod dependents;
 pub mod deployment;
@@ -98,6 +99,7 @@ pub async fn run(client: Client, config: Config, env: Env, stop: CancellationTok
     tasks.spawn(node_lifecycle::run(context.clone()));
     tasks.spawn(pod_gc::run(context.clone()));
     tasks.spawn(garbage::run(context.clone()));
+    tasks.spawn(custom_kinds::run(context.clone()));
     tasks.spawn(token_cleaner::run(context.clone()));
     tasks.spawn(event_expiry::run(context));
     while tasks.join_next().await.is_some() {}

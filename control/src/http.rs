@@ -7,8 +7,12 @@
 //! ```
 
 pub mod body;
+mod component_status;
+pub(crate) mod configz;
+mod deadline;
 pub mod discovery;
 pub mod health;
+mod idle;
 mod impersonation;
 pub mod inflight;
 mod kubelet;
@@ -16,8 +20,9 @@ pub mod listener;
 pub mod media;
 pub mod metrics;
 mod openapi;
+mod outgoing;
 pub mod paths;
-mod proxy;
+pub(crate) mod proxy;
 pub mod query;
 mod relay;
 pub mod request_info;
@@ -27,6 +32,7 @@ mod reviews;
 pub mod router;
 mod shape;
 mod subresources;
+mod turns;
 mod usage;
 
 pub use kubelet::Kubelets;

@@ -6,11 +6,13 @@
 
 mod admit;
 pub mod apply;
+pub(crate) mod certificates;
 pub mod columns;
 mod create;
 pub mod decode;
 pub mod delete;
 pub mod deletion;
+pub mod encoded;
 pub mod eviction;
 pub mod list;
 mod managed;
@@ -22,21 +24,24 @@ pub mod subresource;
 pub mod update;
 pub mod watch;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_env::Env;
-use gantry_kube::{Object, Ref, Resource, Status, versions};
+use gantry_kube::custom::Asked;
+use gantry_kube::{FieldError, Object, Ref, Resource, Status, versions};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use crate::admission;
 use crate::auth::{Identity, Lookup};
-use crate::store::cache::Encoding;
+use crate::custom::conversion::Converter;
+use crate::custom::{Custom, Kinds};
 use crate::store::{Cache, Stored};
 use crate::trace::Trace;
 
 pub use decode::Decoded;
+pub use encoded::json_as;
 pub use list::Listed;
 pub use options::{DeleteOptions, ListOptions, Propagation, Selection, WriteOptions};
 pub use quota::Quotas;
@@ -74,19 +79,6 @@ impl Answer {
     }
 }
 
-/// A stored object's bytes in the version that was asked for: made by the first who asks, and kept with the others.
-pub fn json_as(resource: &Resource, stored: &Stored) -> Bytes {
-    if versions::is_stored(resource) {
-        return stored.json().clone();
-    }
-    let encoding = Encoding { api_version: resource.version, media: "application/json" };
-    let made: Result<Bytes, Infallible> =
-        stored.encoded(encoding, |stored| Ok(versions::from_stored(resource, &stored.object()).to_vec().into()));
-    match made {
-        Ok(bytes) => bytes,
-    }
-}
-
 /// Who writes, and how.
 #[derive(Clone, Debug)]
 pub struct Writer<'a> {
@@ -104,15 +96,24 @@ pub struct Registry {
     pub(crate) cache: Cache,
     pub(crate) env: Env,
     pub(crate) lookup: Arc<dyn Lookup>,
+    pub(crate) kinds: Kinds,
+    pub(crate) converter: Converter,
     pub(crate) services: ServiceAllocator,
     pub(crate) quotas: Quotas,
     pub(crate) trace: Trace,
+    pub(crate) admissions: Arc<admission::Metrics>,
 }
 
 impl Registry {
     pub fn new(cache: Cache, env: Env, services: ServiceAllocator, trace: Trace) -> Registry {
-        let lookup = Arc::new(cache.clone());
-        Registry { cache, env, lookup, services, quotas: Quotas::default(), trace }
+        let (lookup, kinds) = (Arc::new(cache.clone()), Kinds::new(cache.clone()));
+        let (converter, quotas) = (Converter::new(cache.clone(), env.clone()), Quotas::default());
+        Registry { cache, env, lookup, kinds, converter, services, quotas, trace, admissions: Arc::default() }
+    }
+
+    /// How long admission took.
+    pub fn admissions(&self) -> &admission::Metrics {
+        &self.admissions
     }
 
     pub fn cache(&self) -> &Cache {
@@ -127,6 +128,37 @@ impl Registry {
         &self.env
     }
 
+    /// The custom kinds that are served.
+    pub fn kinds(&self) -> &Kinds {
+        &self.kinds
+    }
+
+    /// What is known of a custom kind's version; none for a built-in kind.
+    pub(crate) fn custom(&self, resource: &Resource) -> Result<Option<Custom>, Status> {
+        self.kinds.of(resource)
+    }
+
+    /// The errors of what was asked; the client hears of the warnings.
+    fn told(&self, writer: &Writer<'_>, asked: Asked) -> Vec<FieldError> {
+        writer.warnings.lock().extend(asked.warnings);
+        asked.errors
+    }
+
+    /// An answer that can be written in the resource's version.
+    async fn answered(&self, resource: &Resource, answer: Answer) -> Result<Answer, Status> {
+        if let Answer::Stored(stored) = &answer {
+            self.prepare(resource, std::slice::from_ref(stored)).await?;
+        }
+        Ok(answer)
+    }
+
+    /// What would be stored, as an answer in the resource's version.
+    async fn made(&self, resource: &Resource, object: Object) -> Result<Answer, Status> {
+        let Some(custom) = self.custom(resource)? else { return Ok(Answer::Made(object)) };
+        let mut read = self.converter.read(&custom, vec![object]).await?;
+        Ok(Answer::Made(read.pop().unwrap_or_default()))
+    }
+
     pub fn get(&self, resource: &Resource, at: &Ref) -> Result<Arc<Stored>, Status> {
         self.cache.get(resource, at).ok_or_else(|| Status::not_found(resource, &at.name))
     }
@@ -135,7 +167,7 @@ impl Registry {
 /// Admission and authorisation read the cache.
 impl Lookup for Cache {
     fn get(&self, resource: &Resource, at: &Ref) -> Option<Arc<Object>> {
-        Cache::get(self, resource, at).map(|stored| stored.object())
+        self.object(resource, at)
     }
 
     fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>> {

@@ -10,6 +10,7 @@ pub mod cycle;
 pub mod filter;
 #[cfg(test)]
 mod laws;
+pub mod metrics;
 pub mod preempt;
 pub mod queue;
 pub mod score;
@@ -27,6 +28,7 @@ use gantry_kube::{Object, Ref, resource, storage};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -34,6 +36,8 @@ use crate::controllers::Recorder;
 use crate::controllers::events::Subject;
 use crate::controllers::persistent_volume::plan::{annotate, set_aside};
 use cycle::Decision;
+use metrics::Ended;
+pub use metrics::Metrics;
 use preempt::{Budget, Hope, Preemption};
 use queue::Queue;
 use snapshot::{PodInfo, Snapshot};
@@ -60,6 +64,7 @@ struct Scheduler {
     state: Mutex<State>,
     /// A bind that failed gave room back, and its pod to the queue.
     bind_failed: Notify,
+    metrics: Arc<Metrics>,
 }
 
 struct State {
@@ -68,7 +73,7 @@ struct State {
 }
 
 /// Runs until the token ends it.
-pub async fn run(client: Client, env: Env, stop: CancellationToken) {
+pub async fn run(client: Client, env: Env, metrics: Arc<Metrics>, stop: CancellationToken) {
     let client = client.named("gantry-scheduler");
     let pods =
         Informer::spawn(client.clone(), &resource::POD, Scope::default(), env.clone(), stop.clone(), PodInfo::project);
@@ -93,6 +98,7 @@ pub async fn run(client: Client, env: Env, stop: CancellationToken) {
         budgets,
         claims: claims.clone(),
         bind_failed: Notify::new(),
+        metrics,
         state: Mutex::new(State { snapshot: Snapshot::default(), queue: Queue::default() }),
     });
     let (mut pod_changes, mut node_changes) = (pods.subscribe(), nodes.subscribe());
@@ -213,10 +219,16 @@ impl Scheduler {
     /// Decides for every pod that is ready, in order of priority and age.
     async fn drain(self: Arc<Self>, binds: &Arc<Semaphore>) {
         loop {
+            let (began, tries);
             let (at, pod, decision, hope, volumes) = {
                 let mut state = self.state.lock();
                 let State { snapshot, queue } = &mut *state;
-                let Some((at, pod)) = queue.pop() else { return };
+                let Some((at, pod)) = queue.pop() else {
+                    self.metrics.waiting(queue.waiting());
+                    return;
+                };
+                began = Instant::now();
+                tries = queue.refusals(&at) + 1;
                 let decision = cycle::decide(snapshot, &pod, self.env.rng.below(1 << 32));
                 let (mut hope, mut volumes) = (Hope::Waits, Vec::new());
                 match &decision {
@@ -247,34 +259,46 @@ impl Scheduler {
                 {
                     // Whoever waits for volumes keeps no other from its bind.
                     drop(permit);
-                    this.bind_after(&at, &pod, node, &volumes).await;
+                    let ended = this.bind_after(&at, &pod, node, &volumes).await;
+                    this.count(ended, began, tries);
                     return;
                 }
-                this.carry_out(&at, &pod, decision).await;
+                let ended = this.carry_out(&at, &pod, decision).await;
+                this.count(ended, began, tries);
                 this.make_room(&at, &pod, &hope).await;
                 drop(permit);
             });
         }
     }
 
-    async fn carry_out(&self, at: &Ref, pod: &PodInfo, decision: Decision) {
+    fn count(&self, ended: Ended, began: Instant, tries: u32) {
+        self.metrics.attempt(ended, began.elapsed());
+        if ended == Ended::Scheduled {
+            self.metrics.placed(tries);
+        }
+    }
+
+    async fn carry_out(&self, at: &Ref, pod: &PodInfo, decision: Decision) -> Ended {
         match decision {
-            Decision::Bind { node } => {
-                if let Err(error) = self.bind(at, pod, &node).await {
+            Decision::Bind { node } => match self.bind(at, pod, &node).await {
+                Ok(()) => Ended::Scheduled,
+                Err(error) => {
                     warn!(pod = %at, node, error = %chain(&error), "bind failed");
                     self.take_back(at.clone(), pod);
+                    Ended::Error
                 }
-            }
+            },
             Decision::Unschedulable { message } => {
                 if let Err(error) = self.tell_unschedulable(at, pod, &message).await {
                     debug!(pod = %at, error = %chain(&error), "condition not written");
                 }
+                Ended::Unschedulable
             }
         }
     }
 
     /// Binds once the pod's claims are bound to what they were given.
-    async fn bind_after(&self, at: &Ref, pod: &PodInfo, node: &str, volumes: &[Binding]) {
+    async fn bind_after(&self, at: &Ref, pod: &PodInfo, node: &str, volumes: &[Binding]) -> Ended {
         let given = tokio::time::timeout(VOLUMES_WITHIN, self.give_volumes(node, volumes)).await;
         self.state.lock().snapshot.storage.withdraw(volumes);
         let done = match given {
@@ -283,9 +307,13 @@ impl Scheduler {
             Ok(Err(error)) => Err(chain(&error)),
             Err(_) => Err(format!("its claims were not bound within {} s", VOLUMES_WITHIN.as_secs())),
         };
-        if let Err(why) = done {
-            warn!(pod = %at, node, why, "bind failed");
-            self.take_back(at.clone(), pod);
+        match done {
+            Ok(()) => Ended::Scheduled,
+            Err(why) => {
+                warn!(pod = %at, node, why, "bind failed");
+                self.take_back(at.clone(), pod);
+                Ended::Error
+            }
         }
     }
 
@@ -356,6 +384,7 @@ impl Scheduler {
 
     async fn preempt(&self, at: &Ref, pod: &PodInfo, preemption: &Preemption) -> Result<(), ClientError> {
         self.nominate(at, pod, Some(&preemption.node)).await?;
+        self.metrics.preempted(preemption.victims.len());
         for victim in preemption.victims.iter().filter(|victim| !victim.deleting) {
             let place = Ref::new(victim.namespace.as_str(), victim.name.as_str());
             match self.drive_away(&place, victim).await {

@@ -1,20 +1,26 @@
 //! The store: every object as bytes under a key, every change under a revision.
 //!
-//! [`Store`] is the contract that a backend keeps: [`embedded`] (the default), later etcd, and the model in the `tests`
-//! crate that checks them. [`cache`] stands on top of any of them and feeds every read, list and watch of the API; it
+//! [`Store`] is the contract that a backend keeps: [`embedded`] (the default), [`etcd`] (where one control host is not
+//! enough), and the model in the `tests` crate that checks them. [`cache`] stands on top of any of them and feeds every read, list and watch of the API; it
 //! also carries the writes, so that an answer never runs ahead of what a reader can see.
 //!
 //! The store knows no clock and no chance: uids, names and times are stamped by the caller, and the caller says when to
 //! [`compact`](Store::compact).
 
+mod check;
 mod compaction;
 mod encode;
 mod error;
 mod key;
+pub mod measured;
 
 pub mod cache;
 pub mod embedded;
+pub mod encrypted;
+pub mod etcd;
+pub mod fill;
 pub mod kinds;
+pub mod snapshot;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,8 +31,11 @@ pub use cache::{Cache, Event, Gone, Snapshot, Stored, Watcher, WriteError};
 pub use compaction::{HISTORY_KEPT_SECONDS, compact_periodically};
 pub use embedded::Embedded;
 pub use encode::{EncodeError, Encoded, encode};
+pub use encrypted::Encrypted;
 pub use error::{Conflict, StoreError};
+pub use etcd::Etcd;
 pub use key::Key;
+pub use measured::Measured;
 
 /// The largest value, on every backend: etcd takes requests of 1.5 MiB.
 pub const VALUE_MAX_BYTES: usize = 1_500_000;

@@ -43,6 +43,8 @@ impl House {
             pod_cidr: "10.244.0.0/16".parse().unwrap(),
             node_cidr_mask: 24,
             cluster_domain: "cluster.local".to_owned(),
+            store: gantry_control::StoreConfig::Embedded,
+            encryption: None,
             run_controllers: false,
             env: env.clone(),
         };

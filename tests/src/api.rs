@@ -56,6 +56,8 @@ pub fn config(folder: &Path, run_controllers: bool) -> Config {
         pod_cidr: "10.244.0.0/16".parse().unwrap_or_default(),
         node_cidr_mask: 24,
         cluster_domain: "cluster.local".to_owned(),
+        store: gantry_control::StoreConfig::Embedded,
+        encryption: None,
         run_controllers,
         env: Env::system(),
     }
@@ -162,12 +164,16 @@ impl Api {
     }
 
     pub async fn send(&self, method: &str, path: &str, body: &str, content_type: &str) -> Answer {
-        let mut request = Request::builder().method(method).uri(path);
-        if !content_type.is_empty() {
-            request = request.header("content-type", content_type);
-        }
-        let request = request.body(Body::from(body.as_bytes().to_vec())).expect("a request");
-        answer(&self.client, request).await
+        let headers = [("content-type", content_type)];
+        let headers = if content_type.is_empty() { &[][..] } else { &headers };
+        self.send_bytes(method, path, body.as_bytes().to_vec(), headers).await
+    }
+
+    /// A request with whatever body and headers.
+    pub async fn send_bytes(&self, method: &str, path: &str, body: Vec<u8>, headers: &[(&str, &str)]) -> Answer {
+        let request = Request::builder().method(method).uri(path);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        answer(&self.client, request.body(Body::from(body)).expect("a request")).await
     }
 
     /// A request without credentials but for one header.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-fn percentile(sorted: &[f64], share: f64) -> f64 {
+pub fn percentile(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get(((last as f64) * share).round() as usize).copied().unwrap_or(f64::NAN)
 }
@@ -14,6 +14,12 @@ pub fn line(what: &str, mut values: Vec<f64>, unit: &str) -> f64 {
     let (p50, p99, max) = (percentile(&values, 0.5), percentile(&values, 0.99), percentile(&values, 1.0));
     println!("{what:<44} p50 {p50:>8.1} {unit}   p99 {p99:>8.1} {unit}   max {max:>8.1} {unit}   (n={})", values.len());
     p50
+}
+
+/// The middle one.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    percentile(&values, 0.5)
 }
 
 /// Processes of ours, by the name of their program.
@@ -63,6 +69,25 @@ impl Cpu {
         let spent = |(path, now): (PathBuf, f64)| now - self.0.get(&path).copied().unwrap_or(0.0);
         Cpu::now().0.into_iter().map(spent).sum()
     }
+}
+
+/// User and system time of one process so far, its reaped children included.
+pub fn cpu_millis_of(pid: u32) -> f64 {
+    cpu_millis(&Path::new("/proc").join(pid.to_string()))
+}
+
+/// What of a process is in memory, in MiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    pub now: f64,
+    pub most: f64,
+}
+
+pub fn memory_of(pid: u32) -> Memory {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kib = |name| text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+    let mib = |name| kib(name).map_or(f64::NAN, |kib: f64| kib / 1024.0);
+    Memory { now: mib("VmRSS:"), most: mib("VmHWM:") }
 }
 
 fn cpu_millis(process: &Path) -> f64 {

@@ -21,6 +21,8 @@
 
 use std::path::{Path, PathBuf};
 
+mod apply;
+mod expression;
 mod host;
 mod image;
 mod input;
@@ -28,6 +30,7 @@ pub mod mutate;
 mod object;
 mod request;
 mod token;
+mod transcoder;
 mod unpack;
 mod wire;
 
@@ -83,17 +86,21 @@ pub const TARGETS: &[Target] = &[
     target("json_body", object::json_body, object::json_seeds, 8000),
     target("yaml_body", object::yaml_body, object::yaml_seeds, 1500),
     target("protobuf_body", object::protobuf_body, object::protobuf_seeds, 15_000),
+    target("transcoder", transcoder::transcoder, transcoder::seeds, 15_000),
     target("json_patch", object::json_patch, object::json_patch_seeds, 2000),
     target("merge_patch", object::merge_patch, object::merge_patch_seeds, 4000),
     target("strategic_patch", object::strategic_patch, object::strategic_patch_seeds, 4000),
+    target("apply", apply::apply, apply::apply_seeds, 1500),
     target("quantity", object::quantity, object::quantity_seeds, 20_000),
     target("time", object::time, object::time_seeds, 20_000),
     target("label_selector", request::label_selector, request::label_selector_seeds, 20_000),
     target("field_selector", request::field_selector, request::field_selector_seeds, 20_000),
+    target("request_info", request::request_info, request::request_info_seeds, 10_000),
     target("request_line", request::request_line, request::request_line_seeds, 10_000),
     target("list", request::list, request::list_seeds, 8000),
     target("continue_token", request::continue_token, request::continue_token_seeds, 20_000),
     target("token", token::token, token::seeds, 2000),
+    target("cel", expression::cel, expression::cel_seeds, 6000),
     // What registries and archives send to the runtime.
     target("image_reference", image::reference, image::reference_seeds, 20_000),
     target("image_document", image::document, image::document_seeds, 15_000),

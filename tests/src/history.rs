@@ -114,9 +114,9 @@ pub fn judge(log: &[Event], calls: &[Call], watchers: &[Heard]) -> Vec<Fault> {
     let asked: Vec<(Moment, Revision)> =
         calls.iter().filter_map(|call| Some((call.from, history.written_by(call)?.revision))).collect();
     let mut ended: BinaryHeap<Reverse<(Moment, Revision)>> = BinaryHeap::new();
-    let (mut not_before, mut begun, mut newest) = (0, asked.iter().peekable(), 0);
+    let (mut not_before, mut newest) = (0, 0);
     let mut not_after: BTreeMap<Moment, Revision> = BTreeMap::new();
-    while let Some((from, revision)) = begun.next() {
+    for (from, revision) in &asked {
         newest = newest.max(*revision);
         not_after.insert(*from, newest);
     }

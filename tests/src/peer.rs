@@ -11,11 +11,13 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use tokio::time::Instant;
 
 mod containerd;
+mod disk;
 mod etcd;
 mod floor;
 mod oci;
 
 pub use containerd::{Containerd, IMAGE as CONTAINERD_IMAGE};
+pub use disk::SyncedWrites;
 pub use etcd::{EtcdError, etcd_puts};
 pub use floor::{fork_exec, namespaces};
 pub use oci::{MASKED, Oci, READ_ONLY, Running};

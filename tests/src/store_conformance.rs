@@ -1,21 +1,24 @@
 //! One suite for every backend: random calls, each answered by the backend and by the model, and the answers compared.
 
 use std::future::Future;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_control::store::{Change, Compare, Expect, Key, Op, Page, Revision, Store, StoreError, Versioned, Watch};
 use gantry_kube::Ref;
 use proptest::prelude::*;
+use tokio::time::timeout;
 
 use crate::store_model::Model;
+
+/// How long a change that is there may take to reach a watch.
+const CHANGE_WITHIN: Duration = Duration::from_secs(20);
 
 /// A revision, relative to what there is when the step is taken.
 #[derive(Clone, Copy, Debug)]
 pub enum At {
     Now,
-    /// Of the revisions so far, this many 255ths.
+    /// Of the revisions so far, and one that was before them, this many 255ths.
     Past(u8),
     Future,
 }
@@ -120,15 +123,13 @@ struct Held {
 #[derive(Default)]
 pub struct Conformance {
     pub model: Model,
+    first: Revision,
     held: Vec<Held>,
 }
 
-/// The value of a future that must be ready by itself.
-fn ready<F: Future>(future: F) -> Option<F::Output> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => None,
-    }
+/// The value of a future that is to have one by itself.
+async fn ready<F: Future>(future: F) -> Option<F::Output> {
+    timeout(CHANGE_WITHIN, future).await.ok()
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(
@@ -144,10 +145,18 @@ fn same<T: PartialEq + std::fmt::Debug>(
 }
 
 impl Conformance {
+    /// For a store that is empty at this revision.
+    pub fn starting_at(revision: Revision) -> Conformance {
+        Conformance { model: Model::starting_at(revision), first: revision, ..Conformance::default() }
+    }
+
     fn revision(&self, at: At) -> Option<Revision> {
         match at {
             At::Now => None,
-            At::Past(part) => Some(self.model.current * u64::from(part) / 255),
+            At::Past(part) => {
+                let first = self.first.saturating_sub(1);
+                Some(first + (self.model.current - first) * u64::from(part) / 255)
+            }
             At::Future => Some(self.model.current + 1),
         }
     }
@@ -184,7 +193,7 @@ impl Conformance {
                 same("watch", &started.as_ref().map(|_| ()).map_err(Clone::clone), &self.model.watchable(from))?;
                 self.held.extend(started.ok().map(|watch| Held { watch, prefix, from }));
             }
-            Step::Drain => self.drain()?,
+            Step::Drain => self.drain().await?,
             Step::Compact(at) => {
                 let at = self.revision(*at).unwrap_or(self.model.current);
                 same("compact", &store.compact(at).await, &self.model.compact(at))?;
@@ -217,7 +226,7 @@ impl Conformance {
     }
 
     /// Every held watch delivers exactly what the model has, in any cut; one that fell behind a compaction may say so.
-    fn drain(&mut self) -> Result<(), TestCaseError> {
+    async fn drain(&mut self) -> Result<(), TestCaseError> {
         let mut kept = Vec::new();
         for mut held in std::mem::take(&mut self.held) {
             let (mut found, mut reached): (Vec<Change>, _) = (Vec::new(), held.from);
@@ -225,7 +234,7 @@ impl Conformance {
                 if reached == self.model.current {
                     break true;
                 }
-                match ready(held.watch.next()) {
+                match ready(held.watch.next()).await {
                     Some(Ok(batch)) => {
                         prop_assert!(batch.revision > reached, "a batch without progress");
                         reached = batch.revision;
@@ -259,7 +268,7 @@ impl Conformance {
         let mut found = Vec::new();
         let mut reached = self.model.compacted;
         while reached < self.model.current {
-            match ready(watch.next()) {
+            match ready(watch.next()).await {
                 Some(Ok(batch)) => {
                     reached = batch.revision;
                     found.extend(batch.changes);

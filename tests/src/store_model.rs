@@ -18,6 +18,11 @@ pub struct Model {
 }
 
 impl Model {
+    /// An empty store whose newest and oldest revision is this.
+    pub fn starting_at(revision: Revision) -> Model {
+        Model { current: revision, compacted: revision, ..Model::default() }
+    }
+
     fn readable(&self, at: Option<Revision>) -> Result<Revision, StoreError> {
         match at {
             None => Ok(self.current),

@@ -110,6 +110,32 @@ async fn what_goes_wrong_is_said_in_the_words_that_users_know() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_run_as_its_class_says() {
+    let (api, folder, env) = (Api::start().await, TempDir::new().unwrap(), Env::system());
+    let cri = FakeCri::new(env.clone());
+    let node = Node::start(folder.path(), api.control().client(node_identity()), &cri, &env, false).await;
+    for (name, handler) in [("known", "boxed"), ("unknown", "elsewhere")] {
+        let class =
+            json!({"metadata": {"name": name}, "handler": handler, "overhead": {"podFixed": {"memory": "1Mi"}}});
+        let made = api.post("/apis/node.k8s.io/v1/runtimeclasses", &class).await;
+        assert_eq!(made.code, 201, "{}", made.text());
+        let containers = json!([{"name": name, "image": "run:1"}]);
+        apply(&api, name, json!({"runtimeClassName": name, "containers": containers})).await;
+    }
+    until_pod(&api, "known", "Running", |p| p["status"]["phase"] == "Running").await;
+    assert_eq!(cri.times("sandbox by boxed").len(), 1, "{:?}", cri.calls());
+    let events =
+        ["get", "events", "--field-selector=involvedObject.name=unknown", "-o", "jsonpath={.items[*].message}"];
+    until("its event", async || {
+        let told = api.kubectl(&events).await.unwrap();
+        ["Failed to create pod sandbox", "runtime handler", "elsewhere"].iter().all(|words| told.contains(words))
+    })
+    .await;
+    node.stop().await;
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_static_pod_is_mirrored() {
     let (api, folder, env) = (Api::start().await, TempDir::new().unwrap(), Env::system());
     let manifests = folder.path().join("manifests");

@@ -105,6 +105,91 @@ async fn lists_are_owned_item_by_item_and_defaults_by_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_are_owned_through_the_scale_too() {
+    let api = Api::start_without_loops().await;
+    let at = format!("{DEPLOYMENTS}/web");
+    let deployment = |replicas: Value| {
+        let mut spec = json!({"selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}});
+        if !replicas.is_null() {
+            spec["replicas"] = replicas;
+        }
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec})
+    };
+    let scale = |replicas: i64| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}, "spec": {"replicas": replicas}});
+    let through = format!("{at}/scale");
+    assert_eq!(apply(&api, &through, "fieldManager=hpa", &scale(3)).await.code, 404, "a scale alone makes nothing");
+    assert_eq!(apply(&api, &at, "fieldManager=team", &deployment(json!(2))).await.code, 201);
+    let refused = apply(&api, &through, "fieldManager=hpa", &scale(3)).await;
+    assert_eq!(refused.code, 409);
+    assert_eq!(refused.json()["message"], "Apply failed with 1 conflict: conflict with \"team\": .spec.replicas");
+    let scaled = apply(&api, &through, "fieldManager=hpa&force=true", &scale(3)).await;
+    assert_eq!((scaled.code, scaled.json()["kind"].clone()), (200, json!("Scale")), "{}", scaled.text());
+    assert_eq!(scaled.json()["spec"]["replicas"], 3);
+    assert_eq!(managers(&scaled.json()), ["Apply hpa scale"]);
+    let object = api.get(&at).await.json();
+    assert_eq!((object["spec"]["replicas"].clone(), object["metadata"]["generation"].clone()), (json!(3), json!(2)));
+    assert_eq!(managers(&object), ["Apply hpa scale", "Apply team "]);
+    // Who still says another number meets the one who scales; who says none leaves it to that one.
+    let refused = apply(&api, &at, "fieldManager=team", &deployment(json!(2))).await;
+    assert!(refused.code == 409 && refused.text().contains("with subresource"), "{}", refused.text());
+    let left = apply(&api, &at, "fieldManager=team", &deployment(Value::Null)).await;
+    assert_eq!((left.code, left.json()["spec"]["replicas"].clone()), (200, json!(3)));
+    // A number that is written through the scale, and not applied, is its writer's too.
+    let merge = "application/merge-patch+json";
+    let path = format!("{through}?fieldManager=me");
+    assert_eq!(api.send("PATCH", &path, r#"{"spec":{"replicas":4}}"#, merge).await.code, 200);
+    assert_eq!(managers(&api.get(&at).await.json()), ["Apply team ", "Update me scale"]);
+    for (body, code, words) in [
+        (json!({"apiVersion": "apps/v1", "kind": "Deployment"}), 400, "Deployment"),
+        (
+            json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"shiny": 1}}),
+            500,
+            ".spec.shiny: field not declared",
+        ),
+        (
+            json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "other"}}),
+            400,
+            "does not match",
+        ),
+    ] {
+        let answer = apply(&api, &through, "fieldManager=hpa", &body).await;
+        assert!(answer.code == code && answer.text().contains(words), "{body}: {}", answer.text());
+    }
+    let negative = apply(&api, &through, "fieldManager=hpa&force=true", &scale(-1)).await;
+    assert_eq!(negative.code, 422, "{}", negative.text());
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_there_before_is_somebodys_and_what_is_stale_is_refused() {
+    let api = Api::start_without_loops().await;
+    let at = format!("{CONFIG_MAPS}/a");
+    let made = api.post(CONFIG_MAPS, &config_map(json!({"x": "1", "y": "1"}))).await.json();
+    let forget = r#"{"metadata":{"managedFields":[{}]}}"#;
+    assert_eq!(api.send("PATCH", &at, forget, "application/merge-patch+json").await.code, 200);
+    assert!(managers(&api.get(&at).await.json()).is_empty());
+    let refused = apply(&api, &at, "fieldManager=m", &config_map(json!({"x": "2"}))).await;
+    let words = "Apply failed with 1 conflict: conflict with \"before-first-apply\" using v1: .data.x";
+    assert_eq!((refused.code, refused.json()["message"].clone()), (409, json!(words)));
+    let applied = apply(&api, &at, "fieldManager=m", &config_map(json!({"x": "1"}))).await;
+    assert_eq!(
+        (applied.code, managers(&applied.json())),
+        (200, vec!["Apply m ".into(), "Update before-first-apply ".into()])
+    );
+    // What changes nothing is refused all the same where it was made of something older, or of something else.
+    let mut stale = config_map(json!({"x": "1"}));
+    stale["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+    let refused = apply(&api, &at, "fieldManager=m", &stale).await;
+    assert_eq!((refused.code, refused.json()["reason"].clone()), (409, json!("Conflict")), "{}", refused.text());
+    stale["metadata"]["resourceVersion"] = applied.json()["metadata"]["resourceVersion"].clone();
+    assert_eq!(apply(&api, &at, "fieldManager=m", &stale).await.code, 200);
+    stale["metadata"]["uid"] = json!("11111111-2222-3333-4444-555555555555");
+    assert_eq!(apply(&api, &at, "fieldManager=m", &stale).await.code, 409);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_said_counts_and_nothing_else() {
     let api = Api::start_without_loops().await;
     let at = format!("{DEPLOYMENTS}/web");
@@ -212,7 +297,7 @@ async fn what_cannot_be_applied_is_refused() {
             ".shiny: field not declared in schema",
         ),
         ("fieldManager=m", json!([]), 400, ""),
-        ("fieldManager=m&force=maybe", good.clone(), 400, "force"),
+        ("fieldManager=%07", good.clone(), 422, "invalid character U+0007 (at position 0)"),
     ] {
         let answer = apply(&api, &at, query, &body).await;
         assert_eq!(answer.code, code, "{query} {body}: {}", answer.text());

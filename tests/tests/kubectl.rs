@@ -136,7 +136,7 @@ const DAY: &[(&str, &str)] = &[
     ("cordon node-under-test", "cordoned"),
     ("uncordon node-under-test", "uncordoned"),
     ("drain node-under-test --dry-run=client --force --ignore-daemonsets", "dry run"),
-    ("get --raw /readyz?verbose", "[+]store ok"),
+    ("get --raw /readyz?verbose", "[+]etcd ok"),
     ("config view", "DATA+OMITTED"),
     // Going
     ("delete pod q --now", "pod \"q\" deleted"),

@@ -277,6 +277,54 @@ fn damage_is_refused_and_named() {
     });
 }
 
+/// A file as this version's first format has it: made once, and never again. Another format gets another file beside it.
+const OF_FORMAT_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/store-format-1.gz");
+
+/// What is in that file: history, a deletion, a compaction, and a heartbeat that an orderly end has kept.
+async fn fill(store: &Embedded) {
+    let lease = Key::new("leases.coordination.k8s.io", &Ref::new("kube-node-lease", "n"));
+    for turn in 1..=4 {
+        store.write(vec![], vec![put("p", format!("turn {turn}"))]).await.unwrap();
+    }
+    store.write(vec![], vec![put("gone", "x")]).await.unwrap();
+    store.write(vec![], vec![Op::Delete { key: Key::new("pods", &Ref::new("a", "gone")) }]).await.unwrap();
+    store.compact(2).await.unwrap();
+    store.write(vec![], vec![Op::Put { key: lease.clone(), value: Bytes::from("0") }]).await.unwrap();
+    store.write(vec![], vec![Op::Renew { key: lease, value: Bytes::from("1") }]).await.unwrap();
+}
+
+#[test]
+fn a_store_of_an_older_version_opens() {
+    runtime().block_on(async {
+        if std::env::var_os("GANTRY_REGENERATE").is_some() && !std::path::Path::new(OF_FORMAT_1).exists() {
+            let disk = Arc::new(MemoryDisk::default());
+            let store = Embedded::open(disk.clone(), Commits::Inline).unwrap();
+            fill(&store).await;
+            drop(store);
+            let file = std::fs::File::create(OF_FORMAT_1).unwrap();
+            let mut out = flate2::write::GzEncoder::new(file, flate2::Compression::best());
+            std::io::Write::write_all(&mut out, &disk.contents()).unwrap();
+            out.finish().unwrap();
+        }
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(OF_FORMAT_1).unwrap();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(file), &mut bytes).unwrap();
+        let old = Embedded::open(Arc::new(FaultyDisk::from_bytes(bytes)), Commits::Inline).unwrap();
+        let new = Embedded::in_memory().unwrap();
+        fill(&new).await;
+        let current = new.current().await.unwrap();
+        assert_eq!(old.current().await.unwrap(), current);
+        for at in 0..=current {
+            let (found, wanted) = (old.list("", "", 99, Some(at)).await, new.list("", "", 99, Some(at)).await);
+            // Of a heartbeat, the one that an orderly end keeps is all of its history.
+            assert_eq!(format!("{found:?}"), format!("{wanted:?}"), "as of {at}");
+        }
+        let mut watches = (old.watch("pods/", 2).await.unwrap(), new.watch("pods/", 2).await.unwrap());
+        assert_eq!(watches.0.next().await.unwrap(), watches.1.next().await.unwrap());
+        assert_eq!(old.write(vec![], vec![put("next", "x")]).await.unwrap(), current + 1);
+    });
+}
+
 #[test]
 fn a_second_process_is_refused() {
     let folder = tempfile::tempdir().unwrap();

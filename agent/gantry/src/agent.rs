@@ -1,5 +1,6 @@
 //! The role `agent`: a node alone, for a control service that runs elsewhere.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use gantry_client::Client;
@@ -9,7 +10,7 @@ use gantry_env::Env;
 use gantry_pki::{Authority, Credential, Reloading, files, tls};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{AgentArgs, ControlWhat};
+use crate::cli::AgentArgs;
 use crate::lock::{self, Lock};
 use crate::node::{Node, Wires};
 use crate::notify::Manager;
@@ -71,16 +72,22 @@ fn serving(folder: &Path, node: &str, env: &Env) -> Result<rustls::ServerConfig,
 }
 
 /// `gantry control node-credentials`.
-pub fn write_credentials(paths: &Paths, what: ControlWhat, env: &Env) -> Result<(), Failure> {
-    let ControlWhat::NodeCredentials { name, ip, server, out } = what;
-    let name = host::node_name(Some(&name))?;
+pub fn write_credentials(
+    paths: &Paths,
+    name: &str,
+    ip: &[IpAddr],
+    server: &str,
+    out: &Path,
+    env: &Env,
+) -> Result<(), Failure> {
+    let name = host::node_name(Some(name))?;
     let pki = paths.control().join("pki");
     if !pki.join("ca.crt").exists() {
         return Err(CredentialsError::NoAuthority(pki).into());
     }
     let authority = Authority::load_or_create(&pki, "gantry-ca", env)?;
-    let credentials: NodeCredentials = node_credentials(&authority, &name, &ip, env)?;
-    credentials.write(&out, authority.certificate_pem(), &server)?;
+    let credentials: NodeCredentials = node_credentials(&authority, &name, ip, env)?;
+    credentials.write(out, authority.certificate_pem(), server)?;
     println!("the credentials of node {name} are in {}", out.display());
     Ok(())
 }

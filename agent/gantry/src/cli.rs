@@ -96,6 +96,49 @@ pub struct ControlArgs {
     pub node_cidr_mask: u8,
     #[command(flatten)]
     pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Where the cluster's objects are, in the words of kube-apiserver's flags.
+#[derive(Clone, Debug, Args)]
+pub struct StoreArgs {
+    /// Where objects are kept: in a file of this host, or in an etcd cluster that several control services may share (each needs
+    /// ca.crt, ca.key and service-account.key of /var/lib/gantry/control/pki from the first one)
+    #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
+    pub store: StoreKind,
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+    /// File with an EncryptionConfiguration (apiserver.config.k8s.io/v1; providers aesgcm and identity): which kinds of objects are
+    /// encrypted in the store, and with which keys. After a start with another one, what is stored is encrypted anew
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+}
+
+/// How etcd is reached.
+#[derive(Clone, Debug, Args)]
+pub struct EtcdArgs {
+    /// URLs of the etcd servers
+    #[arg(long, value_name = "URL,...", value_delimiter = ',')]
+    pub etcd_servers: Vec<String>,
+    /// File with the certificate authority of the etcd servers, for https URLs
+    #[arg(long, value_name = "FILE")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// File with the certificate that is shown to etcd
+    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// File with the key of that certificate
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// Prefix of all keys in etcd
+    #[arg(long, default_value = gantry_control::store::etcd::PREFIX, value_name = "PREFIX")]
+    pub etcd_prefix: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    Embedded,
+    Etcd,
 }
 
 /// What every role of one cluster must be told alike.
@@ -136,6 +179,51 @@ pub enum ControlWhat {
         /// Folder to write to
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+    },
+    /// Save what the store holds, or make a store of what was saved
+    #[command(subcommand)]
+    Snapshot(SnapshotWhat),
+    /// Move the objects to another store
+    #[command(subcommand)]
+    Store(StoreWhat),
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum SnapshotWhat {
+    /// Save everything that a running control service stores, as it is at one moment. Secrets are in the file as they are in the
+    /// store
+    Save {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Kubeconfig to ask with (default: /etc/gantry/admin.kubeconfig)
+        #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+    },
+    /// Make the embedded store of this host be what was saved, while no control service runs
+    Restore {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Replace the store that is there; its file is kept beside the new one
+        #[arg(long)]
+        replace: bool,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum StoreWhat {
+    /// Copy everything from one store to another, while no control service runs on either
+    Copy {
+        /// Where the objects are
+        #[arg(long, value_enum)]
+        from: StoreKind,
+        /// Where they go
+        #[arg(long, value_enum)]
+        to: StoreKind,
+        /// Replace what is there
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        etcd: EtcdArgs,
     },
 }
 

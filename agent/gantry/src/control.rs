@@ -1,5 +1,7 @@
 //! The role `control`: the control service alone.
 
+pub mod store;
+
 use std::net::{IpAddr, SocketAddr};
 
 use gantry_client::Client;
@@ -42,6 +44,8 @@ pub fn config(paths: &Paths, args: &ControlArgs, node_ip: IpAddr, env: &Env) -> 
         pod_cidr: v4("--pod-cidr", args.cluster.pod_cidr)?,
         node_cidr_mask: args.node_cidr_mask,
         cluster_domain: args.cluster.cluster_domain.clone(),
+        store: store::config(&args.store, env)?,
+        encryption: store::encryption(&args.store)?,
         run_controllers: true,
         env: env.clone(),
     })

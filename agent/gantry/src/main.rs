@@ -25,7 +25,7 @@ mod up;
 use std::process::ExitCode;
 
 use clap::Parser;
-use cli::{Cli, Command, ImageWhat, TraceWhat};
+use cli::{Cli, Command, ControlWhat, ImageWhat, TraceWhat};
 use gantry_env::{Env, chain};
 use paths::Paths;
 
@@ -56,7 +56,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Down(args) => block_on(async move { down::down(&paths, &args, &env).await }),
         Command::Uninstall(args) => block_on(async move { down::uninstall(&paths, &args, &env).await }),
         Command::Control(role) => match role.what {
-            Some(what) => agent::write_credentials(&paths, what, &env),
+            Some(ControlWhat::NodeCredentials { name, ip, server, out }) => {
+                agent::write_credentials(&paths, &name, &ip, &server, &out, &env)
+            }
+            Some(ControlWhat::Snapshot(what)) => block_on(control::store::snapshot(paths, what)),
+            Some(ControlWhat::Store(what)) => block_on(control::store::copy(paths, what, env)),
             None => block_on(control::run(paths, role.args, env)),
         },
         Command::Agent(args) => block_on(agent::run(paths, args, env)),

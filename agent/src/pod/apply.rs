@@ -151,12 +151,24 @@ impl Worker {
         Ok(sandbox)
     }
 
+    /// What the runtime calls the way in which the pod's class wants it to be run.
+    async fn runtime_handler(&self, pod: &Object) -> Result<String, String> {
+        let class = pod.str_at("/spec/runtimeClassName");
+        if class.is_empty() {
+            return Ok(String::new());
+        }
+        let found = self.shared.client.get(&resource::RUNTIME_CLASS, &Ref::cluster(class)).await;
+        found.map(|class| class.str_at("/handler").to_owned()).map_err(|error| chain(&error))
+    }
+
+    async fn make_sandbox(&self, pod: &Object, attempt: u32) -> Result<String, String> {
+        let config = self.sandbox_config(pod, attempt)?;
+        let handler = self.runtime_handler(pod).await?;
+        self.shared.runtime.run_sandbox(config, handler).await.map_err(|error| chain(&error))
+    }
+
     async fn run_sandbox(&mut self, desired: &Desired, attempt: u32) -> bool {
-        let made = match self.sandbox_config(&desired.pod, attempt) {
-            Ok(config) => self.shared.runtime.run_sandbox(config).await.map_err(|error| chain(&error)),
-            Err(why) => Err(why),
-        };
-        match made {
+        match self.make_sandbox(&desired.pod, attempt).await {
             Ok(id) => {
                 info!(pod = %self.uid, sandbox = %id, "sandbox is ready");
                 self.shared.trace.mark(&self.uid, 8, "sandbox is ready");

@@ -169,7 +169,7 @@ pub fn sandbox(
                 ..LinuxSandboxSecurityContext::default()
             }),
             sysctls: sysctls.collect(),
-            overhead: None,
+            overhead: pod.get("/spec/overhead").map(overhead),
             resources: Some(pod_resources(pod, pids_max)),
         }),
         windows: None,
@@ -210,6 +210,16 @@ pub fn pod_resources(pod: &Object, pids_max: i64) -> LinuxContainerResources {
         cpu_shares: qos::cpu_shares(asked.cpu_milli),
         memory_limit_in_bytes: if all("memory") { limit.memory_bytes } else { 0 },
         unified: HashMap::from([("pids.max".to_owned(), pids_max.to_string())]),
+        ..LinuxContainerResources::default()
+    }
+}
+
+/// What the sandbox itself takes, which is part of what the pod has.
+fn overhead(list: &Value) -> LinuxContainerResources {
+    let amounts = Amounts::from_list(list);
+    LinuxContainerResources {
+        cpu_shares: if amounts.cpu_milli > 0 { qos::cpu_shares(amounts.cpu_milli) } else { 0 },
+        memory_limit_in_bytes: amounts.memory_bytes,
         ..LinuxContainerResources::default()
     }
 }
@@ -307,9 +317,6 @@ fn refuse_unsupported(pod: &Object, spec: &Value, name: &str) -> Result<(), Spec
     }
     if pod.get("/spec/resources").and_then(Value::as_object).is_some_and(|r| r.values().any(|v| !is_empty(v))) {
         return unsupported("resources of the whole pod");
-    }
-    if !pod.str_at("/spec/runtimeClassName").is_empty() {
-        return unsupported("runtimeClassName");
     }
     let security = [pod.get("/spec/securityContext"), spec.get("securityContext")];
     for context in security.into_iter().flatten() {

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use gantry_cri::v1::{NetworkInterfaceUsage, PsiStats, UInt64Value};
+use gantry_env::metrics::Text;
 
 use super::cgroup::Extra;
 use super::summary::layer;
-use super::text::Text;
 use super::{Snapshot, Use, number};
 use crate::volume::usage::Walked;
 

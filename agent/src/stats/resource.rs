@@ -2,8 +2,8 @@
 //! has the time at which it was read, so that rates are right however late they are fetched. Pure.
 
 use gantry_cri::v1::{CpuUsage, MemoryUsage};
+use gantry_env::metrics::{Labels, Text};
 
-use super::text::{Labels, Text};
 use super::{ContainerUse, PodUse, Snapshot, Use, number};
 
 const NANOS: f64 = 1e9;

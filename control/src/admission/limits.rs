@@ -1,13 +1,13 @@
 //! LimitRange: what a namespace's containers are given where they ask for nothing, and the bounds that they keep.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gantry_kube::pod::resources::{quantity, total};
 use gantry_kube::quantity::Quantity;
 use gantry_kube::resource::{LIMIT_RANGE, PERSISTENT_VOLUME_CLAIM, POD};
-use gantry_kube::{Object, Status, storage};
-use serde_json::{Map, Value, json};
+use gantry_kube::{Object, Status};
+use serde_json::{Value, json};
 
 use super::{AdmissionContext, Operation};
 
@@ -16,37 +16,62 @@ const LISTS: [(&str, &str); 2] = [("initContainers", "init container"), ("contai
 
 type Amounts = BTreeMap<String, Quantity>;
 
-pub fn apply(context: &AdmissionContext<'_>, object: &mut Object) -> Result<(), Status> {
-    let changes = matches!(context.operation, Operation::Create | Operation::Update);
-    let (is_pod, is_claim) = (context.is(&POD, ""), context.is(&PERSISTENT_VOLUME_CLAIM, ""));
-    if !(is_pod && context.operation == Operation::Create || is_claim && changes) {
+/// Whether limit ranges are about the request. What a pod's containers ask for changes by its resize alone.
+fn applies(context: &AdmissionContext<'_>, old: Option<&Object>) -> bool {
+    let deleted = old.is_some_and(|old| old.deletion_timestamp().is_some());
+    let written = match context.operation {
+        Operation::Create => context.is(&POD, "") || context.is(&PERSISTENT_VOLUME_CLAIM, ""),
+        Operation::Update => context.is(&POD, "resize") || context.is(&PERSISTENT_VOLUME_CLAIM, ""),
+        Operation::Delete | Operation::Connect => false,
+    };
+    written && !deleted
+}
+
+pub fn fill_in(context: &AdmissionContext<'_>, object: &mut Object, old: Option<&Object>) {
+    if applies(context, old) && context.resource == &POD {
+        for range in context.lookup.list(&LIMIT_RANGE, Some(context.namespace)) {
+            give(&range, object);
+        }
+    }
+}
+
+/// What the first limit range that is broken has against it.
+pub fn check(context: &AdmissionContext<'_>, object: &Object, old: Option<&Object>) -> Result<(), Status> {
+    if !applies(context, old) {
         return Ok(());
     }
-    let ranges = context.lookup.list(&LIMIT_RANGE, Some(context.namespace));
-    let mut broken = Vec::new();
-    for range in ranges.iter().filter(|_| is_pod) {
-        give(range, object);
+    for range in context.lookup.list(&LIMIT_RANGE, Some(context.namespace)) {
+        let mut broken = Vec::new();
+        if context.resource == &POD {
+            check_pod(&range, object, &mut broken);
+        } else {
+            check_claim(&range, object, &mut broken);
+        }
+        // What several containers break is said once.
+        let mut told = BTreeSet::new();
+        broken.retain(|words| told.insert(words.clone()));
+        match &broken[..] {
+            [] => {}
+            [one] => return Err(context.forbidden(object, one)),
+            all => return Err(context.forbidden(object, &format!("[{}]", all.join(", ")))),
+        }
     }
-    for range in &ranges {
-        if is_pod { check(range, object, &mut broken) } else { check_claim(range, object, &mut broken) }
-    }
-    match &broken[..] {
-        [] => Ok(()),
-        [one] => Err(context.forbidden(object, one)),
-        all => Err(context.forbidden(object, &format!("[{}]", all.join(", ")))),
-    }
+    Ok(())
 }
 
 /// A claim only asks: it has no limit of its own.
 fn check_claim(range: &Arc<Object>, claim: &Object, broken: &mut Vec<String>) {
-    let asked = storage::requested(claim);
+    let requests = amounts(claim.get("/spec/resources/requests").unwrap_or(&Value::Null));
     for item in items(range, "PersistentVolumeClaim") {
-        let bound = |list: &str| quantity(&item[list]["storage"]);
-        let words = |word: &str, bound| {
-            format!("{word} storage usage per PersistentVolumeClaim is {bound}, but request is {asked}")
-        };
-        broken.extend(bound("min").filter(|least| asked < *least).map(|least| words("minimum", least)));
-        broken.extend(bound("max").filter(|most| asked > *most).map(|most| words("maximum", most)));
+        minimum(item, &requests, &Amounts::new(), broken);
+        for (name, most) in amounts(&item["max"]) {
+            let head = format!("maximum {name} usage per PersistentVolumeClaim is {most}");
+            match requests.get(&name) {
+                None => broken.push(format!("{head}.  No request is specified")),
+                Some(request) if *request > most => broken.push(format!("{head}, but request is {request}")),
+                Some(_) => {}
+            }
+        }
     }
 }
 
@@ -99,9 +124,9 @@ fn merge(container: &mut Value, field: &str, values: &Value) -> Vec<String> {
     set
 }
 
-fn check(range: &Arc<Object>, pod: &Object, broken: &mut Vec<String>) {
+fn check_pod(range: &Arc<Object>, pod: &Object, broken: &mut Vec<String>) {
     for item in items(range, "Container") {
-        for (list, _) in LISTS {
+        for (list, _) in [LISTS[1], LISTS[0]] {
             for container in pod.array_at(&format!("/spec/{list}")) {
                 let resources = &container["resources"];
                 bounds(item, &amounts(&resources["requests"]), &amounts(&resources["limits"]), broken);
@@ -113,11 +138,9 @@ fn check(range: &Arc<Object>, pod: &Object, broken: &mut Vec<String>) {
     }
 }
 
-fn bounds(item: &Value, requests: &Amounts, limits: &Amounts, broken: &mut Vec<String>) {
+fn minimum(item: &Value, requests: &Amounts, limits: &Amounts, broken: &mut Vec<String>) {
     let kind = item["type"].as_str().unwrap_or("");
-    let entries = |list: &str| item[list].as_object().cloned().unwrap_or_else(Map::new);
-    for (name, bound) in entries("min") {
-        let Some(least) = quantity(&bound) else { continue };
+    for (name, least) in amounts(&item["min"]) {
         let head = format!("minimum {name} usage per {kind} is {least}");
         match (requests.get(&name), limits.get(&name)) {
             (None, _) => broken.push(format!("{head}.  No request is specified")),
@@ -126,8 +149,12 @@ fn bounds(item: &Value, requests: &Amounts, limits: &Amounts, broken: &mut Vec<S
             _ => {}
         }
     }
-    for (name, bound) in entries("max") {
-        let Some(most) = quantity(&bound) else { continue };
+}
+
+fn bounds(item: &Value, requests: &Amounts, limits: &Amounts, broken: &mut Vec<String>) {
+    let kind = item["type"].as_str().unwrap_or("");
+    minimum(item, requests, limits, broken);
+    for (name, most) in amounts(&item["max"]) {
         let head = format!("maximum {name} usage per {kind} is {most}");
         match (requests.get(&name), limits.get(&name)) {
             (_, None) => broken.push(format!("{head}.  No limit is specified")),
@@ -136,8 +163,7 @@ fn bounds(item: &Value, requests: &Amounts, limits: &Amounts, broken: &mut Vec<S
             _ => {}
         }
     }
-    for (name, bound) in entries("maxLimitRequestRatio") {
-        let Some(most) = quantity(&bound) else { continue };
+    for (name, most) in amounts(&item["maxLimitRequestRatio"]) {
         let head = format!("{name} max limit to request ratio per {kind} is {most}");
         let set = |all: &Amounts| all.get(&name).copied().filter(|amount| !amount.is_zero());
         match (set(requests), set(limits)) {
@@ -168,7 +194,7 @@ mod tests {
 
     fn broken(limit: Value, resources: Value) -> Vec<String> {
         let mut all = Vec::new();
-        check(&range(json!([limit])), &pod(resources), &mut all);
+        check_pod(&range(json!([limit])), &pod(resources), &mut all);
         all
     }
 

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeSet;
 
-use gantry_kube::resource::{LEASE, NODE, PERSISTENT_VOLUME, POD, SERVICE_ACCOUNT};
+use gantry_kube::resource::{CSI_NODE, LEASE, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, SERVICE_ACCOUNT};
 use gantry_kube::{Object, Ref, Status, storage};
 use serde_json::{Map, Value};
 
 use super::{AdmissionContext, MIRROR_ANNOTATION, NODE_LEASE_NAMESPACE, Operation};
+use crate::auth::Action;
 use crate::auth::identity::NODES_GROUP;
+use crate::auth::policy::Policy;
 use crate::auth::token::service_account_of;
 
 const RESTRICTED_PREFIX: &str = "node-restriction.kubernetes.io/";
@@ -51,12 +53,14 @@ pub fn check(context: &AdmissionContext<'_>, object: &Object, old: Option<&Objec
                 None => Err(Status::not_found(&POD, context.name)),
             }
         }
-        (r, _) if r == &POD => refuse(format!(
-            "unexpected subresource {:?}, node {node:?} is limited to status and eviction",
-            context.subresource
-        )),
+        (r, part) if r == &POD => {
+            refuse(format!("unexpected pod subresource {part:?}, only 'status' and 'eviction' are allowed"))
+        }
+        (r, "status") if r == &PERSISTENT_VOLUME_CLAIM && context.operation == Operation::Update => Ok(()),
+        (r, _) if r == &PERSISTENT_VOLUME_CLAIM => refuse("may only update PVC status".to_owned()),
         (r, _) if r == &NODE => own_node(context, node, object, old).or_else(refuse),
         (r, _) if r == &PERSISTENT_VOLUME => volume(node, object, old).or_else(refuse),
+        (r, _) if r == &CSI_NODE => csi_node(context, node, object).or_else(refuse),
         (r, _) if r == &LEASE => lease(context, node, object).or_else(refuse),
         (r, "token") if r == &SERVICE_ACCOUNT => token(context, node, object).or_else(refuse),
         _ => Ok(()),
@@ -69,7 +73,8 @@ fn pod(context: &AdmissionContext<'_>, node: &str, pod: &Object, old: Option<&Ob
         Operation::Delete if old.unwrap_or(pod).str_at("/spec/nodeName") == node => Ok(()),
         Operation::Delete => Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
         Operation::Update | Operation::Connect => {
-            Err(format!("unexpected operation, node {node:?} can only create and delete mirror pods"))
+            let operation = context.operation.word();
+            Err(format!("unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods"))
         }
     }
 }
@@ -178,14 +183,20 @@ fn own_node(context: &AdmissionContext<'_>, node: &str, object: &Object, old: Op
     if !matches!(context.operation, Operation::Create | Operation::Update) {
         return Ok(());
     }
-    if object.get("/spec/configSource") != old.and_then(|old| old.get("/spec/configSource")) {
-        return Err(format!("node {node:?} is not allowed to modify configSource"));
+    let source = |node: Option<&Object>| node.and_then(|node| node.get("/spec/configSource")).cloned();
+    if source(Some(object)).is_some_and(|asked| Some(asked) != source(old)) {
+        let what = if old.is_some() { "update configSource to a new" } else { "create pods with a" };
+        return Err(format!("node {node:?} is not allowed to {what} non-nil configSource"));
     }
     let refused = restricted_labels(object.labels(), old.and_then(Object::labels));
     if !refused.is_empty() {
         let list: Vec<&str> = refused.into_iter().collect();
-        let verb = if old.is_some() { "modify labels" } else { "set the following labels" };
-        return Err(format!("is not allowed to {verb}: {}", list.join(", ")));
+        let list = list.join(", ");
+        return Err(if old.is_some() {
+            format!("is not allowed to modify labels: {list}")
+        } else {
+            format!("node {node:?} is not allowed to set the following labels: {list}")
+        });
     }
     // An owner that does not exist would have the garbage collector delete the node, and its taints with it.
     if object.array_at("/metadata/ownerReferences") != old.map_or(&[][..], |o| o.array_at("/metadata/ownerReferences"))
@@ -247,6 +258,14 @@ fn volume(node: &str, object: &Object, old: Option<&Object>) -> Result<(), Strin
     Err(format!("node {node:?} can only take the finalizer {:?} from its own volumes", storage::LOCAL_PATH))
 }
 
+fn csi_node(context: &AdmissionContext<'_>, node: &str, object: &Object) -> Result<(), String> {
+    let name = if context.operation == Operation::Create { object.name() } else { context.name };
+    if name != node {
+        return Err("can only access CSINode with the same name as the requesting node".to_owned());
+    }
+    Ok(())
+}
+
 fn lease(context: &AdmissionContext<'_>, node: &str, lease: &Object) -> Result<(), String> {
     if context.namespace != NODE_LEASE_NAMESPACE {
         return Err(format!("can only access leases in the {NODE_LEASE_NAMESPACE:?} system namespace"));
@@ -279,5 +298,33 @@ fn token(context: &AdmissionContext<'_>, node: &str, request: &Object) -> Result
     if service_account_of(&pod) != context.name {
         return Err("node requested token bound to a pod that runs as a different service account".to_owned());
     }
-    Ok(())
+    audience(context, &pod, request)
+}
+
+/// A token is for whom the pod presents it to, or for whom the node was granted to ask.
+fn audience(context: &AdmissionContext<'_>, pod: &Object, request: &Object) -> Result<(), String> {
+    let asked = match request.array_at("/spec/audiences") {
+        [] => "",
+        [one] => one.as_str().unwrap_or(""),
+        _ => return Err("node may only request 0 or 1 audiences".to_owned()),
+    };
+    let sources = pod.array_at("/spec/volumes").iter().flat_map(|volume| volume["projected"]["sources"].as_array());
+    let mut tokens = sources.flatten().map(|source| &source["serviceAccountToken"]).filter(|token| !token.is_null());
+    if tokens.any(|token| token["audience"].as_str().unwrap_or("") == asked) {
+        return Ok(());
+    }
+    let action = Action::Resource {
+        verb: "request-serviceaccounts-token-audience",
+        group: "",
+        resource: asked,
+        subresource: "",
+        namespace: context.namespace,
+        name: context.name,
+        fields: "",
+        labels: "",
+    };
+    if Policy::compile(context.lookup).authorize(context.identity, &action).is_allowed() {
+        return Ok(());
+    }
+    Err(format!("audience {asked:?} not found in pod spec volume"))
 }

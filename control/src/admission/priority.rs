@@ -1,5 +1,7 @@
 //! Priority: a class by name becomes the number that the scheduler and the agent compare.
 
+use std::sync::Arc;
+
 use gantry_kube::resource::{POD, PRIORITY_CLASS};
 use gantry_kube::{Object, Ref, Status};
 use serde_json::{Value, json};
@@ -10,9 +12,6 @@ const DEFAULT_PRIORITY: i64 = 0;
 const DEFAULT_PREEMPTION: &str = "PreemptLowerPriority";
 
 pub fn resolve(context: &AdmissionContext<'_>, object: &mut Object, old: Option<&Object>) -> Result<(), Status> {
-    if context.is(&PRIORITY_CLASS, "") {
-        return one_default(context, object);
-    }
     if !context.is(&POD, "") {
         return Ok(());
     }
@@ -38,16 +37,18 @@ fn keep(pod: &mut Object, old: Option<&Object>) {
     }
 }
 
+/// Where two classes claim to be the default, the lower one is it: no pod gains by a mistake.
+fn default(context: &AdmissionContext<'_>) -> Option<Arc<Object>> {
+    let classes = context.lookup.list(&PRIORITY_CLASS, None).into_iter();
+    classes
+        .filter(|class| class.bool_at("/globalDefault") == Some(true))
+        .min_by_key(|class| (class.i64_at("/value").unwrap_or(0), class.name().to_owned()))
+}
+
 fn pod(context: &AdmissionContext<'_>, pod: &mut Object) -> Result<(), Status> {
     let named = pod.str_at("/spec/priorityClassName").to_owned();
     let class = if named.is_empty() {
-        // Where two classes claim to be the default, the lower one is it: no pod gains by a mistake.
-        context
-            .lookup
-            .list(&PRIORITY_CLASS, None)
-            .into_iter()
-            .filter(|class| class.bool_at("/globalDefault") == Some(true))
-            .min_by_key(|class| (class.i64_at("/value").unwrap_or(0), class.name().to_owned()))
+        default(context)
     } else {
         let found = context.lookup.get(&PRIORITY_CLASS, &Ref::cluster(&named));
         if found.is_none() {
@@ -82,18 +83,15 @@ fn pod(context: &AdmissionContext<'_>, pod: &mut Object) -> Result<(), Status> {
     Ok(())
 }
 
-fn one_default(context: &AdmissionContext<'_>, class: &Object) -> Result<(), Status> {
-    if !matches!(context.operation, Operation::Create | Operation::Update)
+/// No two classes are the default.
+pub fn check(context: &AdmissionContext<'_>, class: &Object) -> Result<(), Status> {
+    if !context.is(&PRIORITY_CLASS, "")
+        || !matches!(context.operation, Operation::Create | Operation::Update)
         || class.bool_at("/globalDefault") != Some(true)
     {
         return Ok(());
     }
-    let other = context
-        .lookup
-        .list(&PRIORITY_CLASS, None)
-        .into_iter()
-        .find(|other| other.bool_at("/globalDefault") == Some(true) && other.name() != class.name());
-    match other {
+    match default(context).filter(|other| other.name() != class.name()) {
         Some(other) => {
             let why =
                 format!("PriorityClass {} is already marked as default. Only one default can exist", other.name());

@@ -1,6 +1,10 @@
 //! ServiceAccount: every pod runs as an account that is there, and finds its token, the cluster's CA and its namespace
 //! where client libraries look for them.
 
+mod secrets;
+
+use std::sync::Arc;
+
 use gantry_kube::resource::{POD, SERVICE_ACCOUNT};
 use gantry_kube::{Object, Ref, Status};
 use serde_json::{Map, Value, json};
@@ -8,7 +12,8 @@ use serde_json::{Map, Value, json};
 use super::{AdmissionContext, MIRROR_ANNOTATION, Operation};
 use crate::auth::token::service_account_of;
 
-const DEFAULT_ACCOUNT: &str = "default";
+/// The account of pods that name none.
+pub const DEFAULT_ACCOUNT: &str = "default";
 pub const TOKEN_MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 const VOLUME_SUFFIX_LENGTH: usize = 5;
@@ -20,17 +25,13 @@ pub fn provide(context: &AdmissionContext<'_>, pod: &mut Object) -> Result<(), S
         return Ok(());
     }
     if pod.annotation(MIRROR_ANNOTATION).is_some() {
-        return check_mirror(context, pod);
+        return check(context, pod);
     }
     let name = match service_account_of(pod) {
         "" => DEFAULT_ACCOUNT.to_owned(),
         name => name.to_owned(),
     };
-    let Some(account) = context.lookup.get(&SERVICE_ACCOUNT, &Ref::new(context.namespace, &name)) else {
-        let at = format!("{}/{name}", context.namespace);
-        let why = format!("error looking up service account {at}: serviceaccount {name:?} not found");
-        return Err(context.forbidden(pod, &why));
-    };
+    let account = find(context, pod, &name)?;
     let spec = pod.map_mut("spec");
     spec.insert("serviceAccountName".to_owned(), json!(name));
     spec.insert("serviceAccount".to_owned(), json!(name));
@@ -46,23 +47,51 @@ pub fn provide(context: &AdmissionContext<'_>, pod: &mut Object) -> Result<(), S
     Ok(())
 }
 
+fn find(context: &AdmissionContext<'_>, pod: &Object, name: &str) -> Result<Arc<Object>, Status> {
+    context.lookup.get(&SERVICE_ACCOUNT, &Ref::new(context.namespace, name)).ok_or_else(|| {
+        let at = format!("{}/{name}", context.namespace);
+        let why = format!("error looking up service account {at}: serviceaccount {name:?} not found");
+        context.forbidden(pod, &why)
+    })
+}
+
+/// A pod runs as somebody, who may be bound to the secrets that the account names.
+pub fn check(context: &AdmissionContext<'_>, pod: &Object) -> Result<(), Status> {
+    let created = context.is(&POD, "") && context.operation == Operation::Create;
+    let looked_at = context.is(&POD, "ephemeralcontainers") && context.operation == Operation::Update;
+    if !created && !looked_at {
+        return Ok(());
+    }
+    if pod.annotation(MIRROR_ANNOTATION).is_some() {
+        return check_mirror(context, pod);
+    }
+    let name = service_account_of(pod);
+    if name.is_empty() {
+        let at = format!("{}/{}", context.namespace, pod.name());
+        return Err(context.forbidden(pod, &format!("no service account specified for pod {at}")));
+    }
+    let account = find(context, pod, name)?;
+    if !secrets::is_bound(&account) {
+        return Ok(());
+    }
+    let strange = if created { secrets::strange(pod, &account) } else { secrets::strange_to_watch(pod, &account) };
+    strange.map_or(Ok(()), |why| Err(context.forbidden(pod, &why)))
+}
+
 /// A mirror pod is the shadow of what runs already: nothing that it references would ever reach it.
 fn check_mirror(context: &AdmissionContext<'_>, pod: &Object) -> Result<(), Status> {
     if !service_account_of(pod).is_empty() {
         return Err(context.forbidden(pod, "a mirror pod may not reference service accounts"));
     }
+    if secrets::references_any(pod) {
+        return Err(context.forbidden(pod, "a mirror pod may not reference secrets"));
+    }
     let reads_token = |volume: &Value| {
-        volume["projected"]["sources"]
-            .as_array()
-            .is_some_and(|sources| sources.iter().any(|source| !source["serviceAccountToken"].is_null()))
+        let sources = volume["projected"]["sources"].as_array().into_iter().flatten();
+        sources.into_iter().any(|source| !source["serviceAccountToken"].is_null())
     };
-    for volume in pod.array_at("/spec/volumes") {
-        if !volume["secret"].is_null() {
-            return Err(context.forbidden(pod, "a mirror pod may not reference secrets"));
-        }
-        if reads_token(volume) {
-            return Err(context.forbidden(pod, "a mirror pod may not use ServiceAccountToken volume projections"));
-        }
+    if pod.array_at("/spec/volumes").iter().any(reads_token) {
+        return Err(context.forbidden(pod, "a mirror pod may not use ServiceAccountToken volume projections"));
     }
     Ok(())
 }

@@ -8,23 +8,27 @@ use serde_json::json;
 use super::service_account::list;
 use super::{AdmissionContext, Operation};
 
-pub fn apply(context: &AdmissionContext<'_>, object: &mut Object, old: Option<&Object>) -> Result<(), Status> {
+pub fn provide(context: &AdmissionContext<'_>, object: &mut Object) {
     let claim = context.is(&PERSISTENT_VOLUME_CLAIM, "");
-    if !claim && !context.is(&PERSISTENT_VOLUME, "") {
-        return Ok(());
+    if context.operation != Operation::Create || !(claim || context.is(&PERSISTENT_VOLUME, "")) {
+        return;
     }
-    match (context.operation, old) {
-        (Operation::Create, _) => {
-            protect(object, if claim { storage::CLAIM_PROTECTION } else { storage::VOLUME_PROTECTION });
-            if claim && storage::class_of(object).is_none() {
-                let classes = context.lookup.list(&STORAGE_CLASS, None);
-                if let Some(class) = storage::default_class(classes.iter().map(AsRef::as_ref)) {
-                    object.map_mut("spec").insert("storageClassName".to_owned(), json!(class.name()));
-                }
-            }
-            Ok(())
+    protect(object, if claim { storage::CLAIM_PROTECTION } else { storage::VOLUME_PROTECTION });
+    if claim && storage::class_of(object).is_none() {
+        let classes = context.lookup.list(&STORAGE_CLASS, None);
+        if let Some(class) = storage::default_class(classes.iter().map(AsRef::as_ref)) {
+            object.map_mut("spec").insert("storageClassName".to_owned(), json!(class.name()));
         }
-        (Operation::Update, Some(old)) if claim && storage::requested(object) > storage::requested(old) => {
+    }
+}
+
+pub fn check(context: &AdmissionContext<'_>, object: &Object, old: Option<&Object>) -> Result<(), Status> {
+    match old {
+        Some(old)
+            if context.is(&PERSISTENT_VOLUME_CLAIM, "")
+                && context.operation == Operation::Update
+                && storage::requested(object) > storage::requested(old) =>
+        {
             may_grow(context, object, old)
         }
         _ => Ok(()),

@@ -1,5 +1,7 @@
 //! What admission adds, and what it refuses.
 
+mod pods;
+
 use gantry_env::Env;
 use gantry_kube::resource::{
     CONFIG_MAP, INGRESS, LEASE, NAMESPACE, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, PRIORITY_CLASS,
@@ -8,9 +10,9 @@ use gantry_kube::resource::{
 use gantry_kube::{Object, Resource, Status};
 use serde_json::{Value, json};
 
-use super::{AdmissionContext, Operation, admit};
+use super::{AdmissionContext, Operation, mutate, validate};
 use crate::auth::Identity;
-use crate::auth::objects::Objects;
+use crate::auth::objects::{Objects, binding, role};
 
 struct Request {
     identity: Identity,
@@ -47,7 +49,8 @@ impl Request {
         };
         let mut object = Object::from_value(value).unwrap();
         let old = old.map(|old| Object::from_value(old).unwrap());
-        admit(&context, &mut object, old.as_ref()).map(|_| object)
+        mutate(&context, &mut object, old.as_ref())?;
+        validate(&context, &object, old.as_ref()).map(|_| object)
     }
 }
 
@@ -62,7 +65,8 @@ fn world() -> Objects {
         json!({"kind": "PriorityClass", "metadata": {"name": "high"}, "value": 1000, "preemptionPolicy": "Never"}),
         json!({"kind": "Node", "metadata": {"name": "n", "uid": "node-1"}}),
         json!({"kind": "Pod", "metadata": {"name": "mine", "namespace": "a", "uid": "pod-1"},
-               "spec": {"nodeName": "n", "serviceAccountName": "default"}}),
+               "spec": {"nodeName": "n", "serviceAccountName": "default", "volumes": [{"projected": {"sources": [
+                   {"serviceAccountToken": {"path": "t"}}, {"serviceAccountToken": {"audience": "vault"}}]}}]}}),
         json!({"kind": "Pod", "metadata": {"name": "theirs", "namespace": "a", "uid": "pod-2"},
                "spec": {"nodeName": "m", "serviceAccountName": "default"}}),
     ])
@@ -320,6 +324,70 @@ fn a_node_gets_tokens_of_the_pods_that_it_runs() {
     for refused in [pod("theirs", "pod-2"), pod("mine", "pod-9"), pod("mine", ""), pod("gone", "x"), Value::Null] {
         assert_eq!(ask(refused.clone()).unwrap_err().code, 403, "{refused}");
     }
+    let objects = world();
+    let audiences = |audiences: Value| {
+        let request =
+            Request { subresource: "token", name: "default", ..Request::new(&SERVICE_ACCOUNT, Operation::Create) };
+        let body = json!({"spec": {"boundObjectRef": pod("mine", "pod-1"), "audiences": audiences}});
+        let refused = request.by_node().run(&objects, body, None).err().map(|status| status.message);
+        refused.map(|message| message.rsplit_once(": ").unwrap().1.to_owned())
+    };
+    assert_eq!(audiences(json!(["vault"])), None);
+    assert_eq!(audiences(json!(["bank"])), Some("audience \"bank\" not found in pod spec volume".to_owned()));
+    let two = Some("node may only request 0 or 1 audiences".to_owned());
+    assert_eq!(audiences(json!(["vault", "bank"])), two);
+    let rules =
+        json!([{"verbs": ["request-serviceaccounts-token-audience"], "apiGroups": [""], "resources": ["bank"]}]);
+    objects.put(role("banker", rules));
+    objects.put(binding("a", "banker", "banker", json!({"kind": "Group", "name": "system:nodes"})));
+    assert_eq!(audiences(json!(["bank"])), None, "what was granted for all pods");
+}
+
+#[test]
+fn a_node_is_told_what_it_may_not() {
+    let refused = |request: Request, new: Value, old: Option<Value>| {
+        let message = request.by_node().run(&world(), new, old).unwrap_err().message;
+        message.split_once(" is forbidden: ").unwrap().1.to_owned()
+    };
+    let node = |operation| Request { name: "n", ..Request::new(&NODE, operation) };
+    let with = |labels: Value, spec: Value| json!({"metadata": {"name": "n", "labels": labels}, "spec": spec});
+    let plain = || with(json!({}), json!({}));
+    let restricted = || with(json!({"x.k8s.io/y": "", "node-restriction.kubernetes.io/a": ""}), json!({}));
+    let pod = |subresource, operation| Request { subresource, ..Request::new(&POD, operation) };
+    let on_n = || json!({"metadata": {"name": "x"}, "spec": {"nodeName": "n"}});
+    let claim = |subresource| Request { subresource, ..Request::new(&PERSISTENT_VOLUME_CLAIM, Operation::Update) };
+    for (told, wanted) in [
+        (
+            refused(node(Operation::Create), restricted(), None),
+            "node \"n\" is not allowed to set the following labels: node-restriction.kubernetes.io/a, x.k8s.io/y",
+        ),
+        (
+            refused(node(Operation::Update), restricted(), Some(plain())),
+            "is not allowed to modify labels: node-restriction.kubernetes.io/a, x.k8s.io/y",
+        ),
+        (
+            refused(node(Operation::Create), with(json!({}), json!({"configSource": {}})), None),
+            "node \"n\" is not allowed to create pods with a non-nil configSource",
+        ),
+        (
+            refused(node(Operation::Update), with(json!({}), json!({"configSource": {}})), Some(plain())),
+            "node \"n\" is not allowed to update configSource to a new non-nil configSource",
+        ),
+        (
+            refused(pod("binding", Operation::Create), json!({}), None),
+            "unexpected pod subresource \"binding\", only 'status' and 'eviction' are allowed",
+        ),
+        (
+            refused(pod("", Operation::Update), on_n(), Some(on_n())),
+            "unexpected operation \"UPDATE\", node \"n\" can only create and delete mirror pods",
+        ),
+        (refused(claim(""), json!({}), Some(json!({}))), "may only update PVC status"),
+    ] {
+        assert_eq!(told, wanted);
+    }
+    let dropped = with(json!({}), json!({"configSource": {}}));
+    assert!(node(Operation::Update).by_node().run(&world(), plain(), Some(dropped)).is_ok());
+    assert!(claim("status").by_node().run(&world(), json!({}), Some(json!({}))).is_ok());
 }
 
 #[test]

@@ -45,7 +45,25 @@ impl Decision {
     }
 }
 
-impl Action<'_> {
+impl<'a> Action<'a> {
+    pub fn verb(&self) -> &'a str {
+        match *self {
+            Action::Resource { verb, .. } | Action::NonResource { verb, .. } => verb,
+        }
+    }
+
+    /// The same with another verb.
+    pub fn with_verb<'b>(self, other: &'b str) -> Action<'b>
+    where
+        'a: 'b,
+    {
+        let mut action: Action<'b> = self;
+        match &mut action {
+            Action::Resource { verb, .. } | Action::NonResource { verb, .. } => *verb = other,
+        }
+        action
+    }
+
     /// `User "x" cannot list resource "pods" in API group "" in the namespace "y"`
     pub fn denial(&self, user: &str) -> String {
         match *self {

@@ -2,7 +2,7 @@
 //!
 //! Two verbs lift it: `escalate` on the role that is written, `bind` on the role that is bound to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use gantry_kube::resource::{CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING};
 use gantry_kube::{Object, Resource, Status};
@@ -23,23 +23,34 @@ pub fn check(
     if identity.in_group(MASTERS_GROUP) {
         return Ok(());
     }
-    let same = |key: &str| old.is_some_and(|old| old.0.get(key) == object.0.get(key));
+    let known = [&ROLE, &CLUSTER_ROLE, &ROLE_BINDING, &CLUSTER_ROLE_BINDING];
+    // Even a label can grant: by it a role becomes part of those that sum up others.
+    if !known.contains(&resource) || old.is_some_and(|old| without_upkeep(object) == without_upkeep(old)) {
+        return Ok(());
+    }
     if resource == &ROLE || resource == &CLUSTER_ROLE {
-        if same("rules") && same("aggregationRule") {
-            return Ok(());
-        }
-        role(&Policy::compile(lookup), identity, resource, object)
-    } else if resource == &ROLE_BINDING || resource == &CLUSTER_ROLE_BINDING {
-        if same("roleRef") && same("subjects") {
-            return Ok(());
-        }
-        binding(lookup, identity, resource, object)
+        role(&Policy::compile(lookup), identity, resource, object, old)
     } else {
-        Ok(())
+        binding(lookup, identity, resource, object)
     }
 }
 
-fn role(policy: &Policy, identity: &Identity, resource: &Resource, object: &Object) -> Result<(), Status> {
+/// The object without what garbage collection changes of it, which grants nothing.
+fn without_upkeep(object: &Object) -> Object {
+    let mut object = object.clone();
+    for key in ["ownerReferences", "finalizers", "managedFields", "selfLink"] {
+        object.metadata_mut().remove(key);
+    }
+    object
+}
+
+fn role(
+    policy: &Policy,
+    identity: &Identity,
+    resource: &Resource,
+    object: &Object,
+    old: Option<&Object>,
+) -> Result<(), Status> {
     let escalate = Action::Resource {
         verb: "escalate",
         group: resource.group,
@@ -54,7 +65,11 @@ fn role(policy: &Policy, identity: &Identity, resource: &Resource, object: &Obje
         return Ok(());
     }
     let refused = |why: String| Status::forbidden(resource, object.name(), &why);
-    if object.get("/aggregationRule").is_some_and(|rule| !rule.is_null()) {
+    let asked: Vec<Rule> = object.array_at("/rules").iter().map(Rule::from_value).collect();
+    confirm(policy, identity, object.namespace(), &asked).map_err(refused)?;
+    // What sums up others can come to hold anything, and who ends it may keep what it held.
+    let sums = |role: &Object| role.get("/aggregationRule").is_some_and(|rule| !rule.is_null());
+    if sums(object) || old.is_some_and(sums) {
         let star = || vec!["*".to_owned()];
         let everything = [
             Rule { verbs: star(), groups: star(), resources: star(), ..Rule::default() },
@@ -63,8 +78,7 @@ fn role(policy: &Policy, identity: &Identity, resource: &Resource, object: &Obje
         confirm(policy, identity, object.namespace(), &everything)
             .map_err(|why| refused(format!("must have cluster-admin privileges to use the aggregationRule: {why}")))?;
     }
-    let asked: Vec<Rule> = object.array_at("/rules").iter().map(Rule::from_value).collect();
-    confirm(policy, identity, object.namespace(), &asked).map_err(refused)
+    Ok(())
 }
 
 fn binding(lookup: &dyn Lookup, identity: &Identity, resource: &Resource, object: &Object) -> Result<(), Status> {
@@ -107,22 +121,28 @@ fn confirm(policy: &Policy, identity: &Identity, namespace: &str, asked: &[Rule]
             identity.user
         ));
     }
-    // Rights that differ in the verb alone are told as one.
-    let mut missing: BTreeMap<Rule, BTreeSet<String>> = BTreeMap::new();
+    // Rights to one resource that differ in the verb alone are told as one.
+    let mut missing: Vec<Rule> = Vec::new();
+    let mut told: HashMap<Rule, usize> = HashMap::new();
     for mut atom in open.into_iter().flat_map(Rule::atoms) {
-        if !held.iter().any(|rule| rule.covers(&atom)) {
-            let verbs = std::mem::take(&mut atom.verbs);
-            missing.entry(atom).or_default().extend(verbs);
+        if held.iter().any(|rule| rule.covers(&atom)) {
+            continue;
+        }
+        let verbs = std::mem::take(&mut atom.verbs);
+        match told.get(&atom) {
+            Some(index) if atom.urls.is_empty() => missing[*index].verbs.extend(verbs),
+            _ => {
+                told.insert(atom.clone(), missing.len());
+                missing.push(Rule { verbs, ..atom });
+            }
         }
     }
     if missing.is_empty() {
         return Ok(());
     }
     let total = missing.len();
-    let missing = missing.into_iter().take(NAMED_MAX);
-    let mut lines: Vec<String> =
-        missing.map(|(rule, verbs)| compact(&Rule { verbs: verbs.into_iter().collect(), ..rule })).collect();
-    lines.sort();
+    let named: BTreeSet<String> = missing.iter().take(NAMED_MAX).map(compact).collect();
+    let mut lines: Vec<String> = named.into_iter().collect();
     if total > NAMED_MAX {
         lines.push(format!("and {} more", total - NAMED_MAX));
     }

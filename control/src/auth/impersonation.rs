@@ -1,96 +1,72 @@
-//! Acting as another: the `Impersonate-*` headers, each of which needs the verb `impersonate` on what it names.
+//! Acting as another: what the `Impersonate-*` headers ask for, and whether the caller may.
+//!
+//! There are several ways ([`modes`]): the older one needs the verb `impersonate` on each part of the other, and is good for
+//! every request; the constrained ones (KEP-5284) need in addition a verb that names what is to be done as the other.
+
+mod modes;
 
 use gantry_kube::Status;
+use gantry_kube::selector::is_dns_label;
+use gantry_kube::validation::meta::is_subdomain;
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 
-use super::identity::{
-    ANONYMOUS, AUTHENTICATED_GROUP, SERVICE_ACCOUNT_USER_PREFIX, SERVICE_ACCOUNTS_GROUP, UNAUTHENTICATED_GROUP,
-};
+use super::identity::SERVICE_ACCOUNT_USER_PREFIX;
 use super::{Action, Authorizer, Identity};
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
 const UID: &str = "impersonate-uid";
 const EXTRA_PREFIX: &str = "impersonate-extra-";
-/// The API group in which uids and extras are named.
-const AUTHENTICATION: &str = "authentication.k8s.io";
+
+/// The identity that the request shall act as: `identity` itself where no header asks for another.
+pub fn impersonate(
+    authorizer: &Authorizer,
+    identity: &Identity,
+    headers: &HeaderMap,
+    action: &Action<'_>,
+) -> Result<Identity, Status> {
+    match wanted(headers)? {
+        None => Ok(identity.clone()),
+        Some(wanted) => modes::exchange(authorizer, identity, &wanted, action),
+    }
+}
 
 fn text(value: &http::HeaderValue) -> Result<String, Status> {
     value.to_str().map(str::to_owned).map_err(|_| Status::bad_request("an Impersonate header is no printable text"))
 }
 
-/// The identity that the request shall act as: `identity` itself where no header asks for another.
-pub fn impersonate(authorizer: &Authorizer, identity: &Identity, headers: &HeaderMap) -> Result<Identity, Status> {
-    let asked = headers.keys().any(|name| name.as_str().starts_with("impersonate-"));
-    if !asked {
-        return Ok(identity.clone());
-    }
+/// Whom the headers describe, as they do: no group is added that they do not name.
+fn wanted(headers: &HeaderMap) -> Result<Option<Identity>, Status> {
     let known = |name: &str| matches!(name, USER | GROUP | UID) || name.starts_with(EXTRA_PREFIX);
-    if let Some(name) = headers.keys().find(|n| n.as_str().starts_with("impersonate-") && !known(n.as_str())) {
-        return Err(Status::bad_request(format!("the header {:?} is not supported", name.as_str())));
+    let asked = || headers.keys().map(|name| name.as_str()).filter(|name| name.starts_with("impersonate-"));
+    if let Some(name) = asked().find(|name| !known(name)) {
+        return Err(Status::bad_request(format!("the header {name:?} is not supported")));
     }
-    let mut users = headers.get_all(USER).iter();
-    let user = match (users.next(), users.next()) {
-        (Some(user), None) if !user.is_empty() => text(user)?,
-        _ => {
-            return Err(Status::internal(format!(
-                "requested {} without impersonating a user",
-                headers.keys().map(|name| name.as_str()).filter(|name| known(name)).collect::<Vec<_>>().join(", ")
-            )));
-        }
-    };
-    let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-        let action = Action::Resource {
-            verb: "impersonate",
-            group,
-            resource,
-            subresource,
-            namespace,
-            name,
-            fields: "",
-            labels: "",
-        };
-        authorizer.check(identity, &action)
-    };
-    let mut other = Identity { user, ..Identity::default() };
-    match other.user.strip_prefix(SERVICE_ACCOUNT_USER_PREFIX).and_then(|rest| rest.split_once(':')) {
-        Some((namespace, name)) => may("", "serviceaccounts", "", namespace, name)?,
-        None => may("", "users", "", "", &other.user)?,
+    if asked().next().is_none() {
+        return Ok(None);
     }
+    let first = |name: &str| headers.get(name).map(text).transpose().map(Option::unwrap_or_default);
+    let mut other = Identity { user: first(USER)?, uid: first(UID)?, ..Identity::default() };
     for value in headers.get_all(GROUP) {
-        let group = text(value)?;
-        may("", "groups", "", "", &group)?;
-        other.join(&group);
-    }
-    if let Some(uid) = headers.get(UID) {
-        other.uid = text(uid)?;
-        may(AUTHENTICATION, "uids", "", "", &other.uid)?;
+        other.groups.push(text(value)?);
     }
     for (name, value) in headers {
         let Some(key) = name.as_str().strip_prefix(EXTRA_PREFIX) else { continue };
         let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
-        let value = text(value)?;
-        may(AUTHENTICATION, "userextras", &key, "", &value)?;
-        other.extra.entry(key).or_default().push(value);
+        other.extra.entry(key).or_default().push(text(value)?);
     }
-    complete_groups(&mut other);
-    Ok(other)
+    if !other.user.is_empty() {
+        return Ok(Some(other));
+    }
+    if other.uid.is_empty() && other.groups.is_empty() && other.extra.is_empty() {
+        return Ok(None);
+    }
+    Err(Status::bad_request(format!("requested {} without impersonating a user name", other.to_value())))
 }
 
-/// The groups that follow from who it is.
-fn complete_groups(other: &mut Identity) {
-    if other.groups.is_empty()
-        && let Some((namespace, _)) =
-            other.user.strip_prefix(SERVICE_ACCOUNT_USER_PREFIX).and_then(|rest| rest.split_once(':'))
-    {
-        let of_namespace = format!("{SERVICE_ACCOUNTS_GROUP}:{namespace}");
-        other.join(SERVICE_ACCOUNTS_GROUP);
-        other.join(&of_namespace);
-    }
-    if other.user == ANONYMOUS {
-        other.join(UNAUTHENTICATED_GROUP);
-    } else if !other.in_group(UNAUTHENTICATED_GROUP) {
-        other.join(AUTHENTICATED_GROUP);
-    }
+/// The namespace and the name of a user that is a service account.
+fn service_account(user: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = user.strip_prefix(SERVICE_ACCOUNT_USER_PREFIX)?.split_once(':')?;
+    (is_dns_label(namespace) && is_subdomain(name)).then_some((namespace, name))
 }

@@ -1,15 +1,19 @@
 //! The Node authorizer: a node reads the secrets, config maps and claims that its own pods name, one by one, the volumes of
-//! such claims and those that it keeps itself, its own pods, its own Node and its own Lease, and no others.
+//! such claims and those that it keeps itself, the accounts that its pods run as, its own pods, its own Node and its own
+//! Lease, and no others.
 //!
 //! Everything else that a node may do is the role `system:node`; whose objects it may write is admission's to say.
 
-use gantry_kube::resource::{CONFIG_MAP, LEASE, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, SECRET};
+use gantry_kube::resource::{
+    CONFIG_MAP, LEASE, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, SECRET, SERVICE_ACCOUNT,
+};
 use gantry_kube::selector::{FieldSelector, LabelSelector, Requirement};
 use gantry_kube::{Object, Ref, storage};
 use serde_json::Value;
 
+use super::token::service_account_of;
 use super::{Action, Lookup};
-use crate::admission::NODE_LEASE_NAMESPACE;
+use crate::admission::{MIRROR_ANNOTATION, NODE_LEASE_NAMESPACE};
 
 /// How an action stands to the node that asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +39,12 @@ pub fn relation(lookup: &dyn Lookup, node: &str, action: &Action<'_>) -> Relatio
     if is(&SECRET) || is(&CONFIG_MAP) {
         let names = if is(&SECRET) { names_secret } else { names_config_map };
         let one = reads && !namespace.is_empty() && !name.is_empty();
-        let mut is_its_own = |pod: &Object| pod.str_at("/spec/nodeName") == node && names(pod, name);
+        let mut is_its_own = |pod: &Object| runs_on(pod, node) && names(pod, name);
         granted(one && lookup.any(&POD, namespace, &[node, name], &mut is_its_own), &unrelated)
+    } else if is(&SERVICE_ACCOUNT) && reads {
+        let mut runs_as = |pod: &Object| runs_on(pod, node) && service_account_of(pod) == name;
+        let one = verb == "get" && !name.is_empty();
+        granted(one && lookup.any(&POD, namespace, &[node, name], &mut runs_as), &unrelated)
     } else if is(&PERSISTENT_VOLUME_CLAIM) {
         granted(verb == "get" && !name.is_empty() && uses_claim(lookup, node, namespace, name), &unrelated)
     } else if is(&PERSISTENT_VOLUME) {
@@ -61,10 +69,15 @@ pub fn relation(lookup: &dyn Lookup, node: &str, action: &Action<'_>) -> Relatio
     }
 }
 
+/// Whether the pod was given to the node. A mirror pod is what the node itself says, and opens nothing.
+fn runs_on(pod: &Object, node: &str) -> bool {
+    pod.str_at("/spec/nodeName") == node && pod.annotation(MIRROR_ANNOTATION).is_none()
+}
+
 /// Whether a pod of the node uses the claim.
 fn uses_claim(lookup: &dyn Lookup, node: &str, namespace: &str, name: &str) -> bool {
     let names = |pod: &Object| storage::claims_of(pod).any(|used| used.claim == name);
-    lookup.any(&POD, namespace, &[node], &mut |pod| pod.str_at("/spec/nodeName") == node && names(pod))
+    lookup.any(&POD, namespace, &[node], &mut |pod| runs_on(pod, node) && names(pod))
 }
 
 /// A node reads the volumes that its pods use, and those whose folders it keeps; of these, admission lets it take away its

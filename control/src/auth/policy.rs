@@ -29,8 +29,8 @@ struct Grants {
 /// One binding and its role's rules.
 #[derive(Debug)]
 struct Grant {
-    binding: String,
-    role: String,
+    /// `RoleBinding "b/ns" of Role "r" to User "u"`
+    source: String,
     rules: Arc<[Rule]>,
 }
 
@@ -43,13 +43,10 @@ impl Policy {
             Action::Resource { namespace, .. } => namespace,
             Action::NonResource { .. } => "",
         };
-        for (subject, grants) in self.of(identity) {
+        for grants in self.of(identity) {
             let allows = |grant: &&Arc<Grant>| grant.rules.iter().any(|rule| rule.matches(action));
             if let Some(grant) = grants.at(namespace).find(allows) {
-                let (kind, name) = subject;
-                return Decision::Allow {
-                    reason: format!("RBAC: allowed by {} of {} to {kind} {name:?}", grant.binding, grant.role),
-                };
+                return Decision::Allow { reason: format!("RBAC: allowed by {}", grant.source) };
             }
         }
         Decision::Deny { reason: String::new() }
@@ -63,7 +60,7 @@ impl Policy {
             all.push(Rule { verbs: star(), groups: star(), resources: star(), ..Rule::default() });
             all.push(Rule { verbs: star(), urls: star(), ..Rule::default() });
         }
-        for (_, grants) in self.of(identity) {
+        for grants in self.of(identity) {
             for rule in grants.at(namespace).flat_map(|grant| grant.rules.iter()) {
                 if !all.contains(rule) {
                     all.push(rule.clone());
@@ -103,37 +100,36 @@ impl Policy {
 
     fn bind(&mut self, binding: &Object, namespace: &str, rules: &Arc<[Rule]>) {
         let role = format!("{} {:?}", binding.str_at("/roleRef/kind"), binding.str_at("/roleRef/name"));
-        let scope = if namespace.is_empty() { "ClusterRoleBinding" } else { "RoleBinding" };
-        let binding_name = format!("{scope} {:?}", binding.reference().to_string());
-        let grant = Arc::new(Grant { binding: binding_name, role, rules: Arc::clone(rules) });
+        let binding_name = if namespace.is_empty() {
+            format!("ClusterRoleBinding {:?}", binding.name())
+        } else {
+            format!("RoleBinding {:?}", format!("{}/{namespace}", binding.name()))
+        };
         for subject in binding.array_at("/subjects") {
-            let name = subject["name"].as_str().unwrap_or("");
+            let (kind, name) = (subject["kind"].as_str().unwrap_or(""), subject["name"].as_str().unwrap_or(""));
             let rbac_group = |expected: &str| subject["apiGroup"].as_str().unwrap_or(expected) == expected;
-            let grants = match subject["kind"].as_str().unwrap_or("") {
-                "User" if rbac_group(ROLE.group) => self.users.entry(name.to_owned()),
-                "Group" if rbac_group(ROLE.group) => {
-                    let grants = self.groups.entry(name.to_owned()).or_default();
-                    grants.add(namespace, &grant);
-                    continue;
-                }
+            let (grants, to) = match kind {
+                "User" if rbac_group(ROLE.group) => (self.users.entry(name.to_owned()), name.to_owned()),
+                "Group" if rbac_group(ROLE.group) => (self.groups.entry(name.to_owned()), name.to_owned()),
                 "ServiceAccount" if rbac_group("") => {
                     let of = subject["namespace"].as_str().filter(|ns| !ns.is_empty()).unwrap_or(namespace);
                     if of.is_empty() {
                         continue;
                     }
-                    self.users.entry(format!("{SERVICE_ACCOUNT_USER_PREFIX}{of}:{name}"))
+                    let user = format!("{SERVICE_ACCOUNT_USER_PREFIX}{of}:{name}");
+                    (self.users.entry(user), format!("{name}/{of}"))
                 }
                 _ => continue,
             };
-            grants.or_default().add(namespace, &grant);
+            let source = format!("{binding_name} of {role} to {kind} {to:?}");
+            grants.or_default().add(namespace, Arc::new(Grant { source, rules: Arc::clone(rules) }));
         }
     }
 
-    /// The subjects that `identity` is, with what each holds.
-    fn of<'a>(&'a self, identity: &'a Identity) -> impl Iterator<Item = ((&'static str, &'a str), &'a Grants)> {
-        let user = self.users.get(&identity.user).map(|grants| (("User", identity.user.as_str()), grants));
-        let groups = identity.groups.iter();
-        user.into_iter().chain(groups.filter_map(|name| Some((("Group", name.as_str()), self.groups.get(name)?))))
+    /// What each of the subjects that `identity` is holds.
+    fn of<'a>(&'a self, identity: &'a Identity) -> impl Iterator<Item = &'a Grants> {
+        let groups = identity.groups.iter().filter_map(|name| self.groups.get(name));
+        self.users.get(&identity.user).into_iter().chain(groups)
     }
 }
 
@@ -143,11 +139,11 @@ impl Grants {
         self.cluster.iter().chain(local.into_iter().flatten())
     }
 
-    fn add(&mut self, namespace: &str, grant: &Arc<Grant>) {
+    fn add(&mut self, namespace: &str, grant: Arc<Grant>) {
         if namespace.is_empty() {
-            self.cluster.push(Arc::clone(grant));
+            self.cluster.push(grant);
         } else {
-            self.namespaces.entry(namespace.to_owned()).or_default().push(Arc::clone(grant));
+            self.namespaces.entry(namespace.to_owned()).or_default().push(grant);
         }
     }
 }

@@ -1,13 +1,15 @@
 //! The reviews: a client asks what a request would be told. Each function answers with the review and its status.
 
-use gantry_kube::resource::{
-    LOCAL_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_RULES_REVIEW, SUBJECT_ACCESS_REVIEW,
-};
+mod attributes;
+
+use gantry_kube::resource::{LOCAL_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_ACCESS_REVIEW, SUBJECT_ACCESS_REVIEW};
 use gantry_kube::{FieldError, Object, Resource, Status};
 use serde_json::{Value, json};
 
+use super::rules::Rule;
 use super::token::ISSUER;
-use super::{Action, Authorizer, Decision, Identity, Tokens};
+use super::{Authorizer, Decision, Identity, Tokens};
+use attributes::Attributes;
 
 fn answered(body: &Object, status: Value) -> Object {
     let mut answer = body.clone();
@@ -20,33 +22,16 @@ fn strings(value: Option<&Value>) -> Vec<String> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// The action that a review's spec describes: exactly one of the two kinds.
-fn action_of<'a>(resource: &Resource, body: &'a Object) -> Result<Action<'a>, Status> {
-    let at = |pointer: &str| body.get(pointer).filter(|value| !value.is_null());
-    match (at("/spec/resourceAttributes"), at("/spec/nonResourceAttributes")) {
-        (Some(_), None) => {
-            let text = |key: &str| body.str_at(&format!("/spec/resourceAttributes/{key}"));
-            Ok(Action::Resource {
-                verb: text("verb"),
-                group: text("group"),
-                resource: text("resource"),
-                subresource: text("subresource"),
-                namespace: text("namespace"),
-                name: text("name"),
-                fields: "",
-                labels: "",
-            })
-        }
-        (None, Some(_)) => Ok(Action::NonResource {
-            verb: body.str_at("/spec/nonResourceAttributes/verb"),
-            path: body.str_at("/spec/nonResourceAttributes/path"),
-        }),
-        (found, _) => {
-            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            let value = if found.is_some() { "both" } else { "neither" };
-            Err(Status::invalid(resource, "", &[FieldError::invalid("spec.resourceAttributes", value, why)]))
-        }
-    }
+/// The attributes that a review asks about, if it is a review that can be answered.
+fn attributes_of<'a>(
+    resource: &Resource,
+    body: &'a Object,
+    more: impl IntoIterator<Item = FieldError>,
+) -> Result<Attributes<'a>, Status> {
+    let mut errors = attributes::check(body);
+    errors.extend(more);
+    errors.extend(attributes::check_metadata(body, resource.namespaced));
+    if errors.is_empty() { Ok(Attributes::of(body)) } else { Err(Status::invalid(resource, "", &errors)) }
 }
 
 fn decision(decision: Decision) -> Value {
@@ -63,69 +48,69 @@ fn decision(decision: Decision) -> Value {
 
 /// May I?
 pub fn self_subject_access(authorizer: &Authorizer, identity: &Identity, body: &Object) -> Result<Object, Status> {
-    let action = action_of(&SELF_SUBJECT_ACCESS_REVIEW, body)?;
-    Ok(answered(body, decision(authorizer.authorize(identity, &action))))
+    let asked = attributes_of(&SELF_SUBJECT_ACCESS_REVIEW, body, None)?;
+    Ok(answered(body, decision(authorizer.authorize(identity, &asked.action()))))
 }
 
 /// The identity that a spec describes.
-fn subject_of(resource: &Resource, body: &Object) -> Result<Identity, Status> {
-    let identity = Identity {
+fn subject_of(body: &Object) -> Identity {
+    let extra = body.get("/spec/extra").and_then(Value::as_object).into_iter().flatten();
+    Identity {
         user: body.str_at("/spec/user").to_owned(),
         uid: body.str_at("/spec/uid").to_owned(),
         groups: strings(body.get("/spec/groups")),
-        extra: body
-            .get("/spec/extra")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-            .map(|(key, values)| (key.clone(), strings(Some(values))))
-            .collect(),
-    };
-    if identity.user.is_empty() && identity.groups.is_empty() {
-        let why = "at least one of user or group must be specified";
-        return Err(Status::invalid(resource, "", &[FieldError::invalid("spec.user", "", why)]));
+        extra: extra.map(|(key, values)| (key.clone(), strings(Some(values)))).collect(),
     }
-    Ok(identity)
+}
+
+fn check_subject(subject: &Identity) -> Option<FieldError> {
+    let nobody = subject.user.is_empty() && subject.groups.is_empty();
+    nobody.then(|| FieldError::invalid("spec.user", "", "at least one of user or group must be specified"))
 }
 
 /// May they?
 pub fn subject_access(authorizer: &Authorizer, body: &Object) -> Result<Object, Status> {
-    let subject = subject_of(&SUBJECT_ACCESS_REVIEW, body)?;
-    let action = action_of(&SUBJECT_ACCESS_REVIEW, body)?;
-    Ok(answered(body, decision(authorizer.authorize(&subject, &action))))
+    let subject = subject_of(body);
+    let asked = attributes_of(&SUBJECT_ACCESS_REVIEW, body, check_subject(&subject))?;
+    Ok(answered(body, decision(authorizer.authorize(&subject, &asked.action()))))
 }
 
 /// May they, in the review's own namespace?
 pub fn local_subject_access(authorizer: &Authorizer, namespace: &str, body: &Object) -> Result<Object, Status> {
-    let resource = &LOCAL_SUBJECT_ACCESS_REVIEW;
-    let subject = subject_of(resource, body)?;
-    let action = action_of(resource, body)?;
-    let within = matches!(action, Action::Resource { namespace: asked, .. } if asked == namespace);
-    if !within {
-        let asked = body.str_at("/spec/resourceAttributes/namespace");
-        let why = "must match metadata.namespace";
-        let error = FieldError::invalid("spec.resourceAttributes.namespace", asked, why);
-        return Err(Status::invalid(resource, "", &[error]));
+    let subject = subject_of(body);
+    let mut errors: Vec<FieldError> = check_subject(&subject).into_iter().collect();
+    let at = |pointer: &str| body.get(pointer).filter(|value| !value.is_null());
+    let own = body.str_at("/spec/resourceAttributes/namespace");
+    if at("/spec/resourceAttributes").is_some() && own != namespace {
+        errors.push(FieldError::invalid("spec.resourceAttributes.namespace", own, "must match metadata.namespace"));
     }
-    Ok(answered(body, decision(authorizer.authorize(&subject, &action))))
+    if let Some(path) = at("/spec/nonResourceAttributes") {
+        let why = "disallowed on this kind of request";
+        errors.push(FieldError::invalid("spec.nonResourceAttributes", path.clone(), why));
+    }
+    let asked = attributes_of(&LOCAL_SUBJECT_ACCESS_REVIEW, body, errors)?;
+    Ok(answered(body, decision(authorizer.authorize(&subject, &asked.action()))))
 }
 
 /// What may I do in this namespace?
 pub fn self_subject_rules(authorizer: &Authorizer, identity: &Identity, body: &Object) -> Result<Object, Status> {
     let namespace = body.str_at("/spec/namespace");
     if namespace.is_empty() {
-        let error = FieldError::required("spec.namespace", "no namespace on request");
-        return Err(Status::invalid(&SELF_SUBJECT_RULES_REVIEW, "", &[error]));
+        return Err(Status::bad_request("no namespace on request"));
     }
     let (mut resources, mut urls) = (Vec::new(), Vec::new());
     for rule in authorizer.policy().rules(identity, namespace) {
-        let value = rule.to_value();
-        if rule.urls.is_empty() { &mut resources } else { &mut urls }.push(value);
+        if !rule.resources.is_empty() {
+            resources.push(Rule { urls: Vec::new(), ..rule.clone() }.to_value());
+        }
+        if !rule.urls.is_empty() {
+            urls.push(Rule { verbs: rule.verbs, urls: rule.urls, ..Rule::default() }.to_value());
+        }
     }
     let mut status = json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": false});
     if identity.node().is_some() {
         status["incomplete"] = json!(true);
-        status["evaluationError"] = json!("what a node may do with its own objects is in no rule");
+        status["evaluationError"] = json!("node authorizer does not support user rule resolution");
     }
     Ok(answered(body, status))
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Action;
 
 /// A PolicyRule. Everything is a list of alternatives; an empty list matches nothing, save `names`, where it matches all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rule {
     pub verbs: Vec<String>,
     pub groups: Vec<String>,

@@ -3,6 +3,8 @@
 //! The algorithm is a constant and never read from a token; the key id must be ours. A token is worth what its objects
 //! are: when the ServiceAccount or the bound object is gone, or was made anew under the same name, so is the token.
 
+mod known;
+
 use std::sync::Arc;
 
 use base64::Engine;
@@ -17,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::identity::SERVICE_ACCOUNT_USER_PREFIX;
 use super::{Identity, Lookup};
+use known::Known;
 
 /// The issuer, which is also the audience of the API server itself.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -65,6 +68,7 @@ pub struct Tokens {
     key_id: String,
     lookup: Arc<dyn Lookup>,
     env: Env,
+    known: Known,
 }
 
 impl std::fmt::Debug for Tokens {
@@ -90,7 +94,7 @@ struct Bound {
 impl Tokens {
     pub fn new(key: SigningKey, lookup: Arc<dyn Lookup>, env: Env) -> Tokens {
         let key_id = URL_SAFE_NO_PAD.encode(key.verifying().digest());
-        Tokens { key, key_id, lookup, env }
+        Tokens { key, key_id, lookup, env, known: Known::default() }
     }
 
     /// Answers `POST …/serviceaccounts/NAME/token`: the TokenRequest with its status. A dry run learns whether there would
@@ -101,7 +105,7 @@ impl Tokens {
             .get(&SERVICE_ACCOUNT, &Ref::new(namespace, name))
             .ok_or_else(|| Status::not_found(&SERVICE_ACCOUNT, name))?;
         let seconds = body.i64_at("/spec/expirationSeconds").unwrap_or(EXPIRATION_DEFAULT_SECONDS);
-        check_expiration(name, seconds)?;
+        check_expiration(seconds)?;
         let mut audiences = strings(body.get("/spec/audiences"));
         if audiences.is_empty() {
             audiences.push(ISSUER.to_owned());
@@ -138,7 +142,10 @@ impl Tokens {
             ("v1" | "", "Secret") => (&SECRET, "secret", Ref::new(namespace, &name)),
             ("v1" | "", "Node") => (&NODE, "node", Ref::cluster(&name)),
             (version, _) => {
-                return Err(Status::bad_request(format!("cannot bind token to object of type {version}, Kind={kind}")));
+                let slash = if version.contains('/') { "" } else { "/" };
+                return Err(Status::bad_request(format!(
+                    "cannot bind token to object of type {slash}{version}, Kind={kind}"
+                )));
             }
         };
         let object = self.lookup.get(resource, &at).ok_or_else(|| Status::not_found(resource, &name))?;
@@ -224,10 +231,14 @@ impl Tokens {
     }
 
     /// The claims of a token whose signature holds.
-    fn claims_of(&self, token: &str) -> Result<Value, TokenError> {
+    fn claims_of(&self, token: &str) -> Result<Arc<Value>, TokenError> {
         if token.len() > TOKEN_MAX_BYTES {
             return Err(TokenError::TooLong);
         }
+        self.known.claims(token, || self.verified_claims(token))
+    }
+
+    fn verified_claims(&self, token: &str) -> Result<Value, TokenError> {
         let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, payload) =
             message.split_once('.').filter(|(_, p)| !p.contains('.')).ok_or(TokenError::Malformed)?;
@@ -349,7 +360,7 @@ fn strings(value: Option<&Value>) -> Vec<String> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn check_expiration(name: &str, seconds: i64) -> Result<(), Status> {
+fn check_expiration(seconds: i64) -> Result<(), Status> {
     let why = if seconds < EXPIRATION_MIN_SECONDS {
         "may not specify a duration less than 10 minutes"
     } else if seconds > EXPIRATION_MAX_SECONDS {
@@ -358,8 +369,8 @@ fn check_expiration(name: &str, seconds: i64) -> Result<(), Status> {
         return Ok(());
     };
     let error = FieldError::invalid("spec.expirationSeconds", seconds, why);
-    let mut status = Status::invalid(&SERVICE_ACCOUNT, name, std::slice::from_ref(&error));
-    status.message = format!("TokenRequest.authentication.k8s.io {name:?} is invalid: {error}");
+    let mut status = Status::invalid(&SERVICE_ACCOUNT, "", std::slice::from_ref(&error));
+    status.message = format!("TokenRequest.authentication.k8s.io \"\" is invalid: {error}");
     status.details["group"] = json!("authentication.k8s.io");
     status.details["kind"] = json!("TokenRequest");
     Err(status)

@@ -6,17 +6,20 @@ use std::time::Duration;
 use gantry_client::{Client, ClientError, Query};
 use gantry_env::chain;
 use gantry_kube::{Object, Ref, Resource};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::Cluster;
 use super::objects::{Seed, kubernetes_service, seeds};
 use super::plan::{Step, plan};
+use super::{Cluster, Peers};
 
 /// How often the API's own service is looked after.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(10);
 /// Between two attempts of a start that the API refuses.
 const RETRY_PERIOD: Duration = Duration::from_millis(200);
 const START_ATTEMPTS_MAX: u32 = 50;
+/// How long an end waits for the API server's own lease to go.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Makes the cluster's own objects be there. `client` acts in `system:masters`: no role exists before this.
 pub async fn seed(client: &Client, cluster: &Cluster) -> Result<(), ClientError> {
@@ -36,23 +39,34 @@ pub async fn seed(client: &Client, cluster: &Cluster) -> Result<(), ClientError>
     }
 }
 
-/// Keeps `default/kubernetes` and its endpoints as they should be until told to stop.
-pub async fn keep(client: &Client, cluster: &Cluster, stop: &CancellationToken) {
-    let wanted = kubernetes_service(cluster);
+/// Keeps `default/kubernetes` and its endpoints as they should be until told to stop; with `peers`, for all API servers.
+pub async fn keep(client: &Client, cluster: &Cluster, mut peers: Option<Peers>, stop: &CancellationToken) {
     let mut timer = tokio::time::interval(UPKEEP_PERIOD);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
             // Cancel-safe: a token only remembers that it was cancelled.
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             // Cancel-safe: a tick that is not taken stays due.
             _ = timer.tick() => {}
         }
-        if let Err(error) = settle(client, &wanted).await {
+        if let Err(error) = keep_once(client, cluster, peers.as_mut()).await {
             tracing::warn!(error = %chain(&error), "cannot keep the API's own service");
         }
     }
+    let Some(peers) = peers else { return };
+    if let Ok(Err(error)) = timeout(LEAVE_WITHIN, peers.leave(client)).await {
+        tracing::debug!(error = %chain(&error), "the API server's own lease is left behind");
+    }
+}
+
+async fn keep_once(client: &Client, cluster: &Cluster, peers: Option<&mut Peers>) -> Result<(), ClientError> {
+    let (addresses, port) = match peers {
+        Some(peers) => peers.turn(client).await?,
+        None => (vec![cluster.advertise], cluster.port),
+    };
+    settle(client, &kubernetes_service(cluster, &addresses, port)).await
 }
 
 async fn settle(client: &Client, seeds: &[Seed]) -> Result<(), ClientError> {

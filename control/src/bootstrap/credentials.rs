@@ -16,6 +16,8 @@ use crate::auth::identity::{MASTERS_GROUP, NODE_USER_PREFIX, NODES_GROUP};
 /// How often certificates are looked at: far more often than they run out.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(60 * 60);
 const CA_NAME: &str = "gantry-ca";
+/// The folder of keys and certificates in the data folder.
+pub const PKI_FOLDER: &str = "pki";
 pub const ADMIN_USER: &str = "kubernetes-admin";
 pub const KUBELET_CLIENT_USER: &str = "kube-apiserver-kubelet-client";
 
@@ -96,7 +98,7 @@ impl Credentials {
 }
 
 fn pki_folder(cluster: &Cluster) -> PathBuf {
-    cluster.data.join("pki")
+    cluster.data.join(PKI_FOLDER)
 }
 
 /// The certificates as they are on disk.

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use gantry_kube::resource::{
     CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ENDPOINT_SLICE, ENDPOINTS, NAMESPACE, PRIORITY_CLASS, ROLE, ROLE_BINDING,
-    SERVICE, STORAGE_CLASS,
+    SERVICE, SERVICE_CIDR, STORAGE_CLASS,
 };
-use gantry_kube::{Object, Resource, storage};
+use gantry_kube::{Object, Resource, flow_control, storage};
 use serde_json::{Value, json};
 
 use super::{Cluster, policy};
@@ -56,7 +56,16 @@ pub fn seeds(cluster: &Cluster) -> Vec<Seed> {
     }
     all.extend(priority_classes());
     all.push(storage_class());
-    all.extend(kubernetes_service(cluster));
+    all.extend(flow_control::mandatory().into_iter().map(|(resource, name, spec)| {
+        seed(resource, Upkeep::Once, json!({"metadata": flow_control::metadata(name), "spec": spec}))
+    }));
+    // The range that Services get their addresses from.
+    let range = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [cluster.service_cidr]}});
+    all.push(seed(&SERVICE_CIDR, Upkeep::Once, range));
+    let addresses = kubernetes_service(cluster, &[cluster.advertise], cluster.port);
+    // Of several API servers, one that starts does not yet know of the others.
+    let upkeep = |seed: Seed| if cluster.shared { Seed { upkeep: Upkeep::Once, ..seed } } else { seed };
+    all.extend(addresses.into_iter().map(upkeep));
     all.push(dns_service(cluster));
     all
 }
@@ -98,8 +107,8 @@ fn families(ip: IpAddr) -> (&'static str, Value) {
     (slice, json!([family]))
 }
 
-/// `default/kubernetes`, and the address that it leads to.
-pub fn kubernetes_service(cluster: &Cluster) -> Vec<Seed> {
+/// `default/kubernetes`, and the addresses that it leads to.
+pub fn kubernetes_service(cluster: &Cluster, addresses: &[IpAddr], port: u16) -> Vec<Seed> {
     let (family, list) = families(cluster.service_ip);
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({
@@ -107,23 +116,26 @@ pub fn kubernetes_service(cluster: &Cluster) -> Vec<Seed> {
         "spec": {
             "type": "ClusterIP", "clusterIP": cluster.service_ip, "clusterIPs": [cluster.service_ip],
             "ipFamilies": list, "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
-            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": cluster.port}],
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
         },
     });
-    let port = json!([{"name": "https", "port": cluster.port, "protocol": "TCP"}]);
+    let port = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+    let subset: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+    let endpoints_of_slice: Vec<Value> =
+        addresses.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
     let endpoints = json!({
         "metadata": {
             "name": "kubernetes", "namespace": "default",
             "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
         },
-        "subsets": [{"addresses": [{"ip": cluster.advertise}], "ports": port}],
+        "subsets": [{"addresses": subset, "ports": port}],
     });
     let slice = json!({
         "metadata": {
             "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
         },
         "addressType": family,
-        "endpoints": [{"addresses": [cluster.advertise], "conditions": {"ready": true}}],
+        "endpoints": endpoints_of_slice,
         "ports": port,
     });
     vec![

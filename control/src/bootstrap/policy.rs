@@ -2,6 +2,9 @@
 //!
 //! `*` is the wildcard of RBAC; lists are written as words between spaces, as they are read aloud.
 
+mod addons;
+mod controllers;
+
 use gantry_kube::Object;
 use serde_json::{Map, Value, json};
 
@@ -23,6 +26,12 @@ fn words(text: &str) -> Vec<&str> {
 fn rule(verbs: &str, groups: &str, resources: &str) -> Value {
     let groups: Vec<&str> = groups.split_whitespace().map(|group| if group == "core" { "" } else { group }).collect();
     json!({"verbs": words(verbs), "apiGroups": groups, "resources": words(resources)})
+}
+
+/// The same rule for objects of these names alone.
+fn named(mut rule: Value, names: &str) -> Value {
+    rule["resourceNames"] = json!(words(names));
+    rule
 }
 
 fn urls(verbs: &str, paths: &str) -> Value {
@@ -95,18 +104,14 @@ pub fn cluster_roles() -> Vec<Object> {
     roles.extend(aggregated());
     roles.extend(components());
     roles.extend(nodes());
-    roles.extend(addons());
-    roles.extend(certificates());
+    roles.extend(addons::roles());
+    roles.extend(addons::certificates());
+    roles.extend(controllers::roles());
     roles
 }
 
 /// Every default Role, in the namespaces of the system.
 pub fn roles() -> Vec<Object> {
-    let events = || rule("create patch update", "core events.k8s.io", "events");
-    let named = |mut rule: Value, name: &str| {
-        rule["resourceNames"] = json!([name]);
-        rule
-    };
     let leader = |name: &str| {
         let rules = vec![rule("create get list update watch", "coordination.k8s.io", "leases leasecandidates")];
         within(SYSTEM, role(&format!("system::leader-locking-{name}"), "", rules))
@@ -161,7 +166,7 @@ pub fn role_bindings() -> Vec<Object> {
 /// Every default ClusterRoleBinding.
 pub fn cluster_role_bindings() -> Vec<Object> {
     let one = |name: &str, kind: &'static str, subject: &'static str| binding(name, name, &[(kind, subject)]);
-    vec![
+    let mut bindings = vec![
         one("cluster-admin", "Group", "system:masters"),
         one("system:discovery", "Group", "system:authenticated"),
         one("system:basic-user", "Group", "system:authenticated"),
@@ -180,7 +185,13 @@ pub fn cluster_role_bindings() -> Vec<Object> {
         one("system:kubelet-api-admin", "User", "kube-apiserver-kubelet-client"),
         one("system:kube-dns", "ServiceAccount", "kube-dns"),
         one("system:volume-scheduler", "User", "system:kube-scheduler"),
-    ]
+    ];
+    bindings.extend(controllers::bindings());
+    bindings
+}
+
+fn events() -> Value {
+    rule("create patch update", "core events.k8s.io", "events")
 }
 
 fn people() -> Vec<Object> {
@@ -206,7 +217,10 @@ fn people() -> Vec<Object> {
         role(
             "system:monitoring",
             "",
-            vec![urls("get", "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*")],
+            vec![
+                urls("get", "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*"),
+                rule("get", "core", "nodes/metrics"),
+            ],
         ),
         role(
             "system:auth-delegator",
@@ -256,10 +270,11 @@ fn to_edit() -> Object {
             rule(WRITE, "core", "pods pods/attach pods/exec pods/portforward pods/proxy"),
             rule("create", "core", "pods/eviction"),
             rule("patch update", "core", "pods/resize"),
+            rule(WRITE, "core events.k8s.io", "events"),
             rule(
                 WRITE,
                 "core",
-                "configmaps events persistentvolumeclaims replicationcontrollers replicationcontrollers/scale \
+                "configmaps persistentvolumeclaims replicationcontrollers replicationcontrollers/scale \
                  secrets serviceaccounts services services/proxy",
             ),
             rule("create", "core", "serviceaccounts/token"),
@@ -274,6 +289,13 @@ fn to_edit() -> Object {
             rule(WRITE, "policy", "poddisruptionbudgets"),
             rule(WRITE, "networking.k8s.io", "ingresses networkpolicies"),
             rule(READ_WRITE, "coordination.k8s.io", "leases"),
+            rule(WRITE, "resource.k8s.io", "resourceclaims resourceclaimtemplates"),
+            rule(
+                WRITE,
+                "extensions",
+                "daemonsets deployments deployments/rollback deployments/scale ingresses networkpolicies replicasets \
+                 replicasets/scale replicationcontrollers/scale",
+            ),
         ],
     )
 }
@@ -292,10 +314,11 @@ fn to_view() -> Object {
             rule(
                 READ,
                 "core",
-                "bindings events limitranges namespaces/status pods/log pods/status \
+                "bindings limitranges namespaces/status pods/log pods/status \
                  replicationcontrollers/status resourcequotas resourcequotas/status",
             ),
             rule(READ, "core", "namespaces"),
+            rule(READ, "core events.k8s.io", "events"),
             rule(READ, "discovery.k8s.io", "endpointslices"),
             rule(
                 READ,
@@ -308,6 +331,14 @@ fn to_view() -> Object {
             rule(READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
             rule(READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
             rule(READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
+            rule(READ, "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates"),
+            rule(
+                READ,
+                "extensions",
+                "daemonsets daemonsets/status deployments deployments/scale deployments/status ingresses \
+                 ingresses/status networkpolicies replicasets replicasets/scale replicasets/status \
+                 replicationcontrollers/scale",
+            ),
         ],
     )
 }
@@ -322,7 +353,7 @@ fn components() -> Vec<Object> {
             vec![
                 rule("list watch", "core", "endpoints services"),
                 rule(READ, "core", "nodes"),
-                rule("create patch update", "core events.k8s.io", "events"),
+                events(),
                 rule("list watch", "discovery.k8s.io", "endpointslices"),
                 rule("list watch", "networking.k8s.io", "servicecidrs"),
             ],
@@ -342,18 +373,25 @@ fn components() -> Vec<Object> {
 
 fn scheduler_rules() -> Vec<Value> {
     vec![
-        rule("create patch update", "core events.k8s.io", "events"),
+        events(),
         rule("create get list watch update patch", "coordination.k8s.io", "leases"),
+        rule(READ_WRITE, "coordination.k8s.io", "leasecandidates"),
         rule(READ, "core", "nodes"),
         rule("delete get list watch", "core", "pods"),
         rule("create", "core", "bindings pods/binding"),
         rule("patch update", "core", "pods/status"),
         rule(READ, "core", "replicationcontrollers services namespaces"),
-        rule(READ, "apps", "replicasets statefulsets"),
+        rule(READ, "apps extensions", "replicasets"),
+        rule(READ, "apps", "statefulsets"),
         rule(READ, "policy", "poddisruptionbudgets"),
         rule("get list watch update", "core", "persistentvolumeclaims persistentvolumes"),
         rule(READ, "storage.k8s.io", "csidrivers csinodes csistoragecapacities storageclasses volumeattachments"),
         rule(READ, "scheduling.k8s.io", "priorityclasses"),
+        // Devices for pods that claim them.
+        rule(READ, "resource.k8s.io", "deviceclasses resourceslices"),
+        rule("create delete get list watch patch update", "resource.k8s.io", "resourceclaims"),
+        rule("get list watch patch update", "resource.k8s.io", "resourceclaims/status"),
+        rule("update", "core", "pods/finalizers"),
         rule("create", "authentication.k8s.io", "tokenreviews"),
         rule("create", "authorization.k8s.io", "subjectaccessreviews"),
     ]
@@ -364,7 +402,7 @@ fn scheduler_rules() -> Vec<Value> {
 fn controller_rules() -> Vec<Value> {
     vec![
         rule("get list watch patch update delete deletecollection", "*", "*"),
-        rule("create patch update", "core events.k8s.io", "events"),
+        events(),
         rule(
             "create",
             "core",
@@ -392,20 +430,21 @@ fn nodes() -> Vec<Object> {
                 rule("create", "authentication.k8s.io", "tokenreviews"),
                 rule("create", "authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews"),
                 rule(READ, "core", "services namespaces"),
-                // Secrets, config maps, claims, volumes, and what it reads of nodes, pods and leases, are granted by relation
-                // (`auth::node`).
+                // Secrets, config maps, claims, volumes, accounts, and what it reads of nodes, pods and leases, are granted by
+                // relation (`auth::node`).
                 rule("create patch update", "core", "nodes"),
                 rule("patch update", "core", "nodes/status"),
-                rule("create patch update", "core events.k8s.io", "events"),
+                events(),
                 rule("create delete", "core", "pods"),
                 rule("patch update", "core", "pods/status"),
                 rule("create", "core", "pods/eviction"),
-                rule("get", "core", "serviceaccounts"),
                 rule("create", "core", "serviceaccounts/token"),
                 rule(READ, "storage.k8s.io", "csidrivers volumeattachments"),
                 rule("create delete get patch update", "storage.k8s.io", "csinodes"),
                 rule(READ, "node.k8s.io", "runtimeclasses"),
+                rule("deletecollection", "resource.k8s.io", "resourceslices"),
                 rule(READ, "scheduling.k8s.io", "priorityclasses"),
+                rule("create get list watch", "certificates.k8s.io", "certificatesigningrequests"),
             ],
         ),
         role(
@@ -422,71 +461,5 @@ fn nodes() -> Vec<Object> {
                 ),
             ],
         ),
-    ]
-}
-
-/// Roles for what people add to a cluster. Nobody is bound to most of them.
-fn addons() -> Vec<Object> {
-    let events = || rule("create patch update", "core events.k8s.io", "events");
-    vec![
-        role("system:kube-dns", "", vec![rule("list watch", "core", "endpoints services")]),
-        // What metrics-server brings with it: who may see pods may see what they use.
-        role(
-            "system:aggregated-metrics-reader",
-            "aggregate-to-admin aggregate-to-edit aggregate-to-view",
-            vec![rule(READ, "metrics.k8s.io", "nodes pods")],
-        ),
-        role(
-            "system:kube-aggregator",
-            "",
-            vec![rule(READ, "core", "endpoints services"), rule(READ, "discovery.k8s.io", "endpointslices")],
-        ),
-        role(
-            "system:node-problem-detector",
-            "",
-            vec![rule("get", "core", "nodes"), rule("patch", "core", "nodes/status"), events()],
-        ),
-        role(
-            "system:persistent-volume-provisioner",
-            "",
-            vec![
-                rule("create delete get list watch", "core", "persistentvolumes"),
-                rule("get list watch update", "core", "persistentvolumeclaims"),
-                rule(READ, "storage.k8s.io", "storageclasses"),
-                rule("watch", "core", "events"),
-                events(),
-            ],
-        ),
-        role(
-            "system:volume-scheduler",
-            "",
-            vec![
-                rule("get list watch patch update", "core", "persistentvolumes persistentvolumeclaims"),
-                rule(READ, "storage.k8s.io", "storageclasses"),
-            ],
-        ),
-    ]
-}
-
-/// Who may ask for certificates, and who may approve those of a signer.
-fn certificates() -> Vec<Object> {
-    const GROUP: &str = "certificates.k8s.io";
-    let ask = |whose: &str| {
-        let rules = vec![rule("create", GROUP, &format!("certificatesigningrequests/{whose}"))];
-        role(&format!("system:{GROUP}:certificatesigningrequests:{whose}"), "", rules)
-    };
-    let approve = |signer: &str| {
-        let mut of = rule("approve", GROUP, "signers");
-        of["resourceNames"] = json!([format!("kubernetes.io/{signer}")]);
-        role(&format!("system:{GROUP}:{signer}-approver"), "", vec![of])
-    };
-    vec![
-        role("system:node-bootstrapper", "", vec![rule("create get list watch", GROUP, "certificatesigningrequests")]),
-        ask("nodeclient"),
-        ask("selfnodeclient"),
-        approve("kube-apiserver-client"),
-        approve("kube-apiserver-client-kubelet"),
-        approve("kubelet-serving"),
-        approve("legacy-unknown"),
     ]
 }

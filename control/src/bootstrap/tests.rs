@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use gantry_env::Env;
 use gantry_kube::resource::{CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ENDPOINT_SLICE, SERVICE};
@@ -10,23 +11,26 @@ use serde_json::json;
 
 use super::objects::seeds;
 use super::plan::{Step, plan};
+use super::policy;
 use super::{Cluster, Credentials, NodeCredentials, node_credentials};
+use crate::auth::objects::Objects;
+use crate::auth::{Action, Authorizer, Identity};
 
-type Objects = HashMap<(&'static str, Ref), Object>;
+type Stored = HashMap<(&'static str, Ref), Object>;
 
-fn carry_out(steps: Vec<Step>, into: &mut Objects) {
+fn carry_out(steps: Vec<Step>, into: &mut Stored) {
     for step in steps {
         let (Step::Create { resource, object } | Step::Update { resource, object }) = step;
         into.insert((resource.plural, object.reference()), object);
     }
 }
 
-fn planned(cluster: &Cluster, objects: &Objects) -> Vec<Step> {
+fn planned(cluster: &Cluster, objects: &Stored) -> Vec<Step> {
     plan(&seeds(cluster), |resource, at| objects.get(&(resource.plural, at.clone())))
 }
 
-fn started() -> (Cluster, Objects) {
-    let (cluster, mut objects) = (Cluster::default(), Objects::new());
+fn started() -> (Cluster, Stored) {
+    let (cluster, mut objects) = (Cluster::default(), Stored::new());
     carry_out(planned(&cluster, &objects), &mut objects);
     (cluster, objects)
 }
@@ -137,4 +141,85 @@ fn every_seed_keeps_the_rules_of_its_kind() {
         errors.extend(validation::create(seed.resource, &object));
         assert_eq!(errors, [], "{} {}", seed.resource.kind, object.reference());
     }
+}
+
+#[test]
+fn no_role_and_no_binding_stands_twice() {
+    let mut known = HashMap::new();
+    for seed in seeds(&Cluster::default()) {
+        let at = (seed.resource.plural, seed.object.reference());
+        assert_eq!(known.insert(at.clone(), ()), None, "{at:?}");
+    }
+}
+
+/// What a stock kube-controller-manager asks for as each of its accounts: one row a controller.
+#[test]
+fn controllers_with_accounts_of_their_own_may_do_their_work() {
+    let objects = Objects::of(policy_objects());
+    let authorizer = Authorizer::new(Arc::new(objects));
+    let may = |account: &str, verb, group, resource, subresource, name| {
+        let identity = Identity::service_account("kube-system", account, "");
+        let namespace = "a";
+        let action = Action::Resource { verb, group, resource, subresource, namespace, name, fields: "", labels: "" };
+        authorizer.authorize(&identity, &action).is_allowed()
+    };
+    for (account, verb, group, resource, subresource, name) in [
+        ("attachdetach-controller", "create", "storage.k8s.io", "volumeattachments", "", ""),
+        ("certificate-controller", "sign", "certificates.k8s.io", "signers", "", "kubernetes.io/kubelet-serving"),
+        ("clusterrole-aggregation-controller", "escalate", "rbac.authorization.k8s.io", "clusterroles", "", ""),
+        ("cronjob-controller", "create", "batch", "jobs", "", ""),
+        ("daemon-set-controller", "create", "", "pods", "", ""),
+        ("deployment-controller", "create", "apps", "replicasets", "", ""),
+        ("device-taint-eviction-controller", "delete", "", "pods", "", ""),
+        ("disruption-controller", "update", "policy", "poddisruptionbudgets", "status", ""),
+        ("endpoint-controller", "create", "", "endpoints", "", ""),
+        ("endpointslice-controller", "create", "discovery.k8s.io", "endpointslices", "", ""),
+        ("endpointslicemirroring-controller", "update", "", "endpoints", "finalizers", ""),
+        ("ephemeral-volume-controller", "create", "", "persistentvolumeclaims", "", ""),
+        ("expand-controller", "patch", "", "persistentvolumeclaims", "status", ""),
+        ("generic-garbage-collector", "delete", "example.com", "anything", "", ""),
+        ("horizontal-pod-autoscaler", "update", "apps", "deployments", "scale", ""),
+        ("job-controller", "update", "batch", "jobs", "status", ""),
+        ("legacy-service-account-token-cleaner", "delete", "", "secrets", "", ""),
+        ("namespace-controller", "update", "", "namespaces", "finalize", ""),
+        ("node-controller", "delete", "", "nodes", "", ""),
+        ("persistent-volume-binder", "update", "", "persistentvolumes", "", ""),
+        ("pod-garbage-collector", "delete", "", "pods", "", ""),
+        ("pv-protection-controller", "update", "", "persistentvolumes", "", ""),
+        ("pvc-protection-controller", "update", "", "persistentvolumeclaims", "", ""),
+        ("replicaset-controller", "create", "", "pods", "", ""),
+        ("replication-controller", "update", "", "replicationcontrollers", "status", ""),
+        ("resource-claim-controller", "create", "resource.k8s.io", "resourceclaims", "", ""),
+        ("resourcequota-controller", "update", "", "resourcequotas", "status", ""),
+        ("root-ca-cert-publisher", "create", "", "configmaps", "", ""),
+        ("route-controller", "patch", "", "nodes", "status", ""),
+        ("selinux-warning-controller", "watch", "storage.k8s.io", "csidrivers", "", ""),
+        ("service-account-controller", "create", "", "serviceaccounts", "", ""),
+        ("service-cidrs-controller", "update", "networking.k8s.io", "servicecidrs", "status", ""),
+        ("service-controller", "update", "", "services", "status", ""),
+        ("statefulset-controller", "create", "", "persistentvolumeclaims", "", ""),
+        ("ttl-after-finished-controller", "delete", "batch", "jobs", "", ""),
+        ("ttl-controller", "patch", "", "nodes", "", ""),
+        (
+            "validatingadmissionpolicy-status-controller",
+            "update",
+            "admissionregistration.k8s.io",
+            "validatingadmissionpolicies",
+            "status",
+            "",
+        ),
+        ("volumeattributesclass-protection-controller", "update", "storage.k8s.io", "volumeattributesclasses", "", ""),
+    ] {
+        assert!(
+            may(account, verb, group, resource, subresource, name),
+            "{account} may {verb} {resource}/{subresource}"
+        );
+    }
+    for (account, resource) in [("deployment-controller", "secrets"), ("ttl-controller", "pods")] {
+        assert!(!may(account, "get", "", resource, "", ""), "{account} gets no {resource}");
+    }
+}
+
+fn policy_objects() -> impl Iterator<Item = serde_json::Value> {
+    policy::cluster_roles().into_iter().chain(policy::cluster_role_bindings()).map(Object::into_value)
 }

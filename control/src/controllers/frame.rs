@@ -54,7 +54,8 @@ pub struct Frame<K> {
 impl<K: Key> Frame<K> {
     pub fn new(component: &'static str, context: &Context) -> Frame<K> {
         let stop = context.stop.clone();
-        Frame { component, queue: WorkQueue::new(), stop, synced: Vec::new(), feeds: Vec::new() }
+        let queue = WorkQueue::named(queue_name(component), context.client.metrics());
+        Frame { component, queue, stop, synced: Vec::new(), feeds: Vec::new() }
     }
 
     /// For keys that come from elsewhere than from informers.
@@ -122,6 +123,20 @@ impl<K: Key> Frame<K> {
             }
         })
         .await;
+    }
+}
+
+/// What dashboards call the queue of a controller.
+fn queue_name(component: &'static str) -> &'static str {
+    match component {
+        "controllermanager" => "disruption",
+        "endpointslice-controller" => "endpoint_slice",
+        "endpointslicemirroring-controller" => "endpoint_slice_mirroring",
+        "garbage-collector" => "garbage_collector_attempt_to_delete",
+        "replication-controller" => "replicationmanager",
+        "service-account-controller" => "serviceaccount",
+        "clusterrole-aggregation-controller" => "ClusterRoleAggregator",
+        other => other.strip_suffix("-controller").unwrap_or(other),
     }
 }
 

@@ -11,52 +11,84 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_client::{Change, Client, ClientError, DeleteOptions, Informer, Patch, Scope};
+use gantry_client::{Change, Client, ClientError, DeleteOptions, Informer, Patch, Scope, WorkQueue};
 use gantry_kube::{Ref, Resource, resource};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::Context;
 use super::frame::{Controller, Frame};
+use super::informers::CustomKind;
 use plan::{Meta, Verdict};
 
 const COMPONENT: &str = "garbage-collector";
 const WORKERS: usize = 4;
 
+/// A kind, in whichever version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Kind {
+    group: &'static str,
+    kind: &'static str,
+}
+
+impl Kind {
+    fn of(resource: &Resource) -> Kind {
+        Kind { group: resource.group, kind: resource.kind }
+    }
+
+    fn is_of(self, owner: &plan::Owner) -> bool {
+        self.kind == owner.kind && self.group == owner.api_version.split_once('/').map_or("", |(group, _)| group)
+    }
+}
+
 /// An object of any kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Key {
-    kind: &'static str,
+    kind: Kind,
     at: Ref,
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.at)
+        write!(f, "{} {}", self.kind.kind, self.at)
     }
 }
 
 struct Garbage {
     client: Client,
-    kinds: BTreeMap<&'static str, (&'static Resource, Informer<Meta>)>,
+    kinds: RwLock<BTreeMap<Kind, Followed>>,
     /// Owner uid → dependents.
     dependents: Mutex<plan::Graph<Key>>,
 }
 
+/// A kind whose objects are followed.
+#[derive(Clone)]
+struct Followed {
+    resource: &'static Resource,
+    informer: Informer<Meta>,
+    stop: CancellationToken,
+}
+
+impl Followed {
+    fn new(resource: &'static Resource, context: &Context) -> Followed {
+        let (client, env, stop) = (context.client.clone(), context.env.clone(), context.stop.child_token());
+        let informer = Informer::spawn(client, resource, Scope::default(), env, stop.clone(), Meta::project);
+        Followed { resource, informer, stop }
+    }
+}
+
 pub async fn run(context: Context) {
     let stored = resource::ALL.iter().copied().filter(|r| !r.virtual_only && r.kind != "Event");
-    let kinds: BTreeMap<_, _> = stored
-        .map(|r| {
-            let (client, env, stop) = (context.client.clone(), context.env.clone(), context.stop.clone());
-            (r.kind, (r, Informer::spawn(client, r, Scope::default(), env, stop, Meta::project)))
-        })
-        .collect();
+    let kinds: BTreeMap<_, _> = stored.map(|r| (Kind::of(r), Followed::new(r, &context))).collect();
     let client = context.client.named(COMPONENT);
-    let this = Arc::new(Garbage { client, kinds, dependents: Mutex::default() });
-    let frame = this.kinds.iter().fold(Frame::new(COMPONENT, &context), |frame, (kind, (_, informer))| {
+    let this = Arc::new(Garbage { client, kinds: RwLock::new(kinds.clone()), dependents: Mutex::default() });
+    let frame = kinds.iter().fold(Frame::new(COMPONENT, &context), |frame, (kind, followed)| {
         let (this, kind) = (this.clone(), *kind);
-        frame.hears(informer, move |change| this.concerned(kind, change))
+        frame.hears(&followed.informer, move |change| this.concerned(kind, change))
     });
+    let follow = this.clone().follow_custom_kinds(context.clone(), frame.queue());
+    tokio::spawn(context.stop.clone().run_until_cancelled_owned(follow));
     frame.run(WORKERS, this).await;
 }
 
@@ -64,7 +96,7 @@ impl Controller for Garbage {
     type Key = Key;
 
     async fn turn(&self, key: &Key, _again: &mut Option<Duration>) -> Result<(), ClientError> {
-        let Some((kind, informer)) = self.kinds.get(key.kind) else { return Ok(()) };
+        let Some(Followed { resource: kind, informer, .. }) = self.followed(key.kind) else { return Ok(()) };
         let Some(meta) = informer.get(&key.at) else { return Ok(()) };
         let dependents: Vec<Key> = self.dependents.lock().of(&meta.uid).collect();
         let blocking = dependents.iter().filter(|d| self.blocks(d, &meta.uid)).count();
@@ -86,8 +118,46 @@ impl Controller for Garbage {
 }
 
 impl Garbage {
+    fn followed(&self, kind: Kind) -> Option<Followed> {
+        self.kinds.read().get(&kind).cloned()
+    }
+
+    /// Custom kinds come and go while this runs.
+    async fn follow_custom_kinds(self: Arc<Self>, context: Context, queue: WorkQueue<Key>) {
+        let mut definitions = context.informers.custom_kinds.subscribe();
+        loop {
+            for change in definitions.changes().await {
+                let resource = |side: &Option<Arc<CustomKind>>| side.as_ref().and_then(|kind| kind.resource);
+                let (before, now) = (resource(&change.before), resource(&change.now));
+                if before == now {
+                    continue;
+                }
+                if let Some(gone) = before.and_then(|before| self.kinds.write().remove(&Kind::of(before))) {
+                    gone.stop.cancel();
+                }
+                if let Some(now) = now {
+                    self.clone().follow(Followed::new(now, &context), &queue);
+                }
+            }
+        }
+    }
+
+    fn follow(self: Arc<Self>, followed: Followed, queue: &WorkQueue<Key>) {
+        let (kind, queue) = (Kind::of(followed.resource), queue.clone());
+        self.kinds.write().insert(kind, followed.clone());
+        let this = self.clone();
+        let feed = async move {
+            let mut changes = followed.informer.subscribe();
+            loop {
+                let changes = changes.changes().await;
+                changes.into_iter().flat_map(|change| this.concerned(kind, change)).for_each(|key| queue.add(key));
+            }
+        };
+        tokio::spawn(followed.stop.run_until_cancelled_owned(feed));
+    }
+
     /// Notes who depends on whom, and names those that a change concerns.
-    fn concerned(&self, kind: &'static str, change: Change<Meta>) -> Vec<Key> {
+    fn concerned(&self, kind: Kind, change: Change<Meta>) -> Vec<Key> {
         let key = Key { kind, at: change.at };
         let (mut graph, mut concerned) = (self.dependents.lock(), Vec::new());
         if let Some(before) = &change.before {
@@ -111,7 +181,7 @@ impl Garbage {
                 concerned.extend(graph.of(&meta.uid));
             }
             for owner in meta.owners.iter().filter(|_| change.now.is_none()) {
-                let kind = self.kinds.keys().find(|kind| **kind == owner.kind);
+                let kind = self.kinds.read().keys().find(|kind| kind.is_of(owner)).copied();
                 concerned.extend(kind.map(|kind| Key { kind, at: owner.at(&key.at) }));
             }
         }
@@ -119,14 +189,15 @@ impl Garbage {
     }
 
     fn blocks(&self, dependent: &Key, owner_uid: &str) -> bool {
-        let meta = self.kinds.get(dependent.kind).and_then(|(_, informer)| informer.get(&dependent.at));
+        let meta = self.followed(dependent.kind).and_then(|followed| followed.informer.get(&dependent.at));
         meta.is_some_and(|m| m.owners.iter().any(|o| o.uid == owner_uid && o.blocks))
     }
 
     /// Asks the API: a cache may not know an owner that was just made.
     async fn owner_state(&self, owner: &plan::Owner, dependent: &Ref) -> Result<plan::OwnerState, ClientError> {
-        let Some(kind) = resource::served().find(|r| r.kind == owner.kind && r.api_version() == owner.api_version)
-        else {
+        let built_in = || resource::served().find(|r| r.kind == owner.kind && r.api_version() == owner.api_version);
+        let custom = || self.kinds.read().iter().find(|(kind, _)| kind.is_of(owner)).map(|(_, of)| of.resource);
+        let Some(kind) = built_in().or_else(custom) else {
             return Ok(plan::OwnerState::Unknown);
         };
         if kind.namespaced && dependent.namespace.is_empty() {
@@ -152,7 +223,7 @@ impl Garbage {
         let client = &self.client;
         match verdict {
             Verdict::Delete { propagation_policy } => {
-                info!(kind = key.kind, object = %key.at, "owners are gone, deleting");
+                info!(kind = key.kind.kind, object = %key.at, "owners are gone, deleting");
                 // The verdict stands for the owners that we saw: whoever orphans it meanwhile keeps it.
                 let options = DeleteOptions {
                     uid: Some(meta.uid.clone()),
@@ -165,7 +236,7 @@ impl Garbage {
             Verdict::Patch(patch) => client.patch(kind, &key.at, "", Patch::Merge(patch)).await.map(|_| ()),
             Verdict::Orphan(dependents) => {
                 for Key { kind, at } in dependents {
-                    let Some((kind, informer)) = self.kinds.get(kind) else { continue };
+                    let Some(Followed { resource: kind, informer, .. }) = self.followed(kind) else { continue };
                     let Some(dependent) = informer.get(&at) else { continue };
                     let patch = plan::without_owner(&dependent, &meta.uid);
                     match client.patch(kind, &at, "", Patch::Merge(patch)).await {

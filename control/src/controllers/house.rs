@@ -52,7 +52,9 @@ impl House {
             usage: Usage::default(),
             metrics: Metrics::default(),
             inflight: Arc::default(),
+            backend: cache.store().clone(),
             health: Health::new(cache, stop.clone()),
+            configuration: serde_json::Value::Null,
             stop: stop.clone(),
         };
         let house = House { router: Router::new(server), env, stop };

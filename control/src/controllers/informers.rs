@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::job;
 use super::time::{parse, seconds_since};
+use crate::custom;
 
 /// One informer a kind, shared by every controller.
 #[derive(Clone)]
@@ -33,6 +34,7 @@ pub struct Informers {
     pub nodes: Informer<Object>,
     pub service_accounts: Informer<Ref>,
     pub root_cas: Informer<Object>,
+    pub custom_kinds: Informer<CustomKind>,
     pub node_leases: Informer<Object>,
 }
 
@@ -181,6 +183,29 @@ impl Pod {
     }
 }
 
+/// What the controllers read of a CustomResourceDefinition.
+#[derive(Clone, Debug, Default)]
+pub struct CustomKind {
+    /// One of the versions that are served; none while none is.
+    pub resource: Option<&'static Resource>,
+    pub deleting: bool,
+    /// The definition without its schemas, which are most of it.
+    pub definition: Object,
+}
+
+impl CustomKind {
+    pub fn project(mut definition: Object) -> CustomKind {
+        for version in
+            definition.map_mut("spec").get_mut("versions").and_then(Value::as_array_mut).into_iter().flatten()
+        {
+            version.as_object_mut().and_then(|version| version.remove("schema"));
+        }
+        let definition = slim(definition);
+        let resource = custom::names_of(&definition).next().map(|names| resource::intern(&names));
+        CustomKind { resource, deleting: definition.deletion_timestamp().is_some(), definition }
+    }
+}
+
 fn claim_templates(object: &Object) -> Vec<(String, Value)> {
     let volumes = object.array_at("/spec/volumes").iter();
     let own = volumes.filter_map(|v| Some((storage::claim_use(object.name(), v)?, &v["ephemeral"])));
@@ -256,6 +281,14 @@ impl Informers {
                 env.clone(),
                 stop.clone(),
                 |o| o.reference(),
+            ),
+            custom_kinds: Informer::spawn(
+                client.clone(),
+                &resource::CUSTOM_RESOURCE_DEFINITION,
+                all(),
+                env.clone(),
+                stop.clone(),
+                CustomKind::project,
             ),
             root_cas: whole(&resource::CONFIG_MAP, named("kube-root-ca.crt")),
             node_leases: whole(&resource::LEASE, one_namespace("kube-node-lease")),

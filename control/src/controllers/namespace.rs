@@ -46,6 +46,7 @@ pub async fn run(context: Context) {
     let goes_too = goes.clone();
     let frame = Frame::new(COMPONENT, &context)
         .hears(&informers.namespaces, move |change| Some(change.at).filter(&goes))
+        .reads(&informers.custom_kinds)
         .hears(&informers.pods, move |change| {
             let left = change.now.is_none().then(|| Ref::cluster(change.at.namespace));
             left.filter(&goes_too)
@@ -74,10 +75,10 @@ async fn empty(this: &Namespaces, at: &Ref) -> Result<bool, ClientError> {
     {
         return Ok(true);
     }
-    let mut left = clear(client, &at.name).await?;
+    let mut left = clear(this, &at.name).await?;
     if left.is_empty() {
         tokio::time::sleep(SETTLE).await;
-        left = clear(client, &at.name).await?;
+        left = clear(this, &at.name).await?;
     }
     if left.is_empty() {
         let mut done = namespace;
@@ -92,10 +93,16 @@ async fn empty(this: &Namespaces, at: &Ref) -> Result<bool, ClientError> {
 }
 
 /// Deletes what is there; what remains of it, by kind.
-async fn clear(client: &Client, namespace: &str) -> Result<Vec<(&'static Resource, usize)>, ClientError> {
+async fn clear(this: &Namespaces, namespace: &str) -> Result<Vec<(&'static Resource, usize)>, ClientError> {
+    let client = &this.client;
     let mut left = Vec::new();
-    for kind in kinds() {
-        let found = client.list(kind, Some(namespace), &Query { limit: 1, ..Query::default() }).await?;
+    let custom: Vec<_> = this.context.informers.custom_kinds.list().iter().filter_map(|kind| kind.resource).collect();
+    for kind in custom.into_iter().filter(|kind| kind.namespaced).chain(kinds()) {
+        let found = match client.list(kind, Some(namespace), &Query { limit: 1, ..Query::default() }).await {
+            // A custom kind that has gone has taken its objects along.
+            Err(error) if error.is_not_found() && kind.custom => continue,
+            found => found?,
+        };
         if found.items.is_empty() {
             continue;
         }

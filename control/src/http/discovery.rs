@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::body::Body;
 use super::{media, respond, usage};
+use crate::custom::{Table, Version};
 
 const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
@@ -14,7 +15,7 @@ const CONNECT: &[&str] = &["create", "delete", "get", "patch", "update"];
 const STATUS: &[&str] = &["get", "patch", "update"];
 
 /// A subresource (`pods/log`), or a resource that exists only to be posted to (`bindings`, with an empty `name`).
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Subresource {
     pub group: &'static str,
     pub plural: &'static str,
@@ -34,7 +35,10 @@ const fn sub(
     Subresource { group, plural, name, kind, verbs }
 }
 
+const READ: &[&str] = &["get", "list"];
 const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+const SIGNING_REQUEST: (&str, &str, &str) = ("certificates.k8s.io", "v1", "CertificateSigningRequest");
+const FLOW_CONTROL: &str = "flowcontrol.apiserver.k8s.io";
 
 pub static SUBRESOURCES: &[Subresource] = &[
     sub("", "namespaces", "finalize", ("", "v1", "Namespace"), &["update"]),
@@ -69,68 +73,123 @@ pub static SUBRESOURCES: &[Subresource] = &[
     sub("autoscaling", "horizontalpodautoscalers", "status", ("autoscaling", "v2", "HorizontalPodAutoscaler"), STATUS),
     sub("batch", "cronjobs", "status", ("batch", "v1", "CronJob"), STATUS),
     sub("batch", "jobs", "status", ("batch", "v1", "Job"), STATUS),
+    sub(
+        "admissionregistration.k8s.io",
+        "validatingadmissionpolicies",
+        "status",
+        ("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy"),
+        STATUS,
+    ),
+    sub(
+        "apiextensions.k8s.io",
+        "customresourcedefinitions",
+        "status",
+        ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
+        STATUS,
+    ),
+    sub("apiregistration.k8s.io", "apiservices", "status", ("apiregistration.k8s.io", "v1", "APIService"), STATUS),
+    sub("certificates.k8s.io", "certificatesigningrequests", "approval", SIGNING_REQUEST, STATUS),
+    sub("certificates.k8s.io", "certificatesigningrequests", "status", SIGNING_REQUEST, STATUS),
+    sub(FLOW_CONTROL, "flowschemas", "status", (FLOW_CONTROL, "v1", "FlowSchema"), STATUS),
+    sub(
+        FLOW_CONTROL,
+        "prioritylevelconfigurations",
+        "status",
+        (FLOW_CONTROL, "v1", "PriorityLevelConfiguration"),
+        STATUS,
+    ),
     sub("networking.k8s.io", "ingresses", "status", ("networking.k8s.io", "v1", "Ingress"), STATUS),
+    sub("networking.k8s.io", "servicecidrs", "status", ("networking.k8s.io", "v1", "ServiceCIDR"), STATUS),
     sub("policy", "poddisruptionbudgets", "status", ("policy", "v1", "PodDisruptionBudget"), STATUS),
+    sub("resource.k8s.io", "resourceclaims", "status", ("resource.k8s.io", "v1", "ResourceClaim"), STATUS),
+    sub("storage.k8s.io", "volumeattachments", "status", ("storage.k8s.io", "v1", "VolumeAttachment"), STATUS),
 ];
 
 static BINDINGS: Subresource = sub("", "bindings", "", ("", "v1", "Binding"), CREATE);
 
-pub fn find(group: &str, plural: &str, name: &str) -> Option<&'static Subresource> {
-    SUBRESOURCES.iter().find(|s| s.group == group && s.plural == plural && s.name == name)
+/// A subresource of a kind; of a custom one, what its version has.
+pub fn find(resource: &Resource, custom: Option<&Version>, name: &str) -> Option<Subresource> {
+    subresources(resource, custom).into_iter().find(|sub| sub.name == name)
 }
 
 pub fn verbs(resource: &Resource) -> &'static [&'static str] {
     match resource {
         resource if resource.group == usage::GROUP => usage::VERBS,
+        resource if *resource == resource::COMPONENT_STATUS => READ,
         resource if resource.virtual_only => CREATE,
         _ => ALL_VERBS,
     }
 }
 
-/// Everything that is served: what is stored or reviewed, and what is made when it is asked for.
-fn served() -> impl Iterator<Item = &'static Resource> {
+/// What is served without a definition: what is stored or reviewed, and what is made when it is asked for.
+fn all_built_in() -> impl Iterator<Item = &'static Resource> {
     resource::served().chain(usage::RESOURCES)
 }
 
-pub fn resource(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    served().find(|r| r.group == group && r.version == version && r.plural == plural)
+pub fn built_in(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    // What tells most kinds apart comes first: each request asks.
+    all_built_in().find(|r| r.plural == plural && r.group == group && r.version == version)
 }
 
-fn subresources(resource: &Resource) -> impl Iterator<Item = &'static Subresource> {
-    SUBRESOURCES.iter().filter(move |s| s.group == resource.group && s.plural == resource.plural)
+fn subresources(resource: &Resource, custom: Option<&Version>) -> Vec<Subresource> {
+    let Some(custom) = custom else {
+        let own = |sub: &&Subresource| sub.group == resource.group && sub.plural == resource.plural;
+        return SUBRESOURCES.iter().filter(own).copied().collect();
+    };
+    let Resource { group, version, kind, plural, .. } = *custom.resource;
+    let status = custom.status.then(|| sub(group, plural, "status", (group, version, kind), STATUS));
+    let scale = custom.scale.is_some().then(|| sub(group, plural, "scale", SCALE, STATUS));
+    status.into_iter().chain(scale).collect()
 }
 
 /// A group's name and its versions, the preferred one first.
 type Group = (&'static str, Vec<&'static str>);
 
-/// The groups in the order of the table of kinds, the core group left out.
-fn groups() -> Vec<Group> {
-    let mut all: Vec<Group> = Vec::new();
-    for resource in served().filter(|r| !r.group.is_empty()) {
-        match all.iter_mut().find(|(group, _)| *group == resource.group) {
-            Some((_, versions)) if versions.contains(&resource.version) => {}
-            Some((_, versions)) => versions.push(resource.version),
-            None => all.push((resource.group, vec![resource.version])),
-        }
-    }
-    all
-}
+/// Everything that is served, built-in kinds first.
+struct Served<'a>(&'a Table);
 
-fn of_version(group: &str, version: &str) -> Vec<&'static Resource> {
-    served().filter(|r| r.group == group && r.version == version).collect()
+type OneServed<'a> = (&'static Resource, Option<&'a Version>);
+
+impl<'a> Served<'a> {
+    fn all(&self) -> impl Iterator<Item = OneServed<'a>> + use<'a> {
+        let custom = self.0.served().map(|version| (version.resource, Some(version)));
+        all_built_in().map(|resource| (resource, None)).chain(custom)
+    }
+
+    fn of_version(&self, group: &str, version: &str) -> Vec<OneServed<'a>> {
+        self.all().filter(|(r, _)| r.group == group && r.version == version).collect()
+    }
+
+    /// The groups in the order of the table of kinds, the core group left out.
+    fn groups(&self) -> Vec<Group> {
+        let mut all: Vec<Group> = Vec::new();
+        for (resource, _) in self.all().filter(|(r, _)| !r.group.is_empty()) {
+            match all.iter_mut().find(|(group, _)| *group == resource.group) {
+                Some((_, versions)) if versions.contains(&resource.version) => {}
+                Some((_, versions)) => versions.push(resource.version),
+                None => all.push((resource.group, vec![resource.version])),
+            }
+        }
+        // Of one group the version that clients rank highest is the preferred one, whichever kinds have it.
+        all.iter_mut().for_each(|(_, versions)| versions.sort_by(|a, b| resource::version_order(a, b)));
+        all
+    }
 }
 
 /// Answers `/api`, `/apis` and what is below, or `None` where the path is no discovery document.
-pub fn serve(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+pub fn serve(custom: &Table, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+    let served = Served(custom);
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
     let value = match parts.as_slice() {
-        ["api"] => return Some(aggregated(headers, true).unwrap_or_else(|| respond::json(&api_versions()))),
-        ["apis"] => return Some(aggregated(headers, false).unwrap_or_else(|| respond::json(&group_list()))),
-        ["api", "v1"] => resource_list("", "v1"),
-        ["apis", group] => group_document(groups().into_iter().find(|(g, _)| g == group)?),
+        ["api"] => return Some(aggregated(&served, headers, true).unwrap_or_else(|| respond::json(&api_versions()))),
+        ["apis"] => {
+            return Some(aggregated(&served, headers, false).unwrap_or_else(|| respond::json(&group_list(&served))));
+        }
+        ["api", "v1"] => resource_list(&served, "", "v1"),
+        ["apis", group] => group_document(served.groups().into_iter().find(|(g, _)| g == group)?),
         ["apis", group, version] => {
-            groups().into_iter().find(|(known, versions)| known == group && versions.contains(version))?;
-            resource_list(group, version)
+            served.groups().into_iter().find(|(known, versions)| known == group && versions.contains(version))?;
+            resource_list(&served, group, version)
         }
         _ => return None,
     };
@@ -155,17 +214,17 @@ fn group_document(group: Group) -> Value {
     value
 }
 
-fn group_list() -> Value {
-    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups().into_iter().map(group_entry).collect::<Vec<_>>()})
+fn group_list(served: &Served<'_>) -> Value {
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": served.groups().into_iter().map(group_entry).collect::<Vec<_>>()})
 }
 
-fn resource_list(group: &str, version: &str) -> Value {
+fn resource_list(served: &Served<'_>, group: &str, version: &str) -> Value {
     let mut resources = Vec::new();
     if group.is_empty() {
         resources.push(json!({"name": "bindings", "singularName": "binding", "namespaced": true, "kind": "Binding",
             "verbs": BINDINGS.verbs}));
     }
-    for resource in of_version(group, version) {
+    for (resource, custom) in served.of_version(group, version) {
         let mut entry = json!({"name": resource.plural, "singularName": resource.singular,
             "namespaced": resource.namespaced, "kind": resource.kind, "verbs": verbs(resource)});
         if !resource.short_names.is_empty() {
@@ -175,7 +234,7 @@ fn resource_list(group: &str, version: &str) -> Value {
             entry["categories"] = json!(resource.categories);
         }
         resources.push(entry);
-        for sub in subresources(resource) {
+        for sub in subresources(resource, custom) {
             let mut entry = json!({"name": format!("{}/{}", sub.plural, sub.name), "singularName": "",
                 "namespaced": resource.namespaced, "kind": sub.kind.2, "verbs": sub.verbs});
             if (sub.kind.0, sub.kind.1) != (group, version) && sub.kind.2 != resource.kind {
@@ -190,7 +249,7 @@ fn resource_list(group: &str, version: &str) -> Value {
 }
 
 /// The aggregated document, where the client asks for it before the old one.
-fn aggregated(headers: &HeaderMap, core: bool) -> Option<Response<Body>> {
+fn aggregated(served: &Served<'_>, headers: &HeaderMap, core: bool) -> Option<Response<Body>> {
     let range =
         media::accepted(headers).into_iter().find(|r| matches!(r.essence.as_str(), "application/json" | "*/*"))?;
     let asked = range.param("as") == "APIGroupDiscoveryList" && range.param("g") == "apidiscovery.k8s.io";
@@ -199,8 +258,8 @@ fn aggregated(headers: &HeaderMap, core: bool) -> Option<Response<Body>> {
         "v2beta1" if asked => ("v2beta1", "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"),
         _ => return None,
     };
-    let listed = if core { vec![("", vec!["v1"])] } else { groups() };
-    let one = |group: &str, version: &str| json!({"version": version, "freshness": "Current", "resources": discovered(group, version)});
+    let listed = if core { vec![("", vec!["v1"])] } else { served.groups() };
+    let one = |group: &str, version: &str| json!({"version": version, "freshness": "Current", "resources": discovered(served, group, version)});
     let items: Vec<Value> = listed
         .into_iter()
         .map(|(group, versions)| {
@@ -215,14 +274,14 @@ fn aggregated(headers: &HeaderMap, core: bool) -> Option<Response<Body>> {
     Some(respond::tagged(headers, &tag, || respond::bytes(StatusCode::OK, content_type, document)))
 }
 
-fn discovered(group: &str, version: &str) -> Vec<Value> {
+fn discovered(served: &Served<'_>, group: &str, version: &str) -> Vec<Value> {
     let kind = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
     let mut resources = Vec::new();
     if group.is_empty() {
         resources.push(json!({"resource": "bindings", "responseKind": kind(BINDINGS.kind), "scope": "Namespaced",
             "singularResource": "binding", "verbs": BINDINGS.verbs}));
     }
-    for resource in of_version(group, version) {
+    for (resource, custom) in served.of_version(group, version) {
         let mut entry = json!({"resource": resource.plural,
             "responseKind": kind((resource.group, resource.version, resource.kind)),
             "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
@@ -233,7 +292,8 @@ fn discovered(group: &str, version: &str) -> Vec<Value> {
         if !resource.categories.is_empty() {
             entry["categories"] = json!(resource.categories);
         }
-        let subs: Vec<Value> = subresources(resource)
+        let subs: Vec<Value> = subresources(resource, custom)
+            .into_iter()
             .map(|s| {
                 // A part of the object is of its kind, in the version that is asked for.
                 let own = s.kind.2 == resource.kind;
@@ -268,25 +328,30 @@ mod tests {
             "/apis/discovery.k8s.io/v1",
             "/apis/metrics.k8s.io/v1beta1",
         ] {
-            assert!(serve(path, &headers).is_some(), "{path}");
+            assert!(serve(&Table::default(), path, &headers).is_some(), "{path}");
         }
         for path in ["/apis/nope", "/apis/apps/v2", "/api/v2", "/version"] {
-            assert!(serve(path, &headers).is_none(), "{path}");
+            assert!(serve(&Table::default(), path, &headers).is_none(), "{path}");
         }
     }
 
     #[test]
     fn a_group_names_its_versions_and_the_preferred_one() {
-        let (group, versions) = groups().into_iter().find(|(group, _)| *group == "autoscaling").unwrap();
+        let table = Table::default();
+        let served = Served(&table);
+        let (group, versions) = served.groups().into_iter().find(|(group, _)| *group == "autoscaling").unwrap();
         assert_eq!(versions, ["v2", "v1"]);
         let entry = group_entry((group, versions));
         assert_eq!(entry["preferredVersion"]["groupVersion"], "autoscaling/v2");
         assert_eq!(entry["versions"][1]["groupVersion"], "autoscaling/v1");
         for version in ["v1", "v2"] {
-            let list = resource_list("autoscaling", version);
+            let list = resource_list(&served, "autoscaling", version);
             assert_eq!(list["resources"][1]["name"], "horizontalpodautoscalers/status");
             assert_eq!(list["resources"][1]["version"], Value::Null);
-            assert_eq!(discovered("autoscaling", version)[0]["subresources"][0]["responseKind"]["version"], version);
+            assert_eq!(
+                discovered(&served, "autoscaling", version)[0]["subresources"][0]["responseKind"]["version"],
+                version
+            );
         }
     }
 
@@ -295,7 +360,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-        let response = serve("/apis", &headers).unwrap();
+        let response = serve(&Table::default(), "/apis", &headers).unwrap();
         assert_eq!(
             response.headers()[header::CONTENT_TYPE],
             "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"

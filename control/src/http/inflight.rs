@@ -7,15 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_env::metrics::Text;
 use gantry_kube::Status;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::metrics::{Open, Series};
 use super::request_info::RequestInfo;
 use crate::auth::Identity;
 use crate::auth::identity::MASTERS_GROUP;
 
-const READS_MAX: usize = 400;
-const WRITES_MAX: usize = 200;
+pub(super) const READS_MAX: usize = 400;
+pub(super) const WRITES_MAX: usize = 200;
 const NODE_REQUESTS_MAX: usize = 200;
 /// How many requests wait for a seat of each kind.
 const WAITING_MAX: usize = 2000;
@@ -30,8 +32,26 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 /// Bodies are counted in pieces of this size, so that a count fits a semaphore.
 const PIECE_BYTES: usize = 1024;
 
+/// A place among the requests, and what is told of who has it, until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    _permit: Option<OwnedSemaphorePermit>,
+    _open: Option<Open>,
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit) -> Place {
+        Place { _permit: Some(permit), _open: None }
+    }
+
+    /// That of a long-running request, which is told of for as long as it has it, whether it is counted or not.
+    pub fn open(share: Share, series: Arc<Series>) -> Place {
+        Place { _permit: share.and_then(|place| place._permit), _open: Some(Open::new(series)) }
+    }
+}
+
 /// A share of what is possible at a time, until it is dropped. Who is not counted holds an empty one.
-pub type Share = Option<OwnedSemaphorePermit>;
+pub type Share = Option<Place>;
 
 /// The bounds of one server.
 #[derive(Debug)]
@@ -57,6 +77,17 @@ impl Default for Inflight {
     }
 }
 
+impl Inflight {
+    pub fn write(&self, text: &mut Text) {
+        let name = "apiserver_current_inqueue_requests";
+        text.family(name, "gauge", "Requests that wait for a place");
+        for (kind, lanes) in [("mutating", vec![&self.writes]), ("readOnly", vec![&self.reads, &self.nodes])] {
+            let waiting: usize = lanes.into_iter().map(Lane::waiting).sum();
+            text.count(name, &[("request_kind", kind)], waiting as u64);
+        }
+    }
+}
+
 fn busy(what: &str) -> Status {
     Status::too_many_requests(format!("too many {what} at a time, try again later"), RETRY_AFTER_SECONDS)
 }
@@ -73,13 +104,17 @@ impl Lane {
         Lane { places: Arc::new(Semaphore::new(places)), queue: Semaphore::new(WAITING_MAX) }
     }
 
+    fn waiting(&self) -> usize {
+        WAITING_MAX.saturating_sub(self.queue.available_permits())
+    }
+
     async fn take(&self, count: u32, what: &str) -> Result<Share, Status> {
         if let Ok(share) = self.places.clone().try_acquire_many_owned(count) {
-            return Ok(Some(share));
+            return Ok(Some(Place::new(share)));
         }
         let _waiting = self.queue.try_acquire().map_err(|_| busy(what))?;
         match tokio::time::timeout(WAIT, self.places.clone().acquire_many_owned(count)).await {
-            Ok(Ok(share)) => Ok(Some(share)),
+            Ok(Ok(share)) => Ok(Some(Place::new(share))),
             _ => Err(busy(what)),
         }
     }
@@ -104,6 +139,11 @@ fn kind(info: &RequestInfo) -> Kind {
         _ if ["/livez", "/readyz", "/healthz"].iter().any(|path| info.path.starts_with(path)) => Kind::Health,
         _ => Kind::Read,
     }
+}
+
+/// Whether it ends when the client wants, and not when it has its answer.
+pub fn is_long_running(info: &RequestInfo) -> bool {
+    matches!(kind(info), Kind::Watch | Kind::Stream)
 }
 
 /// What one request may take.
@@ -135,7 +175,7 @@ impl Bounds {
     /// keep nobody waiting.
     pub async fn seat(&self) -> Result<Share, Status> {
         let open = |places: &Arc<Semaphore>, what| match places.clone().try_acquire_owned() {
-            Ok(share) => Ok(Some(share)),
+            Ok(share) => Ok(Some(Place::new(share))),
             Err(_) => Err(busy(what)),
         };
         match self.kind {

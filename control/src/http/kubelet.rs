@@ -274,6 +274,10 @@ pub async fn attach(server: Arc<Server>, call: Call) -> Result<Response<Body>, S
 
 /// Which ports are meant is said within the stream.
 pub async fn port_forward(server: Arc<Server>, call: Call) -> Result<Response<Body>, Status> {
+    // The first WebSocket protocol named ports here; the ones that are spoken name them as they go.
+    if call.query.get("ports").is_some() {
+        return Err(Status::bad_request("query parameter \"ports\" is not supported for portforward"));
+    }
     stream(server, call, Root::OfPod("portForward")).await
 }
 

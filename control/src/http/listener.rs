@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryFutureExt;
 use gantry_env::chain;
 use gantry_pki::Peer;
 use http::Request;
@@ -20,15 +21,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body;
+use super::idle::Idle;
 use super::router::Router;
+use super::turns::Turns;
 
 const CONNECTIONS_MAX: usize = 4096;
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection on which nobody asks for anything for this long is closed, within twice the time. Clients of Kubernetes give
+/// up a connection that they do not use after the same time, so that none is closed under a request on its way.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// For HTTP/1.1, one timer is for both: a head that does not come, and one that comes too slowly.
+const HEADER_READ_TIMEOUT: Duration = IDLE_TIMEOUT;
 const HEADERS_MAX: usize = 128;
 const HEADER_LIST_MAX_BYTES: u32 = 64 * 1024;
 const HTTP1_BUFFER_MAX_BYTES: usize = 64 * 1024;
-const H2_STREAMS_MAX: u32 = 1000;
+pub(super) const H2_STREAMS_MAX: u32 = 1000;
 /// Streams that a peer may open and reset before we answered (CVE-2023-44487).
 const H2_PENDING_RESETS_MAX: usize = 20;
 const H2_LOCAL_ERROR_RESETS_MAX: usize = 256;
@@ -86,25 +93,38 @@ async fn connection(
 ) {
     let _ = stream.set_nodelay(true);
     let handshake = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls).accept(stream));
+    let failed = &router.server().metrics.tls_handshake_errors;
     let stream = match handshake.await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!(%peer, "TLS handshake timed out"),
+        Ok(Err(error)) => {
+            failed.inc();
+            return tracing::debug!(%peer, %error, "TLS handshake failed");
+        }
+        Err(_) => {
+            failed.inc();
+            return tracing::debug!(%peer, "TLS handshake timed out");
+        }
     };
     let identified = match Peer::of_connection(stream.get_ref().1) {
         Ok(identified) => identified,
         Err(error) => return tracing::debug!(%peer, error = chain(&error), "a client's certificate is of no use"),
     };
+    let idle = Arc::new(Idle::default());
+    let asked = idle.clone();
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        router.clone().answer(from_wire(request, peer, identified.clone()))
+        let turn = asked.begin();
+        let answer = router.clone().answer(from_wire(request, peer, identified.clone()));
+        answer.map_ok(|response| response.map(|content| turn.with(content)))
     });
     let builder = builder();
-    let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let mut connection =
+        std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(Turns::new(stream)), service));
     let ended = tokio::select! {
         biased;
         // The connection is polled again below; nothing of it is lost.
         () = stop.cancelled() => None,
         ended = connection.as_mut() => Some(ended),
+        () = idle.outlasts(IDLE_TIMEOUT) => None,
     };
     let ended = match ended {
         Some(ended) => ended,

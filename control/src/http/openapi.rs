@@ -1,60 +1,51 @@
-//! `/openapi/v2` (JSON, or protobuf for old clients) and `/openapi/v3`: made from the schema table, once.
+//! `/openapi/v2` (JSON, or protobuf for old clients) and `/openapi/v3`: made from the schema table and the definitions of custom kinds,
+//! anew when one of those has changed.
 
-use std::sync::OnceLock;
-
-use bytes::Bytes;
-use gantry_kube::openapi;
+use gantry_kube::openapi::{self, Tagged};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::body::Body;
 use super::query::Query;
 use super::{media, respond};
+use crate::custom::Kinds;
 
-pub fn serve(path: &str, query: &Query, headers: &HeaderMap) -> Option<Response<Body>> {
+pub fn serve(kinds: &Kinds, path: &str, query: &Query, headers: &HeaderMap) -> Option<Response<Body>> {
+    let documents = kinds.documents();
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
     match parts.as_slice() {
-        ["openapi", "v2"] => Some(v2(headers)),
-        ["openapi", "v3"] => {
-            static TAG: OnceLock<String> = OnceLock::new();
-            Some(json(headers, openapi::v3_root(), &TAG))
+        ["openapi", "v2"] if wants_protobuf(headers) => {
+            let document = documents.v2_protobuf();
+            let made = || respond::bytes(StatusCode::OK, openapi::V2_PROTOBUF_CONTENT_TYPE, document.bytes.clone());
+            Some(respond::tagged(headers, &document.tag, made))
         }
-        ["openapi", "v3", "api", version] => v3(headers, query, "", version),
-        ["openapi", "v3", "apis", group, version] => v3(headers, query, group, version),
+        ["openapi", "v2"] => Some(json(headers, documents.v2())),
+        ["openapi", "v3"] => Some(json(headers, documents.v3_root())),
+        ["openapi", "v3", "api", version] => v3(headers, query, &documents.v3("", version)?),
+        ["openapi", "v3", "apis", group, version] => v3(headers, query, &documents.v3(group, version)?),
         _ => None,
     }
 }
 
-fn document(headers: &HeaderMap, document: &'static [u8]) -> Response<Body> {
-    respond::maybe_gzip(Bytes::from_static(document), "application/json", respond::takes_gzip(headers))
-}
-
-fn json(headers: &HeaderMap, bytes: &'static [u8], tag: &'static OnceLock<String>) -> Response<Body> {
-    respond::tagged(headers, tag.get_or_init(|| openapi::etag(bytes)), || document(headers, bytes))
+fn json(headers: &HeaderMap, document: &Tagged) -> Response<Body> {
+    respond::tagged(headers, &document.tag, || {
+        respond::maybe_gzip(document.bytes.clone(), "application/json", respond::takes_gzip(headers))
+    })
 }
 
 /// A client that asks by the hash that the root names may keep the answer for good.
-fn v3(headers: &HeaderMap, query: &Query, group: &str, version: &str) -> Option<Response<Body>> {
-    let (bytes, hash) = (openapi::v3(group, version)?, openapi::v3_hash(group, version)?);
-    let mut response = respond::tagged(headers, hash, || document(headers, bytes));
-    if query.get("hash") == Some(hash) {
+fn v3(headers: &HeaderMap, query: &Query, document: &Tagged) -> Option<Response<Body>> {
+    let mut response = json(headers, document);
+    if query.get("hash") == Some(&document.tag) {
         let forever = HeaderValue::from_static("public, immutable, max-age=31536000");
         response.headers_mut().insert(header::CACHE_CONTROL, forever);
     }
     Some(response)
 }
 
-fn v2(headers: &HeaderMap) -> Response<Body> {
-    static JSON_TAG: OnceLock<String> = OnceLock::new();
-    static PROTOBUF_TAG: OnceLock<String> = OnceLock::new();
+fn wants_protobuf(headers: &HeaderMap) -> bool {
     let first = media::accepted(headers).into_iter().map(|range| range.essence).find(|essence| {
         matches!(essence.as_str(), "application/json" | "*/*" | "application/*")
             || essence == openapi::V2_PROTOBUF_ACCEPT
     });
-    if first.is_none_or(|essence| essence != openapi::V2_PROTOBUF_ACCEPT) {
-        return json(headers, openapi::v2(), &JSON_TAG);
-    }
-    let tag = PROTOBUF_TAG.get_or_init(|| openapi::etag(openapi::v2_protobuf()));
-    respond::tagged(headers, tag, || {
-        respond::bytes(StatusCode::OK, openapi::V2_PROTOBUF_CONTENT_TYPE, openapi::v2_protobuf())
-    })
+    first.is_some_and(|essence| essence == openapi::V2_PROTOBUF_ACCEPT)
 }

@@ -26,6 +26,7 @@ use super::query::decode_path_segment;
 use super::relay;
 use super::request_info::RequestInfo;
 use super::router::{Call, Server, action};
+use crate::store::Cache;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
@@ -193,6 +194,19 @@ impl Backend {
         };
         sender.send_request(request).await.map_err(|error| self.unreachable(gantry_env::chain(&error)))
     }
+}
+
+/// Where a service's port is answered: the ready endpoints that are pods.
+pub(crate) fn endpoints_of(cache: &Cache, service: &Ref, port: u16) -> Result<Vec<SocketAddr>, Status> {
+    let found = cache.get(&resource::SERVICE, service);
+    let found = found.ok_or_else(|| Status::not_found(&resource::SERVICE, &service.name))?.object();
+    let slices = cache.list(&resource::ENDPOINT_SLICE, Some(&service.namespace)).items;
+    let slices: Vec<Arc<Object>> = slices.iter().map(|slice| slice.object()).collect();
+    let pod = |name: &str| {
+        cache.get(&resource::POD, &Ref::new(service.namespace.as_str(), name)).map(|stored| stored.object())
+    };
+    let port = port.to_string();
+    ready_endpoints(&found, &Named { tls: true, name: &service.name, port: &port }, &slices, pod)
 }
 
 async fn dial(at: SocketAddr, tls: bool) -> Result<http1::SendRequest<Body>, String> {

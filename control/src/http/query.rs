@@ -1,4 +1,6 @@
-//! The query string: decoded pairs, the parameters each verb honours, and the refusal of every other one by name.
+//! The query string: decoded pairs. A parameter that means nothing to a verb is passed over, as in Kubernetes.
+
+use std::num::IntErrorKind;
 
 use gantry_kube::Status;
 use percent_encoding::percent_decode_str;
@@ -9,51 +11,15 @@ pub struct Query {
     pairs: Vec<(String, String)>,
 }
 
-/// What every resource request may carry; `pretty` changes only white space, and what we send is read by programs.
-const COMMON: &[&str] = &["pretty", "timeout"];
-const LIST: &[&str] = &[
-    "includeObject",
-    "labelSelector",
-    "fieldSelector",
-    "limit",
-    "continue",
-    "resourceVersion",
-    "resourceVersionMatch",
-    "timeoutSeconds",
-    "watch",
-    "allowWatchBookmarks",
-    "sendInitialEvents",
-];
-const WRITE: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
-const DELETE: &[&str] = &[
-    "dryRun",
-    "gracePeriodSeconds",
-    "orphanDependents",
-    "propagationPolicy",
-    "ignoreStoreReadErrorWithClusterBreakingPotential",
-];
-const LOG: &[&str] = &[
-    "container",
-    "follow",
-    "previous",
-    "sinceSeconds",
-    "sinceTime",
-    "timestamps",
-    "tailLines",
-    "limitBytes",
-    "insecureSkipTLSVerifyBackend",
-    "stream",
-];
-const ATTACH: &[&str] = &["stdin", "stdout", "stderr", "tty", "container"];
-
 impl Query {
     pub fn parse(text: &str) -> Query {
         let pairs = text
             .split('&')
             .filter(|pair| !pair.is_empty())
-            .map(|pair| {
+            .filter_map(|pair| {
                 let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (decode(key), decode(value))
+                // As upstream: a pair that cannot be read is none.
+                Some((decode(key)?, decode(value)?)).filter(|_| !pair.contains(';'))
             })
             .collect();
         Query { pairs }
@@ -72,60 +38,51 @@ impl Query {
         self.pairs.iter().map(|(k, v)| (k.as_str(), v.as_str()))
     }
 
-    /// True for `watch=true`, `watch=1` and a bare `watch`.
+    /// The first value, though it may be empty.
+    fn first(&self, key: &str) -> Option<&str> {
+        self.pairs.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// As Kubernetes reads it: whatever is neither `0` nor `false` is true, a bare `watch` with it.
+    pub fn bool(&self, key: &str) -> Option<bool> {
+        self.first(key).map(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+    }
+
     pub fn flag(&self, key: &str) -> bool {
-        self.pairs.iter().any(|(k, v)| k == key && !matches!(v.as_str(), "false" | "0" | "False" | "f"))
+        self.bool(key) == Some(true)
     }
 
-    pub fn bool(&self, key: &str) -> Result<Option<bool>, Status> {
-        match self.get(key) {
-            None => Ok(None),
-            Some("true" | "1" | "True" | "t") => Ok(Some(true)),
-            Some("false" | "0" | "False" | "f") => Ok(Some(false)),
-            Some(other) => Err(Status::bad_request(format!("invalid value {other:?} for query parameter {key:?}"))),
-        }
-    }
-
+    /// A whole number. What is none is refused in Go's words, which clients show.
     pub fn number(&self, key: &str) -> Result<Option<i64>, Status> {
-        self.get(key)
-            .map(|text| {
-                text.parse()
-                    .map_err(|_| Status::bad_request(format!("invalid value {text:?} for query parameter {key:?}")))
-            })
-            .transpose()
-    }
-
-    /// Refuses by name what the verb on this subresource does not honour.
-    pub fn refuse_unknown(&self, verb: &str, subresource: &str) -> Result<(), Status> {
-        let allowed: &[&[&str]] = match (verb, subresource) {
-            (_, "log") => &[LOG],
-            (_, "exec") => &[ATTACH, &["command"]],
-            (_, "attach") => &[ATTACH],
-            (_, "portforward") => &[],
-            ("get", _) => &[&["resourceVersion", "includeObject"]],
-            ("list" | "watch", _) => &[LIST],
-            ("create" | "update", _) => &[WRITE],
-            ("patch", _) => &[WRITE, &["force"]],
-            ("delete", _) => &[DELETE],
-            ("deletecollection", _) => &[DELETE, LIST],
-            _ => &[],
-        };
-        match self
-            .pairs
-            .iter()
-            .find(|(k, _)| !COMMON.contains(&k.as_str()) && !allowed.iter().any(|set| set.contains(&k.as_str())))
-        {
-            Some((unknown, _)) => {
-                Err(Status::bad_request(format!("query parameter {unknown:?} is not supported for the verb {verb:?}")))
-            }
-            None => Ok(()),
-        }
+        let Some(text) = self.first(key) else { return Ok(None) };
+        text.parse().map(Some).map_err(|error: std::num::ParseIntError| {
+            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {}", parse_words(&error)))
+        })
     }
 }
 
-fn decode(text: &str) -> String {
+/// What Go says of the same number.
+pub fn parse_words(error: &std::num::ParseIntError) -> &'static str {
+    match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    }
+}
+
+fn decode(text: &str) -> Option<String> {
+    if bad_escape(text).is_some() {
+        return None;
+    }
     let spaced = text.replace('+', " ");
-    percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    Some(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+}
+
+/// The first `%` that no two hexadecimal digits follow, with what does.
+pub fn bad_escape(text: &str) -> Option<&str> {
+    let is_bad = |at: usize| !text.as_bytes()[at + 1..].iter().take(2).map(u8::is_ascii_hexdigit).eq([true, true]);
+    let (at, _) = text.match_indices('%').find(|(at, _)| is_bad(*at))?;
+    let end = text[at..].char_indices().nth(3).map_or(text.len(), |(length, _)| at + length);
+    Some(&text[at..end])
 }
 
 pub fn decode_path_segment(text: &str) -> String {
@@ -137,12 +94,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_honoured_is_refused_by_name() {
-        let refusal = Query::parse("limit=5&shiny=1").refuse_unknown("list", "").unwrap_err();
-        assert_eq!(refusal.code, 400);
-        assert!(refusal.message.contains("shiny"));
-        assert!(Query::parse("dryRun=All&pretty=true").refuse_unknown("create", "").is_ok());
-        assert!(Query::parse("dryRun=All").refuse_unknown("list", "").is_err());
+    fn values_are_read_as_kubernetes_reads_them() {
+        let query = Query::parse("a&b=&c=0&d=FALSE&e=f&f=7&g=+7&h=x&i=99999999999999999999");
+        let bools = ["a", "b", "c", "d", "e", "z"].map(|key| query.bool(key));
+        assert_eq!(bools, [Some(true), Some(true), Some(false), Some(false), Some(true), None]);
+        assert_eq!((query.number("f"), query.number("z")), (Ok(Some(7)), Ok(None)));
+        for (key, words) in [
+            ("b", "strconv.ParseInt: parsing \"\": invalid syntax"),
+            ("g", "strconv.ParseInt: parsing \" 7\": invalid syntax"),
+            ("h", "strconv.ParseInt: parsing \"x\": invalid syntax"),
+            ("i", "strconv.ParseInt: parsing \"99999999999999999999\": value out of range"),
+        ] {
+            assert_eq!(query.number(key).unwrap_err().message, words);
+        }
     }
 
     #[test]
@@ -151,5 +115,8 @@ mod tests {
         assert_eq!(query.get("labelSelector"), Some("a=b,c"));
         assert_eq!(query.get("x"), Some("1 2"));
         assert_eq!(query.all("command").collect::<Vec<_>>(), ["a", "b"]);
+        let query = Query::parse("limit=%zz&%=1&a;b=2&c=%41");
+        assert_eq!(query.pairs().collect::<Vec<_>>(), [("c", "A")]);
+        assert_eq!(["/a%2Fb", "/a%2", "/%é", "/%zz/%"].map(bad_escape), [None, Some("%2"), Some("%é"), Some("%zz")]);
     }
 }

@@ -28,8 +28,11 @@ pub struct RequestInfo {
 impl RequestInfo {
     pub fn parse(method: &Method, path: &str, query: &Query) -> RequestInfo {
         let mut info = RequestInfo { path: path.to_owned(), verb: plain_verb(method), ..RequestInfo::default() };
-        let mut parts: Vec<String> =
-            path.split('/').filter(|s| !s.is_empty()).map(super::query::decode_path_segment).collect();
+        let mut parts: Vec<String> = path.trim_matches('/').split('/').map(super::query::decode_path_segment).collect();
+        // No segment is empty but in what is passed on as it is.
+        if parts.iter().take(fixed(&parts)).any(String::is_empty) {
+            return info;
+        }
         match parts.first().map(String::as_str) {
             Some("api") if parts.len() >= 3 => {
                 info.version = parts[1].clone();
@@ -90,6 +93,13 @@ impl RequestInfo {
     }
 }
 
+/// How many segments a path may have up to its subresource and with it.
+fn fixed(parts: &[String]) -> usize {
+    let resource = if parts.first().is_some_and(|first| first == "api") { 2 } else { 3 };
+    let inside = parts.get(resource).is_some_and(|first| first == "namespaces") && parts.len() > resource + 3;
+    resource + if inside { 5 } else { 3 }
+}
+
 fn plain_verb(method: &Method) -> &'static str {
     match *method {
         Method::GET => "get",
@@ -133,6 +143,8 @@ mod tests {
         assert_eq!(parse(Method::GET, "/api/v1/pods?watch=false").verb, "list");
         assert_eq!(parse(Method::DELETE, "/api/v1/namespaces/a/pods").verb, "deletecollection");
         assert_eq!(parse(Method::GET, "/api/v1/pods?fieldSelector=metadata.name%3Dx").name, "x");
+        let proxied = parse(Method::GET, "/api/v1/namespaces/a/services/b/proxy//c/");
+        assert_eq!((&*proxied.name, &*proxied.subresource, &*proxied.rest.join("/")), ("b", "proxy", "/c"));
     }
 
     #[test]
@@ -146,7 +158,15 @@ mod tests {
 
     #[test]
     fn other_paths_are_no_resources() {
-        for path in ["/", "/version", "/api", "/api/v1", "/apis/apps/v1", "/healthz/ping"] {
+        let empty = [
+            "//api/v1//pods",
+            "/api//v1/pods",
+            "/api/v1/namespaces//pods",
+            "/apis//v1/namespaces/a/pods",
+            "/api/v1/proxy//a",
+        ];
+        let plain = ["/", "/version", "/api", "/api/v1", "/api/v1/", "/apis/apps/v1", "/healthz/ping"];
+        for path in plain.into_iter().chain(empty) {
             assert!(!parse(Method::GET, path).is_resource, "{path}");
         }
     }

@@ -1,21 +1,24 @@
 //! Answers: JSON bytes, Status objects, warnings, and gzip where a client takes it.
 
-use std::io::Write;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use gantry_kube::Status;
+use gantry_kube::{Object, Status};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
-use super::body::{self, Body};
+use super::body::{self, Body, Packer};
+use super::media::BodyFormat;
+use crate::registry::encoded;
 
 /// Below this, compressing costs more than it saves.
 const GZIP_MIN_BYTES: usize = 128 * 1024;
-/// A warning longer than this is cut, so that headers stay within every client's limits.
-const WARNING_MAX_BYTES: usize = 256;
+/// Warnings are sent as they are up to this, so that headers stay within every client's limits.
+const WARNINGS_MAX_CHARS: usize = 4 * 1024;
+/// Many clients take a hundred headers at most, and refuse an answer that has more.
 const WARNINGS_MAX: usize = 40;
+/// Where they come to more, each is cut at this.
+const CUT_WARNING_MAX_CHARS: usize = 256;
 
 pub fn bytes(code: StatusCode, content_type: &'static str, content: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(body::full(content));
@@ -30,29 +33,35 @@ pub fn json(value: &Value) -> Response<Body> {
     bytes(StatusCode::OK, "application/json", serde_json::to_vec(value).unwrap_or_default())
 }
 
-pub fn text(content: impl Into<Bytes>) -> Response<Body> {
-    bytes(StatusCode::OK, "text/plain; charset=utf-8", content)
-}
-
-pub fn status(status: &Status) -> Response<Body> {
+/// A refusal, in the encoding that the client takes.
+pub fn status(status: &Status, format: BodyFormat) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = serde_json::to_vec(&status.to_value()).unwrap_or_default();
-    let mut response = bytes(code, "application/json", body);
+    let value = status.to_value();
+    let written = Object::from_value(value.clone()).ok().and_then(|object| encoded::made(&object, format).ok());
+    let mut response = match written {
+        Some(written) => bytes(code, format.content_type(), written),
+        None => bytes(code, "application/json", serde_json::to_vec(&value).unwrap_or_default()),
+    };
     if let Some(seconds) = status.details["retryAfterSeconds"].as_u64() {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
 
-/// Adds `Warning: 299 - "…"` lines (RFC 7234), as clients of Kubernetes print them.
+/// Adds `Warning: 299 - "…"` lines (RFC 7234), as clients of Kubernetes print them: each once.
 pub fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
-    for warning in warnings.iter().take(WARNINGS_MAX) {
-        let mut cut: String = warning.chars().filter(|c| !c.is_control()).collect();
-        if cut.len() > WARNING_MAX_BYTES {
-            let end = (0..=WARNING_MAX_BYTES).rev().find(|i| cut.is_char_boundary(*i)).unwrap_or(0);
-            cut.truncate(end);
+    let mut told = BTreeSet::new();
+    let printable = warnings.iter().map(|warning| warning.chars().filter(|c| !c.is_control()).collect::<String>());
+    let all: Vec<String> = printable.filter(|warning| !warning.is_empty() && told.insert(warning.clone())).collect();
+    let whole = all.iter().map(|warning| warning.chars().count()).sum::<usize>() <= WARNINGS_MAX_CHARS;
+    let mut sent_chars = 0;
+    for warning in all.into_iter().take(WARNINGS_MAX) {
+        if sent_chars >= WARNINGS_MAX_CHARS {
+            return;
         }
-        let quoted = cut.replace('\\', "\\\\").replace('"', "\\\"");
+        let kept: String = if whole { warning } else { warning.chars().take(CUT_WARNING_MAX_CHARS).collect() };
+        sent_chars += kept.chars().count();
+        let quoted = kept.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             headers.append(header::WARNING, value);
         }
@@ -73,16 +82,16 @@ pub fn maybe_gzip(content: Bytes, content_type: &'static str, gzip: bool) -> Res
     if !gzip || content.len() < GZIP_MIN_BYTES {
         return bytes(StatusCode::OK, content_type, content);
     }
-    let mut encoder = GzEncoder::new(Vec::with_capacity(content.len() / 8), Compression::new(1));
-    match encoder.write_all(&content).and_then(|()| encoder.finish()) {
-        Ok(packed) => {
-            let mut response = bytes(StatusCode::OK, content_type, packed);
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-            response
-        }
-        Err(_) => bytes(StatusCode::OK, content_type, content),
-    }
+    let mut packer = Packer::default();
+    let packed = [packer.push(&content), packer.finish()].into_iter().flatten().flatten();
+    let mut response = bytes(StatusCode::OK, content_type, packed.collect::<Vec<u8>>());
+    mark_gzipped(response.headers_mut());
+    response
+}
+
+pub fn mark_gzipped(headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
 /// From here on an answer is made while it is sent.
@@ -98,25 +107,21 @@ pub fn streamed(
     response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     *response.body_mut() = if gzip {
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        body::stream(futures::stream::iter(gzipped(chunks)))
+        body::pieces(gzipped(chunks))
     } else {
-        body::stream(futures::stream::iter(chunks))
+        body::pieces(chunks)
     };
     response
 }
 
 /// The pieces as they come out of the compressor.
 fn gzipped(mut chunks: impl Iterator<Item = Bytes>) -> impl Iterator<Item = Bytes> {
-    let mut encoder = Some(GzEncoder::new(Vec::new(), Compression::new(1)));
+    let mut packer = Some(Packer::default());
     std::iter::from_fn(move || {
         loop {
-            // Writing to memory cannot fail.
-            let Some(chunk) = chunks.next() else { return Some(encoder.take()?.finish().ok()?.into()) };
-            let packing = encoder.as_mut()?;
-            packing.write_all(&chunk).ok()?;
-            let packed = std::mem::take(packing.get_mut());
-            if !packed.is_empty() {
-                return Some(packed.into());
+            let Some(chunk) = chunks.next() else { return packer.take()?.finish() };
+            if let Some(packed) = packer.as_mut()?.push(&chunk) {
+                return Some(packed);
             }
         }
     })
@@ -161,7 +166,7 @@ mod tests {
         let ask = |known: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::IF_NONE_MATCH, known.parse().unwrap());
-            let answer = tagged(&headers, "AB", || text("x"));
+            let answer = tagged(&headers, "AB", || bytes(StatusCode::OK, "text/plain", "x"));
             assert_eq!(answer.headers()[header::ETAG], "\"AB\"", "{known}");
             answer.status().as_u16()
         };
@@ -178,5 +183,19 @@ mod tests {
         let lines: Vec<_> = headers.get_all(header::WARNING).iter().collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0], "299 - \"unknown field \\\"a\\\"X: y\"");
+    }
+
+    #[test]
+    fn warnings_are_told_once_and_cut_where_they_are_many() {
+        let sent = |warnings: &[String]| {
+            let mut headers = HeaderMap::new();
+            add_warnings(&mut headers, warnings);
+            headers.get_all(header::WARNING).iter().map(HeaderValue::len).collect::<Vec<_>>()
+        };
+        let around = "299 - \"\"".len();
+        assert_eq!(sent(&["a".repeat(4096), "a".repeat(4096)]), [4096 + around]);
+        assert_eq!(sent(&["a".repeat(4096), "b".to_owned()]), [256 + around, 1 + around]);
+        let many: Vec<String> = (0..100).map(|index| format!("{index:0300}")).collect();
+        assert_eq!(sent(&many), [256 + around; 16]);
     }
 }

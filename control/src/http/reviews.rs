@@ -5,10 +5,9 @@ use http::{Response, StatusCode};
 use jiff::Timestamp;
 
 use super::body::Body;
-use super::media;
+use super::media::{self, Offer};
 use super::resources::{Write, place};
 use super::router::{Call, Server};
-use super::subresources::made;
 use crate::auth::review;
 use crate::registry::decode;
 
@@ -16,11 +15,11 @@ pub async fn serve(server: &Server, resource: &'static Resource, call: Call) -> 
     if call.info.verb != "create" || !call.info.subresource.is_empty() {
         return Err(Status::method_not_allowed());
     }
-    call.query.refuse_unknown("create", "")?;
     let received = server.registry.env().clock.now();
     let format = media::body_format(&call.parts.headers)?;
+    media::negotiate(&call.parts.headers, Offer::MADE)?;
     let write = Write::read(call, format, received).await?;
-    let decoded = decode::decode(resource, &write.bytes, format, write.options.validation)?;
+    let decoded = decode::decode(resource, None, &write.bytes, format, write.options.validation)?;
     *write.warnings.lock() = decoded.warnings;
     let (identity, body) = (&write.call.identity, &decoded.object);
     let authorizer = &server.authorizer;
@@ -33,13 +32,14 @@ pub async fn serve(server: &Server, resource: &'static Resource, call: Call) -> 
         "SelfSubjectRulesReview" => review::self_subject_rules(authorizer, identity, body)?,
         _ => return Err(super::resources::no_such_path()),
     };
-    Ok(write.finish(made(answer, StatusCode::CREATED)))
+    write.made(StatusCode::CREATED, &answer)
 }
 
 /// `POST …/serviceaccounts/NAME/token`.
 pub async fn token(server: &Server, call: Call, received: Timestamp) -> Result<Response<Body>, Status> {
     let at = place(&gantry_kube::resource::SERVICE_ACCOUNT, &call);
     let format = media::body_format(&call.parts.headers)?;
+    media::negotiate(&call.parts.headers, Offer::MADE)?;
     let write = Write::read(call, format, received).await?;
     let mut body = decode::decode_as(("authentication.k8s.io", "v1", "TokenRequest"), &write.bytes, format)?;
     defaults::token_request(&mut body);
@@ -50,5 +50,5 @@ pub async fn token(server: &Server, call: Call, received: Timestamp) -> Result<R
     }
     server.registry.admit_token(&write.writer(), &at, &mut body)?;
     let answer = server.authenticator.tokens().request(&at.namespace, &at.name, &body, write.options.dry_run)?;
-    Ok(write.finish(made(answer, StatusCode::CREATED)))
+    write.made(StatusCode::CREATED, &answer)
 }

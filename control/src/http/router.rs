@@ -6,25 +6,29 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::FutureExt;
 use gantry_kube::Status;
 use gantry_pki::Peer;
 use http::request::Parts;
-use http::{Request, Response, header};
+use http::{Method, Request, Response, header};
+use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{self, Body, BoxError, Unread};
 use super::health::Health;
-use super::inflight::{Bounds, Inflight, Share};
+use super::inflight::{self, Bounds, Inflight, Place, Share};
 use super::kubelet::Kubelets;
-use super::metrics::{Metrics, RequestLabels};
+use super::metrics::{Labels, Metrics};
+use super::outgoing::Outgoing;
 use super::query::Query;
 use super::request_info::RequestInfo;
-use super::{discovery, respond};
+use super::{deadline, media, query};
 use crate::auth::{Action, Authenticator, Authorizer, Identity};
-use crate::registry::Registry;
+use crate::registry::{Registry, decode};
+use crate::store::Store;
 use crate::usage::Usage;
 
 /// Everything that answering needs.
@@ -38,6 +42,10 @@ pub struct Server {
     pub metrics: Metrics,
     pub inflight: Arc<Inflight>,
     pub health: Health,
+    /// What the components were told, as `/configz` tells it.
+    pub configuration: Value,
+    /// The backend itself, of which snapshots are taken.
+    pub backend: Arc<dyn Store>,
     /// Ends watches and other long answers.
     pub stop: CancellationToken,
 }
@@ -74,26 +82,53 @@ impl Router {
     }
 
     pub async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
-        let started = Instant::now();
-        let (parts, body) = request.into_parts();
+        let began = Instant::now();
+        let (mut parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or(""));
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
-        let labels = labels(&info);
-        let server = self.0.clone();
+        let outgoing = Outgoing::of(&mut parts, &query, &info);
+        let applies =
+            parts.method == Method::PATCH && media::content_type(&parts.headers).essence == decode::APPLY_PATCH;
+        let (server, requests) = (self.0.clone(), &self.0.metrics.requests);
+        let custom = || server.registry.kinds().table().by_plural(&info.group, &info.version, &info.resource);
+        let labels = Labels::of(&parts.method, &info, &query, applies, custom);
+        let long_running = inflight::is_long_running(&info);
+        let _busy = (!long_running).then(|| requests.enter(&info));
+        let within = match query::bad_escape(parts.uri.path()) {
+            Some(escape) => Err(Status::bad_request(format!("invalid URL escape {escape:?}"))),
+            None if long_running => Ok(None),
+            None => deadline::of(&query).map(Some),
+        };
         let body = Unread::new(body);
-        let answered = AssertUnwindSafe(serve(server, parts, body.clone(), query, info)).catch_unwind().await;
-        body.discard().await;
+        let answered = match within {
+            Ok(within) => in_time(within, serve(server, parts, body.clone(), query, info, labels)).await,
+            Err(status) => Ok(Err(status)),
+        };
+        if !matches!(&answered, Ok(Err(status)) if status.code == 504) {
+            body.discard().await;
+        }
         let response = match answered {
             Ok(Ok(response)) => response,
-            Ok(Err(status)) => respond::status(&status),
+            Ok(Err(status)) => outgoing.refusal(&status),
             Err(_) => {
-                tracing::error!(verb = labels.verb, resource = labels.resource, "a request ended in a panic");
-                respond::status(&Status::internal("the request could not be carried out"))
+                tracing::error!(verb = labels.verb(), resource = labels.resource(), "a request ended in a panic");
+                outgoing.refusal(&Status::internal("the request could not be carried out"))
             }
         };
-        let labels = RequestLabels { code: response.status().as_u16(), ..labels };
-        self.0.metrics.request(labels, started.elapsed());
-        Ok(response)
+        let response = outgoing.finish(response);
+        Ok(requests.answered(&labels, response, began))
+    }
+}
+
+/// What comes of the work, or its panic; 504 where it takes longer than it may.
+async fn in_time(
+    within: Option<Duration>,
+    work: impl Future<Output = Result<Response<Body>, Status>>,
+) -> std::thread::Result<Result<Response<Body>, Status>> {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    match within {
+        None => work.await,
+        Some(within) => tokio::time::timeout(within, work).await.unwrap_or_else(|_| Ok(Err(deadline::exceeded()))),
     }
 }
 
@@ -115,38 +150,40 @@ where
     }
 }
 
-/// Metrics name only what is served: a client must not be able to invent labels.
-fn labels(info: &RequestInfo) -> RequestLabels {
-    let resource = discovery::resource(&info.group, &info.version, &info.resource);
-    let subresource = discovery::find(&info.group, &info.resource, &info.subresource).map_or("", |s| s.name);
-    RequestLabels {
-        verb: info.verb,
-        group: resource.map_or("", |r| r.group),
-        resource: resource.map_or("", |r| r.plural),
-        subresource,
-        code: 0,
-    }
-}
-
 async fn serve(
     server: Arc<Server>,
     mut parts: Parts,
     body: Unread,
     query: Query,
     info: RequestInfo,
+    labels: Labels,
 ) -> Result<Response<Body>, Status> {
     let own = parts.extensions.get::<Identity>().is_some();
-    let identity = identify(&server, &mut parts)?;
-    let identity = super::impersonation::exchange(&server, identity, &parts.headers)?;
-    server.authorizer.check(&identity, &action(&info))?;
+    let identity = admitted(&server, &mut parts, &info)?;
     let bounds = Bounds::new(&server.inflight, &info, &identity, own);
-    let seat = bounds.seat().await?;
+    let mut seat = bounds.seat().await?;
+    if inflight::is_long_running(&info) {
+        seat = Some(Place::open(seat, server.metrics.requests.series(&labels)));
+    }
     let call = Call { parts, body, query, info, identity, bounds, seat };
     if call.info.is_resource {
         super::resources::serve(server, call).await
     } else {
         super::paths::serve(&server, call).await
     }
+}
+
+/// Who asks, where that is known and allowed.
+fn admitted(server: &Server, parts: &mut Parts, info: &RequestInfo) -> Result<Identity, Status> {
+    let access = &server.metrics.access;
+    let began = Instant::now();
+    let known = identify(server, parts);
+    let known_at = Instant::now();
+    access.authenticated(known.as_ref().ok().map(|identity| identity.user.as_str()), known_at - began);
+    let identity = super::impersonation::exchange(server, known?, &parts.headers, &action(info))?;
+    let allowed = server.authorizer.check(&identity, &action(info));
+    access.authorized(allowed.is_ok(), known_at.elapsed());
+    allowed.map(|()| identity)
 }
 
 /// The identity that the composer gave the in-process wire, or the one that the wire's credentials prove.

@@ -4,27 +4,29 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_env::Clock;
+use gantry_kube::custom::columns::{Cell, Column};
 use gantry_kube::{Object, Resource, Status, versions};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::media::{Form, Wanted};
+use super::media::{BodyFormat, Form, Wanted};
 use super::query::Query;
+use crate::custom::{self, Custom};
+use crate::registry::list::ProtobufList;
 use crate::registry::watch::Shape;
-use crate::registry::{self, Answer, Listed, columns};
+use crate::registry::{Answer, Listed, columns, encoded};
 use crate::store::Stored;
-use crate::store::cache::Encoding;
 
 /// What stands beside the cells of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Include {
+enum Include {
     Nothing,
     Metadata,
     Object,
 }
 
 impl Include {
-    pub fn read(query: &Query) -> Result<Include, Status> {
+    fn read(query: &Query) -> Result<Include, Status> {
         match query.get("includeObject") {
             None | Some("Metadata") => Ok(Include::Metadata),
             Some("None") => Ok(Include::Nothing),
@@ -36,50 +38,61 @@ impl Include {
     }
 }
 
-fn partial(object: &Object, version: &str) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
-        "metadata": object.0.get("metadata")})
+/// How the rows of a table are made.
+pub struct Rows {
+    include: Include,
+    /// Of a custom kind, the version that is asked for.
+    custom: Option<Custom>,
 }
 
-fn partial_bytes(stored: &Stored, version: &'static str) -> Bytes {
-    let encoding = Encoding { api_version: version, media: "application/json;as=PartialObjectMetadata" };
-    let made: Result<Bytes, std::convert::Infallible> = stored.encoded(encoding, |stored| {
-        Ok(serde_json::to_vec(&partial(&stored.object(), version)).unwrap_or_default().into())
-    });
-    match made {
-        Ok(bytes) => bytes,
+impl Rows {
+    pub fn read(query: &Query, custom: Option<Custom>) -> Result<Rows, Status> {
+        Ok(Rows { include: Include::read(query)?, custom })
+    }
+
+    fn definitions(&self, resource: &Resource) -> Vec<Value> {
+        let defined = |name: &str, kind: &str, priority: u8| {
+            let format = if name == "Name" { "name" } else { "" };
+            json!({"name": name, "type": kind, "format": format, "description": "", "priority": priority})
+        };
+        match &self.custom {
+            Some(custom) => {
+                [defined("Name", "string", 0)].into_iter().chain(custom.columns.iter().map(Column::head)).collect()
+            }
+            None => columns::of(resource).columns.iter().map(|c| defined(c.name, c.kind, c.priority)).collect(),
+        }
+    }
+
+    fn cells(&self, resource: &Resource, object: &Object, now: Timestamp) -> Vec<Value> {
+        match &self.custom {
+            Some(custom) => {
+                let whole = Value::Object(object.0.clone());
+                let cell = |column: &Column| match column.cell(&whole) {
+                    Cell::Value(value) => value,
+                    Cell::Since(then) => json!(columns::human_duration(now.duration_since(then).as_secs())),
+                };
+                [json!(object.name())].into_iter().chain(custom.columns.iter().map(cell)).collect()
+            }
+            None => (columns::of(resource).cells)(object, now),
+        }
+    }
+
+    fn row(&self, resource: &Resource, object: &Object, version: &str, now: Timestamp) -> Value {
+        let mut row = json!({ "cells": self.cells(resource, object, now) });
+        let beside = match self.include {
+            Include::Nothing => return row,
+            Include::Metadata => encoded::partial_of(object, version).into_value(),
+            Include::Object if self.custom.is_some() => object.clone().into_value(),
+            Include::Object => versions::from_stored(resource, object).into_value(),
+        };
+        row["object"] = beside;
+        row
     }
 }
 
-fn row(resource: &Resource, object: &Object, include: Include, version: &str, now: Timestamp) -> Value {
-    let cells = (columns::of(resource).cells)(object, now);
-    let mut row = json!({ "cells": cells });
-    let beside = match include {
-        Include::Nothing => return row,
-        Include::Metadata => partial(object, version),
-        Include::Object => versions::from_stored(resource, object).into_value(),
-    };
-    row["object"] = beside;
-    row
-}
-
-fn table(resource: &Resource, metadata: Value, rows: Vec<Value>, version: &str, headers: bool) -> Value {
-    let definitions: Vec<Value> = columns::of(resource)
-        .columns
-        .iter()
-        .filter(|_| headers)
-        .map(|c| {
-            let format = if c.name == "Name" { "name" } else { "" };
-            json!({"name": c.name, "type": c.kind, "format": format, "description": "", "priority": c.priority})
-        })
-        .collect();
+fn table(metadata: Value, definitions: Vec<Value>, rows: Vec<Value>, version: &str) -> Value {
     json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
         "columnDefinitions": definitions, "rows": rows})
-}
-
-pub fn yaml(bytes: &[u8]) -> Result<Bytes, Status> {
-    let value: Value = serde_json::from_slice(bytes).map_err(Status::internal)?;
-    serde_saphyr::to_string(&value).map(Into::into).map_err(Status::internal)
 }
 
 /// One object in the form that is wanted.
@@ -87,31 +100,50 @@ pub fn object(
     resource: &Resource,
     answer: &Answer,
     wanted: Wanted,
-    include: Include,
+    rows: &Rows,
     now: Timestamp,
 ) -> Result<Bytes, Status> {
-    let bytes = match (wanted.form, answer) {
-        (Form::Object, answer) => answer.json_as(resource),
-        (Form::PartialMetadata { version }, Answer::Stored(stored)) => partial_bytes(stored, version),
+    match (wanted.form, answer) {
+        (Form::Object, answer) => whole(resource, answer, wanted.format),
+        (Form::PartialMetadata { version }, Answer::Stored(stored)) => encoded::partial(stored, version, wanted.format),
         (Form::PartialMetadata { version }, Answer::Made(object)) => {
-            serde_json::to_vec(&partial(object, version)).unwrap_or_default().into()
+            encoded::made(&encoded::partial_of(object, version), wanted.format)
         }
         (Form::Table { version }, answer) => {
-            let object = answer.object();
+            let object = match answer {
+                Answer::Stored(stored) => custom::prepared(resource, stored),
+                Answer::Made(object) => Arc::new(object.clone()),
+            };
             let metadata = json!({"resourceVersion": object.resource_version()});
-            let rows = vec![row(resource, &object, include, version, now)];
-            serde_json::to_vec(&table(resource, metadata, rows, version, true)).unwrap_or_default().into()
+            let row = rows.row(resource, &object, version, now);
+            made(&table(metadata, rows.definitions(resource), vec![row], version), wanted.format)
         }
-    };
-    if wanted.yaml { yaml(&bytes) } else { Ok(bytes) }
+    }
 }
 
-/// A list in the form that is wanted.
+fn whole(resource: &Resource, answer: &Answer, format: BodyFormat) -> Result<Bytes, Status> {
+    match (format, answer) {
+        (BodyFormat::Json, answer) => Ok(answer.json_as(resource)),
+        (BodyFormat::Yaml, answer) => encoded::yaml(&answer.json_as(resource)),
+        (BodyFormat::Protobuf, Answer::Stored(stored)) => encoded::protobuf_as(resource, stored),
+        (BodyFormat::Protobuf, Answer::Made(object)) => {
+            encoded::made(&versions::from_stored(resource, object), BodyFormat::Protobuf)
+        }
+    }
+}
+
+/// What is a table is in one of the two texts.
+fn made(value: &Value, format: BodyFormat) -> Result<Bytes, Status> {
+    let json = serde_json::to_vec(value).map_err(Status::internal)?;
+    if format == BodyFormat::Yaml { encoded::yaml(&json) } else { Ok(json.into()) }
+}
+
+/// A list in the form that is wanted, in one of the two texts.
 pub fn list(
     resource: &'static Resource,
     listed: &Listed,
     wanted: Wanted,
-    include: Include,
+    rows: &Rows,
     now: Timestamp,
 ) -> Result<Bytes, Status> {
     let bytes: Bytes = match wanted.form {
@@ -126,46 +158,65 @@ pub fn list(
                 if i > 0 {
                     out.push(b',');
                 }
-                out.extend_from_slice(&partial_bytes(item, version));
+                out.extend_from_slice(&encoded::partial(item, version, BodyFormat::Json)?);
             }
             out.extend_from_slice(b"]}\n");
             out.into()
         }
         Form::Table { version } => {
-            let rows = listed.items.iter().map(|item| row(resource, &item.object(), include, version, now)).collect();
-            serde_json::to_vec(&table(resource, listed.metadata(), rows, version, true)).unwrap_or_default().into()
+            let row = |item: &Arc<Stored>| rows.row(resource, &custom::prepared(resource, item), version, now);
+            let all = listed.items.iter().map(row).collect();
+            return made(&table(listed.metadata(), rows.definitions(resource), all, version), wanted.format);
         }
     };
-    if wanted.yaml { yaml(&bytes) } else { Ok(bytes) }
+    if wanted.format == BodyFormat::Yaml { encoded::yaml(&bytes) } else { Ok(bytes) }
+}
+
+/// A list of whole objects, or of their metadata, in protobuf.
+pub async fn protobuf_list(resource: &'static Resource, listed: &Listed, form: Form) -> Result<ProtobufList, Status> {
+    if let Form::PartialMetadata { version } = form {
+        let (api_version, kind) = (format!("meta.k8s.io/{version}"), "PartialObjectMetadataList");
+        let body = |stored: &Stored| encoded::partial(stored, version, BodyFormat::Protobuf);
+        return listed.in_protobuf(&api_version, kind, body).await;
+    }
+    let kind = format!("{}List", resource.kind);
+    let body = |stored: &Stored| encoded::protobuf_as(resource, stored);
+    listed.in_protobuf(&resource.api_version(), &kind, body).await
 }
 
 /// The objects of a watch in the form that is wanted.
 pub struct WatchShape {
     pub resource: &'static Resource,
-    pub form: Form,
-    pub include: Include,
+    pub wanted: Wanted,
+    pub rows: Rows,
     pub clock: Clock,
     /// The columns go out with the first event alone.
     pub headers: bool,
 }
 
 impl Shape for WatchShape {
-    fn object(&mut self, stored: &Arc<Stored>) -> Bytes {
-        match self.form {
-            Form::Object => registry::json_as(self.resource, stored),
-            Form::PartialMetadata { version } => partial_bytes(stored, version),
-            Form::Table { version } => {
-                let object = stored.object();
+    fn format(&self) -> BodyFormat {
+        self.wanted.format
+    }
+
+    fn object(&mut self, stored: &Arc<Stored>) -> Result<Bytes, Status> {
+        match (self.wanted.form, self.wanted.format) {
+            (Form::Object, BodyFormat::Protobuf) => encoded::protobuf_as(self.resource, stored),
+            (Form::Object, BodyFormat::Json | BodyFormat::Yaml) => Ok(encoded::json_as(self.resource, stored)),
+            (Form::PartialMetadata { version }, format) => encoded::partial(stored, version, format),
+            (Form::Table { version }, format) => {
+                let object = custom::prepared(self.resource, stored);
                 let metadata = json!({"resourceVersion": object.resource_version()});
-                let rows = vec![row(self.resource, &object, self.include, version, self.clock.now())];
+                let row = self.rows.row(self.resource, &object, version, self.clock.now());
                 let headers = std::mem::take(&mut self.headers);
-                serde_json::to_vec(&table(self.resource, metadata, rows, version, headers)).unwrap_or_default().into()
+                let definitions = if headers { self.rows.definitions(self.resource) } else { Vec::new() };
+                made(&table(metadata, definitions, vec![row], version), format)
             }
         }
     }
 
     fn bookmark(&mut self, mut bookmark: Value) -> Value {
-        match self.form {
+        match self.wanted.form {
             Form::Object => bookmark,
             Form::PartialMetadata { version } => {
                 bookmark["kind"] = json!("PartialObjectMetadata");
@@ -177,7 +228,7 @@ impl Shape for WatchShape {
                 let row = json!({"cells": [], "object": {"kind": "PartialObjectMetadata",
                     "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata}});
                 let metadata = json!({"resourceVersion": metadata["resourceVersion"]});
-                table(self.resource, metadata, vec![row], version, false)
+                table(metadata, Vec::new(), vec![row], version)
             }
         }
     }
@@ -192,12 +243,12 @@ mod tests {
     fn a_table_has_a_cell_for_each_column() {
         let object =
             Object::from_value(json!({"metadata": {"name": "a", "namespace": "b"}, "data": {"x": "y"}})).unwrap();
-        let wanted = Wanted { form: Form::Table { version: "v1" }, yaml: false };
+        let wanted = Wanted { form: Form::Table { version: "v1" }, format: BodyFormat::Json };
         let bytes = super::object(
             &resource::CONFIG_MAP,
             &Answer::Made(object),
             wanted,
-            Include::Metadata,
+            &Rows { include: Include::Metadata, custom: None },
             Timestamp::UNIX_EPOCH,
         )
         .unwrap();

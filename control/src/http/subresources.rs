@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use gantry_kube::{Ref, Resource, Status, resource};
+use gantry_kube::{Object, Ref, Resource, Status, resource};
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::body::Body;
-use super::media::{self, BodyFormat};
-use super::resources::{Write, no_such_path, place};
-use super::respond;
+use super::media::{self, BodyFormat, Offer};
+use super::resources::{Write, made, no_such_path, place, read_apply};
 use super::router::{Call, Server};
-use crate::registry::decode::{self, Patch, PatchKind};
+use crate::registry::DeleteOptions;
+use crate::registry::apply::{Configuration, SCALE as SCALE_RESOURCE};
+use crate::registry::decode::{self, APPLY_PATCH, Patch, PatchKind};
 use crate::registry::subresource::scale_of;
-use crate::registry::{Answer, DeleteOptions};
 
 const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 const BINDING: (&str, &str, &str) = ("", "v1", "Binding");
@@ -42,10 +42,10 @@ pub async fn serve(
     }
 }
 
-fn success(code: StatusCode) -> Response<Body> {
+fn success(code: StatusCode) -> Object {
     let status =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code.as_u16()});
-    respond::bytes(code, "application/json", serde_json::to_vec(&status).unwrap_or_default())
+    Object::from_value(status).unwrap_or_default()
 }
 
 async fn scale(
@@ -55,25 +55,33 @@ async fn scale(
     received: Timestamp,
 ) -> Result<Response<Body>, Status> {
     let at = place(resource, &call);
+    media::negotiate(&call.parts.headers, Offer::MADE)?;
     if call.info.verb == "get" {
         let stored = server.registry.get(resource, &at)?;
-        return Ok(respond::json(&scale_of(&stored.object()).into_value()));
+        let object = server.registry.object(resource, &stored).await?;
+        let custom = server.registry.custom(resource)?;
+        let scale = scale_of(&object, custom.as_ref().and_then(|custom| custom.scale.as_ref()))?;
+        return made(&call.parts.headers, StatusCode::OK, &scale);
     }
-    let answer = if call.info.verb == "update" {
+    if call.info.verb == "update" {
         let format = media::body_format(&call.parts.headers)?;
         let write = Write::read(call, format, received).await?;
         let wanted = decode::decode_as(SCALE, &write.bytes, format)?;
-        server.registry.scale(&write.writer(), resource, &at, |_| Ok(wanted.clone())).await?
-    } else {
-        let kind = PatchKind::of(&media::content_type(&call.parts.headers).essence)?;
-        let write = Write::read(call, BodyFormat::Json, received).await?;
-        let patch = Patch::read(kind, &write.bytes)?;
-        server
-            .registry
-            .scale(&write.writer(), resource, &at, |scale| decode::canonical_as(SCALE, patch.raw(SCALE, scale)?))
-            .await?
-    };
-    Ok(respond::bytes(StatusCode::OK, "application/json", answer.json()))
+        let answer = server.registry.scale(&write.writer(), resource, &at, |_| Ok(wanted.clone())).await?;
+        return write.made(StatusCode::OK, &answer.object());
+    }
+    if media::content_type(&call.parts.headers).essence == APPLY_PATCH {
+        let (write, force) = read_apply(call, received).await?;
+        let configuration = Configuration::read(&SCALE_RESOURCE, None, &at, &write.bytes, force)?;
+        let answer = server.registry.apply_scale(&write.writer(), resource, &at, &configuration).await?;
+        return write.made(StatusCode::OK, &answer.object());
+    }
+    let kind = PatchKind::of(&media::content_type(&call.parts.headers).essence)?;
+    let write = Write::read(call, BodyFormat::Json, received).await?;
+    let patch = Patch::read(kind, &write.bytes)?;
+    let patched = |scale: &Object| decode::canonical_as(SCALE, patch.raw(SCALE, scale)?);
+    let answer = server.registry.scale(&write.writer(), resource, &at, patched).await?;
+    write.made(StatusCode::OK, &answer.object())
 }
 
 /// `POST …/pods/NAME/binding`.
@@ -87,12 +95,12 @@ pub async fn bindings(server: &Server, call: Call, received: Timestamp) -> Resul
     if call.info.verb != "create" || !call.info.name.is_empty() {
         return Err(Status::method_not_allowed());
     }
-    call.query.refuse_unknown("create", "")?;
     bind(server, call, received, None).await
 }
 
 async fn bind(server: &Server, call: Call, received: Timestamp, at: Option<Ref>) -> Result<Response<Body>, Status> {
     let format = media::body_format(&call.parts.headers)?;
+    media::negotiate(&call.parts.headers, Offer::MADE)?;
     let write = Write::read(call, format, received).await?;
     let binding = decode::decode_as(BINDING, &write.bytes, format)?;
     let at = at.unwrap_or_else(|| Ref::new(write.call.info.namespace.as_str(), binding.name()));
@@ -100,13 +108,14 @@ async fn bind(server: &Server, call: Call, received: Timestamp, at: Option<Ref>)
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
     server.registry.bind(&write.writer(), &at, binding).await?;
-    Ok(write.finish(success(StatusCode::CREATED)))
+    write.made(StatusCode::CREATED, &success(StatusCode::CREATED))
 }
 
 /// A delete with the options that it carries, if the disruption budgets allow it.
 async fn eviction(server: &Server, call: Call, received: Timestamp) -> Result<Response<Body>, Status> {
     let at = place(&resource::POD, &call);
     let format = media::body_format(&call.parts.headers)?;
+    media::negotiate(&call.parts.headers, Offer::MADE)?;
     let write = Write::read(call, format, received).await?;
     let eviction = decode::decode_as(EVICTION, &write.bytes, format).or_else(|refused| {
         let old = decode::decode_as(OLD_EVICTION, &write.bytes, format).map_err(|_| refused)?;
@@ -121,10 +130,5 @@ async fn eviction(server: &Server, call: Call, received: Timestamp) -> Result<Re
     };
     let options = DeleteOptions { dry_run: options.dry_run || write.options.dry_run, ..options };
     server.registry.evict(&write.writer(), &at, eviction, &options).await?;
-    Ok(write.finish(success(StatusCode::CREATED)))
-}
-
-/// A made object as an answer.
-pub fn made(object: gantry_kube::Object, code: StatusCode) -> Response<Body> {
-    respond::bytes(code, "application/json", Answer::Made(object).json())
+    write.made(StatusCode::CREATED, &success(StatusCode::CREATED))
 }

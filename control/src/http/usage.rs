@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::body::Body;
-use super::media::{self, Form, Wanted};
+use super::media::{self, BodyFormat, Form, Offer, Wanted};
 use super::resources::no_such_path;
 use super::router::{Call, Server};
-use super::{kubelet, respond, shape};
-use crate::registry::ListOptions;
+use super::{kubelet, respond};
+use crate::registry::{ListOptions, encoded};
 use crate::usage::{Measure, PodMeasure, Scrape, Window, scrape};
 
 pub const GROUP: &str = resource::NODE_METRICS.group;
@@ -39,8 +39,7 @@ pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status
     if !VERBS.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }
-    call.query.refuse_unknown(info.verb, "")?;
-    let wanted = media::negotiate(&call.parts.headers, false)?;
+    let wanted = media::negotiate(&call.parts.headers, Offer::MEASURED)?;
     let content = if named {
         let made = one(server, kind, &Ref::new(info.namespace.as_str(), info.name.as_str())).await?;
         shaped(kind, vec![made], None, wanted)
@@ -49,7 +48,7 @@ pub async fn serve(server: &Server, call: Call) -> Result<Response<Body>, Status
         shaped(kind, made, Some(metadata), wanted)
     };
     let bytes = serde_json::to_vec(&content).map_err(Status::internal)?;
-    let bytes = if wanted.yaml { shape::yaml(&bytes)? } else { bytes.into() };
+    let bytes = if wanted.format == BodyFormat::Yaml { encoded::yaml(&bytes)? } else { bytes.into() };
     Ok(respond::maybe_gzip(bytes, wanted.content_type(), respond::takes_gzip(&call.parts.headers)))
 }
 
@@ -74,7 +73,7 @@ async fn one(server: &Server, kind: &Resource, at: &Ref) -> Result<Value, Status
 
 async fn list(server: &Server, kind: &Resource, call: &Call) -> Result<(Vec<Value>, Value), Status> {
     let stored = if kind.namespaced { &resource::POD } else { &resource::NODE };
-    let options = ListOptions::read(&call.query, stored, false)?;
+    let options = ListOptions::read(&call.query, stored, None, false)?;
     let namespace = Some(call.info.namespace.as_str()).filter(|ns| !ns.is_empty());
     let listed = server.registry.list(stored, namespace, &options).await?;
     let mut metadata = listed.metadata();
@@ -237,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_row_is_the_sum_of_a_pod() {
-        let wanted = Wanted { form: Form::Table { version: "v1" }, yaml: false };
+        let wanted = Wanted { form: Form::Table { version: "v1" }, format: BodyFormat::Json };
         let table = shaped(RESOURCES[1], vec![pod()], Some(json!({})), wanted);
         assert_eq!(table["rows"][0]["cells"], json!(["p", "1500007n", "6Mi", "1m4.5s"]));
         assert_eq!(table["rows"][0]["object"]["metadata"]["labels"]["a"], "b");

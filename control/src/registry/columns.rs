@@ -1,6 +1,7 @@
 //! What `kubectl get` prints of each kind: the columns of its Table and the cells of one object. Pure: `now` comes in.
 
 mod autoscaler;
+mod cluster;
 mod network;
 mod pod;
 mod storage;
@@ -26,6 +27,10 @@ const fn integer(name: &'static str) -> Column {
     Column { name, kind: "integer", priority: 0 }
 }
 
+const fn boolean(name: &'static str) -> Column {
+    Column { name, kind: "boolean", priority: 0 }
+}
+
 const fn wide(name: &'static str) -> Column {
     Column { name, kind: "string", priority: 1 }
 }
@@ -42,6 +47,7 @@ macro_rules! columns {
         &COLUMNS
     }};
 }
+use columns;
 
 /// The table of a kind; kinds without one of their own show name and age.
 pub fn of(resource: &Resource) -> &'static Columns {
@@ -196,7 +202,7 @@ pub fn of(resource: &Resource) -> &'static Columns {
             ],
             workload::event
         ),
-        _ => small(resource),
+        _ => cluster::of(resource).unwrap_or_else(|| small(resource)),
     }
 }
 

@@ -1,9 +1,10 @@
 use gantry_kube::{Object, Ref, Resource, Status, resource, validation};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::managed::Manager;
 use super::services::Written;
-use super::{Answer, Registry, Writer, managed, strategy};
+use super::{Answer, Registry, Writer, certificates, managed, strategy};
+use crate::custom::Custom;
 use crate::store::WriteError;
 use crate::trace::Step;
 
@@ -22,16 +23,22 @@ impl Registry {
         mut object: Object,
     ) -> Result<Answer, Status> {
         stamp_place(resource, namespace, &mut object)?;
+        let applied = writer.options.applied.then(|| object.array_at("/metadata/managedFields").to_vec());
+        strategy::of_built_in(resource).check_built(resource, &object)?;
+        self.stamp_birth(&mut object);
+        self.await_account(resource, &object).await;
+        self.mutate_new(writer, resource, &mut object)?;
         let generated = object.name().is_empty() && !object.str_at("/metadata/generateName").is_empty();
-        let mut tries = if generated { GENERATE_NAME_TRIES } else { 1 };
+        if !generated {
+            return self.create_once(writer, resource, object, applied).await;
+        }
+        let mut tries = GENERATE_NAME_TRIES;
         loop {
             tries -= 1;
             let mut candidate = object.clone();
-            if generated {
-                self.generate_name(&mut candidate);
-            }
-            match self.create_once(writer, resource, candidate).await {
-                Err(status) if generated && tries > 0 && status.reason == "AlreadyExists" => continue,
+            self.generate_name(&mut candidate);
+            match self.create_once(writer, resource, candidate, applied.clone()).await {
+                Err(status) if tries > 0 && status.reason == "AlreadyExists" => continue,
                 result => return result,
             }
         }
@@ -43,32 +50,43 @@ impl Registry {
         object.metadata_mut().insert("name".to_owned(), json!(name));
     }
 
-    async fn create_once(
-        &self,
-        writer: &Writer<'_>,
-        resource: &'static Resource,
-        mut object: Object,
-    ) -> Result<Answer, Status> {
-        let applied = writer.options.applied.then(|| object.array_at("/metadata/managedFields").to_vec());
+    /// The metadata that a client cannot choose.
+    fn stamp_birth(&self, object: &mut Object) {
         let metadata = object.metadata_mut();
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
             metadata.remove(field);
         }
         metadata.insert("uid".to_owned(), json!(self.env.rng.uuid()));
         metadata.insert("creationTimestamp".to_owned(), json!(self.env.clock.now_rfc3339()));
-        self.admit_create(writer, resource, &mut object)?;
-        strategy::of(resource).create(&mut object);
+    }
+
+    async fn create_once(
+        &self,
+        writer: &Writer<'_>,
+        resource: &'static Resource,
+        mut object: Object,
+        applied: Option<Vec<Value>>,
+    ) -> Result<Answer, Status> {
+        let custom = self.custom(resource)?;
+        strategy::of(resource, custom.as_ref()).create(&mut object, writer.identity);
         let mut errors = validation::meta::create(resource, &object);
-        errors.extend(validation::create(resource, &object));
+        errors.extend(match &custom {
+            Some(custom) => self.told(writer, custom.validate_create(&object)),
+            None => validation::create(resource, &object),
+        });
+        errors.extend(certificates::create(resource, &object));
+        writer.warnings.lock().extend(validation::warnings(resource, &object, None));
         if !errors.is_empty() {
             return Err(Status::invalid(resource, object.name(), &errors));
         }
+        self.validate_new(writer, resource, &object)?;
         let at = object.reference();
         match applied {
             Some(entries) => managed::restore(&mut object, entries),
             None => {
                 let now = self.env.clock.now_rfc3339();
-                managed::on_create(&mut object, &Manager::new(&writer.options.manager, "", &now));
+                let manager = Manager::new(&writer.options.manager, "", &now, custom.as_ref());
+                managed::on_create(&mut object, &resource.api_version(), &manager);
             }
         }
         let admitted = self.env.clock.now();
@@ -77,7 +95,7 @@ impl Registry {
             return Err(Status::already_exists(resource, &at.name));
         }
         let charged = self.charge(resource, &object, None, dry).await?;
-        let written = self.write_new(resource, &at, &object, dry).await;
+        let written = self.write_new(resource, custom.as_ref(), &at, &object, dry).await;
         self.settle(charged, written.is_ok()).await;
         let answer = written?;
         if !dry {
@@ -90,6 +108,7 @@ impl Registry {
     async fn write_new(
         &self,
         resource: &'static Resource,
+        custom: Option<&Custom>,
         at: &Ref,
         object: &Object,
         dry: bool,
@@ -104,8 +123,10 @@ impl Registry {
         if dry {
             return Ok(Answer::Made(object.clone()));
         }
-        let written = self.cache.create(resource, at, object).await;
-        written.map(Answer::Stored).map_err(|error| write_status(&error, resource, &at.name))
+        let stored_form = self.stored_form(custom, object).await?;
+        let written = self.cache.create(resource, at, &stored_form).await;
+        let stored = written.map_err(|error| write_status(&error, resource, &at.name))?;
+        self.answered(resource, Answer::Stored(stored)).await
     }
 
     fn trace_create(&self, writer: &Writer<'_>, resource: &Resource, object: &Object, admitted: jiff::Timestamp) {

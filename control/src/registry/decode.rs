@@ -4,6 +4,7 @@ use gantry_kube::{FieldError, Object, Resource, Status, canonical, defaults, mer
 use serde_json::Value;
 
 use super::options::FieldValidation;
+use crate::custom::Custom;
 use crate::http::media::BodyFormat;
 
 /// What aliases may stand for in one body, in nodes and their ends. A few hundred bytes of them could stand for as much
@@ -27,7 +28,12 @@ pub struct Parsed {
 pub fn value(bytes: &[u8], format: BodyFormat) -> Result<Parsed, Status> {
     match format {
         BodyFormat::Json => {
-            let (value, duplicates) = canonical::parse_value(bytes).map_err(|error| malformed(&error))?;
+            let parsed = canonical::parse_value(bytes).or_else(|error| match std::str::from_utf8(bytes) {
+                Ok(_) => Err(error),
+                // As upstream: what is no text stands for a character that says so.
+                Err(_) => canonical::parse_value(String::from_utf8_lossy(bytes).as_bytes()),
+            });
+            let (value, duplicates) = parsed.map_err(|error| malformed(&error))?;
             Ok(Parsed { value, duplicates })
         }
         BodyFormat::Yaml => {
@@ -62,6 +68,7 @@ fn object(bytes: &[u8], format: BodyFormat, api_version: &str, kind: &str) -> Re
 /// Reads the body of a create or an update.
 pub fn decode(
     resource: &Resource,
+    custom: Option<&Custom>,
     bytes: &[u8],
     format: BodyFormat,
     validation: FieldValidation,
@@ -69,12 +76,20 @@ pub fn decode(
     let api_version = resource.api_version();
     let (mut object, duplicates) = object(bytes, format, &api_version, resource.kind)?;
     check_kind(&mut object, &api_version, resource.kind)?;
-    let decoded = canonical(resource, object, &duplicates, validation)?;
-    as_stored(resource, decoded)
+    let decoded = canonical(resource, custom, object, &duplicates, validation)?;
+    with_defaults(resource, custom, decoded)
 }
 
-/// What is canonical in the version that was sent, in the one that is stored and with its defaults.
-pub(super) fn as_stored(resource: &Resource, mut decoded: Decoded) -> Result<Decoded, Status> {
+/// What is canonical in the version that was sent, with its defaults: of a built-in kind in the version that is stored.
+pub(super) fn with_defaults(
+    resource: &Resource,
+    custom: Option<&Custom>,
+    mut decoded: Decoded,
+) -> Result<Decoded, Status> {
+    if let Some(custom) = custom {
+        custom.set_defaults(&mut decoded.object)?;
+        return Ok(decoded);
+    }
     if !versions::is_stored(resource) {
         let unreadable = |why: String| Status::bad_request(unhandled(resource.version, resource.kind, &why));
         let object = versions::to_stored(resource, decoded.object).map_err(|error| unreadable(error.to_string()))?;
@@ -117,14 +132,17 @@ fn unhandled(version: &str, kind: &str, why: &str) -> String {
 /// Brings an object into its canonical form, or says which fields it may not have.
 pub(super) fn canonical(
     resource: &Resource,
+    custom: Option<&Custom>,
     mut object: Object,
     duplicates: &[String],
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
-    let Some(ty) = schema::for_kind(resource.group, resource.version, resource.kind) else {
-        return Ok(Decoded { object, warnings: Vec::new() });
+    let built_in = schema::for_kind(resource.group, resource.version, resource.kind);
+    let findings = match (custom, built_in) {
+        (Some(custom), _) => custom.prune(&mut object),
+        (None, Some(ty)) => canonical::normalize(ty, &mut object),
+        (None, None) => return Ok(Decoded { object, warnings: Vec::new() }),
     };
-    let findings = canonical::normalize(ty, &mut object);
     if let Some(error) = findings.decode_error() {
         return Err(Status::bad_request(unhandled(resource.version, resource.kind, error)));
     }
@@ -160,6 +178,11 @@ pub fn check_kind(object: &mut Object, api_version: &str, kind: &str) -> Result<
 /// Server-side apply, in YAML or in the part of it that is JSON.
 pub const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const PATCHES: [&str; 4] = ["application/json-patch+json", "application/merge-patch+json", STRATEGIC, APPLY_PATCH];
+/// How lists of custom kinds merge is not told by strategies.
+const CUSTOM_PATCHES: [&str; 3] = ["application/json-patch+json", "application/merge-patch+json", APPLY_PATCH];
+
 /// The patches that are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchKind {
@@ -173,12 +196,8 @@ impl PatchKind {
         match content_type {
             "application/json-patch+json" => Ok(PatchKind::Json),
             "application/merge-patch+json" => Ok(PatchKind::Merge),
-            "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
-            other => Err(Status::unsupported_media_type(format!(
-                "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json, {APPLY_PATCH} (it was {other:?})"
-            ))),
+            STRATEGIC => Ok(PatchKind::Strategic),
+            _ => Err(Status::unknown_body(&PATCHES)),
         }
     }
 }
@@ -210,8 +229,7 @@ impl Patch {
             }
             PatchKind::Strategic => {
                 let (group, version, kind) = definition;
-                let ty = schema::for_kind(group, version, kind)
-                    .ok_or_else(|| Status::unsupported_media_type(format!("{kind} has no strategic merge patch")))?;
+                let ty = schema::for_kind(group, version, kind).ok_or_else(|| Status::unknown_body(&CUSTOM_PATCHES))?;
                 match merge::strategic(ty, document, self.value.clone()) {
                     Ok(merged) => {
                         document = merged;
@@ -226,14 +244,20 @@ impl Patch {
     }
 
     /// What the patch makes of `old`, canonical and with defaults.
-    pub fn apply(&self, resource: &Resource, old: &Object, validation: FieldValidation) -> Result<Decoded, Status> {
+    pub fn apply(
+        &self,
+        resource: &Resource,
+        custom: Option<&Custom>,
+        old: &Object,
+        validation: FieldValidation,
+    ) -> Result<Decoded, Status> {
         let definition = (resource.group, resource.version, resource.kind);
         let mut new = match versions::is_stored(resource) {
             true => self.raw(definition, old)?,
             false => self.raw(definition, &versions::from_stored(resource, old))?,
         };
         check_kind(&mut new, &resource.api_version(), resource.kind)?;
-        let decoded = canonical(resource, new, &self.duplicates, validation).map_err(|status| {
+        let decoded = canonical(resource, custom, new, &self.duplicates, validation).map_err(|status| {
             // A patch that leads to unknown fields is well-formed itself.
             if !status.message.contains("strict decoding error") {
                 return status;
@@ -241,7 +265,7 @@ impl Patch {
             let error = FieldError::invalid("patch", self.value.clone(), status.message.clone());
             Status::invalid(resource, old.name(), &[error])
         })?;
-        as_stored(resource, decoded)
+        with_defaults(resource, custom, decoded)
     }
 }
 
@@ -249,7 +273,7 @@ fn refused(error: &merge::MergeError) -> Status {
     match error {
         merge::MergeError::Malformed(_) => Status::bad_request(error.to_string()),
         merge::MergeError::TooManyOperations(_) | merge::MergeError::CopiesTooMuch(_) => {
-            Status::new(413, "RequestEntityTooLarge", error.to_string())
+            Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {error}"))
         }
         merge::MergeError::TooDeep | merge::MergeError::DoesNotApply(_) => Status::new(
             422,
@@ -265,7 +289,7 @@ mod tests {
     use gantry_kube::resource::{CONFIG_MAP, POD};
 
     fn read(text: &str, validation: FieldValidation) -> Result<Decoded, Status> {
-        decode(&CONFIG_MAP, text.as_bytes(), BodyFormat::Json, validation)
+        decode(&CONFIG_MAP, None, text.as_bytes(), BodyFormat::Json, validation)
     }
 
     #[test]
@@ -299,15 +323,19 @@ mod tests {
     #[test]
     fn yaml_is_read_too() {
         let text = "metadata:\n  name: a\ndata:\n  x: \"1\"\n";
-        let decoded = decode(&CONFIG_MAP, text.as_bytes(), BodyFormat::Yaml, FieldValidation::Strict).unwrap();
+        let decoded = decode(&CONFIG_MAP, None, text.as_bytes(), BodyFormat::Yaml, FieldValidation::Strict).unwrap();
         assert_eq!(decoded.object.str_at("/data/x"), "1");
-        assert_eq!(decode(&CONFIG_MAP, b"a: [", BodyFormat::Yaml, FieldValidation::Strict).unwrap_err().code, 400);
+        assert_eq!(
+            decode(&CONFIG_MAP, None, b"a: [", BodyFormat::Yaml, FieldValidation::Strict).unwrap_err().code,
+            400
+        );
     }
 
     #[test]
     fn patches_apply_or_say_why() {
         let pod = decode(
             &POD,
+            None,
             br#"{"metadata":{"name":"p"},"spec":{"containers":[{"name":"a","image":"x"}]}}"#,
             BodyFormat::Json,
             FieldValidation::Strict,
@@ -316,10 +344,10 @@ mod tests {
         .object;
         let strategic = r#"{"spec":{"containers":[{"name":"a","image":"y"}]}}"#;
         let patch = Patch::read(PatchKind::Strategic, strategic.as_bytes()).unwrap();
-        let new = patch.apply(&POD, &pod, FieldValidation::Strict).unwrap().object;
+        let new = patch.apply(&POD, None, &pod, FieldValidation::Strict).unwrap().object;
         assert_eq!(new.str_at("/spec/containers/0/image"), "y");
         let test = Patch::read(PatchKind::Json, br#"[{"op":"test","path":"/metadata/name","value":"q"}]"#).unwrap();
-        assert_eq!(test.apply(&POD, &pod, FieldValidation::Warn).unwrap_err().code, 422);
+        assert_eq!(test.apply(&POD, None, &pod, FieldValidation::Warn).unwrap_err().code, 422);
         assert_eq!(PatchKind::of("application/apply-patch+cbor").unwrap_err().code, 415);
         assert!(Patch::read(PatchKind::Merge, b"[1]").is_err());
     }

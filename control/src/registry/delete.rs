@@ -32,14 +32,14 @@ impl Registry {
             self.admit_delete(writer, resource, &old)?;
             let dry = options.dry_run || writer.options.dry_run;
             let result = match deletion::plan(resource, &old, options, self.env.clock.now()) {
-                Deletion::Pending => return Ok(Deleted::Pending(Answer::Stored(current))),
+                Deletion::Pending => return self.pending(resource, current).await,
                 Deletion::Remove if dry => return Ok(Deleted::Gone(old)),
-                Deletion::Mark(new) if dry => return Ok(Deleted::Pending(Answer::Made(*new))),
+                Deletion::Mark(new) if dry => return Ok(Deleted::Pending(self.made(resource, *new).await?)),
                 Deletion::Remove => self.remove(resource, at, &current).await.map(|_| Deleted::Gone(old)),
-                Deletion::Mark(new) => {
-                    let written = self.cache.update(resource, at, current.revision(), &new).await;
-                    written.map(|stored| Deleted::Pending(Answer::Stored(stored)))
-                }
+                Deletion::Mark(new) => match self.cache.update(resource, at, current.revision(), &new).await {
+                    Ok(stored) => return self.pending(resource, stored).await,
+                    Err(error) => Err(error),
+                },
             };
             match result {
                 Ok(deleted) => return Ok(deleted),
@@ -50,6 +50,10 @@ impl Registry {
             }
         }
         Err(Status::stale(resource, &at.name))
+    }
+
+    async fn pending(&self, resource: &'static Resource, stored: Arc<Stored>) -> Result<Deleted, Status> {
+        Ok(Deleted::Pending(self.answered(resource, Answer::Stored(stored)).await?))
     }
 
     /// Takes an object out of the store, and with a Service what was allocated to it.

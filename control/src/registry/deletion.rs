@@ -3,7 +3,7 @@
 use gantry_env::format_seconds;
 use gantry_kube::{Object, Resource, resource};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::options::{DeleteOptions, Propagation};
 use super::strategy;
@@ -24,7 +24,7 @@ pub enum Deletion {
 }
 
 pub fn plan(resource: &Resource, old: &Object, options: &DeleteOptions, now: Timestamp) -> Deletion {
-    let finalizers = finalizers(old, options);
+    let finalizers = finalizers(resource, old, options);
     let grace = grace_seconds(resource, old, options);
     let held = !finalizers.is_empty() || (is_namespace(resource) && !old.array_at("/spec/finalizers").is_empty());
     if grace == 0 && !held {
@@ -47,6 +47,9 @@ pub fn plan(resource: &Resource, old: &Object, options: &DeleteOptions, now: Tim
         }
         Some(_) => {}
     }
+    if is_definition(resource) {
+        strategy::custom::mark_terminating(&mut new, now);
+    }
     if is_namespace(resource) {
         new.map_mut("status").insert("phase".to_owned(), json!("Terminating"));
     }
@@ -63,13 +66,17 @@ fn mark(object: &mut Object, at: Timestamp, grace: i64) {
     }
 }
 
+fn is_definition(resource: &Resource) -> bool {
+    *resource == resource::CUSTOM_RESOURCE_DEFINITION
+}
+
 fn is_namespace(resource: &Resource) -> bool {
     *resource == resource::NAMESPACE
 }
 
 /// How long the object stays to end in peace; 0 for everything but pods that run somewhere.
 fn grace_seconds(resource: &Resource, old: &Object, options: &DeleteOptions) -> i64 {
-    if !strategy::of(resource).graceful {
+    if !strategy::of_built_in(resource).graceful {
         return 0;
     }
     let before = old.i64_at("/metadata/deletionGracePeriodSeconds");
@@ -86,8 +93,13 @@ fn grace_seconds(resource: &Resource, old: &Object, options: &DeleteOptions) -> 
     if seconds < 0 { 1 } else { seconds }
 }
 
-fn finalizers(old: &Object, options: &DeleteOptions) -> Vec<String> {
+fn finalizers(resource: &Resource, old: &Object, options: &DeleteOptions) -> Vec<String> {
     let mut all: Vec<String> = old.finalizers().map(str::to_owned).collect();
+    // What is being deleted waits for its objects, which are deleted once.
+    let cleanup = strategy::custom::CLEANUP_FINALIZER;
+    if is_definition(resource) && old.deletion_timestamp().is_none() && !all.iter().any(|own| own == cleanup) {
+        all.push(cleanup.to_owned());
+    }
     let Some(policy) = options.propagation else { return all };
     all.retain(|f| f != ORPHAN && f != FOREGROUND);
     match policy {
@@ -107,14 +119,16 @@ pub fn is_released(resource: &Resource, new: &Object) -> bool {
 }
 
 /// The Status that answers a delete of something that is gone.
-pub fn success(resource: &Resource, object: &Object) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-        "details": {"name": object.name(), "group": resource.group, "kind": resource.plural, "uid": object.uid()}})
+pub fn success(resource: &Resource, object: &Object) -> Object {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": {"name": object.name(), "group": resource.group, "kind": resource.plural, "uid": object.uid()}});
+    Object::from_value(status).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 

@@ -1,11 +1,18 @@
 //! managedFields: who owns which fields, one entry a manager, operation and subresource. Who updates an object owns what it changed;
 //! who applies one (server-side apply) owns what it said of it, and may not change what another owns unless it insists.
 
+pub(super) mod scale;
+mod versions;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use gantry_kube::apply::{Changes, Fields, PATHS_MAX, Typed, compare_objects, in_canonical_values, merge, prune};
 use gantry_kube::{Object, Status, schema};
 use serde_json::{Map, Value, json};
+
+use crate::custom::Custom;
+use versions::{Between, in_version};
 
 /// Fields of metadata that nobody owns.
 const SYSTEM_METADATA: &[&str] = &[
@@ -26,6 +33,8 @@ const UPDATERS_MAX: usize = 10;
 /// Of what a record calls somebody, his version, part and time.
 const NAME_MAX_BYTES: usize = 512;
 const ANCIENT: &str = "ancient-changes";
+/// Who owns what there was before anybody's fields were noted.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 const APPLY: &str = "Apply";
 const UPDATE: &str = "Update";
 
@@ -85,15 +94,27 @@ impl Entry {
 }
 
 /// Who writes, through what, and when.
+#[derive(Clone, Copy)]
 pub(super) struct Manager<'a> {
     pub name: &'a str,
     pub subresource: &'a str,
     pub time: &'a str,
+    /// Of a custom kind, what its schema is.
+    pub custom: Option<&'a Custom>,
 }
 
 impl<'a> Manager<'a> {
-    pub(super) fn new(name: &'a str, subresource: &'a str, time: &'a str) -> Manager<'a> {
-        Manager { name: if name.is_empty() { "unknown" } else { name }, subresource, time }
+    pub(super) fn new(name: &'a str, subresource: &'a str, time: &'a str, custom: Option<&'a Custom>) -> Manager<'a> {
+        Manager { name: if name.is_empty() { "unknown" } else { name }, subresource, time, custom }
+    }
+
+    /// What the schema says of an object of that version; one that it does not know is owned as a whole, top field by top field.
+    fn typed(&self, object: &Object) -> Typed<'a> {
+        if let Some(custom) = self.custom {
+            return Typed::custom(&custom.schema);
+        }
+        let (group, version) = object.api_version().split_once('/').unwrap_or(("", object.api_version()));
+        schema::for_kind(group, version, object.kind()).map_or(Typed::Whole, Typed::kind)
     }
 
     /// Takes out what is nobody's, and what this subresource does not write.
@@ -117,7 +138,7 @@ impl<'a> Manager<'a> {
     fn scope(&self) -> Scope {
         match self.subresource {
             "" => Scope::AllBut("f:status"),
-            "status" => Scope::Only("f:status"),
+            "status" | "approval" => Scope::Only("f:status"),
             _ => Scope::Only("f:spec"),
         }
     }
@@ -127,12 +148,6 @@ impl<'a> Manager<'a> {
 enum Scope {
     Only(&'static str),
     AllBut(&'static str),
-}
-
-/// What the schema says of an object of that version; one that it does not know is owned as a whole, top field by top field.
-fn typed(object: &Object) -> Typed {
-    let (group, version) = object.api_version().split_once('/').unwrap_or(("", object.api_version()));
-    schema::for_kind(group, version, object.kind()).map_or(Typed::Whole, Typed::kind)
 }
 
 fn is_entry(value: &Value) -> bool {
@@ -186,22 +201,30 @@ pub(super) fn restore(object: &mut Object, entries: Vec<Value>) {
     }
 }
 
-pub(super) fn on_create(object: &mut Object, writer: &Manager<'_>) {
-    let mut fields = typed(object).fields_of(&object.0);
-    writer.own(&mut fields);
-    let entry = Entry {
-        manager: writer.name.to_owned(),
-        operation: UPDATE.to_owned(),
-        api_version: object.api_version().to_owned(),
-        subresource: String::new(),
-        time: writer.time.to_owned(),
-        fields,
-    };
+/// `api_version` is that in which the manager spoke, as it is everywhere here.
+pub(super) fn on_create(object: &mut Object, api_version: &str, writer: &Manager<'_>) {
+    let said = in_version(object, api_version).unwrap_or(Cow::Borrowed(object));
+    let entry = Entry { subresource: String::new(), ..whole(&said, writer) };
     put(object, vec![entry]);
 }
 
-/// Notes what the manager changed; what others owned of it is the manager's now.
-pub(super) fn on_update(new: &mut Object, old: &Object, writer: &Manager<'_>) {
+/// The entry of who has everything of an object that is to be had.
+fn whole(object: &Object, writer: &Manager<'_>) -> Entry {
+    let mut fields = writer.typed(object).fields_of(&object.0);
+    writer.own(&mut fields);
+    Entry {
+        manager: writer.name.to_owned(),
+        operation: UPDATE.to_owned(),
+        api_version: object.api_version().to_owned(),
+        subresource: writer.subresource.to_owned(),
+        time: writer.time.to_owned(),
+        fields,
+    }
+}
+
+/// Notes what the manager changed; what others owned of it is the manager's now. Of an object without a record nothing is
+/// noted, until somebody applies it.
+pub(super) fn on_update(new: &mut Object, old: &Object, api_version: &str, writer: &Manager<'_>) {
     // A client may write the record itself, and an empty one drops it. What is no record changes nothing.
     let told = new.get("/metadata/managedFields").and_then(Value::as_array).cloned();
     let dropped =
@@ -211,21 +234,20 @@ pub(super) fn on_update(new: &mut Object, old: &Object, writer: &Manager<'_>) {
         Some(told) => told,
         None => old.array_at("/metadata/managedFields").to_vec(),
     };
-    let typed = typed(new);
-    let mut changes = compare_objects(typed, &old.0, &new.0);
-    writer.own_changes(&mut changes);
-    if changes.is_empty() && !dropped {
+    let mut between = Between::new(old, new, writer);
+    let changes = between.changes(api_version).cloned().unwrap_or_default();
+    if kept.is_empty() || changes.is_empty() {
         restore(new, kept);
         return;
     }
     let mut entries: Vec<Entry> = kept.iter().filter_map(Entry::read).collect();
     let mut own = Fields::default();
-    let api_version = new.api_version().to_owned();
     entries.retain_mut(|entry| {
-        let mine = entry.is_of(writer, UPDATE, &api_version);
+        let mine = entry.is_of(writer, UPDATE, api_version);
         if mine {
             own.union(&entry.fields);
         }
+        let Some(changes) = between.changes(&entry.api_version) else { return false };
         entry.fields.subtract(&changes.added);
         entry.fields.subtract(&changes.modified);
         entry.fields.subtract(&changes.removed);
@@ -237,7 +259,7 @@ pub(super) fn on_update(new: &mut Object, old: &Object, writer: &Manager<'_>) {
     entries.push(Entry {
         manager: writer.name.to_owned(),
         operation: UPDATE.to_owned(),
-        api_version,
+        api_version: api_version.to_owned(),
         subresource: writer.subresource.to_owned(),
         time: writer.time.to_owned(),
         fields: own,
@@ -275,7 +297,7 @@ pub(super) fn on_create_by_apply(wanted: &Wanted<'_>, writer: &Manager<'_>) -> O
 }
 
 fn applied_fields(said: &Object, writer: &Manager<'_>) -> Fields {
-    let mut fields = typed(said).fields_of(&said.0);
+    let mut fields = writer.typed(said).fields_of(&said.0);
     writer.own(&mut fields);
     fields
 }
@@ -294,48 +316,99 @@ fn applied(api_version: &str, writer: &Manager<'_>, time: &str, fields: Fields) 
 /// What is live with what is wanted of it, without what the same manager wanted before and nobody else does. Both are of the version
 /// that the request is about.
 pub(super) fn apply(live: &Object, wanted: &Wanted<'_>, writer: &Manager<'_>) -> Result<Object, Status> {
-    let typed = typed(live);
+    let typed = writer.typed(live);
     let (mine, mut others): (Vec<Entry>, Vec<Entry>) =
         entries(live).into_iter().partition(|entry| entry.is_of(writer, APPLY, ""));
     let last = mine.into_iter().next();
-    let before = last.as_ref().map(|entry| entry.fields.clone()).unwrap_or_default();
+    if last.is_none() && others.is_empty() {
+        // Whose the fields are is not known, but that they are somebody's.
+        others.push(whole(live, &Manager { name: BEFORE_FIRST_APPLY, ..*writer }));
+    }
     let now = applied_fields(wanted.said, writer);
-    let mut owned = now.clone();
-    others.iter().for_each(|entry| owned.union(&entry.fields));
     let standing = Value::Object(live.0.clone());
-    let merged = merge(typed, &standing, &wanted.body());
-    let Value::Object(pruned) = prune(typed, merged, &before, &owned) else { return Ok(live.clone()) };
-    let mut changes = compare_objects(typed, &live.0, &pruned);
-    writer.own_changes(&mut changes);
-    let mut touched = changes.added.clone();
-    touched.union(&changes.modified);
-    let conflicts = others.iter().map(|entry| (entry.said(), entry.fields.intersection(&touched)));
-    let mut conflicts: Vec<(String, Fields)> = conflicts.filter(|(_, fields)| !fields.is_empty()).collect();
+    let Value::Object(merged) = merge(typed, &standing, &wanted.body()) else { return Ok(live.clone()) };
+    let mut object = without_what_nobody_wants(Object::from(merged), last.as_ref(), &now, &others, writer);
     let client_side = ClientSide::of(live, typed, writer);
-    if let Some(client_side) = &client_side {
-        // What was applied by kubectl itself, before the server did, is kubectl's own.
-        conflicts.iter_mut().for_each(|(_, fields)| fields.subtract(&client_side.fields));
+    let unchanged = {
+        let mut between = Between::new(live, &object, writer);
+        // Of a version that is served no more nothing is known.
+        others.retain(|entry| between.changes(&entry.api_version).is_some());
+        let mut conflicts = Vec::new();
+        for entry in &others {
+            let Some(changes) = between.changes(&entry.api_version) else { continue };
+            let mut touched = changes.added.clone();
+            touched.union(&changes.modified);
+            let mut fields = entry.fields.intersection(&touched);
+            if let Some(client_side) = &client_side {
+                // What was applied by kubectl itself, before the server did, is kubectl's own.
+                fields.subtract(&client_side.fields);
+            }
+            conflicts.push((entry.said(), fields));
+        }
         conflicts.retain(|(_, fields)| !fields.is_empty());
-    }
-    if !wanted.force && !conflicts.is_empty() {
-        return Err(conflict(&conflicts));
-    }
-    for entry in &mut others {
-        entry.fields.subtract(&touched);
-        entry.fields.subtract(&changes.removed);
-    }
-    let mut object = Object::from(pruned);
-    if client_side.is_some() {
-        ClientSide::renew(&mut object, wanted.said);
-    }
-    let unchanged = changes.is_empty() && before == now;
-    let time = last.as_ref().filter(|_| unchanged).map_or(writer.time, |entry| entry.time.as_str());
-    others.push(applied(wanted.said.api_version(), writer, time, now));
+        if !wanted.force && !conflicts.is_empty() {
+            return Err(conflict(&conflicts));
+        }
+        for entry in &mut others {
+            let Some(changes) = between.changes(&entry.api_version) else { continue };
+            entry.fields.subtract(&changes.added);
+            entry.fields.subtract(&changes.modified);
+            entry.fields.subtract(&changes.removed);
+        }
+        let same = last.as_ref().is_some_and(|last| last.fields == now && last.api_version == live.api_version());
+        same && between.changes(live.api_version()).is_none_or(Changes::is_empty)
+    };
     if unchanged {
         return Ok(live.clone());
     }
+    if client_side.is_some() {
+        ClientSide::renew(&mut object, wanted.said);
+    }
+    others.push(applied(wanted.said.api_version(), writer, writer.time, now));
     put(&mut object, others);
     Ok(object)
+}
+
+/// What was merged, without what the manager applied before (`last`) and does not now, unless somebody else owns it.
+fn without_what_nobody_wants(
+    merged: Object,
+    last: Option<&Entry>,
+    now: &Fields,
+    others: &[Entry],
+    writer: &Manager<'_>,
+) -> Object {
+    let Some(last) = last else { return merged };
+    // It is taken away in the version in which it was wanted.
+    let Some(before) = in_version(&merged, &last.api_version).map(Cow::into_owned) else { return merged };
+    let wanting = |api_version: &str| {
+        let theirs = others.iter().filter(|entry| entry.api_version == api_version).map(|entry| &entry.fields);
+        let mut owned = Fields::default();
+        theirs.chain(Some(now).filter(|_| merged.api_version() == api_version)).for_each(|fields| owned.union(fields));
+        owned
+    };
+    // Most fields are called alike in all versions; those that are not are seen to below.
+    let mut owned = now.clone();
+    others.iter().for_each(|entry| owned.union(&entry.fields));
+    let typed = writer.typed(&before);
+    let Value::Object(pruned) = prune(typed, Value::Object(before.0), &last.fields, &owned) else { return merged };
+    let pruned = Object::from(pruned);
+    let mut versions: Vec<&str> = others.iter().map(|entry| entry.api_version.as_str()).collect();
+    versions.push(merged.api_version());
+    versions.retain(|version| *version != last.api_version);
+    versions.sort_unstable();
+    versions.dedup();
+    for version in versions {
+        // What another version has otherwise is not taken apart: nothing goes that somebody wants there.
+        let (Some(whole), Some(less)) = (in_version(&merged, version), in_version(&pruned, version)) else { continue };
+        let gone = compare_objects(writer.typed(&whole), &whole.0, &less.0).removed;
+        if !gone.intersection(&wanting(version)).is_empty() {
+            return merged;
+        }
+    }
+    match in_version(&pruned, merged.api_version()) {
+        Some(pruned) => pruned.into_owned(),
+        None => merged,
+    }
 }
 
 /// What kubectl keeps of its own, client-side apply in an annotation. Where an object has it, and kubectl applies on the server, it is
@@ -351,7 +424,7 @@ const KUBECTL: &str = "kubectl";
 const ANNOTATIONS_MAX_BYTES: usize = 256 << 10;
 
 impl ClientSide {
-    fn of(live: &Object, typed: Typed, writer: &Manager<'_>) -> Option<ClientSide> {
+    fn of(live: &Object, typed: Typed<'_>, writer: &Manager<'_>) -> Option<ClientSide> {
         let text = live.annotation(LAST_APPLIED).filter(|_| writer.name == KUBECTL && writer.subresource.is_empty())?;
         let last: Map<String, Value> = serde_json::from_str(text).ok()?;
         Some(ClientSide { fields: typed.fields_of(&last) })

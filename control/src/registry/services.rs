@@ -34,6 +34,7 @@ static NODE_PORTS: Resource = Resource {
     short_names: &[],
     categories: &[],
     virtual_only: false,
+    custom: false,
 };
 const NODE_PORTS_NAME: &str = "all";
 /// Which IPAddress objects are the allocator's own.

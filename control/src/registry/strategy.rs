@@ -1,13 +1,19 @@
 //! One strategy a kind, pure: what the server sets or keeps when an object is made or changed, whether its status is
 //! written apart, and which fields a field selector may name.
 
+mod certificate;
+pub mod custom;
 mod namespace;
 mod pod;
 mod service;
+mod unbuilt;
 mod workload;
 
-use gantry_kube::{Object, Resource};
+use gantry_kube::{Object, Resource, Status};
 use serde_json::{Value, json};
+
+use crate::auth::Identity;
+use crate::custom::Custom;
 
 pub use service::{patch_allocated, wants_cluster_ip, wants_node_ports};
 
@@ -23,6 +29,12 @@ pub struct Strategy {
     pub prepare_create: fn(&mut Object),
     /// The new object arrives with the old one's server-set metadata already in place.
     pub prepare_update: fn(&mut Object, &Object),
+    /// What the server says of who sent a new object.
+    pub requested_by: fn(&mut Object, &Identity),
+    /// Fills in, at a time, what a writer of the status left out.
+    pub date_status: fn(&mut Object, &Object, &str),
+    /// Why an object would have no effect.
+    pub unbuilt: fn(&Object) -> Option<&'static str>,
     /// Field paths that a selector may name beside `metadata.name` and `metadata.namespace`.
     pub fields: &'static [&'static str],
 }
@@ -33,10 +45,17 @@ const PLAIN: Strategy = Strategy {
     graceful: false,
     prepare_create: |_| {},
     prepare_update: |_, _| {},
+    requested_by: |_, _| {},
+    date_status: |_, _, _| {},
+    unbuilt: |_| None,
     fields: &[],
 };
 
 static DEFAULT: Strategy = PLAIN;
+/// Custom kinds, with and without a status subresource.
+static CUSTOM: Strategy = Strategy { generation: true, ..PLAIN };
+static CUSTOM_WITH_STATUS: Strategy =
+    Strategy { status: true, generation: true, prepare_create: custom::without_status, ..PLAIN };
 static POD: Strategy = Strategy {
     status: true,
     generation: true,
@@ -53,6 +72,7 @@ static POD: Strategy = Strategy {
         "status.podIP",
         "status.nominatedNodeName",
     ],
+    ..PLAIN
 };
 static NAMESPACE: Strategy = Strategy {
     status: true,
@@ -114,16 +134,50 @@ static EVENT: Strategy = Strategy {
     ],
     ..PLAIN
 };
+static DEFINITION: Strategy = Strategy {
+    status: true,
+    generation: true,
+    prepare_create: custom::definition_create,
+    prepare_update: custom::definition_update,
+    ..PLAIN
+};
 static IP_ADDRESS: Strategy = Strategy { fields: &["spec.parentRef"], ..PLAIN };
 
-pub fn of(resource: &Resource) -> &'static Strategy {
+static SIGNING_REQUEST: Strategy = Strategy {
+    status: true,
+    prepare_create: certificate::prepare_create,
+    prepare_update: certificate::prepare_update,
+    requested_by: certificate::requested_by,
+    date_status: certificate::date_conditions,
+    fields: &["spec.signerName"],
+    ..PLAIN
+};
+static ATTACHMENT: Strategy = Strategy { status: true, prepare_create: workload::detached, ..PLAIN };
+const WITH_STATUS: Strategy = Strategy { status: true, prepare_create: workload::empty_status, ..PLAIN };
+const COUNTED_WITH_STATUS: Strategy = Strategy { generation: true, ..WITH_STATUS };
+static SLICE: Strategy = Strategy { generation: true, fields: &["spec.driver", "spec.nodeName"], ..PLAIN };
+static WEBHOOKS: Strategy = Strategy { generation: true, unbuilt: unbuilt::webhooks, ..PLAIN };
+static ADMISSION_POLICY: Strategy = Strategy { unbuilt: unbuilt::policies, ..COUNTED_WITH_STATUS };
+static ADMISSION_BINDING: Strategy = Strategy { generation: true, unbuilt: unbuilt::policies, ..PLAIN };
+static API_SERVICE: Strategy =
+    Strategy { status: true, prepare_create: workload::local_service, unbuilt: unbuilt::aggregation, ..PLAIN };
+
+pub fn of(resource: &Resource, custom: Option<&Custom>) -> &'static Strategy {
+    match custom {
+        Some(custom) if custom.status => &CUSTOM_WITH_STATUS,
+        Some(_) => &CUSTOM,
+        None => of_built_in(resource),
+    }
+}
+
+pub fn of_built_in(resource: &Resource) -> &'static Strategy {
     match (resource.group, resource.kind) {
         ("", "Pod") => &POD,
         ("", "Namespace") => &NAMESPACE,
         ("", "Node") => &NODE,
         ("", "Service") => &SERVICE,
         ("", "Secret") => &SECRET,
-        ("", "Event") => &EVENT,
+        ("" | "events.k8s.io", "Event") => &EVENT,
         ("apps", "DaemonSet") => &DAEMON_SET,
         ("apps", "Deployment") => &DEPLOYMENT,
         ("apps", "ReplicaSet") | ("", "ReplicationController") => &REPLICA_SET,
@@ -135,22 +189,35 @@ pub fn of(resource: &Resource) -> &'static Strategy {
         ("", "PersistentVolume" | "PersistentVolumeClaim") => &STORAGE,
         ("", "ResourceQuota") => &RESOURCE_QUOTA,
         ("discovery.k8s.io", _) | ("scheduling.k8s.io", _) => &COUNTED,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => &DEFINITION,
         ("networking.k8s.io", "IPAddress") => &IP_ADDRESS,
         ("networking.k8s.io", "Ingress") => &INGRESS,
         ("networking.k8s.io", "IngressClass" | "NetworkPolicy") | ("", "PodTemplate") => &COUNTED,
+        ("certificates.k8s.io", _) => &SIGNING_REQUEST,
+        ("storage.k8s.io", "VolumeAttachment") => &ATTACHMENT,
+        ("storage.k8s.io", "CSIDriver") | ("resource.k8s.io", "DeviceClass") => &COUNTED,
+        ("networking.k8s.io", "ServiceCIDR") | ("resource.k8s.io", "ResourceClaim") => &WITH_STATUS,
+        ("resource.k8s.io", "ResourceSlice") => &SLICE,
+        ("flowcontrol.apiserver.k8s.io" | "apiextensions.k8s.io", _) => &COUNTED_WITH_STATUS,
+        ("admissionregistration.k8s.io", kind) if kind.ends_with("WebhookConfiguration") => &WEBHOOKS,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => &ADMISSION_POLICY,
+        ("admissionregistration.k8s.io", _) => &ADMISSION_BINDING,
+        ("apiregistration.k8s.io", _) => &API_SERVICE,
         _ => &DEFAULT,
     }
 }
 
-/// The parts of an object that are not counted as its spec.
-fn differs_in_spec(new: &Object, old: &Object) -> bool {
-    let spec = |o: &Object| o.0.iter().filter(|(k, _)| *k != "metadata" && *k != "status").count();
-    spec(new) != spec(old)
-        || new.0.iter().any(|(key, value)| key != "metadata" && key != "status" && old.0.get(key) != Some(value))
-}
-
 impl Strategy {
-    pub fn create(&self, new: &mut Object) {
+    /// Refuses what would be kept and not honoured.
+    pub fn check_built(&self, resource: &Resource, object: &Object) -> Result<(), Status> {
+        match (self.unbuilt)(object) {
+            None => Ok(()),
+            Some(why) => Err(unbuilt::refusal(resource, object.name(), why)),
+        }
+    }
+
+    pub fn create(&self, new: &mut Object, identity: &Identity) {
+        (self.requested_by)(new, identity);
         if self.generation {
             new.metadata_mut().insert("generation".to_owned(), json!(1));
         } else {
@@ -164,18 +231,35 @@ impl Strategy {
         if self.status {
             keep(new, old, "status");
         }
+        match old.get("/metadata/generation").cloned() {
+            Some(kept) => new.metadata_mut().insert("generation".to_owned(), kept),
+            None => new.metadata_mut().remove("generation"),
+        };
         (self.prepare_update)(new, old);
         self.count_generation(new, old);
     }
 
+    /// All that is neither metadata nor written apart counts as an object's spec.
+    fn differs_in_spec(&self, new: &Object, old: &Object) -> bool {
+        let counts = |key: &str| match key {
+            "metadata" | "apiVersion" => false,
+            "status" => !self.status,
+            _ => true,
+        };
+        let spec = |o: &Object| o.0.keys().filter(|key| counts(key)).count();
+        spec(new) != spec(old) || new.0.iter().any(|(key, value)| counts(key) && old.0.get(key) != Some(value))
+    }
+
+    /// A change of the spec counts; what else a kind counts has been counted.
     fn count_generation(&self, new: &mut Object, old: &Object) {
-        let generation = old.generation();
-        if self.generation && differs_in_spec(new, old) {
-            new.metadata_mut().insert("generation".to_owned(), json!(generation + 1));
-        } else if let Some(kept) = old.get("/metadata/generation") {
-            let kept = kept.clone();
-            new.metadata_mut().insert("generation".to_owned(), kept);
+        if self.generation && self.differs_in_spec(new, old) {
+            new.metadata_mut().insert("generation".to_owned(), json!(old.generation() + 1));
         }
+    }
+
+    /// A write to a signing request's `/approval`: everything but the conditions stays as it was.
+    pub fn update_approval(&self, new: &Object, old: &Object) -> Object {
+        certificate::approval(new, old)
     }
 
     /// A write to a pod's `/ephemeralcontainers`: everything else stays as it was.
@@ -217,7 +301,10 @@ impl Strategy {
             Some(status) => result.0.insert("status".to_owned(), status.clone()),
             None => result.0.remove("status"),
         };
-        if matches!((resource.group, resource.kind), ("", "Pod" | "Node" | "Namespace" | "Service")) {
+        if matches!(
+            (resource.group, resource.kind),
+            ("", "Pod" | "Node" | "Namespace" | "Service") | ("certificates.k8s.io", _)
+        ) {
             for field in ["labels", "annotations"] {
                 match new.get(&format!("/metadata/{field}")) {
                     Some(value) => result.metadata_mut().insert(field.to_owned(), value.clone()),
@@ -255,7 +342,7 @@ mod tests {
         let old =
             object(json!({"metadata": {"name": "a", "generation": 1}, "spec": {"replicas": 1}, "status": {"x": 1}}));
         let mut new = object(json!({"metadata": {"name": "a"}, "spec": {"replicas": 1}, "status": {"x": 2}}));
-        let strategy = of(&resource::DEPLOYMENT);
+        let strategy = of_built_in(&resource::DEPLOYMENT);
         strategy.update(&mut new, &old);
         assert_eq!(new, old);
         new.map_mut("spec").insert("replicas".into(), json!(2));
@@ -268,9 +355,43 @@ mod tests {
     }
 
     #[test]
+    fn generations_are_the_servers() {
+        let of_generation = |generation: Value, annotations: Value, replicas: i64| {
+            object(
+                json!({"metadata": {"name": "a", "generation": generation, "annotations": annotations}, "spec": {"replicas": replicas}}),
+            )
+        };
+        let counted = |resource, mut new: Object, old: &Object| {
+            of_built_in(resource).update(&mut new, old);
+            new.generation()
+        };
+        let old = of_generation(json!(4), json!({}), 1);
+        assert_eq!(counted(&resource::REPLICA_SET, of_generation(json!(9), json!({}), 1), &old), 4);
+        assert_eq!(counted(&resource::REPLICA_SET, of_generation(json!(9), json!({}), 2), &old), 5);
+        // Annotations of a Deployment reach its ReplicaSets.
+        assert_eq!(counted(&resource::DEPLOYMENT, of_generation(json!(9), json!({"a": "b"}), 1), &old), 5);
+        assert_eq!(counted(&resource::REPLICA_SET, of_generation(json!(9), json!({"a": "b"}), 1), &old), 4);
+        let uncounted = of_generation(Value::Null, json!({}), 1);
+        assert_eq!(counted(&resource::CONFIG_MAP, of_generation(json!(9), json!({}), 1), &uncounted), 0);
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named() {
+        let strategy = of_built_in(&resource::API_SERVICE);
+        assert_eq!(strategy.check_built(&resource::API_SERVICE, &object(json!({"spec": {}}))), Ok(()));
+        let behind = object(json!({"metadata": {"name": "v1.a.b"}, "spec": {"service": {"name": "s"}}}));
+        let status = strategy.check_built(&resource::API_SERVICE, &behind).unwrap_err();
+        assert_eq!((status.code, status.details["name"].as_str()), (501, Some("v1.a.b")));
+        let refused = |r: &Resource| of_built_in(r).check_built(r, &Object::default()).is_err();
+        let unbuilt: Vec<&str> = resource::ALL.iter().filter(|r| refused(r)).map(|r| r.kind).collect();
+        assert_eq!(unbuilt.len(), 6, "{unbuilt:?}");
+        assert!(resource::ALL.iter().all(|r| refused(r) == (r.group == "admissionregistration.k8s.io")));
+    }
+
+    #[test]
     fn a_namespace_names_itself_and_is_finalized() {
         let mut ns = object(json!({"metadata": {"name": "a"}, "status": {"phase": "Terminating"}}));
-        of(&resource::NAMESPACE).create(&mut ns);
+        of_built_in(&resource::NAMESPACE).create(&mut ns, &Identity::default());
         assert_eq!(ns.label("kubernetes.io/metadata.name"), Some("a"));
         assert_eq!(ns.str_at("/spec/finalizers/0"), "kubernetes");
         assert_eq!(ns.str_at("/status/phase"), "Active");

@@ -1,5 +1,6 @@
 //! What the subresources do: scale, binding, eviction, finalize and status are changes of the object they belong to.
 
+use gantry_kube::custom::scale::ScalePaths;
 use gantry_kube::selector::LabelSelector;
 use gantry_kube::{FieldError, Object, Ref, Resource, Status, resource, validation};
 use serde_json::{Value, json};
@@ -10,20 +11,46 @@ use crate::admission::Operation;
 use crate::registry::admit::Target;
 use crate::trace::Step;
 
-/// The Scale of whatever has replicas.
-pub fn scale_of(object: &Object) -> Object {
+/// Where most objects have their replicas, and each Scale does.
+pub(super) const REPLICAS: &str = ".spec.replicas";
+
+/// The Scale of whatever has replicas; of a custom object, where its definition says that they are.
+pub fn scale_of(object: &Object, custom: Option<&ScalePaths>) -> Result<Object, Status> {
+    match custom {
+        Some(paths) => custom_scale(object, paths),
+        None => Ok(built_in_scale(object)),
+    }
+}
+
+fn custom_scale(object: &Object, paths: &ScalePaths) -> Result<Object, Status> {
+    let found = paths.read(object);
+    let Some(replicas) = found.spec_replicas else {
+        return Err(Status::internal(format!("the spec replicas field {:?} does not exist", paths.spec_replicas)));
+    };
+    let mut status = json!({"replicas": found.status_replicas});
+    if !found.selector.is_empty() {
+        status["selector"] = json!(found.selector);
+    }
+    Ok(scale(object, Some(replicas), status))
+}
+
+fn built_in_scale(object: &Object) -> Object {
+    let mut status = json!({"replicas": object.i64_at("/status/replicas").unwrap_or(0)});
+    if let Some(selector) = crate::controllers::dependents::plan::selector(object) {
+        status["selector"] = json!(selector_text(&selector));
+    }
+    scale(object, object.i64_at("/spec/replicas"), status)
+}
+
+fn scale(object: &Object, replicas: Option<i64>, status: Value) -> Object {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.get(&format!("/metadata/{field}")) {
             metadata[field] = value.clone();
         }
     }
-    let mut status = json!({"replicas": object.i64_at("/status/replicas").unwrap_or(0)});
-    if let Some(selector) = crate::controllers::dependents::plan::selector(object) {
-        status["selector"] = json!(selector_text(&selector));
-    }
     let mut spec = json!({});
-    if let Some(replicas) = object.i64_at("/spec/replicas").filter(|r| *r != 0) {
+    if let Some(replicas) = replicas.filter(|r| *r != 0) {
         spec["replicas"] = json!(replicas);
     }
     let scale =
@@ -58,29 +85,20 @@ impl Registry {
         at: &Ref,
         mut change: impl FnMut(&Object) -> Result<Object, Status>,
     ) -> Result<Answer, Status> {
+        let custom = self.custom(resource)?;
+        let paths = custom.as_ref().and_then(|custom| custom.scale.as_ref());
         let answer = self
-            .modify(writer, resource, at, Part::Whole, |old| {
-                let scale = change(&scale_of(old))?;
+            .modify(writer, resource, at, Part::Scale, |old| {
+                let scale = change(&scale_of(old, paths)?)?;
                 let version = scale.resource_version();
                 if !version.is_empty() && version != old.resource_version() {
                     return Err(Status::stale(resource, old.name()));
                 }
-                let replicas = scale.i64_at("/spec/replicas").unwrap_or(0);
-                if replicas < 0 {
-                    let why = "must be greater than or equal to 0";
-                    let error = FieldError::invalid("spec.replicas", replicas, why);
-                    return Err(Status::invalid(resource, old.name(), &[error]));
-                }
-                let mut new = old.clone();
-                if old.i64_at("/spec/replicas") != Some(replicas) {
-                    new.map_mut("spec").insert("replicas".to_owned(), json!(replicas));
-                    let generation = old.generation() + 1;
-                    new.metadata_mut().insert("generation".to_owned(), json!(generation));
-                }
-                Ok(new)
+                scaled(resource, old, &scale, paths)
             })
             .await?;
-        Ok(Answer::Made(scale_of(&answer.object())))
+        let scaled = self.answer_object(resource, &answer).await?;
+        Ok(Answer::Made(scale_of(&scaled, paths)?))
     }
 
     /// Binds a pod to a node: once, and never again.
@@ -106,6 +124,31 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+/// The object with the replicas that a Scale asks for.
+pub(super) fn scaled(
+    resource: &Resource,
+    old: &Object,
+    scale: &Object,
+    custom: Option<&ScalePaths>,
+) -> Result<Object, Status> {
+    let replicas = scale.i64_at("/spec/replicas").unwrap_or(0);
+    if replicas < 0 {
+        let why = "must be greater than or equal to 0";
+        let error = FieldError::invalid("spec.replicas", replicas, why);
+        return Err(Status::invalid(resource, old.name(), &[error]));
+    }
+    let mut new = old.clone();
+    match custom {
+        Some(paths) => paths.write(&mut new, replicas).map_err(Status::internal)?,
+        None => drop(new.map_mut("spec").insert("replicas".to_owned(), json!(replicas))),
+    }
+    if new != *old {
+        let generation = old.generation() + 1;
+        new.metadata_mut().insert("generation".to_owned(), json!(generation));
+    }
+    Ok(new)
 }
 
 /// The pod as bound to `node`, or why it cannot be.
@@ -177,7 +220,7 @@ mod tests {
         let deployment = Object::from_value(json!({"metadata": {"name": "d", "resourceVersion": "5"},
             "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}}}, "status": {"replicas": 2}}))
         .unwrap();
-        let scale = scale_of(&deployment);
+        let scale = scale_of(&deployment, None).unwrap();
         assert_eq!((scale.kind(), scale.i64_at("/spec/replicas")), ("Scale", Some(3)));
         assert_eq!(scale.str_at("/status/selector"), "a=b");
         assert_eq!(scale.resource_version(), "5");

@@ -3,10 +3,11 @@ use std::sync::Arc;
 use gantry_kube::{Object, Ref, Resource, Status, resource, validation};
 use serde_json::{Value, json};
 
+use super::admit::Target;
 use super::create::{match_namespace, write_status};
 use super::managed::Manager;
 use super::services::Written;
-use super::{Answer, Registry, Writer, deletion, managed, strategy};
+use super::{Answer, Registry, Writer, certificates, deletion, managed, strategy};
 use crate::store::{Stored, WriteError};
 
 /// Attempts of a write that names no resourceVersion before it gives up on a busy object.
@@ -17,13 +18,17 @@ pub(super) const SWAP_TRIES: usize = 32;
 pub enum Part {
     Main,
     Status,
+    /// `status.conditions` of a signing request.
+    Approval,
     /// `spec.finalizers` of a namespace.
     Finalize,
     /// `spec.ephemeralContainers` of a pod.
     EphemeralContainers,
     /// What the containers of a pod ask for.
     Resize,
-    /// A change that the server itself makes (binding, scale): nothing is put back.
+    /// `spec.replicas`, as the Scale that was written says.
+    Scale,
+    /// A change that the server itself makes (binding): nothing is put back.
     Whole,
 }
 
@@ -32,9 +37,11 @@ impl Part {
         match self {
             Part::Main | Part::Whole => "",
             Part::Status => "status",
+            Part::Approval => "approval",
             Part::Finalize => "finalize",
             Part::EphemeralContainers => "ephemeralcontainers",
             Part::Resize => "resize",
+            Part::Scale => "scale",
         }
     }
 }
@@ -74,11 +81,11 @@ impl Registry {
     ) -> Result<Answer, Status> {
         let mut current = self.get(resource, at)?;
         for _ in 0..SWAP_TRIES {
-            let old = current.object();
+            let old = self.object(resource, &current).await?;
             let new = change(&old)?;
             check_identity(resource, &new, &old)?;
             let new = self.prepare_update(writer, resource, part, new, &old)?;
-            if new == *old {
+            if new == *old && !self.is_to_be_stored_anew(resource, &current)? {
                 return Ok(Answer::Stored(current));
             }
             match self.swap(writer, resource, at, &current, new).await? {
@@ -98,14 +105,17 @@ impl Registry {
         mut new: Object,
         old: &Object,
     ) -> Result<Object, Status> {
-        let strategy = strategy::of(resource);
+        let custom = self.custom(resource)?;
+        let strategy = strategy::of(resource, custom.as_ref());
         let applied = writer.options.applied.then(|| new.array_at("/metadata/managedFields").to_vec());
         match part {
             Part::Main => {
+                strategy.check_built(resource, &new)?;
                 carry_metadata(&mut new, old);
                 strategy.update(&mut new, old);
             }
             Part::Status => new = strategy.update_status(resource, &new, old),
+            Part::Approval => new = strategy.update_approval(&new, old),
             Part::Finalize => {
                 let finalizers = new.get("/spec/finalizers").cloned().unwrap_or_else(|| json!([]));
                 new = old.clone();
@@ -113,21 +123,30 @@ impl Registry {
             }
             Part::EphemeralContainers => new = strategy.update_ephemeral_containers(&new, old),
             Part::Resize => new = strategy.update_resources(&new, old),
-            Part::Whole => {}
+            Part::Scale | Part::Whole => {}
         }
-        self.admit_update(writer, resource, part.subresource(), &mut new, old)?;
-        if matches!(part, Part::Main | Part::Status | Part::EphemeralContainers | Part::Resize) {
+        if matches!(part, Part::Status | Part::Approval) {
+            (strategy.date_status)(&mut new, old, &self.env.clock.now_rfc3339());
+        }
+        let target = Target::update(resource, part.subresource(), old);
+        self.mutate(writer, &target, &mut new, Some(old))?;
+        if custom.is_some() || !matches!(part, Part::Finalize | Part::Scale | Part::Whole) {
             let mut errors = validation::meta::update(resource, &new, old);
-            errors.extend(match part {
-                Part::Main => validation::update(resource, &new, old),
-                Part::EphemeralContainers => validation::pod::ephemeral_containers(&new, old),
-                Part::Resize => validation::pod::resize(&new, old),
-                _ => Vec::new(),
+            errors.extend(match (&custom, part) {
+                (Some(custom), _) => self.told(writer, custom.validate_update(part, &new, old)),
+                (None, Part::Main) => validation::update(resource, &new, old),
+                (None, Part::EphemeralContainers) => validation::pod::ephemeral_containers(&new, old),
+                (None, Part::Resize) => validation::pod::resize(&new, old),
+                (None, Part::Status | Part::Approval) => validation::status(resource, part.subresource(), &new, old),
+                (None, Part::Finalize | Part::Scale | Part::Whole) => Vec::new(),
             });
+            errors.extend(certificates::update(resource, &new, old));
+            writer.warnings.lock().extend(validation::warnings(resource, &new, Some(old)));
             if !errors.is_empty() {
                 return Err(Status::invalid(resource, new.name(), &errors));
             }
         }
+        self.validate(writer, &target, &new, Some(old))?;
         match applied {
             Some(entries) => {
                 managed::restore(&mut new, entries);
@@ -138,8 +157,8 @@ impl Registry {
             }
             None => {
                 let now = self.env.clock.now_rfc3339();
-                let manager = Manager::new(&writer.options.manager, part.subresource(), &now);
-                managed::on_update(&mut new, old, &manager);
+                let manager = Manager::new(&writer.options.manager, part.subresource(), &now, custom.as_ref());
+                managed::on_update(&mut new, old, &resource.api_version(), &manager);
             }
         }
         Ok(new)
@@ -155,7 +174,7 @@ impl Registry {
     ) -> Result<Swap, Status> {
         let dry = writer.options.dry_run;
         let released = deletion::is_released(resource, &new);
-        let old = current.object();
+        let old = self.object(resource, current).await?;
         let charged = self.charge(resource, &new, Some(&old), dry).await?;
         let swapped = self.write_swap(resource, at, current, &new, released, dry).await;
         let written = matches!(swapped, Ok(Swap::Done(_)));
@@ -188,10 +207,11 @@ impl Registry {
         let written = if released {
             self.remove(resource, at, current).await.map(|_| None)
         } else {
-            self.cache.update(resource, at, current.revision(), new).await.map(Some)
+            let stored_form = self.stored_form(self.custom(resource)?.as_ref(), new).await?;
+            self.cache.update(resource, at, current.revision(), &stored_form).await.map(Some)
         };
         match written {
-            Ok(Some(stored)) => Ok(Swap::Done(Answer::Stored(stored))),
+            Ok(Some(stored)) => Ok(Swap::Done(self.answered(resource, Answer::Stored(stored)).await?)),
             Ok(None) => Ok(Swap::Done(Answer::Made(new.clone()))),
             Err(WriteError::Conflict { current: Some(newer), key }) if key == *current.key() => Ok(Swap::Retry(newer)),
             // An allocation beside the object changed: the same object is read again.
@@ -207,7 +227,7 @@ enum Swap {
 }
 
 /// The object must be the stored one: its uid and, where the caller names one, its version.
-fn check_identity(resource: &Resource, new: &Object, old: &Object) -> Result<(), Status> {
+pub(super) fn check_identity(resource: &Resource, new: &Object, old: &Object) -> Result<(), Status> {
     if !new.uid().is_empty() && new.uid() != old.uid() {
         let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", new.uid(), old.uid());
         return Err(Status::conflict(resource, old.name(), &why));

@@ -1,19 +1,22 @@
-//! Watches: a position in a kind's ring, turned into lines of JSON. Each event's bytes were made once, for everyone.
+//! Watches: a position in a kind's ring, turned into lines of JSON or frames of protobuf. Each event's bytes were made
+//! once, for everyone.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::Stream;
-use gantry_kube::{Resource, Status};
+use gantry_kube::protobuf::encode;
+use gantry_kube::{Object, Resource, Status};
 use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep};
 
 use super::options::ListOptions;
-use super::{Registry, Selection};
+use super::{Registry, Selection, encoded};
+use crate::http::media::BodyFormat;
 use crate::store::{Event, Gone, Revision, Stored, Watcher};
 
-const TIMEOUT_DEFAULT_SECONDS: u64 = 1800;
+pub(crate) const TIMEOUT_DEFAULT_SECONDS: u64 = 1800;
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Events that are put into one chunk when several are ready.
 const CHUNK_MAX_BYTES: usize = 64 * 1024;
@@ -43,7 +46,9 @@ impl Change {
 
 /// Writes an object in the form that the client asked for.
 pub trait Shape: Send + 'static {
-    fn object(&mut self, stored: &Arc<Stored>) -> Bytes;
+    /// In which the whole watch goes out.
+    fn format(&self) -> BodyFormat;
+    fn object(&mut self, stored: &Arc<Stored>) -> Result<Bytes, Status>;
     fn bookmark(&mut self, bookmark: Value) -> Value {
         bookmark
     }
@@ -53,14 +58,20 @@ pub trait Shape: Send + 'static {
 pub struct AsStored;
 
 impl Shape for AsStored {
-    fn object(&mut self, stored: &Arc<Stored>) -> Bytes {
-        stored.json().clone()
+    fn format(&self) -> BodyFormat {
+        BodyFormat::Json
+    }
+
+    fn object(&mut self, stored: &Arc<Stored>) -> Result<Bytes, Status> {
+        Ok(stored.json().clone())
     }
 }
 
 /// An open watch.
 pub struct Watching<S> {
     resource: &'static Resource,
+    /// Of a custom kind: what brings its objects into the version that is watched.
+    custom: Option<Registry>,
     selection: Selection,
     shape: S,
     /// What is told before the ring is followed.
@@ -100,6 +111,9 @@ impl Registry {
             });
             (Vec::new(), watcher, from)
         };
+        if resource.custom {
+            self.prepare(resource, &initial).await?;
+        }
         let initial: Vec<Arc<Stored>> =
             initial.into_iter().filter(|item| options.selection.matches_stored(item)).collect();
         // Watches end at different times, so that clients do not come back all at once.
@@ -108,6 +122,7 @@ impl Registry {
         let now = Instant::now();
         Ok(Watching {
             resource,
+            custom: resource.custom.then(|| self.clone()),
             selection: options.selection.clone(),
             shape,
             initial: initial.into_iter(),
@@ -140,51 +155,57 @@ impl<S: Shape> Watching<S> {
         if self.done {
             return None;
         }
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         if let Some(gone) = self.gone.take() {
             // An event and no refusal: clients list again for the one, and only try again for the other.
-            self.tell(&mut out, Err(gone));
-            return Some(out.freeze());
+            self.fail(&mut out, &expired(&gone));
+            return Some(out.into());
         }
         self.tell_initial(&mut out);
-        while out.is_empty() {
+        while out.is_empty() && !self.done {
             let event = tokio::select! {
                 biased;
                 // Timers keep their deadline, and a watcher that is dropped in waiting keeps its position.
                 () = &mut self.ends => return self.last_words(),
                 event = self.watcher.next() => event,
                 () = tokio::time::sleep_until(self.next_bookmark) => {
+                    self.prepare(&mut out, &[]).await;
                     self.bookmark(&mut out, None);
+                    if self.done {
+                        break;
+                    }
                     continue;
                 }
             };
-            self.tell(&mut out, event);
+            match event {
+                Ok(event) => self.tell(&mut out, event).await,
+                Err(gone) => self.fail(&mut out, &expired(&gone)),
+            }
         }
         while !self.done && out.len() < CHUNK_MAX_BYTES {
             match self.watcher.try_next() {
-                Ok(Some(event)) => self.tell(&mut out, Ok(event)),
+                Ok(Some(event)) => self.tell(&mut out, event).await,
                 Ok(None) => break,
-                Err(gone) => self.tell(&mut out, Err(gone)),
+                Err(gone) => self.fail(&mut out, &expired(&gone)),
             }
         }
-        Some(out.freeze())
+        (!out.is_empty()).then(|| out.into())
     }
 
     /// A bookmark before the watch ends by its timeout, so that the client goes on from the newest point.
     fn last_words(&mut self) -> Option<Bytes> {
         self.done = true;
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         if self.bookmarks && self.watcher.revision() > self.sent {
             self.bookmark(&mut out, None);
         }
-        (!out.is_empty()).then(|| out.freeze())
+        (!out.is_empty()).then(|| out.into())
     }
 
-    fn tell_initial(&mut self, out: &mut BytesMut) {
-        while out.len() < CHUNK_MAX_BYTES {
+    fn tell_initial(&mut self, out: &mut Vec<u8>) {
+        while out.len() < CHUNK_MAX_BYTES && !self.done {
             let Some(stored) = self.initial.next() else { break };
-            let object = self.shape.object(&stored);
-            line(out, Change::Added, &object);
+            self.event(out, Change::Added, &stored);
         }
         if self.initial.len() == 0
             && let Some(revision) = self.initial_end.take()
@@ -193,24 +214,57 @@ impl<S: Shape> Watching<S> {
         }
     }
 
-    fn tell(&mut self, out: &mut BytesMut, event: Result<Arc<Event>, Gone>) {
-        match event {
-            Ok(event) => {
-                self.sent = event.revision;
-                if let Some((change, stored)) = seen(&self.selection, &event) {
-                    let object = self.shape.object(&stored);
-                    line(out, change, &object);
-                }
-            }
-            Err(gone) => {
-                self.done = true;
-                let status = serde_json::to_vec(&expired(&gone).to_value()).unwrap_or_default();
-                line(out, Change::Error, &status);
-            }
+    async fn tell(&mut self, out: &mut Vec<u8>, event: Arc<Event>) {
+        if self.selection.reads_objects() {
+            let both: Vec<Arc<Stored>> = event.new.iter().chain(&event.previous).cloned().collect();
+            self.prepare(out, &both).await;
+        }
+        let Some((change, stored)) = seen(&self.selection, &event) else {
+            self.sent = event.revision;
+            return;
+        };
+        self.prepare(out, std::slice::from_ref(&stored)).await;
+        if !self.done {
+            self.sent = event.revision;
+            self.event(out, change, &stored);
         }
     }
 
-    fn bookmark(&mut self, out: &mut BytesMut, initial_end: Option<Revision>) {
+    /// Brings custom objects into the version that is watched. A kind that is no longer served ends its watches; what cannot be
+    /// converted is told, and ends this one.
+    async fn prepare(&mut self, out: &mut Vec<u8>, items: &[Arc<Stored>]) {
+        let Some(registry) = &self.custom else { return };
+        match registry.prepare(self.resource, items).await {
+            Ok(()) => {}
+            Err(status) if status.code == 404 => self.done = true,
+            Err(status) => self.fail(out, &status),
+        }
+    }
+
+    fn event(&mut self, out: &mut Vec<u8>, change: Change, stored: &Arc<Stored>) {
+        match self.shape.object(stored) {
+            Ok(body) => self.frame(out, change, &body),
+            Err(status) => self.fail(out, &status),
+        }
+    }
+
+    /// The last that is told.
+    fn fail(&mut self, out: &mut Vec<u8>, status: &Status) {
+        self.done = true;
+        match made(status.to_value(), self.shape.format()) {
+            Ok(body) => self.frame(out, Change::Error, &body),
+            Err(unsaid) => tracing::error!(%status, %unsaid, "a watch ended without a word"),
+        }
+    }
+
+    fn frame(&self, out: &mut Vec<u8>, change: Change, body: &[u8]) {
+        match self.shape.format() {
+            BodyFormat::Protobuf => encode::put_event(out, change.name(), body),
+            BodyFormat::Json | BodyFormat::Yaml => line(out, change, body),
+        }
+    }
+
+    fn bookmark(&mut self, out: &mut Vec<u8>, initial_end: Option<Revision>) {
         self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
         if !self.bookmarks {
             return;
@@ -223,18 +277,24 @@ impl<S: Shape> Watching<S> {
         }
         let bookmark = json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(),
             "metadata": metadata});
-        let bookmark = serde_json::to_vec(&self.shape.bookmark(bookmark)).unwrap_or_default();
-        line(out, Change::Bookmark, &bookmark);
+        match made(self.shape.bookmark(bookmark), self.shape.format()) {
+            Ok(body) => self.frame(out, Change::Bookmark, &body),
+            Err(status) => self.fail(out, &status),
+        }
     }
 }
 
-fn line(out: &mut BytesMut, change: Change, object: &[u8]) {
+fn made(value: Value, format: BodyFormat) -> Result<Bytes, Status> {
+    encoded::made(&Object::from_value(value).map_err(Status::internal)?, format)
+}
+
+fn line(out: &mut Vec<u8>, change: Change, object: &[u8]) {
     out.reserve(object.len() + 40);
-    out.put_slice(b"{\"type\":\"");
-    out.put_slice(change.name().as_bytes());
-    out.put_slice(b"\",\"object\":");
-    out.put_slice(object);
-    out.put_slice(b"}\n");
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(change.name().as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
 }
 
 /// What a watcher with this selection sees of an event: an object that comes into the selection is added, one that
@@ -264,7 +324,7 @@ mod tests {
     }
 
     fn what(previous: Option<Arc<Stored>>, new: Option<Arc<Stored>>) -> Option<Change> {
-        let selection = Selection::read(&Query::parse("labelSelector=x%3Dyes"), &resource::POD).unwrap();
+        let selection = Selection::read(&Query::parse("labelSelector=x%3Dyes"), &resource::POD, None).unwrap();
         let event = Event::new(9, Key::parse("pods/n/a").unwrap(), new, previous);
         seen(&selection, &event).map(|(change, stored)| {
             assert_eq!(stored.revision(), 9);

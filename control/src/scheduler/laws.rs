@@ -352,7 +352,7 @@ proptest! {
             for (n, (ours, gated)) in pods.into_iter().enumerate() {
                 all.push((make(&house, &format!("p{n}"), ours, gated).await, ours, gated));
             }
-            tokio::spawn(super::run(house.client(USER), house.env.clone(), house.stop.clone()));
+            tokio::spawn(super::run(house.client(USER), house.env.clone(), Arc::default(), house.stop.clone()));
             house.settle().await;
             for (at, ours, gated) in &all {
                 prop_assert_eq!(is_placed(&admin, at).await, *ours && !gated, "{} {} {}", at, ours, gated);

@@ -26,6 +26,14 @@ pub struct Queue {
     attempts: HashMap<Ref, (u32, Instant)>,
 }
 
+/// How many pods wait for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub ready: usize,
+    pub backing_off: usize,
+    pub parked: usize,
+}
+
 fn order(at: &Ref, pod: &PodInfo) -> Order {
     (Reverse(pod.priority), pod.created.clone(), at.clone())
 }
@@ -104,6 +112,15 @@ impl Queue {
             let wait = BACKOFF_FIRST.saturating_mul(1 << (count - 1).min(8)).min(BACKOFF_CAP);
             self.backing_off.insert((since + wait, at), pod);
         }
+    }
+
+    pub fn waiting(&self) -> Waiting {
+        Waiting { ready: self.ready.len(), backing_off: self.backing_off.len(), parked: self.parked.len() }
+    }
+
+    /// How often the pod was refused so far.
+    pub fn refusals(&self, at: &Ref) -> u32 {
+        self.attempts.get(at).map_or(0, |(count, _)| *count)
     }
 
     pub fn next_backoff(&self) -> Option<Instant> {

@@ -15,23 +15,26 @@ mod outline;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod warm;
 mod write;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gantry_kube::{Ref, Resource};
+use gantry_kube::{Object, Ref, Resource};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 pub use events::{Event, Gone};
-pub use kind::Watcher;
+pub use kind::{KindFigures, Watcher};
+pub use outline::Outline;
 pub use stored::{Encoding, Stored};
 pub use write::{Change, WriteError, store_status};
 
 use super::{Key, Revision, Store, StoreError, kinds};
 use kind::KindCache;
+use warm::Warm;
 
 /// The objects of a kind (or of one namespace of it) as they stood at `revision`.
 #[derive(Clone, Debug)]
@@ -73,6 +76,7 @@ struct Inner {
     kinds: RwLock<BTreeMap<String, Arc<KindCache>>>,
     /// Everything up to here is in the kinds' caches.
     progress: watch::Sender<Revision>,
+    warm: Warm,
 }
 
 impl Inner {
@@ -89,7 +93,8 @@ impl Inner {
 impl Cache {
     /// Reads everything from the store, then follows it. Must be called inside a tokio runtime.
     pub async fn start(store: Arc<dyn Store>) -> Result<Cache, StoreError> {
-        let inner = Arc::new(Inner { store, kinds: RwLock::default(), progress: watch::Sender::new(0) });
+        let inner =
+            Arc::new(Inner { store, kinds: RwLock::default(), progress: watch::Sender::new(0), warm: Warm::default() });
         let watch = feed::load(&inner).await?;
         let task = tokio::spawn(feed::run(inner.clone(), watch));
         Ok(Cache { inner, _feed: Arc::new(Feed(task.abort_handle())) })
@@ -129,6 +134,11 @@ impl Cache {
         self.inner.kind(&prefix).get(&Key::new(&prefix, reference))
     }
 
+    /// The parsed object, for those who ask for the same few again and again.
+    pub fn object(&self, resource: &Resource, reference: &Ref) -> Option<Arc<Object>> {
+        self.get(resource, reference).map(|stored| self.inner.warm.object(&stored))
+    }
+
     /// Everything of a kind, or of one of its namespaces. Cheap: one shared pointer an object.
     pub fn list(&self, resource: &Resource, namespace: Option<&str>) -> Snapshot {
         let kind = self.inner.kind(&kinds::prefix(resource));
@@ -143,6 +153,11 @@ impl Cache {
     /// How many objects of a kind there are.
     pub fn count(&self, resource: &Resource) -> usize {
         self.inner.kind(&kinds::prefix(resource)).count()
+    }
+
+    /// What there is to tell of each kind in numbers, in the order of their names.
+    pub fn figures(&self) -> Vec<KindFigures> {
+        self.inner.kinds.read().values().map(|kind| kind.figures()).collect()
     }
 
     /// A page of up to `limit` items: the first (`at` absent), or the one after `after` as things stood at `at`, from the

@@ -1,7 +1,8 @@
 //! When history is forgotten: what was current five minutes ago is the oldest that stays readable.
 //!
 //! Which revision was current when is kept in the store, too, so that a service that is started anew every few minutes
-//! goes on where it was, instead of keeping all of its history.
+//! goes on where it was, instead of keeping all of its history. Of several API servers over one store, the one that wrote
+//! that last keeps it up, by compare and swap; the others take over when nothing of it is heard any more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,14 +14,17 @@ use gantry_kube::Ref;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Key, Op, Revision, Store, StoreError};
+use super::{Compare, Expect, Key, Op, Revision, Store, StoreError};
 
 /// How long overwritten and deleted values stay readable: pages of a list and resumed watches.
 pub const HISTORY_KEPT_SECONDS: i64 = 300;
 const TURN_SECONDS: u64 = 60;
 /// The marks are stored this often, and once after a start.
 const SAVED_SECONDS: i64 = 300;
-const KIND: &str = "compactions.internal.gantry";
+/// Who has kept the marks for so long without storing them is gone.
+const SILENT_SECONDS: i64 = 2 * SAVED_SECONDS;
+/// The kind of the marks, which is nobody's to see.
+pub(super) const KIND: &str = "compactions.internal.gantry";
 
 /// Which revisions were current when, and so up to where history is old enough to be forgotten.
 #[derive(Debug, Default, PartialEq)]
@@ -59,32 +63,49 @@ impl Marks {
 struct Compaction {
     marks: Option<Marks>,
     done: Revision,
-    /// When the marks were stored, and by the write of which revision.
-    saved: Option<(Timestamp, Revision)>,
+    /// When the marks were last stored, as far as this one has seen, and by the write of which revision.
+    stored: Option<(Timestamp, Option<Revision>)>,
+    /// Whether that was this one.
+    keeps: bool,
 }
 
 impl Compaction {
     async fn turn(&mut self, store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
         let key = Key::new(KIND, &Ref::cluster("marks"));
         let current = store.current().await?;
-        if self.marks.is_none() {
-            let stored = store.get(&key, None).await?;
-            self.marks = Some(stored.map(|found| Marks::from_bytes(&found.value, now, current)).unwrap_or_default());
+        let found = store.get(&key, None).await?;
+        let first = self.marks.is_none();
+        if first {
+            let left = found.as_ref().map(|found| Marks::from_bytes(&found.value, now, current));
+            self.marks = Some(left.unwrap_or_default());
         }
         let Some(marks) = &mut self.marks else { return Ok(()) };
         let due = marks.turn(now, current).filter(|due| *due > self.done);
+        let revision = found.map(|found| found.revision);
+        let (at, seen) = *self.stored.get_or_insert((now, revision));
+        if seen != revision {
+            (self.keeps, self.stored) = (false, Some((now, revision)));
+            return Ok(());
+        }
+        let age = now.as_second() - at.as_second();
         // A store in which nothing else happens is not written.
-        let save = self
-            .saved
-            .is_none_or(|(at, revision)| now.as_second() - at.as_second() >= SAVED_SECONDS && revision != current);
-        let value = save.then(|| marks.to_bytes());
-        if let Some(due) = due {
+        let stale = if self.keeps { age >= SAVED_SECONDS && revision != Some(current) } else { age >= SILENT_SECONDS };
+        if first || stale {
+            let expect = revision.map_or(Expect::Absent, Expect::Revision);
+            let compare = Compare { key: key.clone(), expect };
+            match store.write(vec![compare], vec![Op::Put { key, value: marks.to_bytes() }]).await {
+                Ok(revision) => (self.keeps, self.stored) = (true, Some((now, Some(revision)))),
+                // Another was quicker, and keeps them from now on.
+                Err(StoreError::Conflict(_)) => {
+                    (self.keeps, self.stored) = (false, None);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(due) = due.filter(|_| self.keeps) {
             store.compact(due).await?;
             self.done = due;
-        }
-        if let Some(value) = value {
-            let revision = store.write(Vec::new(), vec![Op::Put { key, value }]).await?;
-            self.saved = Some((now, revision));
         }
         Ok(())
     }
@@ -145,6 +166,32 @@ mod tests {
         }
         assert!(matches!(store.get(&key, Some(1)).await, Err(StoreError::Compacted { oldest: 2, .. })));
         assert_eq!(store.get(&key, Some(2)).await.unwrap().unwrap().value, "2");
+    }
+
+    /// Two services over one store: one of them compacts, and the other when that one is gone.
+    #[tokio::test]
+    async fn of_several_services_one_compacts() {
+        let store = Embedded::in_memory().unwrap();
+        let (mut first, mut second) = (Compaction::default(), Compaction::default());
+        let busy = async || {
+            let key = Key::parse("pods/a/b").unwrap();
+            store.write(vec![], vec![Op::Put { key, value: Bytes::new() }]).await.unwrap();
+        };
+        for minute in 0..20 {
+            busy().await;
+            first.turn(&store, at(minute * 60)).await.unwrap();
+            second.turn(&store, at(minute * 60 + 30)).await.unwrap();
+            assert!(minute < 1 || !first.keeps && second.keeps, "who came last keeps them: minute {minute}");
+        }
+        assert!(first.done == 0 && second.done > 0);
+        let before = second.done;
+        for minute in 20..60 {
+            busy().await;
+            first.turn(&store, at(minute * 60)).await.unwrap();
+        }
+        assert!(first.keeps && first.done > before + 10, "{first:?}");
+        second.turn(&store, at(3600)).await.unwrap();
+        assert!(!second.keeps, "and it does not come back while the other does");
     }
 
     #[tokio::test]

@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use disk::{Disk, FileDisk, MemoryDisk};
 
+use super::check::check;
 use super::{BoxFuture, Compare, Key, Op, Page, Revision, Store, StoreError, Versioned, Watch};
 use engine::{Engine, Reply, Request};
 use plan::Write;
@@ -178,7 +179,7 @@ impl Store for Embedded {
 
     fn write(&self, compares: Vec<Compare>, ops: Vec<Op>) -> BoxFuture<'_, Result<Revision, StoreError>> {
         Box::pin(async move {
-            plan::check(&ops)?;
+            check(&ops)?;
             let write = Write { compares, ops };
             match &self.writer {
                 Writer::Inline(engine) => {

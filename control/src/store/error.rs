@@ -26,8 +26,25 @@ pub enum StoreError {
     RenewNotAlone { key: Key },
     #[error("the value of {key} has {bytes} bytes, {VALUE_MAX_BYTES} are possible")]
     ValueTooLarge { key: Key, bytes: usize },
+    #[error("a write of {bytes} bytes is more than the store takes at a time")]
+    WriteTooLarge { bytes: usize },
     #[error("no space is left on the disk of the store")]
     NoSpace,
+    /// The request was not carried out: nobody took it.
+    #[error("none of the store's servers {servers} answers")]
+    Unreachable {
+        servers: String,
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The write was sent, and the answer did not come: it is there, or it is not, or it will be.
+    #[error("it is not known whether the write was done")]
+    Unknown {
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("the store at {place} cannot be used: {why}")]
+    Foreign { place: String, why: String },
     #[error("the store cannot {doing}")]
     Io {
         doing: &'static str,
@@ -37,6 +54,8 @@ pub enum StoreError {
     /// The record at `revision` does not have the bytes that were written.
     #[error("the store is damaged at revision {revision}, key {key:?}: {why}")]
     Damaged { revision: Revision, key: String, why: &'static str },
+    #[error("the value of {key} cannot be read: {why}")]
+    Sealed { key: Key, why: String },
     #[error("the store's file {path} is damaged: {why}")]
     FileDamaged { path: String, why: String },
     #[error("the store's file {path} is in use by another process")]
@@ -51,16 +70,24 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// True where the same call may succeed later without any change on the caller's side.
+    /// True where the same call was not carried out, and may succeed later without any change on the caller's side.
     pub fn retryable(&self) -> bool {
         match self {
-            StoreError::NoSpace | StoreError::Io { .. } | StoreError::Future { .. } | StoreError::Broken => true,
+            StoreError::NoSpace
+            | StoreError::Io { .. }
+            | StoreError::Future { .. }
+            | StoreError::Broken
+            | StoreError::Unreachable { .. } => true,
             StoreError::Conflict(_)
             | StoreError::Compacted { .. }
             | StoreError::OpCount { .. }
             | StoreError::KindTwice { .. }
             | StoreError::RenewNotAlone { .. }
             | StoreError::ValueTooLarge { .. }
+            | StoreError::WriteTooLarge { .. }
+            | StoreError::Unknown { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::Sealed { .. }
             | StoreError::Damaged { .. }
             | StoreError::FileDamaged { .. }
             | StoreError::InUse { .. }

@@ -34,13 +34,19 @@ impl Key {
         self.0.split('/').next().unwrap_or("")
     }
 
-    pub fn reference(&self) -> Ref {
+    /// Namespace (empty for cluster-scoped kinds) and name.
+    pub fn place(&self) -> (&str, &str) {
         let mut parts = self.0.splitn(3, '/').skip(1);
         match (parts.next(), parts.next()) {
-            (Some(namespace), Some(name)) => Ref::new(namespace, name),
-            (Some(name), None) => Ref::cluster(name),
-            _ => Ref::cluster(""),
+            (Some(namespace), Some(name)) => (namespace, name),
+            (Some(name), None) => ("", name),
+            _ => ("", ""),
         }
+    }
+
+    pub fn reference(&self) -> Ref {
+        let (namespace, name) = self.place();
+        Ref::new(namespace, name)
     }
 }
 

@@ -1,12 +1,13 @@
 //! Which stored kind a served resource belongs to: the first part of its keys.
 
-use gantry_kube::{Ref, Resource};
+use gantry_kube::{Ref, Resource, versions};
 
 use super::Key;
 
-/// The kind part of the keys of a resource: `pods`, `deployments.apps`. All served versions of a kind share it.
+/// The kind part of the keys of a resource: `pods`, `deployments.apps`. All served versions of a kind share it, those of
+/// another group too.
 pub fn prefix(resource: &Resource) -> String {
-    resource.qualified()
+    versions::stored(resource).qualified()
 }
 
 pub fn key(resource: &Resource, reference: &Ref) -> Key {
@@ -33,5 +34,7 @@ mod tests {
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), ALL.len());
+        let newer = Resource::by_kind("events.k8s.io", "v1", "Event").unwrap();
+        assert_eq!(prefix(newer), "events");
     }
 }

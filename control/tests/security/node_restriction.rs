@@ -2,7 +2,7 @@
 
 use gantry_client::{Client, ClientError, DeleteOptions, Patch, Query};
 use gantry_control::auth::Identity;
-use gantry_kube::resource::{CONFIG_MAP, LEASE, NODE, POD, SECRET, SERVICE_ACCOUNT};
+use gantry_kube::resource::{CONFIG_MAP, CSI_NODE, LEASE, NODE, POD, SECRET, SERVICE_ACCOUNT};
 use gantry_kube::{Object, Ref, Resource};
 use serde_json::{Value, json};
 
@@ -140,6 +140,31 @@ async fn a_node_reaches_its_own_pods_and_what_they_name() {
     assert_eq!(code(node.delete(&POD, &at("on-m"), &DeleteOptions::default()).await), 403);
     let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
     assert_eq!(code(node.delete(&POD, &at("on-n"), &now).await), 200);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_tells_of_its_own_drivers_alone() {
+    let cluster = cluster().await;
+    let drivers = |name: &str| {
+        object(
+            json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": name}, "spec": {"drivers": []}}),
+        )
+    };
+    cluster.admin.create(&CSI_NODE, &drivers("m")).await.unwrap();
+    for (name, expected) in [("n", 200), ("x", 403)] {
+        assert_eq!(code(cluster.node.create(&CSI_NODE, &drivers(name)).await), expected, "{name}");
+    }
+    let labels = json!({"metadata": {"labels": {"a": "b"}}});
+    for (name, expected) in [("n", 200), ("m", 403)] {
+        let at = Ref::cluster(name);
+        assert_eq!(
+            code(cluster.node.patch(&CSI_NODE, &at, "", Patch::Merge(labels.clone())).await),
+            expected,
+            "{name}"
+        );
+        assert_eq!(code(cluster.node.delete(&CSI_NODE, &at, &DeleteOptions::default()).await), expected, "{name}");
+    }
     cluster.stop().await;
 }
 

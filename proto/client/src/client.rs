@@ -7,8 +7,10 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::ClientError;
+use crate::metrics::Metrics;
 use crate::watch::WatchStream;
 
 /// One answer never takes more memory than this: a list of a very large cluster fits.
@@ -23,6 +25,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(65);
 pub struct Client {
     inner: kube::Client,
     manager: Arc<str>,
+    metrics: Arc<Metrics>,
 }
 
 /// What a list or watch asks for beyond its kind.
@@ -84,12 +87,21 @@ impl DeleteOptions {
 impl Client {
     /// `manager` is the field manager that writes are recorded under (`gantry-scheduler`).
     pub fn new(inner: kube::Client, manager: &str) -> Client {
-        Client { inner, manager: manager.into() }
+        Client { inner, manager: manager.into(), metrics: Arc::default() }
     }
 
     /// The same connection under another field manager.
     pub fn named(&self, manager: &str) -> Client {
-        Client { inner: self.inner.clone(), manager: manager.into() }
+        Client { manager: manager.into(), ..self.clone() }
+    }
+
+    /// The same client, whose calls are counted there.
+    pub fn counted(self, metrics: Arc<Metrics>) -> Client {
+        Client { metrics, ..self }
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     pub async fn get(&self, resource: &Resource, at: &Ref) -> Result<Object, ClientError> {
@@ -226,6 +238,14 @@ impl Client {
         self.send(Method::GET, path.to_owned(), "", Vec::new()).await.map(|(_, bytes)| bytes)
     }
 
+    /// The same, piece by piece, for what may be larger than memory or take longer than a call.
+    pub async fn pieces(&self, path: &str) -> Result<Pieces, ClientError> {
+        let call = format!("get {path}");
+        let open = self.open(&call, Method::GET, path.to_owned(), "", Vec::new());
+        let body = in_time(&call, open).await?.into_body();
+        Ok(Pieces { call, body })
+    }
+
     fn managed(&self, path: String) -> String {
         format!("{path}?fieldManager={}", self.manager)
     }
@@ -269,11 +289,11 @@ impl Client {
         let request = request
             .body(Body::from(body))
             .map_err(|e| ClientError::Answer { call: call.to_owned(), why: e.to_string() })?;
-        let response = self
-            .inner
-            .send(request)
-            .await
-            .map_err(|e| ClientError::Transport { call: call.to_owned(), source: Box::new(e) })?;
+        let (word, began) = (method_word(request.method()), Instant::now());
+        let sent = self.inner.send(request).await;
+        let code = sent.as_ref().ok().map(|response| response.status().as_u16());
+        self.metrics.call(word, code, began.elapsed());
+        let response = sent.map_err(|e| ClientError::Transport { call: call.to_owned(), source: Box::new(e) })?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -284,6 +304,33 @@ impl Client {
                 Status::new(code, "Unknown", String::from_utf8_lossy(&bytes[..bytes.len().min(512)]).into_owned())
             });
         Err(ClientError::Api { call: call.to_owned(), status: Box::new(status) })
+    }
+}
+
+/// An answer that comes in pieces.
+pub struct Pieces {
+    call: String,
+    body: Body,
+}
+
+impl Pieces {
+    /// The next piece; `None` once all of them were there. An answer that breaks off fails.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            let frame = match tokio::time::timeout(ANSWER_TIMEOUT, self.body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(source))) => {
+                    return Err(ClientError::Transport { call: self.call.clone(), source: Box::new(source) });
+                }
+                Err(late) => {
+                    return Err(ClientError::Transport { call: self.call.clone(), source: Box::new(late) });
+                }
+            };
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
     }
 }
 
@@ -318,6 +365,17 @@ fn percent_encode(value: &str, out: &mut String) {
         } else {
             out.push_str(&format!("%{byte:02X}"));
         }
+    }
+}
+
+fn method_word(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "other",
     }
 }
 

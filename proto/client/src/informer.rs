@@ -13,6 +13,8 @@ use tracing::{debug, warn};
 
 use crate::{Client, ClientError, Query, WatchEvent};
 
+/// Of a list, at a time (client-go: defaultPageSize).
+const PAGE_ITEMS: u32 = 500;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_CAP: Duration = Duration::from_secs(10);
 /// A watch is asked to last between one and two of these, so that a fleet's watches do not end together.
@@ -206,10 +208,20 @@ impl<T: Send + Sync + 'static, F: Fn(Object) -> T + Send + Sync + 'static> Refle
         }
     }
 
+    /// Page by page: a parsed object is ten times as large as what most consumers keep of it, and of a large cluster no more than a
+    /// page is ever there whole.
     async fn list(&self) -> Result<String, ClientError> {
-        let list = self.client.list(self.resource, self.scope.namespace.as_deref(), &self.query("")).await?;
-        let fresh: BTreeMap<Ref, Arc<T>> =
-            list.items.into_iter().map(|object| (object.reference(), Arc::new((self.project)(object)))).collect();
+        let mut fresh: BTreeMap<Ref, Arc<T>> = BTreeMap::new();
+        let mut query = Query { limit: PAGE_ITEMS, ..self.query("") };
+        let revision = loop {
+            let page = self.client.list(self.resource, self.scope.namespace.as_deref(), &query).await?;
+            let project = |object: Object| (object.reference(), Arc::new((self.project)(object)));
+            fresh.extend(page.items.into_iter().map(project));
+            if page.continue_token.is_empty() {
+                break page.resource_version;
+            }
+            query.continue_token = page.continue_token;
+        };
         let mut state = self.shared.state.lock();
         let gone: Vec<Ref> = state.objects.keys().filter(|at| !fresh.contains_key(*at)).cloned().collect();
         for at in gone {
@@ -218,7 +230,7 @@ impl<T: Send + Sync + 'static, F: Fn(Object) -> T + Send + Sync + 'static> Refle
         for (at, object) in fresh {
             state.set(at, Some(object));
         }
-        Ok(list.resource_version)
+        Ok(revision)
     }
 
     /// Watches until the revision is gone; a watch that merely ended or broke goes on where it was.

@@ -11,12 +11,14 @@ mod client;
 mod connect;
 mod error;
 mod informer;
+mod metrics;
 mod queue;
 mod watch;
 
-pub use client::{Client, DeleteOptions, List, Patch, Query};
+pub use client::{Client, DeleteOptions, List, Patch, Pieces, Query};
 pub use connect::ConnectError;
 pub use error::ClientError;
 pub use informer::{Change, Informer, Scope, Subscription};
+pub use metrics::Metrics;
 pub use queue::{WorkQueue, run_workers};
 pub use watch::{WatchEvent, WatchStream};

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use crate::metrics::{Metrics, QueueMetrics};
+
 /// Back-off after a failed turn: doubles from the first to the cap.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
 const RETRY_CAP: Duration = Duration::from_secs(60);
@@ -33,12 +35,14 @@ impl<K> Clone for WorkQueue<K> {
 struct Shared<K> {
     state: Mutex<State<K>>,
     notify: Notify,
+    metrics: Arc<QueueMetrics>,
 }
 
 struct State<K> {
     ready: VecDeque<K>,
-    waiting: BTreeSet<K>,
-    running: BTreeSet<K>,
+    /// Since when.
+    waiting: BTreeMap<K, Instant>,
+    running: BTreeMap<K, Instant>,
     /// Keys that were added while they ran: they go on once they are done.
     again: BTreeSet<K>,
     later: BTreeMap<(Instant, u64), K>,
@@ -54,20 +58,29 @@ impl<K: Clone + Ord + Hash + Send + 'static> Default for WorkQueue<K> {
 
 impl<K: Clone + Ord + Hash + Send + 'static> WorkQueue<K> {
     pub fn new() -> WorkQueue<K> {
+        WorkQueue::counted(Arc::default())
+    }
+
+    /// One that is told of under a name.
+    pub fn named(name: &'static str, metrics: &Metrics) -> WorkQueue<K> {
+        WorkQueue::counted(metrics.queue(name))
+    }
+
+    fn counted(metrics: Arc<QueueMetrics>) -> WorkQueue<K> {
         let state = State {
             ready: VecDeque::new(),
-            waiting: BTreeSet::new(),
-            running: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            running: BTreeMap::new(),
             again: BTreeSet::new(),
             later: BTreeMap::new(),
             sequence: 0,
             failures: HashMap::new(),
         };
-        WorkQueue { shared: Arc::new(Shared { state: Mutex::new(state), notify: Notify::new() }) }
+        WorkQueue { shared: Arc::new(Shared { state: Mutex::new(state), notify: Notify::new(), metrics }) }
     }
 
     pub fn add(&self, key: K) {
-        self.shared.state.lock().make_ready(key);
+        self.shared.state.lock().make_ready(key, &self.shared.metrics);
         self.shared.notify.notify_one();
     }
 
@@ -88,6 +101,7 @@ impl<K: Clone + Ord + Hash + Send + 'static> WorkQueue<K> {
             *count += 1;
             *count
         };
+        self.shared.metrics.retried();
         let wait = RETRY_FIRST.saturating_mul(1_u32 << (failures - 1).min(20)).min(RETRY_CAP);
         self.add_after(key, wait);
     }
@@ -102,10 +116,12 @@ impl<K: Clone + Ord + Hash + Send + 'static> WorkQueue<K> {
         loop {
             let wake = {
                 let mut state = self.shared.state.lock();
-                state.promote(Instant::now());
+                let now = Instant::now();
+                state.promote(now, &self.shared.metrics);
                 if let Some(key) = state.ready.pop_front() {
-                    state.waiting.remove(&key);
-                    state.running.insert(key.clone());
+                    let since = state.waiting.remove(&key).unwrap_or(now);
+                    state.running.insert(key.clone(), now);
+                    self.shared.metrics.taken(since, now);
                     if !state.ready.is_empty() {
                         self.shared.notify.notify_one();
                     }
@@ -124,9 +140,11 @@ impl<K: Clone + Ord + Hash + Send + 'static> WorkQueue<K> {
 
     pub fn done(&self, key: &K) {
         let mut state = self.shared.state.lock();
-        state.running.remove(key);
+        if let Some(since) = state.running.remove(key) {
+            self.shared.metrics.done(since);
+        }
         if state.again.remove(key) {
-            state.make_ready(key.clone());
+            state.make_ready(key.clone(), &self.shared.metrics);
             drop(state);
             self.shared.notify.notify_one();
         }
@@ -134,21 +152,23 @@ impl<K: Clone + Ord + Hash + Send + 'static> WorkQueue<K> {
 }
 
 impl<K: Clone + Ord> State<K> {
-    fn make_ready(&mut self, key: K) {
-        if self.running.contains(&key) {
+    fn make_ready(&mut self, key: K, metrics: &QueueMetrics) {
+        if self.running.contains_key(&key) {
             self.again.insert(key);
-        } else if self.waiting.insert(key.clone()) {
+        } else if !self.waiting.contains_key(&key) {
+            metrics.added();
+            self.waiting.insert(key.clone(), Instant::now());
             self.ready.push_back(key);
         }
     }
 
-    fn promote(&mut self, now: Instant) {
+    fn promote(&mut self, now: Instant, metrics: &QueueMetrics) {
         while let Some(entry) = self.later.first_entry() {
             if entry.key().0 > now {
                 return;
             }
             let key = entry.remove();
-            self.make_ready(key);
+            self.make_ready(key, metrics);
         }
     }
 }
@@ -215,6 +235,34 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_secs(1), queue.next()).await.is_err(), "a had a second turn");
         queue.done(&"a");
         assert_eq!(queue.next().await, "a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_and_what_works_is_told() {
+        let metrics = Metrics::default();
+        let queue = WorkQueue::named("test", &metrics);
+        let told = |line: &str| {
+            let mut text = gantry_env::metrics::Text::default();
+            metrics.write(&mut text);
+            let text = text.done();
+            assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+        };
+        queue.add("a");
+        queue.add("a");
+        queue.add("b");
+        told("workqueue_depth{name=\"test\"} 2");
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let key = queue.next().await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+        told("workqueue_depth{name=\"test\"} 1");
+        told("workqueue_unfinished_work_seconds{name=\"test\"} 2");
+        queue.retry(key);
+        queue.done(&key);
+        told("workqueue_queue_duration_seconds_sum{name=\"test\"} 3");
+        told("workqueue_work_duration_seconds_sum{name=\"test\"} 2");
+        told("workqueue_adds_total{name=\"test\"} 2");
+        told("workqueue_retries_total{name=\"test\"} 1");
+        told("workqueue_longest_running_processor_seconds{name=\"test\"} 0");
     }
 
     #[tokio::test(start_paused = true)]

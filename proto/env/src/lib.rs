@@ -1,4 +1,5 @@
-//! What a process takes from its surroundings: the one clock, the one die, the addresses behind names. Wall time and chance reach every crate through [`Env`], so that a test can replay a
+//! What a process takes from its surroundings: the one clock, the one die, the addresses behind names; and what it tells of
+//! itself in numbers. Wall time and chance reach every crate through [`Env`], so that a test can replay a
 //! run: tokio's paused timers drive the clock, a seed drives the dice. Waiting itself is always tokio's.
 
 #![forbid(unsafe_code)]
@@ -6,6 +7,7 @@
 mod backoff;
 mod chain;
 mod clock;
+pub mod metrics;
 mod names;
 mod rng;
 

@@ -2,12 +2,14 @@
 """Write kubernetes-1.36.txt: what is a fact about the built-in kinds, and none of the prose.
 
     pip download --no-deps kubernetes-validate==1.37.0 && unzip -q kubernetes_validate-*.whl
-    go mod download k8s.io/api@v0.36.3 k8s.io/apimachinery@v0.36.3      (or their archives from the module proxy)
-    ./generate.py SCHEMAS API APIMACHINERY > kubernetes-1.36.txt
+    go mod download k8s.io/api@v0.36.3 k8s.io/apimachinery@v0.36.3 k8s.io/apiextensions-apiserver@v0.36.3 \\
+        k8s.io/kube-aggregator@v0.36.2                          (or their archives from the module proxy, or their git tags)
+    ./generate.py SCHEMAS API APIMACHINERY APIEXTENSIONS AGGREGATOR > kubernetes-1.36.txt
 
-SCHEMAS is the folder of the published JSON schemas of 1.36 (the one with `_definitions.json`), API and APIMACHINERY are
-the two modules. The schemas tell fields, types, list keys and patch strategies; the tags of the Go structs tell what is
-always written, what is a pointer, and the numbers of the protobuf wire. `schema.rs` describes the format of the output.
+SCHEMAS is the folder of the published JSON schemas of 1.36 (the one with `_definitions.json`), the others are the four
+modules. The schemas tell fields, types, list keys and patch strategies; the tags of the Go structs tell what is always
+written, what is a pointer, and the numbers of the protobuf wire. Kinds that no schema is published of (UNPUBLISHED) are
+told by their structs alone. `schema.rs` describes the format of the output.
 """
 
 import json
@@ -17,31 +19,51 @@ import sys
 
 VERSION = "1.36"
 
-# The kinds whose definitions, and all that these reach, go into the table: "group/version: kinds".
+# The kinds whose definitions, and all that these reach, go into the table: "package: kinds", below io.k8s.
 ROOTS = """
-core.v1: Namespace Node Pod PodTemplate ConfigMap Secret Service ServiceAccount Endpoints Event Binding ReplicationController
-core.v1: PersistentVolume PersistentVolumeClaim LimitRange ResourceQuota
-apps.v1: Deployment ReplicaSet DaemonSet StatefulSet ControllerRevision
-batch.v1: Job CronJob
-autoscaling.v1: Scale HorizontalPodAutoscaler
-autoscaling.v2: HorizontalPodAutoscaler
-discovery.v1: EndpointSlice
-events.v1: Event
-coordination.v1: Lease
-networking.v1: IPAddress ServiceCIDR NetworkPolicy Ingress IngressClass
-scheduling.v1: PriorityClass
-node.v1: RuntimeClass
-storage.v1: StorageClass CSINode CSIDriver VolumeAttachment
-policy.v1: Eviction PodDisruptionBudget
-rbac.v1: Role RoleBinding ClusterRole ClusterRoleBinding
-authentication.v1: TokenRequest TokenReview SelfSubjectReview
-authorization.v1: SubjectAccessReview SelfSubjectAccessReview LocalSubjectAccessReview SelfSubjectRulesReview
-certificates.v1: CertificateSigningRequest
+api.core.v1: Namespace Node Pod PodTemplate ConfigMap Secret Service ServiceAccount Endpoints Event Binding
+api.core.v1: ReplicationController PersistentVolume PersistentVolumeClaim LimitRange ResourceQuota ComponentStatus
+api.apps.v1: Deployment ReplicaSet DaemonSet StatefulSet ControllerRevision
+api.batch.v1: Job CronJob
+api.autoscaling.v1: Scale HorizontalPodAutoscaler
+api.autoscaling.v2: HorizontalPodAutoscaler
+api.discovery.v1: EndpointSlice
+api.events.v1: Event
+api.coordination.v1: Lease
+api.networking.v1: IPAddress ServiceCIDR NetworkPolicy Ingress IngressClass
+api.scheduling.v1: PriorityClass
+api.node.v1: RuntimeClass
+api.storage.v1: StorageClass CSINode CSIDriver VolumeAttachment CSIStorageCapacity VolumeAttributesClass
+api.policy.v1: Eviction PodDisruptionBudget
+api.rbac.v1: Role RoleBinding ClusterRole ClusterRoleBinding
+api.authentication.v1: TokenRequest TokenReview SelfSubjectReview
+api.authorization.v1: SubjectAccessReview SelfSubjectAccessReview LocalSubjectAccessReview SelfSubjectRulesReview
+api.certificates.v1: CertificateSigningRequest
+api.admissionregistration.v1: ValidatingWebhookConfiguration MutatingWebhookConfiguration
+api.admissionregistration.v1: ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding
+api.admissionregistration.v1: MutatingAdmissionPolicy MutatingAdmissionPolicyBinding
+api.flowcontrol.v1: FlowSchema PriorityLevelConfiguration
+api.resource.v1: ResourceClaim ResourceClaimTemplate DeviceClass ResourceSlice
+apiextensions-apiserver.pkg.apis.apiextensions.v1: CustomResourceDefinition
+kube-aggregator.pkg.apis.apiregistration.v1: APIService
 """
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
-META_ROOTS = ["DeleteOptions", "Status"]
+EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
 
-# Definitions that are one value on the wire, under the names that the table gives them.
+# What the machinery itself puts on the wire, and the groups that it is known in (where it is published as known in all).
+META_ROOTS = {
+    "APIGroup": [""], "APIGroupList": [""], "APIResourceList": [""], "APIVersions": [""], "DeleteOptions": [""],
+    "Status": [""], "WatchEvent": [""], "List": [""], "PartialObjectMetadata": ["meta.k8s.io"],
+    "PartialObjectMetadataList": ["meta.k8s.io"], "CreateOptions": [""], "GetOptions": [""], "ListOptions": [""],
+    "PatchOptions": [""], "UpdateOptions": [""],
+}
+UNPUBLISHED = [
+    "List", "PartialObjectMetadata", "PartialObjectMetadataList", "CreateOptions", "GetOptions", "ListOptions",
+    "PatchOptions", "UpdateOptions",
+]
+
+# Definitions that are one value on the wire, under the names that the table gives them. A choice of two stands there as a
+# message whose field 1 is the first of them, and field 2 the second.
 SCALARS = {
     "io.k8s.apimachinery.pkg.api.resource.Quantity": "quantity",
     META + "Time": "time",
@@ -49,6 +71,10 @@ SCALARS = {
     META + "FieldsV1": "any",
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": "intorstring",
     "io.k8s.apimachinery.pkg.runtime.RawExtension": "any",
+    EXTENSIONS + "JSON": "json",
+    EXTENSIONS + "JSONSchemaPropsOrBool": f"bool|{EXTENSIONS}JSONSchemaProps",
+    EXTENSIONS + "JSONSchemaPropsOrArray": f"{EXTENSIONS}JSONSchemaProps|[]{EXTENSIONS}JSONSchemaProps",
+    EXTENSIONS + "JSONSchemaPropsOrStringArray": f"{EXTENSIONS}JSONSchemaProps|[]string",
 }
 
 # Defaults that the schema itself carries upstream (`+default`): the keys of keyed lists need them.
@@ -90,18 +116,19 @@ def type_of(schema):
 
 
 def structs_in(kind):
-    kind = kind.replace("[]", "").replace("{}", "")
-    return kind if kind.startswith("io.k8s.") else None
+    names = [name.replace("[]", "").replace("{}", "") for name in kind.split("|")]
+    return [name for name in names if name.startswith("io.k8s.")]
 
 
-STRUCT = re.compile(r"^type (\w+) struct \{\n(.*?)^\}", re.S | re.M)
+STRUCT = re.compile(r"^type (\w+) struct ?\{(?:\}$|\n(.*?)^\})", re.S | re.M)
 FIELD = re.compile(r"^\s*(?:(\w+)\s+)?([\w.*\[\]]+)\s+`([^`]*)`", re.M)
 
 
-def go_structs(api, apimachinery):
+def go_structs(modules):
     """definition -> [(JSON name or None where inline, Go type, JSON options, protobuf number or None)]"""
     structs = {}
-    for root, prefix in [(api, "io.k8s.api"), (apimachinery, "io.k8s.apimachinery")]:
+    for root, prefix in zip(modules, ["api", "apimachinery", "apiextensions-apiserver", "kube-aggregator"]):
+        prefix = "io.k8s." + prefix
         for path in sorted(pathlib.Path(root).rglob("*.go")):
             if path.name.endswith("_test.go") or path.name.startswith("zz_generated"):
                 continue
@@ -130,27 +157,58 @@ def embedded(name, kind):
     return name.rsplit(".", 1)[0] + "." + kind
 
 
+def flat(name, structs):
+    """The fields of a struct and of those that stand inline in it, as JSON shows them."""
+    for json_name, kind, options, number in structs[name]:
+        if json_name:
+            yield json_name, kind, options
+        elif number is not None:
+            yield from flat(embedded(name, kind), structs)
+
+
 def written_always(kind, go, options):
     """Whether the field is written even when it is zero, as Go's encoder decides it."""
     pointer = go.startswith("*")
+    if "|" in kind:
+        return False
     if kind.startswith("io.k8s.") or kind in ("quantity", "intorstring"):
         # A struct is never empty to Go.
         return not pointer and "omitzero" not in options
-    if kind in ("time", "microtime", "any"):
+    if kind in ("time", "microtime", "any", "json"):
         return False
     return not pointer and "omitempty" not in options
 
 
+def schema_of(name, structs):
+    """What would be published of a kind, told by its struct: all of meta.v1 is in one package, and aliases are strings."""
+    def of(go):
+        go = go.lstrip("*")
+        if go.startswith("[]"):
+            return {"type": "array", "items": of(go[2:])}
+        if go in ("bool", "int64"):
+            return {"type": {"bool": "boolean", "int64": "integer"}[go], "format": go}
+        whole = "io.k8s.apimachinery.pkg." + go if go.startswith("runtime.") else META + go
+        return {"$ref": whole} if whole in structs else {"type": "string"}
+
+    fields = {json_name: (go, options) for json_name, go, options, _ in structs[name] if json_name}
+    required = [field for field, (_, options) in fields.items() if "omitempty" not in options and field != "metadata"]
+    properties = {field: of(go) for field, (go, _) in fields.items()}
+    return {"properties": {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, **properties}, "required": required}
+
+
 def main():
-    folder, api, apimachinery = sys.argv[1:4]
+    folder, *modules = sys.argv[1:6]
     definitions = json.loads((pathlib.Path(folder) / "_definitions.json").read_text())["$defs"]
-    structs = go_structs(api, apimachinery)
+    structs = go_structs(modules)
+    for kind in UNPUBLISHED:
+        assert META + kind not in definitions, kind
+        definitions[META + kind] = schema_of(META + kind, structs)
 
     wanted = [META + kind for kind in META_ROOTS]
     for line in ROOTS.strip().splitlines():
         package, kinds = line.split(":")
         for kind in kinds.split():
-            name = f"io.k8s.api.{package}.{kind}"
+            name = f"io.k8s.{package}.{kind}"
             assert name in definitions, name
             wanted.append(name)
             if name + "List" in definitions:
@@ -173,19 +231,18 @@ def main():
                 continue
             # What is inlined has numbers of its own; in JSON its fields stand among ours.
             if whole not in definitions:
-                inner = {json_name for json_name, *_ in structs[whole]}
+                inner = {json_name for json_name, *_ in flat(whole, structs)}
                 fields = {k: v for k, v in schema["properties"].items() if k in inner}
                 definitions[whole] = {"properties": fields, "required": [f for f in required if f in inner]}
             inlined.append(f"  + #{number} {whole}")
             wanted.append(whole)
-            for json_name, kind, options, _ in structs[whole]:
+            for json_name, kind, options in flat(whole, structs):
                 direct.setdefault(json_name, (kind, options, None))
 
         lines = []
         for field, facts in sorted(schema.get("properties", {}).items()):
             kind = type_of(facts)
-            if structs_in(kind):
-                wanted.append(structs_in(kind))
+            wanted.extend(structs_in(kind))
             flags = []
             if field in required:
                 flags.append("req")
@@ -209,10 +266,9 @@ def main():
 
         head = f"type {name}"
         groups = schema.get("x-kubernetes-group-version-kind", [])
-        if name == META + "DeleteOptions":
-            groups = [g for g in groups if not g["group"] and g["version"] == "v1"]
-        if name == META + "Status":
-            groups = [{"group": "", "version": "v1", "kind": "Status"}]
+        if name.startswith(META) and last_two(name)[3:] in META_ROOTS:
+            kind = last_two(name)[3:]
+            groups = [{"group": group, "version": "v1", "kind": kind} for group in META_ROOTS[kind]]
         for g in groups:
             head += f" gvk={g.get('group', '')}/{g['version']}/{g['kind']}"
         if "x-kubernetes-map-type" in schema:

@@ -3,6 +3,7 @@
 //! the merge of its structured values: maps and structs merge field by field, lists by what the schema says of them (atomic, a set,
 //! a map by keys), and whatever is atomic belongs to one owner as a whole.
 
+mod custom;
 mod fields;
 mod typed;
 

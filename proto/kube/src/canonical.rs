@@ -11,6 +11,7 @@ mod walk;
 
 pub use json::{DEPTH_MAX, DUPLICATES_MAX, MAPS_MAX, check_bounds, parse_json, parse_value};
 pub use walk::{Findings, Wrong, normalize, normalize_value};
+pub(crate) use walk::{UNKNOWN_MAX, WRONG_MAX, named, push_index, push_key};
 
 #[cfg(test)]
 mod tests;

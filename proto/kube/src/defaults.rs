@@ -3,6 +3,7 @@
 //! The rules are those of the API conventions and of each kind's reference page. A field that is a pointer upstream is
 //! defaulted only when it is absent (`terminationGracePeriodSeconds: 0` stays), the others also when they are zero.
 
+mod cluster;
 mod pod;
 
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod tests;
 
 use serde_json::{Map, Value, json};
 
+use crate::custom::definition;
 use crate::object::Object;
 use crate::resource::Resource;
 
@@ -23,6 +25,9 @@ type Fields = Map<String, Value>;
 
 /// Defaults an object of that kind, on every write.
 pub fn apply(resource: &Resource, object: &mut Object) {
+    if (resource.group, resource.kind) == (definition::GROUP, definition::KIND) {
+        return definition::default(object);
+    }
     let map = &mut object.0;
     match (resource.group, resource.kind) {
         ("", "Pod") => pod::pod(map),
@@ -45,6 +50,14 @@ pub fn apply(resource: &Resource, object: &mut Object) {
             absent(map, "reclaimPolicy", "Delete");
             absent(map, "volumeBindingMode", "Immediate");
         }
+        ("storage.k8s.io", "CSIDriver") => with(map, "spec", cluster::csi_driver),
+        ("resource.k8s.io", "ResourceClaim") => with(map, "spec", cluster::device_claim),
+        ("resource.k8s.io", "ResourceClaimTemplate") => {
+            with(map, "spec", |template| with(template, "spec", cluster::device_claim));
+        }
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => with(map, "spec", cluster::flow_schema),
+        ("flowcontrol.apiserver.k8s.io", _) => with(map, "spec", cluster::priority_level),
+        ("apiregistration.k8s.io", _) => with(map, "spec", cluster::api_service),
         ("batch", "Job") => job(map),
         ("batch", "CronJob") => with(map, "spec", cron_job),
         ("apps", "StatefulSet") => with(map, "spec", stateful_set),

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::custom::print::float;
+
 /// The closed set of field errors, as `reason` in a metav1.StatusCause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldErrorKind {
@@ -24,11 +26,13 @@ pub struct FieldError {
     pub path: String,
     pub value: Value,
     pub detail: String,
+    /// Whether the message shows the value.
+    shows_value: bool,
 }
 
 impl FieldError {
     fn new(kind: FieldErrorKind, path: impl Into<String>, value: Value, detail: impl Into<String>) -> FieldError {
-        FieldError { kind, path: path.into(), value, detail: detail.into() }
+        FieldError { kind, path: path.into(), value, detail: detail.into(), shows_value: true }
     }
 
     pub fn required(path: impl Into<String>, detail: impl Into<String>) -> FieldError {
@@ -70,11 +74,19 @@ impl FieldError {
     }
 
     pub fn too_long(path: impl Into<String>, max_bytes: usize) -> FieldError {
-        FieldError::new(FieldErrorKind::TooLong, path, Value::Null, format!("may not be more than {max_bytes} bytes"))
+        let unit = if max_bytes == 1 { "byte" } else { "bytes" };
+        FieldError::new(FieldErrorKind::TooLong, path, Value::Null, format!("may not be more than {max_bytes} {unit}"))
     }
 
     pub fn too_many(path: impl Into<String>, actual: usize, max: usize) -> FieldError {
-        FieldError::new(FieldErrorKind::TooMany, path, Value::from(actual), format!("must have at most {max} items"))
+        let unit = if max == 1 { "item" } else { "items" };
+        FieldError::new(FieldErrorKind::TooMany, path, Value::from(actual), format!("must have at most {max} {unit}"))
+    }
+
+    /// The same without its value, which may be large, and is said elsewhere or not at all.
+    #[must_use]
+    pub fn without_value(self) -> FieldError {
+        FieldError { shows_value: false, ..self }
     }
 
     /// The cause's `reason`.
@@ -106,11 +118,12 @@ impl FieldError {
             FieldErrorKind::NotFound => "Not found",
             FieldErrorKind::Internal => "Internal error",
         };
-        let valued = !matches!(
+        let unvalued = matches!(
             self.kind,
             FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong | FieldErrorKind::Internal
         );
-        let mut text = if valued { format!("{head}: {}", self.value) } else { head.to_owned() };
+        let valued = self.shows_value && !unvalued;
+        let mut text = if valued { format!("{head}: {}", shown(&self.value)) } else { head.to_owned() };
         if !self.detail.is_empty() {
             text.push_str(": ");
             text.push_str(&self.detail);
@@ -120,6 +133,14 @@ impl FieldError {
 
     pub fn cause(&self) -> Value {
         json!({"reason": self.reason(), "message": self.body(), "field": self.path})
+    }
+}
+
+/// JSON, but that broken numbers are shown as Go shows them.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Number(number) if number.is_f64() => number.as_f64().map(float).unwrap_or_default(),
+        other => other.to_string(),
     }
 }
 

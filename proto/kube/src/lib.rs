@@ -8,13 +8,17 @@
 
 pub mod apply;
 pub mod canonical;
+pub mod cel;
 pub mod cron;
+pub mod custom;
 pub mod defaults;
 pub mod field;
+pub mod flow_control;
 pub mod merge;
 pub mod object;
 pub mod openapi;
 pub mod pod;
+pub mod pod_security;
 pub mod protobuf;
 pub mod quantity;
 pub mod resource;

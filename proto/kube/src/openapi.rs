@@ -3,6 +3,8 @@
 //! All of them are derived from the schema table and the table of served kinds, hold no prose, and are built when they are
 //! first asked for. Clients read from them how lists merge, which query parameters a write takes, and what `explain` prints.
 
+mod custom;
+mod documents;
 mod gnostic;
 mod paths;
 mod schemas;
@@ -18,6 +20,8 @@ use serde_json::{Map, Value, json};
 
 use crate::resource;
 use crate::schema::KUBERNETES_VERSION;
+pub use custom::CustomVersion;
+pub use documents::{Documents, Tagged};
 use paths::Served;
 use schemas::Dialect;
 
@@ -42,16 +46,17 @@ pub fn v2_protobuf() -> &'static [u8] {
 pub fn v3_root() -> &'static [u8] {
     static DOCUMENT: OnceLock<Vec<u8>> = OnceLock::new();
     DOCUMENT.get_or_init(|| {
-        let paths: Map<String, Value> = v3_documents()
-            .iter()
-            .map(|((group, version), document)| {
-                let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
-                let url = format!("/openapi/v3/{path}?hash={}", document.hash);
-                (path, json!({"serverRelativeURL": url}))
-            })
-            .collect();
+        let paths: Map<String, Value> =
+            v3_documents().iter().map(|((group, version), document)| v3_path(group, version, &document.hash)).collect();
         bytes(&json!({"paths": paths}))
     })
+}
+
+/// The root's entry of one document.
+fn v3_path(group: &str, version: &str, hash: &str) -> (String, Value) {
+    let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+    let url = format!("/openapi/v3/{path}?hash={hash}");
+    (path, json!({"serverRelativeURL": url}))
 }
 
 /// `/openapi/v3/apis/GROUP/VERSION`, or `/openapi/v3/api/VERSION` for the core group ("").
@@ -76,10 +81,10 @@ struct Document {
     hash: String,
 }
 
-type Documents = BTreeMap<(&'static str, &'static str), Document>;
+type BuiltIn = BTreeMap<(&'static str, &'static str), Document>;
 
-fn v3_documents() -> &'static Documents {
-    static DOCUMENTS: OnceLock<Documents> = OnceLock::new();
+fn v3_documents() -> &'static BuiltIn {
+    static DOCUMENTS: OnceLock<BuiltIn> = OnceLock::new();
     DOCUMENTS.get_or_init(|| {
         let mut served: BTreeMap<(&str, &str), Vec<Served>> = BTreeMap::new();
         for resource in resource::served() {
@@ -100,20 +105,28 @@ fn find(group: &str, version: &str) -> Option<&'static Document> {
 
 fn v2_document() -> Value {
     let served: Vec<Served> = resource::served().flat_map(paths::of).collect();
+    v2_document_of(&served, schemas::definitions(paths::roots(&served), Dialect::V2))
+}
+
+fn v2_document_of(served: &[Served], definitions: Map<String, Value>) -> Value {
     json!({
         "swagger": "2.0",
         "info": info(),
-        "paths": paths::rendered(&served, Dialect::V2),
-        "definitions": schemas::definitions(paths::roots(&served), Dialect::V2),
+        "paths": paths::rendered(served, Dialect::V2),
+        "definitions": definitions,
     })
 }
 
 fn v3_document(served: &[Served]) -> Value {
+    v3_document_of(served, schemas::definitions(paths::roots(served), Dialect::V3))
+}
+
+fn v3_document_of(served: &[Served], definitions: Map<String, Value>) -> Value {
     json!({
         "openapi": "3.0.0",
         "info": info(),
         "paths": paths::rendered(served, Dialect::V3),
-        "components": {"schemas": schemas::definitions(paths::roots(served), Dialect::V3)},
+        "components": {"schemas": definitions},
     })
 }
 

@@ -1,9 +1,10 @@
-//! Request bodies in `application/vnd.kubernetes.protobuf`, read into the same JSON maps as all others.
+//! `application/vnd.kubernetes.protobuf`: bodies read into the same JSON maps as all others, and objects written so.
 //!
 //! A body is the four bytes `k8s\0` and a `runtime.Unknown`: apiVersion and kind, and the object's own message. Which field
-//! a number stands for is told by the schema table; numbers that it does not have are skipped, as protobuf asks. The result
-//! is uncanonical ([`crate::canonical::normalize`] comes next): the wire carries zeros that JSON leaves out.
+//! a number stands for is told by the schema table; numbers that it does not have are skipped, as protobuf asks. What is
+//! read is uncanonical ([`crate::canonical::normalize`] comes next): the wire carries zeros that JSON leaves out.
 
+pub mod encode;
 mod wire;
 
 #[cfg(test)]
@@ -15,7 +16,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::canonical::MAPS_MAX;
 use crate::object::{DecodeError, Object};
-use crate::schema::{self, Ty, Type};
+use crate::schema::{self, OnWire, Ty, Type};
 use crate::time;
 use wire::{Fields, Payload};
 
@@ -23,10 +24,9 @@ use wire::{Fields, Payload};
 pub const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
 /// What such bodies begin with.
 pub const MAGIC: [u8; 4] = *b"k8s\0";
-/// Messages inside one another; the deepest built-in kind needs about twenty.
-const DEPTH_MAX: usize = 64;
-/// The first second of year 1: Go's zero time.
-const ZERO_TIME_SECONDS: i64 = -62_135_596_800;
+/// Messages inside one another. Most built-in kinds need some twenty; the schema in a definition of a custom kind nests as
+/// its author likes, and needs two for each level.
+const DEPTH_MAX: usize = 120;
 
 /// Why bytes are not an object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -133,18 +133,20 @@ fn decode_at(body: &[u8], api_version: &str, kind: &str, bounds: &mut Bounds) ->
 fn message(ty: &'static Type, bytes: &[u8], map: &mut Map<String, Value>, bounds: &mut Bounds) -> Result<()> {
     for field in Fields::of(bytes) {
         let (number, payload) = field?;
-        if let Some(field) = ty.fields.iter().find(|f| f.number == Some(number)) {
-            // A list or a map comes element by element, a message may come in parts.
-            let mut slot = map.remove(field.name).unwrap_or(Value::Null);
-            read(field.name, &field.ty, payload, &mut slot, bounds)?;
-            if !slot.is_null() {
-                map.insert(field.name.to_owned(), slot);
+        match (ty.numbered(number), payload) {
+            (None, _) => {}
+            (Some(OnWire::Field(field)), payload) => {
+                // A list or a map comes element by element, a message may come in parts.
+                let mut slot = map.remove(field.name).unwrap_or(Value::Null);
+                read(field.name, &field.ty, payload, &mut slot, bounds)?;
+                if !slot.is_null() {
+                    map.insert(field.name.to_owned(), slot);
+                }
             }
-        } else if let Some((_, inner)) = ty.inlined.iter().find(|(n, _)| *n == number) {
-            match payload {
-                Payload::Bytes(bytes) => bounds.inside(|bounds| message(inner.get(), bytes, map, bounds))?,
-                _ => return Err(ProtobufError::FieldType(inner.short())),
+            (Some(OnWire::Inlined(inner)), Payload::Bytes(bytes)) => {
+                bounds.inside(|bounds| message(inner.get(), bytes, map, bounds))?;
             }
+            (Some(OnWire::Inlined(inner)), _) => return Err(ProtobufError::FieldType(inner.short())),
         }
     }
     Ok(())
@@ -203,9 +205,30 @@ fn read(
         (Ty::Quantity, Payload::Bytes(bytes)) => *slot = Value::String(quantity(name, bytes)?),
         (Ty::Time | Ty::MicroTime, Payload::Bytes(bytes)) => *slot = timestamp(ty, bytes)?,
         (Ty::IntOrString, Payload::Bytes(bytes)) => *slot = int_or_string(name, bytes)?,
-        (Ty::Any, Payload::Bytes(bytes)) => *slot = extension(name, bytes, bounds)?,
+        (Ty::Any | Ty::Json, Payload::Bytes(bytes)) => *slot = extension(name, bytes, bounds)?,
+        (Ty::Either(of), Payload::Bytes(bytes)) => bounds.inside(|bounds| choice(name, of, bytes, slot, bounds))?,
         _ => return Err(ProtobufError::FieldType(name)),
     }
+    Ok(())
+}
+
+/// One of two. The second counts where both are there; where neither is, it is the first one's zero.
+fn choice(
+    name: &'static str,
+    (first, second): &'static (Ty, Ty),
+    bytes: &[u8],
+    slot: &mut Value,
+    bounds: &mut Bounds,
+) -> Result<()> {
+    let (mut one, mut other) = (if *first == Ty::Bool { Value::Bool(false) } else { Value::Null }, Value::Null);
+    for field in Fields::of(bytes) {
+        match field? {
+            (1, payload) => read(name, first, payload, &mut one, bounds)?,
+            (2, payload) => read(name, second, payload, &mut other, bounds)?,
+            _ => {}
+        }
+    }
+    *slot = if other.is_null() { one } else { other };
     Ok(())
 }
 
@@ -265,11 +288,13 @@ fn timestamp(ty: &Ty, bytes: &[u8]) -> Result<Value> {
             _ => {}
         }
     }
-    if (seconds == 0 || seconds == ZERO_TIME_SECONDS) && nanos == 0 {
+    // Go's zero time is no bytes at all; 1970 is a time like others.
+    if bytes.is_empty() {
         return Ok(Value::Null);
     }
     let at = time::from_parts(seconds, nanos).ok_or(ProtobufError::FieldType("time"))?;
-    Ok(Value::String(if *ty == Ty::MicroTime { time::micros(at) } else { time::seconds(at) }))
+    let text = if *ty == Ty::MicroTime { time::micros(at) } else { time::seconds(at) };
+    Ok(if time::is_zero(&text) { Value::Null } else { Value::String(text) })
 }
 
 fn int_or_string(name: &'static str, bytes: &[u8]) -> Result<Value> {

@@ -81,6 +81,16 @@ impl Quantity {
         clamp(div_away(self.nanos, NANOS / 1000))
     }
 
+    /// The number, if it is whole, and none that was held at the largest.
+    pub fn integer(&self) -> Option<i64> {
+        (self.nanos % NANOS == 0 && self.nanos.abs() < MAX_NANOS).then(|| i64::try_from(self.nanos / NANOS).ok())?
+    }
+
+    /// As near as a float comes.
+    pub fn approximate(&self) -> f64 {
+        self.nanos as f64 / NANOS as f64
+    }
+
     pub fn is_zero(&self) -> bool {
         self.nanos == 0
     }

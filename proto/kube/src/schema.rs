@@ -2,7 +2,9 @@
 //!
 //! The table is a checked-in text (`schema/kubernetes-1.36.txt`, written by `schema/generate.py`) that is parsed once.
 //! A line `type NAME gvk=GROUP/VERSION/KIND map=atomic` opens a definition; the indented lines after it are its fields:
-//! `NAME TYPE FLAG...`, sorted by name. TYPE is a scalar, a definition, `[]TYPE` or `{}TYPE` (a map from strings). Flags:
+//! `NAME TYPE FLAG...`, sorted by name. TYPE is a scalar, a definition, `[]TYPE`, `{}TYPE` (a map from strings) or
+//! `TYPE|TYPE` (one of the two: in JSON the value tells which, and on the protobuf wire it is a message whose field 1 is the
+//! first and field 2 the second; `{}A|B` is a map of such choices). Flags:
 //! `req` (required), `zero` (written even when it is zero), `ptr` (a scalar whose zero is not the same as its absence),
 //! `default=`, `list=atomic|set|map`, `keys=`, `map=atomic`, `patch=merge|replace|retainKeys,…`, `mergekey=` and `#N`, the
 //! field's number on the protobuf wire. `+ #N TYPE` is a message that stands inline in JSON and nested on that wire.
@@ -10,6 +12,8 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::OnceLock;
+
+use serde_json::Value;
 
 /// The minor version of Kubernetes whose facts the table holds.
 pub const KUBERNETES_VERSION: &str = "1.36";
@@ -52,6 +56,24 @@ pub struct Type {
     pub atomic: bool,
     /// Messages of the protobuf wire whose fields stand among ours in JSON.
     pub inlined: Vec<(u32, TypeRef)>,
+    /// The numbers of the protobuf wire, ascending.
+    wire: Vec<(u32, Numbered)>,
+}
+
+/// What a number of the protobuf wire stands for.
+#[derive(Clone, Copy, Debug)]
+enum Numbered {
+    /// The place of a field among the others.
+    Field(u16),
+    Inlined(TypeRef),
+}
+
+/// What a number of the protobuf wire stands for.
+#[derive(Clone, Copy, Debug)]
+pub enum OnWire {
+    Field(&'static Field),
+    /// A message whose fields stand among ours in JSON.
+    Inlined(TypeRef),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,16 +129,66 @@ pub enum Ty {
     Time,
     MicroTime,
     IntOrString,
-    /// Whatever JSON there is: RawExtension, FieldsV1.
+    /// Whatever object there is: RawExtension, FieldsV1.
     Any,
+    /// Whatever JSON there is, scalars too. On the wire it is as [`Ty::Any`] is.
+    Json,
     Struct(TypeRef),
     List(Box<Ty>),
     Map(Box<Ty>),
+    /// A schema, or what may stand in its place. The second is what counts where the wire has both: a schema that stands
+    /// for `true` is written with it.
+    Either(Box<(Ty, Ty)>),
+}
+
+impl Ty {
+    /// The type that a JSON value has, if this is a choice that allows it; every other type is what it is.
+    pub fn chosen(&self, value: &Value) -> &Ty {
+        let fits = |ty: &Ty| match value {
+            Value::Object(_) => matches!(ty, Ty::Struct(_)),
+            Value::Array(_) => matches!(ty, Ty::List(_)),
+            Value::Bool(_) => *ty == Ty::Bool,
+            _ => false,
+        };
+        match self {
+            Ty::Either(of) if fits(&of.0) => &of.0,
+            Ty::Either(of) if fits(&of.1) => &of.1,
+            _ => self,
+        }
+    }
 }
 
 impl Type {
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.binary_search_by(|f| f.name.cmp(name)).ok().map(|i| &self.fields[i])
+    }
+
+    /// What stands under this number on the protobuf wire.
+    pub fn numbered(&'static self, number: u32) -> Option<OnWire> {
+        let at = self.wire.binary_search_by_key(&number, |(n, _)| *n).ok()?;
+        Some(self.on_wire(self.wire[at].1))
+    }
+
+    /// Everything that has a number on the protobuf wire, in the order of the numbers.
+    pub fn wire(&'static self) -> impl DoubleEndedIterator<Item = (u32, OnWire)> {
+        self.wire.iter().map(|(number, numbered)| (*number, self.on_wire(*numbered)))
+    }
+
+    fn on_wire(&'static self, numbered: Numbered) -> OnWire {
+        match numbered {
+            Numbered::Field(at) => OnWire::Field(&self.fields[usize::from(at)]),
+            Numbered::Inlined(inner) => OnWire::Inlined(inner),
+        }
+    }
+
+    /// Sorts what has a number by it; false where two have the same.
+    fn index_wire(&mut self) -> bool {
+        let fields = self.fields.iter().enumerate();
+        let fields = fields.filter_map(|(at, field)| Some((field.number?, Numbered::Field(at as u16))));
+        let inlined = self.inlined.iter().map(|(number, inner)| (*number, Numbered::Inlined(*inner)));
+        self.wire = fields.chain(inlined).collect();
+        self.wire.sort_by_key(|(number, _)| *number);
+        self.wire.windows(2).all(|pair| pair[0].0 < pair[1].0)
     }
 
     /// `Pod`: the last part of the name.
@@ -131,10 +203,14 @@ impl Type {
     }
 }
 
-/// The definition of a kind, if the table has it. DeleteOptions belong to every group.
+/// What every group has, in whose name it is asked for.
+const OF_EVERY_GROUP: [&str; 7] =
+    ["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions", "WatchEvent"];
+
+/// The definition of a kind, if the table has it.
 pub fn for_kind(group: &str, version: &str, kind: &str) -> Option<TypeRef> {
     let table = table();
-    let (group, version) = if kind == "DeleteOptions" { ("", "v1") } else { (group, version) };
+    let (group, version) = if OF_EVERY_GROUP.contains(&kind) { ("", "v1") } else { (group, version) };
     table.kinds.get(&(group, version, kind)).copied()
 }
 
@@ -203,12 +279,16 @@ fn parse(text: &'static str) -> Result<Table, TableError> {
             }
         }
     }
-    Ok(Table { types, kinds })
+    match types.iter_mut().find_map(|ty| (!ty.index_wire()).then_some(ty.name)) {
+        Some(text) => Err(TableError { line: 0, problem: "a number of the wire that stands for two fields", text }),
+        None => Ok(Table { types, kinds }),
+    }
 }
 
 fn parse_type(rest: &'static str) -> Option<Type> {
     let mut words = rest.split(' ');
-    let mut ty = Type { name: words.next()?, fields: vec![], kinds: vec![], atomic: false, inlined: vec![] };
+    let (fields, kinds, inlined, wire) = (vec![], vec![], vec![], vec![]);
+    let mut ty = Type { name: words.next()?, fields, kinds, atomic: false, inlined, wire };
     for word in words {
         match word.split_once('=')? {
             ("gvk", value) => {
@@ -278,6 +358,9 @@ fn parse_ty(word: &'static str, names: &[&'static str]) -> Option<Ty> {
     if let Some(inner) = word.strip_prefix("{}") {
         return Some(Ty::Map(Box::new(parse_ty(inner, names)?)));
     }
+    if let Some((first, second)) = word.split_once('|') {
+        return Some(Ty::Either(Box::new((parse_ty(first, names)?, parse_ty(second, names)?))));
+    }
     Some(match word {
         "string" => Ty::String,
         "int32" => Ty::Int32,
@@ -290,12 +373,15 @@ fn parse_ty(word: &'static str, names: &[&'static str]) -> Option<Ty> {
         "microtime" => Ty::MicroTime,
         "intorstring" => Ty::IntOrString,
         "any" => Ty::Any,
+        "json" => Ty::Json,
         name => Ty::Struct(TypeRef(names.binary_search(&name).ok()? as u16)),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::resource;
 
@@ -314,13 +400,14 @@ mod tests {
         assert_eq!(error.line, 2);
         assert!(parse("  x string").is_err());
         assert!(parse("type b\ntype a").is_err());
+        assert!(parse("type a\n  x string #1\n  y string #1").is_err());
     }
 
     #[test]
     fn every_served_kind_and_its_list_has_a_definition() {
         for r in resource::ALL {
             assert!(for_kind(r.group, r.version, r.kind).is_some(), "{} has none", r.kind);
-            if !r.virtual_only {
+            if !r.virtual_only || *r == &resource::COMPONENT_STATUS {
                 assert!(for_kind(r.group, r.version, &format!("{}List", r.kind)).is_some(), "{}List has none", r.kind);
             }
         }
@@ -330,10 +417,29 @@ mod tests {
             ("authentication.k8s.io", "v1", "TokenRequest"),
             ("", "v1", "Binding"),
             ("apps", "v1", "DeleteOptions"),
+            ("apps", "v1", "WatchEvent"),
+            ("", "v1", "List"),
+            ("", "v1", "APIGroupList"),
+            ("meta.k8s.io", "v1", "PartialObjectMetadataList"),
         ] {
             assert!(for_kind(group, version, kind).is_some(), "{kind} has none");
         }
         assert!(for_kind("", "v2", "Pod").is_none());
+    }
+
+    #[test]
+    fn numbers_of_the_wire_lead_to_their_fields() {
+        for ty in all().map(TypeRef::get) {
+            assert!(ty.wire().map(|(number, _)| number).is_sorted(), "{}", ty.name);
+            assert_eq!(ty.wire().count(), ty.inlined.len() + ty.fields.iter().filter(|f| f.number.is_some()).count());
+            for field in ty.fields.iter().filter(|field| field.number.is_some()) {
+                let found = ty.numbered(field.number.unwrap());
+                assert!(matches!(found, Some(OnWire::Field(same)) if same.name == field.name), "{found:?}");
+            }
+        }
+        let volume = by_name("io.k8s.api.core.v1.Volume").unwrap().get();
+        assert!(matches!(volume.numbered(2), Some(OnWire::Inlined(inner)) if inner.short() == "VolumeSource"));
+        assert!(volume.numbered(3).is_none());
     }
 
     #[test]
@@ -352,5 +458,20 @@ mod tests {
         assert_eq!(volume.inlined.len(), 1);
         assert!(by_name("io.k8s.api.core.v1.LabelSelector").is_none());
         assert!(by_name("io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector").unwrap().atomic);
+    }
+
+    #[test]
+    fn a_choice_is_made_by_the_value() {
+        let schema = by_name("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").unwrap();
+        let own = Ty::Struct(schema);
+        let chosen = |field: &str, value: Value| schema.get().field(field).unwrap().ty.chosen(&value);
+        assert_eq!(chosen("items", json!({})), &own);
+        assert!(matches!(chosen("items", json!([])), Ty::List(inner) if **inner == own));
+        assert!(matches!(chosen("items", json!(true)), Ty::Either(_)));
+        assert_eq!(chosen("additionalProperties", json!(true)), &Ty::Bool);
+        assert_eq!(chosen("additionalProperties", json!({})), &own);
+        assert_eq!(chosen("title", json!("a")), &Ty::String);
+        let Ty::Map(dependency) = &schema.get().field("dependencies").unwrap().ty else { panic!("a map") };
+        assert_eq!(dependency.chosen(&json!(["a"])), &Ty::List(Box::new(Ty::String)));
     }
 }

@@ -1,8 +1,12 @@
 //! Label selectors and field selectors: parsed once, matched often.
 
+mod parse;
+
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
-use crate::Object;
+use crate::{FieldError, Object};
 
 /// One requirement on a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,16 +23,18 @@ pub enum Requirement {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector(pub Vec<Requirement>);
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SelectorError {
-    #[error("unable to parse requirement {requirement:?}: {why}")]
-    Requirement { requirement: String, why: &'static str },
+    #[error("unable to parse requirement: found '{found}', expected: {expected}")]
+    Requirement { found: String, expected: &'static str },
+    #[error("found '{found}', expected: {expected}")]
+    Selector { found: String, expected: &'static str },
+    #[error("unable to parse requirement: {0}")]
+    Invalid(FieldError),
     #[error("{0:?} is not a valid label selector operator")]
     Operator(String),
-    #[error("invalid label key {0:?}")]
-    Key(String),
-    #[error("invalid label value {value:?} for key {key:?}")]
-    Value { key: String, value: String },
+    #[error("invalid selector: '{selector}'; can't understand '{term}'")]
+    Term { selector: String, term: String },
 }
 
 /// A label key: an optional DNS prefix and a name of at most 63 characters.
@@ -68,12 +74,7 @@ pub fn is_dns_label(label: &str) -> bool {
 impl LabelSelector {
     /// The query-string form: `a=b,c!=d,e in (f,g),h,!i`.
     pub fn parse(text: &str) -> Result<LabelSelector, SelectorError> {
-        split_outside_parentheses(text)
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .map(parse_requirement)
-            .collect::<Result<_, _>>()
-            .map(LabelSelector)
+        parse::selector(text).map(LabelSelector)
     }
 
     /// The object form: `matchLabels` and `matchExpressions`.
@@ -116,8 +117,12 @@ impl LabelSelector {
     }
 
     pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
-        let get = |key: &str| labels.and_then(|map| map.get(key)).and_then(Value::as_str);
-        self.0.iter().all(|requirement| requirement.matches(get))
+        self.matches_by(|key| labels.and_then(|map| map.get(key)).and_then(Value::as_str))
+    }
+
+    /// On labels that were read before.
+    pub fn matches_by<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.0.iter().all(|requirement| requirement.matches(&get))
     }
 
     pub fn matches_object(&self, object: &Object) -> bool {
@@ -137,76 +142,6 @@ impl Requirement {
             Requirement::LessThan(key, bound) => number(key).is_some_and(|n| n < *bound),
         }
     }
-}
-
-fn split_outside_parentheses(text: &str) -> Vec<&str> {
-    let (mut depth, mut start, mut parts) = (0_usize, 0, Vec::new());
-    for (i, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
-            ',' if depth == 0 => {
-                parts.push(text[start..i].trim());
-                start = i + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(text[start..].trim());
-    parts
-}
-
-fn parse_requirement(text: &str) -> Result<Requirement, SelectorError> {
-    let bad = |why| SelectorError::Requirement { requirement: text.to_owned(), why };
-    let key_of = |key: &str| {
-        let key = key.trim();
-        if is_label_key(key) { Ok(key.to_owned()) } else { Err(SelectorError::Key(key.to_owned())) }
-    };
-    let value_of = |key: &str, value: &str| {
-        let value = value.trim();
-        if is_label_value(value) {
-            Ok(value.to_owned())
-        } else {
-            Err(SelectorError::Value { key: key.to_owned(), value: value.to_owned() })
-        }
-    };
-    if let Some(key) = text.strip_prefix('!') {
-        return Ok(Requirement::DoesNotExist(key_of(key)?));
-    }
-    if let Some((head, rest)) = text.split_once('(') {
-        let list = rest.strip_suffix(')').ok_or_else(|| bad("a list of values ends with ')'"))?;
-        let mut words = head.split_whitespace();
-        let (key, operator) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-        let key = key_of(key)?;
-        let values = list.split(',').map(|v| value_of(&key, v)).collect::<Result<Vec<_>, _>>()?;
-        return match (operator, words.next()) {
-            ("in", None) => Ok(Requirement::In(key, values)),
-            ("notin", None) => Ok(Requirement::NotIn(key, values)),
-            _ => Err(bad("a list follows 'in' or 'notin'")),
-        };
-    }
-    for (mark, build) in [
-        ("!=", Requirement::NotIn as fn(String, Vec<String>) -> Requirement),
-        ("==", Requirement::In),
-        ("=", Requirement::In),
-    ] {
-        if let Some((key, value)) = text.split_once(mark) {
-            let key = key_of(key)?;
-            let value = value_of(&key, value)?;
-            return Ok(build(key, vec![value]));
-        }
-    }
-    for (mark, build) in
-        [(">", Requirement::GreaterThan as fn(String, i64) -> Requirement), ("<", Requirement::LessThan)]
-    {
-        if let Some((key, value)) = text.split_once(mark) {
-            return Ok(build(
-                key_of(key)?,
-                value.trim().parse().map_err(|_| bad("'>' and '<' compare with an integer"))?,
-            ));
-        }
-    }
-    Ok(Requirement::Exists(key_of(text)?))
 }
 
 /// One `path=value` or `path!=value` of a field selector.
@@ -233,10 +168,7 @@ impl FieldSelector {
                 } else if let Some((p, v)) = part.split_once('=') {
                     (p, v, true)
                 } else {
-                    return Err(SelectorError::Requirement {
-                        requirement: part.to_owned(),
-                        why: "expected '=' or '!='",
-                    });
+                    return Err(SelectorError::Term { selector: text.to_owned(), term: part.to_owned() });
                 };
                 Ok(FieldRequirement { path: path.trim().to_owned(), value: value.to_owned(), equal })
             })
@@ -250,15 +182,28 @@ impl FieldSelector {
 
     /// Matches on the object's own fields: `metadata.name` is `/metadata/name`; numbers and booleans by their text.
     pub fn matches(&self, object: &Object) -> bool {
+        self.matches_by(|path| object.get(&path.replace('.', "/")).and_then(field_text))
+    }
+
+    /// On fields that were read before, by their text.
+    pub fn matches_by<'a>(&self, get: impl Fn(&str) -> Option<Cow<'a, str>>) -> bool {
         self.0.iter().all(|r| {
-            let found = match object.get(&r.path.replace('.', "/")) {
-                Some(Value::String(s)) => s == &r.value,
-                Some(Value::Bool(b)) => b.to_string() == r.value,
-                Some(Value::Number(n)) => n.to_string() == r.value,
-                _ => r.value.is_empty() || r.value == "false",
+            let found = match get(&r.path) {
+                Some(text) => text == r.value,
+                None => r.value.is_empty() || r.value == "false",
             };
             found == r.equal
         })
+    }
+}
+
+/// How a field selector reads a value; what is neither text, number nor boolean is as good as absent.
+pub fn field_text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Bool(flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 

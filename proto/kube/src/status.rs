@@ -60,19 +60,25 @@ impl Status {
 
     /// 422 with a cause for each broken rule.
     pub fn invalid(resource: &Resource, name: &str, errors: &[FieldError]) -> Status {
+        Status::invalid_kind(resource.group, resource.kind, name, errors)
+    }
+
+    /// The same of what a request asks for beside its object: `kind` is that of its options (`ListOptions`).
+    pub fn invalid_options(kind: &str, errors: &[FieldError]) -> Status {
+        Status::invalid_kind("meta.k8s.io", kind, "", errors)
+    }
+
+    /// The same of any kind, which may be one that has no resource.
+    pub fn invalid_kind(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Status {
         let list: Vec<String> = errors.iter().map(FieldError::to_string).collect();
         let body = match list.len() {
             1 => list[0].clone(),
             _ => format!("[{}]", list.join(", ")),
         };
-        let kind = if resource.group.is_empty() {
-            resource.kind.to_owned()
-        } else {
-            format!("{}.{}", resource.kind, resource.group)
-        };
-        let mut status = Status::new(422, "Invalid", format!("{kind} {name:?} is invalid: {body}"));
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let mut status = Status::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {body}"));
         status.details = json!({
-            "name": name, "group": resource.group, "kind": resource.kind,
+            "name": name, "group": group, "kind": kind,
             "causes": errors.iter().map(FieldError::cause).collect::<Vec<_>>(),
         });
         status
@@ -96,6 +102,14 @@ impl Status {
 
     pub fn unsupported_media_type(message: impl Into<String>) -> Status {
         Status::new(415, "UnsupportedMediaType", message)
+    }
+
+    /// A body in none of the media types that are read.
+    pub fn unknown_body(supported: &[&str]) -> Status {
+        let supported = supported.join(", ");
+        Status::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: {supported}"
+        ))
     }
 
     pub fn too_large(limit_bytes: usize) -> Status {

@@ -41,6 +41,11 @@ pub fn from_parts(secs: i64, nanos: i32) -> Option<Timestamp> {
     Timestamp::UNIX_EPOCH.checked_add(since).ok().filter(has_a_year)
 }
 
+/// Whether Go takes what [`seconds`] or [`micros`] printed for no time at all.
+pub fn is_zero(printed: &str) -> bool {
+    matches!(printed, "0001-01-01T00:00:00Z" | "0001-01-01T00:00:00.000000Z")
+}
+
 /// Whether its UTC has a year that four digits can say: any other would be printed as what nobody reads, ourselves
 /// included.
 fn has_a_year(at: &Timestamp) -> bool {

@@ -3,8 +3,11 @@
 //! through a client that knows only that one.
 
 mod autoscaling;
+mod event;
 #[cfg(test)]
 mod tests;
+
+use std::borrow::Cow;
 
 use crate::{Object, Resource, resource};
 
@@ -16,22 +19,57 @@ pub struct VersionError {
     why: String,
 }
 
+/// A form that is served and not stored.
+#[derive(Clone, Copy)]
+enum Other {
+    AutoscalerV1,
+    EventOfItsOwnGroup,
+}
+
+fn other(served: &Resource) -> Option<Other> {
+    match (served.group, served.version, served.kind) {
+        ("autoscaling", "v1", "HorizontalPodAutoscaler") => Some(Other::AutoscalerV1),
+        ("events.k8s.io", "v1", "Event") => Some(Other::EventOfItsOwnGroup),
+        _ => None,
+    }
+}
+
 /// Whether objects are stored as this version has them.
 pub fn is_stored(served: &Resource) -> bool {
-    (served.group, served.kind, served.version) != ("autoscaling", resource::HORIZONTAL_POD_AUTOSCALER.kind, "v1")
+    other(served).is_none()
 }
 
 /// The resource of the version that is stored.
 pub fn stored(served: &Resource) -> &Resource {
-    if is_stored(served) { served } else { &resource::HORIZONTAL_POD_AUTOSCALER }
+    match other(served) {
+        None => served,
+        Some(Other::AutoscalerV1) => &resource::HORIZONTAL_POD_AUTOSCALER,
+        Some(Other::EventOfItsOwnGroup) => &resource::EVENT,
+    }
 }
 
 /// An object of the served version, canonical, as it is stored; without its defaults.
 pub fn to_stored(served: &Resource, object: Object) -> Result<Object, VersionError> {
-    if is_stored(served) { Ok(object) } else { autoscaling::from_v1(object) }
+    match other(served) {
+        None => Ok(object),
+        Some(Other::AutoscalerV1) => autoscaling::from_v1(object),
+        Some(Other::EventOfItsOwnGroup) => Ok(event::to_core(object)),
+    }
 }
 
 /// A stored object as the served version has it.
 pub fn from_stored(served: &Resource, stored: &Object) -> Object {
-    if is_stored(served) { stored.clone() } else { autoscaling::to_v1(stored) }
+    match other(served) {
+        None => stored.clone(),
+        Some(Other::AutoscalerV1) => autoscaling::to_v1(stored),
+        Some(Other::EventOfItsOwnGroup) => event::from_core(stored),
+    }
+}
+
+/// The field of the stored form that the served one has under this path; None where it has none by that name.
+pub fn stored_field<'a>(served: &Resource, path: &'a str) -> Option<Cow<'a, str>> {
+    match other(served) {
+        None | Some(Other::AutoscalerV1) => Some(path.into()),
+        Some(Other::EventOfItsOwnGroup) => event::core_field(path),
+    }
 }

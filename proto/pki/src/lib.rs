@@ -13,11 +13,13 @@ pub mod credential;
 pub mod es256;
 pub mod files;
 pub mod peer;
+pub mod request;
 pub mod tls;
 
 pub use authority::{Authority, Profile, Usage};
 pub use credential::{Credential, Facts};
 pub use peer::Peer;
+pub use request::SigningRequest;
 pub use tls::{ClientAuth, Reloading};
 
 use std::path::PathBuf;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use gantry_env::Clock;
-use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WantsClientCert};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -112,16 +112,25 @@ pub fn server_config(
 }
 
 pub fn client_config(ca_pem: &str, identity: Option<&Reloading>, clock: &Clock) -> Result<ClientConfig, PkiError> {
-    let builder = ClientConfig::builder_with_details(provider(), Arc::new(EnvTime(clock.clone())))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(PkiError::Tls)?
-        .with_root_certificates(roots(ca_pem)?);
+    let builder = trusting(roots(ca_pem)?, clock)?;
     let mut config = match identity {
         Some(identity) => builder.with_client_cert_resolver(Arc::new(identity.clone())),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
     Ok(config)
+}
+
+/// For a client of servers that any of these authorities vouches for, and that asks for no proof of who it is.
+pub fn client_config_of(roots: RootCertStore, clock: &Clock) -> Result<ClientConfig, PkiError> {
+    Ok(trusting(roots, clock)?.with_no_client_auth())
+}
+
+fn trusting(roots: RootCertStore, clock: &Clock) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, PkiError> {
+    let builder = ClientConfig::builder_with_details(provider(), Arc::new(EnvTime(clock.clone())))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(PkiError::Tls)?;
+    Ok(builder.with_root_certificates(roots))
 }
 
 /// For whom it matters what is answered, and not by whom: no certificate is checked.

@@ -3,9 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +12,7 @@ use bytes::Bytes;
 use clap::Parser;
 use gantry_control::store::{Cache, Compare, Embedded, Expect, Key, Op, Store, StoreError};
 use gantry_kube::{Object, Ref, resource};
+use gantry_tests::peer::SyncedWrites;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -63,20 +62,13 @@ async fn main() -> Result<(), BenchError> {
 }
 
 fn bare(folder: &Path, length: Duration) -> Result<f64, io::Error> {
-    const PAGE: [u8; 4096] = [7; 4096];
-    const PAGES: u64 = 1000;
-    let file = File::create(folder.join("bare"))?;
-    for page in 0..PAGES {
-        file.write_all_at(&PAGE, page * 4096)?;
-    }
-    file.sync_all()?;
-    let (start, mut count) = (Instant::now(), 0_u64);
+    let mut disk = SyncedWrites::new(folder)?;
+    let (start, mut count) = (Instant::now(), 0);
     while start.elapsed() < length {
-        file.write_all_at(&PAGE, count % PAGES * 4096)?;
-        file.sync_data()?;
+        disk.write()?;
         count += 1;
     }
-    Ok(count as f64 / start.elapsed().as_secs_f64())
+    Ok(f64::from(count) / start.elapsed().as_secs_f64())
 }
 
 async fn creates(

@@ -11,6 +11,9 @@ use tonic::{Request, Response, Status};
 
 use super::{Container, FakeCri, Sandbox, container_status, name_of, sandbox_status};
 
+/// The ways in which it claims to run a sandbox.
+const HANDLERS: [&str; 2] = ["", "boxed"];
+
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn carries(labels: &HashMap<String, String>, wanted: &HashMap<String, String>) -> bool {
@@ -36,7 +39,11 @@ impl RuntimeService for FakeCri {
         &self,
         request: Request<v1::RunPodSandboxRequest>,
     ) -> Result<Response<v1::RunPodSandboxResponse>, Status> {
-        let config = request.into_inner().config.unwrap_or_default();
+        let request = request.into_inner();
+        let (config, handler) = (request.config.unwrap_or_default(), request.runtime_handler);
+        if !HANDLERS.contains(&handler.as_str()) {
+            return Err(Status::invalid_argument(format!("runtime handler {handler:?}: there is none")));
+        }
         let created_at = self.now();
         let id = {
             let mut state = self.state.lock();
@@ -47,7 +54,7 @@ impl RuntimeService for FakeCri {
                 .insert(id.clone(), Sandbox { config, state: PodSandboxState::SandboxReady, created_at, ip });
             id
         };
-        self.note("sandbox".to_owned());
+        self.note(if handler.is_empty() { "sandbox".to_owned() } else { format!("sandbox by {handler}") });
         Ok(Response::new(v1::RunPodSandboxResponse { pod_sandbox_id: id }))
     }
 

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use gantry_control::auth::Identity;
 use gantry_control::registry::decode::{self, Patch, PatchKind};
 use gantry_control::registry::deletion::{self, Deletion};
 use gantry_control::registry::options::FieldValidation;
@@ -58,8 +59,8 @@ pub(super) fn protobuf_body(data: &[u8]) {
     taken(resource, &body, BodyFormat::Protobuf);
     let Ok(raw) = protobuf::decode_as(&body, &resource.api_version(), resource.kind) else { return };
     // The same object as JSON has the same canonical form, or the same fault.
-    let of_json = decode::decode(resource, &raw.to_vec(), BodyFormat::Json, FieldValidation::Warn);
-    let of_wire = decode::decode(resource, &body, BodyFormat::Protobuf, FieldValidation::Warn);
+    let of_json = decode::decode(resource, None, &raw.to_vec(), BodyFormat::Json, FieldValidation::Warn);
+    let of_wire = decode::decode(resource, None, &body, BodyFormat::Protobuf, FieldValidation::Warn);
     match (of_json, of_wire) {
         (Ok(json), Ok(wire)) => assert_eq!(json.object, wire.object),
         (Err(json), Err(wire)) => assert_eq!(json.message, wire.message),
@@ -67,7 +68,7 @@ pub(super) fn protobuf_body(data: &[u8]) {
     }
 }
 
-fn frame(resource: &Resource, raw: &[u8]) -> Vec<u8> {
+pub(super) fn frame(resource: &Resource, raw: &[u8]) -> Vec<u8> {
     let meta = [field(1, resource.api_version().as_bytes()), field(2, resource.kind.as_bytes())].concat();
     [protobuf::MAGIC.to_vec(), field(1, &meta), field(2, raw)].concat()
 }
@@ -86,7 +87,7 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
 
 /// Decodes a body in every mode; the object, if it is one.
 fn taken(resource: &Resource, body: &[u8], format: BodyFormat) -> Option<Object> {
-    let read = |validation| decode::decode(resource, body, format, validation);
+    let read = |validation| decode::decode(resource, None, body, format, validation);
     let (warned, strict) = (read(FieldValidation::Warn), read(FieldValidation::Strict));
     match (&warned, &strict) {
         (Ok(warned), Ok(strict)) => {
@@ -117,7 +118,7 @@ fn answered(status: &Status) {
 fn settled(resource: &Resource, object: &Object, most_bytes: usize) {
     let bytes = object.to_vec();
     assert!(bytes.len() <= most_bytes, "{} bytes were made, {most_bytes} are allowed", bytes.len());
-    let again = decode::decode(resource, &bytes, BodyFormat::Json, FieldValidation::Strict);
+    let again = decode::decode(resource, None, &bytes, BodyFormat::Json, FieldValidation::Strict);
     let again = again.unwrap_or_else(|status| panic!("what was taken is refused as it is stored: {}", status.message));
     assert_eq!(again.object, *object, "the canonical form is not its own canonical form");
     // Lists and watches put it one and two levels deeper.
@@ -139,7 +140,7 @@ fn stored(object: &Object) {
 /// Whatever reads stored objects: none of it may mind what is in them.
 fn read_by_all(resource: &Resource, object: &Object) {
     let mut made = object.clone();
-    strategy::of(resource).create(&mut made);
+    strategy::of_built_in(resource).create(&mut made, &Identity::default());
     let mut errors = validation::meta::create(resource, &made);
     errors.extend(validation::create(resource, &made));
     if !errors.is_empty() {
@@ -149,7 +150,7 @@ fn read_by_all(resource: &Resource, object: &Object) {
     validation::meta::update(resource, &made, object);
     let table = columns::of(resource);
     assert_eq!((table.cells)(object, now()).len(), table.columns.len());
-    subresource::scale_of(object);
+    let _ = subresource::scale_of(object, None);
     model::Service::project(object);
     model::Slice::project(object);
     resources::requests(object);
@@ -191,7 +192,8 @@ fn patched(kind: PatchKind, data: &[u8]) {
     let mut input = Input(data);
     let resource = input.resource();
     let own = if input.0.contains(&0) { input.until(0) } else { &[][..] };
-    let old = decode::decode(resource, own, BodyFormat::Json, FieldValidation::Ignore).map(|decoded| decoded.object);
+    let old =
+        decode::decode(resource, None, own, BodyFormat::Json, FieldValidation::Ignore).map(|decoded| decoded.object);
     let old = old.unwrap_or_else(|_| standing(resource));
     let patch = match Patch::read(kind, input.0) {
         Ok(patch) => patch,
@@ -210,11 +212,11 @@ fn patched(kind: PatchKind, data: &[u8]) {
         }
         Err(status) => answered(&status),
     }
-    match patch.apply(resource, &old, FieldValidation::Warn) {
+    match patch.apply(resource, None, &old, FieldValidation::Warn) {
         Ok(decoded) => {
             settled(resource, &decoded.object, most + gantry_kube::merge::COPIED_MAX_BYTES);
             let mut new = decoded.object;
-            strategy::of(resource).update(&mut new, &old);
+            strategy::of_built_in(resource).update(&mut new, &old);
             validation::update(resource, &new, &old);
             validation::meta::update(resource, &new, &old);
         }
@@ -235,7 +237,7 @@ fn standing(resource: &Resource) -> Object {
         _ => json!({"metadata": {"name": "o", "namespace": "a", "labels": {"a": "b"}, "finalizers": ["x/a", "x/b"],
             "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}]}}),
     };
-    let read = decode::decode(resource, body.to_string().as_bytes(), BodyFormat::Json, FieldValidation::Ignore);
+    let read = decode::decode(resource, None, body.to_string().as_bytes(), BodyFormat::Json, FieldValidation::Ignore);
     read.map(|decoded| decoded.object).unwrap_or_default()
 }
 

@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
 
-use gantry_control::http::media;
-use gantry_control::http::query::Query;
+use gantry_control::http::media::{self, Offer};
+use gantry_control::http::query::{Query, decode_path_segment};
 use gantry_control::http::request_info::RequestInfo;
 use gantry_control::registry::decode::PatchKind;
 use gantry_control::registry::list::{decode_token, encode_token};
@@ -16,7 +16,7 @@ use gantry_control::store::cache::Cache;
 use gantry_control::store::{Embedded, Key};
 use gantry_control::trace::Trace;
 use gantry_env::Env;
-use gantry_kube::resource::{CONFIG_MAP, POD};
+use gantry_kube::resource::{CONFIG_MAP, NODE_METRICS, POD};
 use gantry_kube::selector::{FieldSelector, LabelSelector, Requirement};
 use gantry_kube::{Object, Ref, Resource};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -77,10 +77,11 @@ pub(super) fn request_line(data: &[u8]) {
     assert_eq!(info.is_resource, !info.resource.is_empty());
     let resource = Resource::by_plural(&info.group, &info.version, &info.resource).unwrap_or(&POD);
     // Whatever the options are, reading them is no more than a refusal.
-    let _ = query.refuse_unknown(info.verb, &info.subresource);
-    let _ = WriteOptions::read(&query, &line);
+    if let Ok(options) = WriteOptions::read(&query, info.verb, &line) {
+        assert!(options.manager.len() <= 128 && !options.manager.chars().any(char::is_control));
+    }
     for watch in [false, true] {
-        let _ = ListOptions::read(&query, resource, watch);
+        let _ = ListOptions::read(&query, resource, None, watch);
     }
     if let Ok(options) = DeleteOptions::read(&query, None) {
         let running =
@@ -91,13 +92,65 @@ pub(super) fn request_line(data: &[u8]) {
     headers(&mut input);
 }
 
+/// `METHOD PATH?QUERY`: what is authorised is what is served, however it is written.
+pub(super) fn request_info(data: &[u8]) {
+    let mut input = Input(data);
+    let method = Method::from_bytes(input.until(b' ')).unwrap_or_default();
+    let line = String::from_utf8_lossy(input.0).into_owned();
+    let (path, query) = line.split_once('?').unwrap_or((&line, ""));
+    let query = Query::parse(query);
+    let info = RequestInfo::parse(&method, path, &query);
+    if !info.is_resource {
+        assert!(info.resource.is_empty() && info.name.is_empty() && info.namespace.is_empty());
+        assert_eq!(info.path, path);
+        return;
+    }
+    let verbs = ["", "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+    assert!(verbs.contains(&info.verb), "{}", info.verb);
+    assert!(!info.version.is_empty() && !info.resource.is_empty());
+    // Slashes around it, and other spellings of its characters, change nothing of what it is about.
+    let escaped = |segment: &str| segment.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let spelled: Vec<String> = path.trim_matches('/').split('/').map(|s| escaped(&decode_path_segment(s))).collect();
+    for other in [format!("//{}//", path.trim_matches('/')), format!("/{}", spelled.join("/"))] {
+        let again = RequestInfo::parse(&method, &other, &query);
+        assert_eq!(RequestInfo { path: path.to_owned(), ..again }, info, "{path} as {other}");
+    }
+    // What one name is asked for has that name, and a namespace's own name is its namespace.
+    assert!(info.subresource.is_empty() || !info.name.is_empty());
+    if info.resource == "namespaces"
+        && !info.name.is_empty()
+        && info.group.is_empty()
+        && !info.verb.starts_with("delete")
+    {
+        assert!(info.namespace == info.name || matches!(info.verb, "list" | "watch"), "{info:?}");
+    }
+}
+
+pub(super) fn request_info_seeds() -> Vec<Vec<u8>> {
+    let lines = [
+        "GET /api/v1/namespaces/a/pods/b/log?follow=true",
+        "GET /apis/apps/v1/namespaces/a/deployments?watch=0&watch=1",
+        "DELETE /api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Db",
+        "POST /api/v1/namespaces/a/status",
+        "PUT /api/v1/namespaces/a/finalize",
+        "GET /api/v1/namespaces//pods",
+        "GET /api/v1/nodes/n/proxy//a/../b",
+        "PATCH /apis/g/v/namespaces/%2e%2e/k%2Fl/%00/s",
+        "HEAD /api/v1/namespaces",
+        "BREW /api/v1/pods/p",
+        "GET /healthz/etcd",
+        "GET //api//v1",
+    ];
+    texts(&lines)
+}
+
 /// A collection that is authorised as if it were one object holds no other object.
-fn one_name(info: &RequestInfo, query: &Query, resource: &Resource) {
+fn one_name(info: &RequestInfo, query: &Query, resource: &'static Resource) {
     let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
     if !collection || info.name.is_empty() {
         return;
     }
-    let Ok(selection) = Selection::read(query, resource) else { return };
+    let Ok(selection) = Selection::read(query, resource, None) else { return };
     for other in ["a", "b", "p", "default", "=", "", " ", &format!("={}", info.name), &format!("{} ", info.name)] {
         // The name of a stored object is a DNS name.
         let is_name = other.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric()) && !other.contains(' ');
@@ -118,8 +171,10 @@ fn headers(input: &mut Input<'_>) {
             headers.append(name, value);
         }
     }
-    let _ = media::negotiate(&headers, false);
-    let _ = media::negotiate(&headers, true);
+    for offer in [Offer::of(&POD), Offer::of(&NODE_METRICS), Offer::MADE, Offer::MEASURED] {
+        let _ = media::negotiate(&headers, offer);
+        let _ = media::negotiate_watch(&headers, offer);
+    }
     let _ = media::body_format(&headers);
     let _ = PatchKind::of(&media::content_type(&headers).essence);
     let accepted = media::accepted(&headers);
@@ -174,12 +229,12 @@ pub(super) fn list(data: &[u8]) {
     let current = registry.cache().revision();
     // Nobody waits here for revisions that never come.
     let comes = |options: &ListOptions| options.resource_version.is_none_or(|at| at <= current);
-    if let Ok(options) = ListOptions::read(&query, resource, false)
+    if let Ok(options) = ListOptions::read(&query, resource, None, false)
         && comes(&options)
     {
         runtime.block_on(pages(registry, resource, namespace, &options));
     }
-    if let Ok(options) = ListOptions::read(&query, resource, true)
+    if let Ok(options) = ListOptions::read(&query, resource, None, true)
         && comes(&options)
     {
         let watching = runtime.block_on(registry.watch(resource, namespace, &options, AsStored));

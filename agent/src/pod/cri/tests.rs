@@ -84,6 +84,20 @@ fn root_is_refused_where_the_pod_says_so() {
 }
 
 #[test]
+fn a_sandbox_is_told_what_it_takes() {
+    let told = |spec: Value| {
+        let dns = gantry_cri::v1::DnsConfig::default();
+        super::sandbox(&pod(spec), 0, String::new(), dns, "/gantry", "/logs", 10).linux.unwrap()
+    };
+    assert_eq!(told(json!({"containers": []})).overhead, None);
+    let limited = json!({"name": "c", "resources": {"limits": {"memory": "1Mi"}}});
+    let linux = told(json!({"containers": [limited], "overhead": {"cpu": "500m", "memory": "2Mi"}}));
+    let overhead = linux.overhead.unwrap();
+    assert_eq!((overhead.cpu_shares, overhead.memory_limit_in_bytes), (512, 2 << 20));
+    assert_eq!(linux.resources.unwrap().memory_limit_in_bytes, 3 << 20, "the pod has room for both");
+}
+
+#[test]
 fn what_would_not_be_done_is_refused_by_name() {
     let plain = Object::from_value(serde_json::json!({"spec": {}})).unwrap();
     let none = serde_json::json!({"name": "c"});

@@ -40,6 +40,8 @@ fn pod(name: &str, node: &str, spec: Value) -> Value {
 
 #[test]
 fn a_node_reads_what_its_own_pods_name() {
+    let mut shadow = pod("shadow", "n", json!({"volumes": [{"secret": {"secretName": "shadowed"}}]}));
+    shadow["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "1"});
     let objects: Vec<Value> = policy::cluster_roles()
         .into_iter()
         .chain(policy::cluster_role_bindings())
@@ -49,7 +51,7 @@ fn a_node_reads_what_its_own_pods_name() {
                 "mine",
                 "n",
                 json!({
-                    "imagePullSecrets": [{"name": "pull"}],
+                    "serviceAccountName": "runner", "imagePullSecrets": [{"name": "pull"}],
                     "volumes": [
                         {"name": "v", "secret": {"secretName": "mounted"}},
                         {"name": "w", "configMap": {"name": "mounted"}},
@@ -68,6 +70,7 @@ fn a_node_reads_what_its_own_pods_name() {
             volume("free", "", "n"),
             volume("theirs", "foreign", "m"),
             pod("waiting", "", json!({"volumes": [{"secret": {"secretName": "unbound"}}]})),
+            shadow,
         ])
         .collect();
     let authorizer = Authorizer::new(Arc::new(Objects::of(objects)));
@@ -87,6 +90,11 @@ fn a_node_reads_what_its_own_pods_name() {
         (read("get", "secrets", "a", "foreign"), false),
         (read("get", "secrets", "a", "unbound"), false),
         (read("get", "secrets", "b", "pull"), false),
+        (read("get", "secrets", "a", "shadowed"), false),
+        (read("get", "serviceaccounts", "a", "runner"), true),
+        (read("get", "serviceaccounts", "a", "default"), false),
+        (read("get", "serviceaccounts", "b", "runner"), false),
+        (read("list", "serviceaccounts", "a", ""), false),
         (read("list", "secrets", "a", ""), false),
         (read("list", "secrets", "", ""), false),
         (read("delete", "secrets", "a", "mounted"), false),

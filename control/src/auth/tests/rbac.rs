@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use gantry_kube::Object;
 use gantry_kube::resource::{CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE_BINDING};
-use http::HeaderMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::auth::impersonation::impersonate;
 use crate::auth::objects::{Objects, binding, role};
 use crate::auth::rules::Rule;
 use crate::auth::{Action, Authorizer, Identity, escalation, review};
@@ -18,7 +16,7 @@ fn get<'a>(resource: &'a str, namespace: &'a str) -> Action<'a> {
     Action::Resource { verb: "get", group: "", resource, subresource: "", namespace, name: "x", fields: "", labels: "" }
 }
 
-fn user(name: &str) -> Identity {
+pub(super) fn user(name: &str) -> Identity {
     Identity::new(name, None::<String>)
 }
 
@@ -26,7 +24,7 @@ fn read_pods() -> Value {
     json!([{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}])
 }
 
-fn house(objects: impl IntoIterator<Item = Value>) -> (Arc<Objects>, Authorizer) {
+pub(super) fn house(objects: impl IntoIterator<Item = Value>) -> (Arc<Objects>, Authorizer) {
     let objects = Arc::new(Objects::of(objects));
     (objects.clone(), Authorizer::new(objects))
 }
@@ -199,11 +197,38 @@ fn nobody_grants_more_than_they_hold() {
     let named = vec!["x"; 20_000];
     let wide = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": named}]);
     assert!(write(&CLUSTER_ROLE, role("r", wide), None).is_ok(), "one rule of their own covers it");
-    let old = role("r", secrets.clone());
-    assert!(write(&CLUSTER_ROLE, role("r", secrets.clone()), Some(old)).is_ok(), "nothing is granted anew");
+    let old = || role("r", secrets.clone());
+    let mut collected = old();
+    collected["metadata"]["finalizers"] = json!(["f"]);
+    collected["metadata"]["ownerReferences"] = json!([{"kind": "K", "name": "n"}]);
+    assert!(write(&CLUSTER_ROLE, collected, Some(old())).is_ok(), "nothing is granted anew");
+    let mut summed_up = old();
+    summed_up["metadata"]["labels"] = json!({"rbac.authorization.k8s.io/aggregate-to-view": "true"});
+    let refused = write(&CLUSTER_ROLE, summed_up, Some(old())).unwrap_err();
+    assert!(
+        refused.message.contains("not currently held"),
+        "a label makes it part of another role: {}",
+        refused.message
+    );
     let aggregating = json!({"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": [],
         "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}});
-    assert!(write(&CLUSTER_ROLE, aggregating, None).unwrap_err().message.contains("must have cluster-admin"));
+    let must = "must have cluster-admin privileges to use the aggregationRule: user \"bob\"";
+    let refused = write(&CLUSTER_ROLE, aggregating.clone(), None).unwrap_err();
+    assert!(refused.message.contains(must), "{}", refused.message);
+    let ended = json!({"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": []});
+    assert!(write(&CLUSTER_ROLE, ended, Some(aggregating)).unwrap_err().message.contains(must));
+    let several = json!([
+        {"verbs": ["patch", "create"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]},
+        {"verbs": ["update"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]},
+        {"verbs": ["post", "get"], "nonResourceURLs": ["/x"]},
+    ]);
+    let refused = write(&CLUSTER_ROLE, role("r", several), None).unwrap_err();
+    assert_eq!(
+        refused.message.split_once(":\n").unwrap().1,
+        "{APIGroups:[\"\"], Resources:[\"secrets\"], ResourceNames:[\"a\"], Verbs:[\"patch\" \"create\" \"update\"]}\n\
+         {NonResourceURLs:[\"/x\"], Verbs:[\"get\"]}\n\
+         {NonResourceURLs:[\"/x\"], Verbs:[\"post\"]}"
+    );
 
     let me = json!({"kind": "User", "name": "bob"});
     assert_eq!(
@@ -216,40 +241,6 @@ fn nobody_grants_more_than_they_hold() {
     objects.put(binding("", "lifted", "rbac-writer", me.clone()));
     assert!(write(&CLUSTER_ROLE, role("r", secrets), None).is_ok(), "escalate");
     assert!(write(&CLUSTER_ROLE_BINDING, binding("", "x", "cluster-admin", me), None).is_ok(), "bind");
-}
-
-#[test]
-fn acting_as_another_needs_the_verb_for_each_part() {
-    let rules = json!([
-        {"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"], "resourceNames": ["u"]},
-        {"verbs": ["impersonate"], "apiGroups": [""], "resources": ["groups"], "resourceNames": ["g"]},
-        {"verbs": ["impersonate"], "apiGroups": ["authentication.k8s.io"], "resources": ["userextras/scopes"]},
-    ]);
-    let (_, authorizer) =
-        house([role("actor", rules), binding("", "actor", "actor", json!({"kind": "User", "name": "me"}))]);
-    let act = |headers: &[(&'static str, &'static str)]| {
-        let mut map = HeaderMap::new();
-        headers.iter().for_each(|(name, value)| {
-            map.append(*name, value.parse().unwrap());
-        });
-        impersonate(&authorizer, &user("me"), &map)
-    };
-    assert_eq!(act(&[("x-other", "y")]).unwrap(), user("me"));
-    let other =
-        act(&[("impersonate-user", "u"), ("impersonate-group", "g"), ("impersonate-extra-scopes", "s")]).unwrap();
-    assert_eq!(other.groups, ["g", "system:authenticated"]);
-    assert_eq!(other.extra["scopes"], ["s"]);
-    for headers in [
-        &[("impersonate-user", "root")][..],
-        &[("impersonate-user", "u"), ("impersonate-group", "system:masters")],
-        &[("impersonate-user", "u"), ("impersonate-uid", "1")],
-        &[("impersonate-user", "system:serviceaccount:a:b")],
-        &[("impersonate-user", "u"), ("impersonate-extra-other", "s")],
-    ] {
-        assert_eq!(act(headers).unwrap_err().code, 403, "{headers:?}");
-    }
-    assert_eq!(act(&[("impersonate-group", "g")]).unwrap_err().code, 500);
-    assert_eq!(act(&[("impersonate-user", "u"), ("impersonate-nonsense", "g")]).unwrap_err().code, 400);
 }
 
 #[test]
@@ -267,15 +258,81 @@ fn a_review_answers_what_a_request_would_be_told() {
     assert_eq!(review::subject_access(&authorizer, &theirs).unwrap().bool_at("/status/allowed"), Some(true));
     assert_eq!(review::local_subject_access(&authorizer, "b", &theirs).unwrap_err().code, 422);
     assert!(review::local_subject_access(&authorizer, "a", &theirs).is_ok());
-    for bad in [json!({}), json!({"user": "u"}), json!({"resourceAttributes": pods("a")})] {
-        assert_eq!(review::subject_access(&authorizer, &body(bad)).unwrap_err().code, 422);
+    let path = json!({"verb": "get", "path": "/x"});
+    let one = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+    let somebody = "spec.user: Invalid value: \"\": at least one of user or group must be specified";
+    let selecting = |selector: Value| {
+        let mut asked = pods("a");
+        asked["labelSelector"] = selector;
+        json!({"user": "u", "resourceAttributes": asked})
+    };
+    let at = "spec.resourceAttributes.labelSelector";
+    for (bad, why) in [
+        (json!({}), format!("[spec.resourceAttributes: Invalid value: null: {one}, {somebody}]")),
+        (json!({"user": "u"}), format!("spec.resourceAttributes: Invalid value: null: {one}")),
+        (json!({"resourceAttributes": pods("a")}), somebody.to_owned()),
+        (
+            json!({"user": "u", "resourceAttributes": pods("a"), "nonResourceAttributes": path}),
+            "spec.nonResourceAttributes: Invalid value: {\"path\":\"/x\",\"verb\":\"get\"}: cannot be specified in \
+             combination with resourceAttributes"
+                .to_owned(),
+        ),
+        (
+            selecting(json!({})),
+            format!(
+                "{at}.requirements: Required value: when {at} is specified, requirements or rawSelector is required"
+            ),
+        ),
+        (
+            selecting(json!({"rawSelector": "a", "requirements": [{"key": "a", "operator": "Exists"}]})),
+            format!("{at}.rawSelector: Invalid value: \"a\": may not specified at the same time as requirements"),
+        ),
+        (
+            selecting(json!({"requirements": [{"operator": "In"}]})),
+            format!(
+                "[{at}.requirements[0].key: Required value: must be specified, {at}.requirements[0].values: Required value: \
+                 must be specified when `operator` is 'In' or 'NotIn']"
+            ),
+        ),
+    ] {
+        let refused = review::subject_access(&authorizer, &body(bad.clone())).unwrap_err();
+        assert_eq!(
+            (refused.code, refused.message),
+            (422, format!("SubjectAccessReview.authorization.k8s.io \"\" is invalid: {why}")),
+            "{bad}"
+        );
     }
+    let listed = |selector: Value| {
+        let asked = json!({"verb": "list", "resource": "pods", "fieldSelector": selector});
+        let spec = json!({"user": "system:node:n", "groups": ["system:nodes"], "resourceAttributes": asked});
+        review::subject_access(&authorizer, &body(spec)).unwrap().bool_at("/status/allowed").unwrap()
+    };
+    let bound = |operator: &str, nodes: Value| json!({"requirements": [{"key": "spec.nodeName", "operator": operator, "values": nodes}]});
+    assert!(listed(bound("In", json!(["n"]))) && listed(json!({"rawSelector": "spec.nodeName=n"})));
+    for wider in [
+        bound("In", json!(["n", "m"])),
+        bound("NotIn", json!(["n"])),
+        json!({"rawSelector": "spec.nodeName=m"}),
+        json!({"rawSelector": "=="}),
+    ] {
+        assert!(!listed(wider.clone()), "{wider}");
+    }
+    let named = Object::from_value(json!({"metadata": {"name": "x"}, "spec": theirs.get("/spec")})).unwrap();
+    assert!(review::subject_access(&authorizer, &named).unwrap_err().message.ends_with("must be empty"));
+    let local = body(json!({"user": "u", "nonResourceAttributes": path}));
+    let refused = review::local_subject_access(&authorizer, "a", &local).unwrap_err();
+    assert!(refused.message.ends_with("disallowed on this kind of request"), "{}", refused.message);
+    let reason = review::subject_access(&authorizer, &theirs).unwrap().str_at("/status/reason").to_owned();
+    assert_eq!(reason, "RBAC: allowed by RoleBinding \"u/a\" of ClusterRole \"reader\" to User \"u\"");
+    let nowhere = review::self_subject_rules(&authorizer, &user("u"), &body(json!({}))).unwrap_err();
+    assert_eq!((nowhere.code, nowhere.message.as_str()), (400, "no namespace on request"));
     let rules = review::self_subject_rules(&authorizer, &user("u"), &body(json!({"namespace": "a"}))).unwrap();
     assert_eq!(rules.str_at("/status/resourceRules/0/resources/0"), "pods");
     assert_eq!(rules.bool_at("/status/incomplete"), Some(false));
     let node = Identity::new("system:node:n", ["system:nodes"]);
     let rules = review::self_subject_rules(&authorizer, &node, &body(json!({"namespace": "a"}))).unwrap();
     assert_eq!(rules.bool_at("/status/incomplete"), Some(true), "its own objects are granted by relation");
+    assert_eq!(rules.str_at("/status/evaluationError"), "node authorizer does not support user rule resolution");
     assert_eq!(review::self_subject(&user("u"), &body(json!({}))).str_at("/status/userInfo/username"), "u");
 }
 

@@ -99,7 +99,7 @@ fn pod(pod: &Object, all: &mut Amounts) {
         let mut sum = resources::total(pod, list);
         for (name, more) in &overhead {
             // What has no limit has none with its overhead, either.
-            if list == "requests" || sum.contains_key(name) {
+            if list == "requests" || sum.get(name).is_some_and(|limit| !limit.is_zero()) {
                 let slot = sum.entry(name.clone()).or_insert(Quantity::ZERO);
                 *slot = slot.add(*more);
             }
@@ -233,6 +233,10 @@ fn must_say(pod: &Object, hard: &Amounts) -> Result<(), String> {
     let mut missing: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for required in NAMED.iter().filter(|name| hard.contains_key(**name)) {
         let (list, name) = required.split_once('.').unwrap_or(("requests", required));
+        // What is said for the pod as a whole is known.
+        if pod.get("/spec/resources").is_some_and(|whole| whole[list].get(name).is_some()) {
+            continue;
+        }
         for container in init_containers(pod).iter().chain(containers(pod)) {
             if container["resources"][list].get(name).is_none() {
                 missing.entry(required).or_default().insert(container["name"].as_str().unwrap_or(""));

@@ -7,6 +7,19 @@ pub(super) fn empty_status(new: &mut Object) {
     set(new, "status", json!({}));
 }
 
+/// Of a volume's attachment.
+pub(super) fn detached(new: &mut Object) {
+    set(new, "status", json!({"attached": false}));
+}
+
+/// A group and version that this server serves itself is there from the start.
+pub(super) fn local_service(new: &mut Object) {
+    let since = new.str_at("/metadata/creationTimestamp").to_owned();
+    let available = json!({"type": "Available", "status": "True", "reason": "Local", "lastTransitionTime": since,
+        "message": "Local APIServices are always available"});
+    set(new, "status", json!({"conditions": [available]}));
+}
+
 /// Of volumes and claims.
 pub(super) fn pending(new: &mut Object) {
     set(new, "status", json!({"phase": "Pending"}));

@@ -5,7 +5,7 @@ use super::Stored;
 use crate::store::{Key, Revision};
 
 /// How much of the past a kind's ring holds: whichever of the two bounds is reached first.
-const RING_MAX_EVENTS: usize = 10_000;
+pub(super) const RING_MAX_EVENTS: usize = 10_000;
 const RING_MAX_BYTES: usize = 8 << 20;
 
 /// One change of one object, as every watcher of its kind sees it.

@@ -12,13 +12,40 @@ use crate::store::{Batch, Revision, StoreError, Watch, kinds};
 
 const LOAD_PAGE_ITEMS: usize = 1000;
 const RETRY_MILLISECONDS: u64 = 200;
+/// How often a load is begun anew because what it reads was compacted meanwhile, by another API server.
+const LOADS_MAX: u32 = 5;
 
-/// Reads everything as of the oldest revision that is kept, then what came since: so the rings are full after a start, and
-/// watches go on where they were.
+/// Where a load begins to read.
+#[derive(Clone, Copy)]
+enum Begin {
+    /// At the oldest revision that is kept: so the rings are full after a start, and watches go on where they were.
+    Oldest,
+    /// At the newest: whoever watched has to list again.
+    Newest,
+}
+
+/// Fills the cache; answers the watch by which it goes on.
 pub(super) async fn load(inner: &Inner) -> Result<Box<dyn Watch>, StoreError> {
+    let (mut tries, mut begin) = (1, Begin::Oldest);
+    loop {
+        match (load_once(inner, begin).await, begin) {
+            (Err(StoreError::Compacted { .. }), _) if tries < LOADS_MAX => tries += 1,
+            // Of what is history nobody may have the key any more.
+            (Err(StoreError::Sealed { .. }), Begin::Oldest) => begin = Begin::Newest,
+            (done, _) => return done,
+        }
+    }
+}
+
+/// Reads everything as of one revision, then what came since.
+async fn load_once(inner: &Inner, begin: Begin) -> Result<Box<dyn Watch>, StoreError> {
     let current = inner.store.current().await?;
-    let (oldest, mut watch) = match inner.store.watch("", 0).await {
-        Ok(watch) => (0, watch),
+    let first = match begin {
+        Begin::Oldest => 0,
+        Begin::Newest => current,
+    };
+    let (oldest, mut watch) = match inner.store.watch("", first).await {
+        Ok(watch) => (first, watch),
         Err(StoreError::Compacted { oldest, .. }) => (oldest, inner.store.watch("", oldest).await?),
         Err(error) => return Err(error),
     };

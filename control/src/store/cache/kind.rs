@@ -2,12 +2,29 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use gantry_env::metrics::Counter;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::events::Ring;
+use super::events::{RING_MAX_EVENTS, Ring};
 use super::{Event, Gone, ListPage, Snapshot, Stored};
 use crate::store::{Change, Key, Revision, StoreError};
+
+/// One kind of the cache, in numbers.
+#[derive(Clone, Debug)]
+pub struct KindFigures {
+    /// The plural with its group.
+    pub name: String,
+    pub objects: usize,
+    /// The revision of the last change.
+    pub last: Revision,
+    /// Changes so far.
+    pub events: u64,
+    /// How many of them are kept at most.
+    pub capacity: usize,
+    /// Watchers so far that fell behind what is kept.
+    pub too_slow: u64,
+}
 
 /// The objects of one kind and its ring of events.
 pub(super) struct KindCache {
@@ -16,6 +33,7 @@ pub(super) struct KindCache {
     /// The number of the next event to come.
     end: watch::Sender<u64>,
     progress: watch::Receiver<Revision>,
+    too_slow: Counter,
 }
 
 #[derive(Default)]
@@ -27,18 +45,26 @@ struct State {
 }
 
 impl State {
+    /// The objects whose keys begin with `prefix`, which ends with a slash, and come after `after`. Where they end is looked up
+    /// once, so that no key is read on the way.
     fn range(&self, prefix: &str, after: &str) -> impl Iterator<Item = &Arc<Stored>> {
         let start = if after.is_empty() { Bound::Included(prefix) } else { Bound::Excluded(after) };
-        let whole = self.objects.range::<str, _>((start, Bound::Unbounded));
-        whole.take_while(move |(key, _)| key.as_str().starts_with(prefix)).map(|(_, stored)| stored)
+        let end = behind(prefix);
+        self.objects.range::<str, _>((start, Bound::Excluded(end.as_str()))).map(|(_, stored)| stored)
     }
+}
+
+/// The first text behind all that begin with `prefix`, which ends with a slash: `0` is what follows it.
+fn behind(prefix: &str) -> String {
+    format!("{}0", prefix.strip_suffix('/').unwrap_or(prefix))
 }
 
 impl KindCache {
     /// A kind of which nothing is stored as of the progress so far.
     pub fn new(prefix: &str, progress: watch::Receiver<Revision>) -> KindCache {
         let state = State { ring: Ring::new(*progress.borrow()), ..State::default() };
-        KindCache { prefix: prefix.to_owned(), state: RwLock::new(state), end: watch::Sender::new(0), progress }
+        let (prefix, end, too_slow) = (prefix.to_owned(), watch::Sender::new(0), Counter::default());
+        KindCache { prefix, state: RwLock::new(state), end, progress, too_slow }
     }
 
     pub fn get(&self, key: &Key) -> Option<Arc<Stored>> {
@@ -47,6 +73,19 @@ impl KindCache {
 
     pub fn last_change(&self) -> Revision {
         self.state.read().last
+    }
+
+    /// What there is to tell of the kind in numbers.
+    pub fn figures(&self) -> KindFigures {
+        let state = self.state.read();
+        KindFigures {
+            name: self.prefix.clone(),
+            objects: state.objects.len(),
+            last: state.last,
+            events: state.ring.end(),
+            capacity: RING_MAX_EVENTS,
+            too_slow: self.too_slow.get(),
+        }
     }
 
     pub fn count(&self) -> usize {
@@ -181,7 +220,10 @@ impl Watcher {
     pub fn try_next(&mut self) -> Result<Option<Arc<Event>>, Gone> {
         let state = self.kind.state.read();
         loop {
-            let event = state.ring.get(self.next).map_err(|gone| Gone { asked: self.seen, ..gone })?;
+            let event = state.ring.get(self.next).map_err(|gone| {
+                self.kind.too_slow.inc();
+                Gone { asked: self.seen, ..gone }
+            })?;
             let Some(event) = event else { return Ok(None) };
             self.next += 1;
             if event.revision <= self.seen {

@@ -1,19 +1,46 @@
 //! The few fields that selectors ask for, without parsing the rest: what is kept beside an object's bytes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use gantry_kube::Object;
+use gantry_kube::selector::field_text;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// What every kind can be selected by.
-const COMMON: [&str; 3] = ["metadata.name", "metadata.namespace", "metadata.labels"];
+const LABELS: &str = "metadata.labels";
 
-/// The object reduced to its name, namespace, labels, and `fields` (`spec.nodeName`).
-pub fn outline(json: &[u8], fields: &[&str]) -> Object {
-    let wanted: Vec<&str> = COMMON.iter().chain(fields).copied().collect();
-    let text = std::str::from_utf8(json).unwrap_or("{}");
-    Object(pick(text, &wanted))
+/// An object's labels and selectable fields as text: a few hundred bytes, where a parsed object's maps take kilobytes. Its name and
+/// namespace stand in its key.
+#[derive(Debug)]
+pub struct Outline {
+    labels: Box<[(Box<str>, Box<str>)]>,
+    paths: &'static [&'static str],
+    /// One for each of the paths.
+    texts: Box<[Option<Box<str>>]>,
+}
+
+impl Outline {
+    /// Of the object in `json`, with the fields at `paths` (`spec.nodeName`).
+    pub fn read(json: &[u8], paths: &'static [&'static str]) -> Outline {
+        let wanted: Vec<&str> = paths.iter().copied().chain([LABELS]).collect();
+        let picked = Object(pick(std::str::from_utf8(json).unwrap_or("{}"), &wanted));
+        let labels = picked.labels().into_iter().flatten();
+        let labels = labels.filter_map(|(key, value)| Some((key.as_str().into(), value.as_str()?.into())));
+        let text =
+            |path: &str| picked.get(&path.replace('.', "/")).and_then(field_text).map(|text| text.as_ref().into());
+        Outline { labels: labels.collect(), paths, texts: paths.iter().map(|path| text(path)).collect() }
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(own, _)| **own == *key).map(|(_, value)| &**value)
+    }
+
+    /// By the text that a field selector compares with.
+    pub fn field(&self, path: &str) -> Option<Cow<'_, str>> {
+        let number = self.paths.iter().position(|own| *own == path)?;
+        self.texts.get(number)?.as_deref().map(Cow::Borrowed)
+    }
 }
 
 fn pick(json: &str, wanted: &[&str]) -> Map<String, Value> {
@@ -42,11 +69,11 @@ mod tests {
             "kind": "Pod", "type": "t", "metadata": {"name": "a", "namespace": "b", "labels": {"x": "y"}, "annotations": {"z": "z"}},
             "spec": {"nodeName": "n", "containers": [{"name": "c"}], "hostNetwork": true}, "status": null,
         });
-        let fields = ["spec.nodeName", "spec.hostNetwork", "status.phase", "type"];
-        let expected = json!({
-            "metadata": {"name": "a", "namespace": "b", "labels": {"x": "y"}}, "type": "t",
-            "spec": {"nodeName": "n", "hostNetwork": true}, "status": {},
-        });
-        assert_eq!(outline(pod.to_string().as_bytes(), &fields).into_value(), expected);
+        const FIELDS: &[&str] = &["spec.nodeName", "spec.hostNetwork", "status.phase", "type", "spec.containers"];
+        let outline = Outline::read(pod.to_string().as_bytes(), FIELDS);
+        let fields = FIELDS.iter().map(|path| outline.field(path));
+        let expected = [Some("n"), Some("true"), None, Some("t"), None].map(|text| text.map(Cow::Borrowed));
+        assert!(fields.eq(expected), "{outline:?}");
+        assert_eq!((outline.label("x"), outline.label("z"), outline.field("metadata.name")), (Some("y"), None, None));
     }
 }

@@ -6,17 +6,26 @@ use gantry_kube::Object;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::outline::outline;
+use super::outline::Outline;
 use crate::store::encode::{Encoded, splice, version_field};
 use crate::store::{Key, Revision, StoreError};
 
 /// Names one way of writing an object other than its stored JSON: another served version, another media type, a Table row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Encoding {
-    /// `v1`, `autoscaling/v2`; empty where it does not matter.
-    pub api_version: &'static str,
+    /// Of the kind that it is served as: one that is stored may be served in two groups.
+    pub group: &'static str,
+    pub version: &'static str,
     /// `application/vnd.kubernetes.protobuf`, or any name that tells two encodings apart.
     pub media: &'static str,
+}
+
+/// An encoding that was made.
+struct Other {
+    encoding: Encoding,
+    /// The revision of what it was made by, beside the object itself: of a custom kind's definition. 0 where that is nothing.
+    by: Revision,
+    bytes: Bytes,
 }
 
 /// One version of one object, as the bytes that go out.
@@ -28,8 +37,8 @@ pub struct Stored {
     offset: usize,
     /// The parsed map, shared by those who hold it at the same time; it costs ten times the JSON, so it is not kept.
     parsed: Mutex<Weak<Object>>,
-    others: Mutex<SmallVec<[(Encoding, Bytes); 1]>>,
-    outline: OnceLock<Object>,
+    others: Mutex<SmallVec<[Other; 1]>>,
+    outline: OnceLock<Outline>,
 }
 
 impl fmt::Debug for Stored {
@@ -99,16 +108,16 @@ impl Stored {
         object
     }
 
-    /// The object reduced to name, namespace, labels and `fields` (`spec.nodeName`): what selectors match. Made when first
-    /// asked for, and kept; a kind has one list of fields.
-    pub fn outline(&self, fields: &'static [&'static str]) -> &Object {
-        self.outline.get_or_init(|| outline(&self.json, fields))
+    /// Labels and `fields` (`spec.nodeName`): what selectors match. Made when first asked for, and kept; a kind has one list of
+    /// fields.
+    pub fn outline(&self, fields: &'static [&'static str]) -> &Outline {
+        self.outline.get_or_init(|| Outline::read(&self.json, fields))
     }
 
     /// Another encoding of this version, made by the first who asks and kept for the others.
     pub fn encoded<E>(&self, encoding: Encoding, make: impl FnOnce(&Stored) -> Result<Bytes, E>) -> Result<Bytes, E> {
-        let find = |others: &SmallVec<[(Encoding, Bytes); 1]>| {
-            others.iter().find(|(known, _)| *known == encoding).map(|(_, bytes)| bytes.clone())
+        let find = |others: &SmallVec<[Other; 1]>| {
+            others.iter().find(|other| other.encoding == encoding).map(|other| other.bytes.clone())
         };
         if let Some(bytes) = find(&self.others.lock()) {
             return Ok(bytes);
@@ -119,7 +128,20 @@ impl Stored {
         if let Some(first) = find(&others) {
             return Ok(first);
         }
-        others.push((encoding, bytes.clone()));
+        others.push(Other { encoding, by: 0, bytes: bytes.clone() });
         Ok(bytes)
+    }
+
+    /// An encoding that [`Stored::keep`] was given, and the revision that it was made by.
+    pub fn kept(&self, encoding: Encoding) -> Option<(Revision, Bytes)> {
+        let others = self.others.lock();
+        others.iter().find(|other| other.encoding == encoding).map(|other| (other.by, other.bytes.clone()))
+    }
+
+    /// Keeps an encoding that takes more than this object to make, in place of the one that was kept before.
+    pub fn keep(&self, encoding: Encoding, by: Revision, bytes: Bytes) {
+        let mut others = self.others.lock();
+        others.retain(|other| other.encoding != encoding);
+        others.push(Other { encoding, by, bytes });
     }
 }

@@ -114,7 +114,7 @@ async fn an_event_carries_what_a_selector_needs() {
     let left = updated.gone().unwrap();
     assert_eq!((left.object().str_at("/data/value"), left.object().resource_version()), ("0", "2"));
     assert_eq!(updated.previous.as_ref().unwrap().object().resource_version(), "1");
-    assert_eq!(left.outline(&[]).str_at("/metadata/labels/value"), "0");
+    assert_eq!(left.outline(&[]).label("value"), Some("0"));
 }
 
 #[tokio::test]
@@ -244,7 +244,7 @@ async fn a_start_reads_what_is_stored() {
 #[tokio::test]
 async fn another_encoding_is_made_once() {
     let stored = create(&cache().await, "a", "b").await;
-    let encoding = Encoding { api_version: "v1", media: "test" };
+    let encoding = Encoding { group: "", version: "v1", media: "test" };
     let make = |text: &'static str| stored.encoded::<()>(encoding, |_| Ok(Bytes::from(text))).unwrap();
     assert_eq!((make("first"), make("second")), (Bytes::from("first"), Bytes::from("first")));
     assert_eq!(stored.encoded(Encoding { media: "other", ..encoding }, |_| Err(7)), Err(7));

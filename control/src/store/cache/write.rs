@@ -103,22 +103,30 @@ pub fn store_status(error: &StoreError) -> Status {
     let text = gantry_env::chain(error);
     match error {
         StoreError::NoSpace => Status::new(507, "InsufficientStorage", text),
-        StoreError::ValueTooLarge { .. } => Status::new(413, "RequestEntityTooLarge", text),
+        StoreError::ValueTooLarge { .. } | StoreError::WriteTooLarge { .. } => {
+            Status::new(413, "RequestEntityTooLarge", text)
+        }
         StoreError::Compacted { asked, oldest } => Status::gone(format!(
             "resource version {asked} is too old: what was before {oldest} is forgotten, list without a resourceVersion"
         )),
         StoreError::Future { asked, current } => {
             Status::timeout(format!("Too large resource version: {asked}, current: {current}"))
         }
-        StoreError::Io { .. } | StoreError::Broken | StoreError::Closed | StoreError::WriterPanicked => {
-            Status::unavailable(text)
-        }
+        // Whoever asks again has to look first: the write may have been done.
+        StoreError::Unknown { .. } => Status::timeout(text),
+        StoreError::Io { .. }
+        | StoreError::Unreachable { .. }
+        | StoreError::Broken
+        | StoreError::Closed
+        | StoreError::WriterPanicked => Status::unavailable(text),
         StoreError::Conflict(_)
         | StoreError::OpCount { .. }
         | StoreError::KindTwice { .. }
         | StoreError::RenewNotAlone { .. }
         | StoreError::Damaged { .. }
         | StoreError::FileDamaged { .. }
+        | StoreError::Foreign { .. }
+        | StoreError::Sealed { .. }
         | StoreError::InUse { .. } => Status::internal(text),
     }
 }
@@ -193,8 +201,11 @@ impl Cache {
         changes: &[Change],
     ) -> Result<Vec<Arc<Stored>>, WriteError> {
         // What a delete took away is answered even where later writes have pushed it out of the cache.
-        let before: Vec<_> =
-            changes.iter().map(|change| self.inner.kind(change.key().kind()).get(change.key())).collect();
+        let standing = |change: &Change| match change {
+            Change::Delete { key, .. } => self.inner.kind(key.kind()).get(key),
+            Change::Create { .. } | Change::Update { .. } => None,
+        };
+        let before: Vec<_> = changes.iter().map(standing).collect();
         let revision = match self.inner.store.write(compares, ops).await {
             Ok(revision) => revision,
             Err(StoreError::Conflict(conflict)) => {

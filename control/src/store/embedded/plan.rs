@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::index::{Index, Version};
 use super::record::Place;
-use crate::store::{Compare, Expect, Key, Op, Revision, StoreError, VALUE_MAX_BYTES, WRITE_MAX_OPS};
+use crate::store::{Compare, Expect, Key, Op, Revision};
 
 /// One call of [`write`](crate::store::Store::write).
 #[derive(Clone, Debug)]
@@ -65,26 +65,6 @@ pub struct Plan {
     pub changes: Vec<Planned>,
     /// One for each write, in their order.
     pub outcomes: Vec<Outcome>,
-}
-
-/// What can be refused without looking at what is stored.
-pub fn check(ops: &[Op]) -> Result<(), StoreError> {
-    if ops.is_empty() || ops.len() > WRITE_MAX_OPS {
-        return Err(StoreError::OpCount { count: ops.len() });
-    }
-    for (i, op) in ops.iter().enumerate() {
-        if ops[..i].iter().any(|other| other.key().kind() == op.key().kind()) {
-            return Err(StoreError::KindTwice { kind: op.key().kind().to_owned() });
-        }
-        match op {
-            Op::Put { key, value } | Op::Renew { key, value } if value.len() > VALUE_MAX_BYTES => {
-                return Err(StoreError::ValueTooLarge { key: key.clone(), bytes: value.len() });
-            }
-            Op::Renew { key, .. } if ops.len() > 1 => return Err(StoreError::RenewNotAlone { key: key.clone() }),
-            Op::Put { .. } | Op::Renew { .. } | Op::Delete { .. } => {}
-        }
-    }
-    Ok(())
 }
 
 pub fn plan<'a>(writes: impl Iterator<Item = &'a Write>, index: &Index) -> Plan {
@@ -176,16 +156,5 @@ mod tests {
         let changes: Vec<_> =
             plan.changes.iter().map(|c| (c.place.revision, c.value.is_some(), c.previous.clone())).collect();
         assert_eq!(changes, [(1, true, None), (2, false, Some(first)), (3, true, None)]);
-    }
-
-    #[test]
-    fn what_no_store_can_take_is_refused_before_it_is_queued() {
-        let renew = Op::Renew { key: Key::new("leases", &gantry_kube::Ref::new("a", "b")), value: Bytes::new() };
-        assert!(matches!(check(&[]), Err(StoreError::OpCount { count: 0 })));
-        assert!(matches!(check(&[put("1"), put("2")]), Err(StoreError::KindTwice { .. })));
-        assert!(matches!(check(&[put("1"), renew.clone()]), Err(StoreError::RenewNotAlone { .. })));
-        assert!(check(&[renew]).is_ok());
-        let large = Op::Put { key: key(), value: Bytes::from(vec![0; VALUE_MAX_BYTES + 1]) };
-        assert!(matches!(check(&[large]), Err(StoreError::ValueTooLarge { .. })));
     }
 }

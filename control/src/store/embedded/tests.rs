@@ -8,8 +8,7 @@ use super::engine::Engine;
 use super::plan::Write;
 use super::shared::Shared;
 use super::{Commits, Disk, Embedded, MemoryDisk};
-use crate::http::health::Health;
-use crate::http::query::Query;
+use crate::http::health::{Endpoint, Health};
 use crate::store::{Cache, Compare, Expect, Key, Op, Store, StoreError};
 
 fn key(text: &str) -> Key {
@@ -81,7 +80,7 @@ async fn a_writer_that_panics_is_told_by_name() {
     let store = Arc::new(Embedded::open(disk.clone(), Commits::Grouped).unwrap());
     let cache = Cache::start(store.clone()).await.unwrap();
     let health = Health::new(cache, CancellationToken::new());
-    let ready = async || health.serve("readyz", Some("store"), &Query::default()).await.unwrap().status().as_u16();
+    let ready = async || health.serve_one(Endpoint::Readyz, "etcd").await.unwrap().status().as_u16();
     store.write(vec![], put("pods/a/b", r#"{"metadata":{"name":"b"}}"#)).await.unwrap();
     assert_eq!(ready().await, 200);
     let mut watch = store.watch("", 1).await.unwrap();

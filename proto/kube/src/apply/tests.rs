@@ -4,15 +4,17 @@ use serde_json::{Value, json};
 use super::*;
 use crate::schema;
 
-fn typed(group: &str, kind: &str) -> Typed {
+mod custom;
+
+fn typed(group: &str, kind: &str) -> Typed<'static> {
     Typed::kind(schema::for_kind(group, "v1", kind).expect("a kind"))
 }
 
-fn pod() -> Typed {
+fn pod() -> Typed<'static> {
     typed("", "Pod")
 }
 
-fn written(typed: Typed, value: &Value) -> Value {
+fn written(typed: Typed<'_>, value: &Value) -> Value {
     Value::Object(typed.fields(value).write())
 }
 
@@ -54,6 +56,11 @@ fn what_the_schema_does_not_have_is_named() {
     assert_eq!(wrong(json!({"spec": {"containers": [{"name": "a", "image": "x"}]}})), None);
     let undeclared = wrong(json!({"spec": {"containers": [{"name": "a", "shiny": 1}]}}));
     assert_eq!(undeclared.as_deref(), Some(".spec.containers[name=\"a\"].shiny: field not declared in schema"));
+    let nameless = wrong(json!({"spec": {"containers": [{"name": "a"}, {"image": "x"}]}}));
+    let expected = ".spec.containers: element 1: associative list with keys has an element that omits all key fields \
+                    [\"name\"] (and doesn't have default values for any key fields)";
+    assert_eq!(nameless.as_deref(), Some(expected));
+    assert_eq!(wrong(json!({"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 1}]}]}})), None);
     let twice = wrong(json!({"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}));
     assert_eq!(twice.as_deref(), Some(".spec.containers: duplicate entries for key [name=\"a\"]"));
 }
@@ -89,6 +96,34 @@ fn what_changed_is_told_field_by_field() {
         [".metadata.labels.x", ".spec.containers[name=\"b\"]", ".spec.containers[name=\"b\"].name"]
     );
     assert!(compare(pod(), &old, &old).is_empty());
+}
+
+#[test]
+fn items_that_are_there_twice_are_owned_as_one() {
+    let env = |items: &[(&str, &str)]| {
+        let items: Vec<Value> = items.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        json!({"spec": {"containers": [{"name": "c", "env": items}]}})
+    };
+    let at = ".spec.containers[name=\"c\"].env[name=\"a\"]";
+    let twice = env(&[("a", "1"), ("a", "2"), ("b", "1")]);
+    let paths = pod().fields(&twice).paths();
+    assert!(
+        paths.contains(&at.to_owned()) && !paths.iter().any(|path| path.starts_with(&format!("{at}."))),
+        "{paths:?}"
+    );
+    let told = |old: &Value, new: &Value| {
+        let changes = compare(pod(), old, new);
+        [changes.added, changes.modified, changes.removed].map(|fields| fields.paths())
+    };
+    let once = env(&[("a", "3"), ("b", "1")]);
+    let whole = vec![at.to_owned(), format!("{at}.name"), format!("{at}.value")];
+    assert_eq!(told(&twice, &once), [whole.clone(), vec![], vec![at.to_owned()]]);
+    assert_eq!(told(&once, &twice), [vec![at.to_owned()], vec![], whole]);
+    assert_eq!(told(&twice, &env(&[("a", "1"), ("a", "4"), ("b", "1")])), [vec![], vec![at.to_owned()], vec![]]);
+    assert_eq!(told(&twice, &env(&[("b", "1")])), [vec![], vec![], vec![at.to_owned()]]);
+    assert!(compare(pod(), &twice, &twice).is_empty());
+    // Who applies one of them makes it one.
+    assert_eq!(merge(pod(), &twice, &env(&[("a", "3")])), env(&[("a", "3"), ("b", "1")]));
 }
 
 #[test]

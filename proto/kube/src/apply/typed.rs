@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use super::custom::{self, Items, Place};
 use super::fields::Fields;
+use crate::custom::Structural;
 use crate::schema::{Field, ListType, Ty, Type, TypeRef};
 
 /// How a value is owned.
 #[derive(Clone, Copy, Debug)]
-pub enum Typed {
+pub enum Typed<'a> {
     /// As a whole: scalars, and what the schema calls atomic or knows nothing of.
     Whole,
     /// Field by field.
@@ -21,15 +23,21 @@ pub enum Typed {
     Set,
     /// Item by item, told apart by these fields of theirs.
     Keyed(&'static Ty, &'static [&'static str]),
+    /// Field by field, as the schema of a custom kind has them.
+    Custom(Place<'a>),
+    /// Item by item, the same.
+    CustomKeyed(Items<'a>),
+    /// As the value itself is: a map entry by entry, anything else as a whole.
+    Deduced,
 }
 
-impl Typed {
-    /// A kind's own object.
-    pub fn kind(ty: TypeRef) -> Typed {
+impl Typed<'static> {
+    /// A built-in kind's own object.
+    pub fn kind(ty: TypeRef) -> Typed<'static> {
         Typed::Struct(ty.get())
     }
 
-    fn of(ty: &'static Ty, field: Option<&'static Field>) -> Typed {
+    fn of(ty: &'static Ty, field: Option<&'static Field>) -> Typed<'static> {
         let whole = field.is_some_and(|field| field.map_atomic);
         match ty {
             Ty::Struct(ty) if !whole && !ty.atomic => Typed::Struct(ty.get()),
@@ -42,26 +50,59 @@ impl Typed {
             _ => Typed::Whole,
         }
     }
+}
+
+impl<'a> Typed<'a> {
+    /// A custom kind's own object.
+    pub fn custom(schema: &'a Structural) -> Typed<'a> {
+        custom::root(schema)
+    }
+
+    /// Whether a map is owned by what is in it.
+    fn is_by_entry(self) -> bool {
+        matches!(self, Typed::Struct(_) | Typed::Map(_) | Typed::Custom(_) | Typed::Deduced)
+    }
+
+    /// Whether a list is owned by what is in it.
+    fn is_by_item(self) -> bool {
+        matches!(self, Typed::Set | Typed::Keyed(..) | Typed::CustomKeyed(_))
+    }
 
     /// What stands under a key of a struct or map; of a struct's unknown fields nothing is known.
-    fn under(self, key: &str) -> Typed {
+    fn under(self, key: &str) -> Typed<'a> {
         match self {
             Typed::Struct(ty) => ty.field(key).map_or(Typed::Whole, |field| Typed::of(&field.ty, Some(field))),
             Typed::Map(value) => Typed::of(value, None),
+            Typed::Custom(place) => place.under(key),
+            Typed::Deduced => Typed::Deduced,
             _ => Typed::Whole,
         }
     }
 
-    fn item(self) -> Typed {
+    fn item(self) -> Typed<'a> {
         match self {
             Typed::Keyed(item, _) => Typed::of(item, None),
+            Typed::CustomKeyed(items) => items.item(),
             _ => Typed::Whole,
         }
     }
 
     /// A field that the schema names is there with what is below it; an entry of a map is something of its own.
     fn names(self, key: &str) -> bool {
-        matches!(self, Typed::Struct(ty) if ty.field(key).is_some())
+        match self {
+            Typed::Struct(ty) => ty.field(key).is_some(),
+            Typed::Custom(place) => place.names(key),
+            _ => false,
+        }
+    }
+
+    /// Whether the schema leaves room for a field of that name.
+    fn allows(self, key: &str) -> bool {
+        match self {
+            Typed::Struct(_) => self.names(key),
+            Typed::Custom(place) => place.allows(key),
+            _ => true,
+        }
     }
 }
 
@@ -70,27 +111,49 @@ fn field(key: &str) -> String {
 }
 
 /// What a list calls an item: by its keys, for which the schema may have defaults, or by its value.
-fn element(typed: Typed, item: &Value) -> String {
-    let Typed::Keyed(ty, keys) = typed else { return format!("v:{item}") };
+fn element(typed: Typed<'_>, item: &Value) -> String {
     let mut own = Map::new();
-    for key in keys {
-        let default = || {
-            let Ty::Struct(ty) = ty else { return None };
-            let text = ty.get().field(key)?.default?;
-            Some(serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)))
-        };
-        if let Some(value) = item.get(*key).cloned().or_else(default) {
-            own.insert((*key).to_owned(), value);
+    let mut put = |key: &str, default: &dyn Fn() -> Option<Value>| {
+        if let Some(value) = item.get(key).cloned().or_else(default) {
+            own.insert(key.to_owned(), value);
         }
+    };
+    match typed {
+        Typed::Keyed(ty, keys) => keys.iter().for_each(|key| {
+            put(key, &|| {
+                let Ty::Struct(ty) = ty else { return None };
+                let text = ty.get().field(key)?.default?;
+                Some(serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)))
+            });
+        }),
+        Typed::CustomKeyed(items) => items.keys().for_each(|(key, default)| put(key, &|| default.clone())),
+        _ => return format!("v:{item}"),
     }
     format!("k:{}", Value::Object(own))
+}
+
+/// A list's items by what it calls them: more than one only where a client wrote an item twice.
+fn by_name<'v>(typed: Typed<'_>, items: &'v [Value]) -> BTreeMap<String, Vec<&'v Value>> {
+    let mut all: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+    for item in items {
+        all.entry(element(typed, item)).or_default().push(item);
+    }
+    all
+}
+
+/// The keys of a list, where an item has none of them and the schema no default for one.
+fn omitted_keys(typed: Typed<'_>, item: &Value) -> Option<String> {
+    let Typed::Keyed(ty, keys) = typed else { return None };
+    let default = |key: &str| matches!(ty, Ty::Struct(ty) if ty.get().field(key).is_some_and(|f| f.default.is_some()));
+    let omitted = keys.iter().all(|key| item.get(*key).is_none() && !default(key));
+    omitted.then(|| format!("[{}]", keys.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(" ")))
 }
 
 fn is_bare(value: &Value) -> bool {
     value.is_null() || value.as_object().is_some_and(Map::is_empty)
 }
 
-impl Typed {
+impl Typed<'_> {
     /// The fields that an object has.
     pub fn fields_of(self, object: &Map<String, Value>) -> Fields {
         let mut all = Fields::default();
@@ -104,13 +167,13 @@ impl Typed {
     pub fn fields(self, value: &Value) -> Fields {
         let mut all = Fields::default();
         match (self, value) {
-            (Typed::Struct(_) | Typed::Map(_), Value::Object(map)) => return self.fields_of(map),
-            (Typed::Set | Typed::Keyed(..), Value::Array(items)) => {
-                for item in items {
-                    all.put(element(self, item), self.fields_of_item(item));
+            (_, Value::Object(map)) if self.is_by_entry() => return self.fields_of(map),
+            (_, Value::Array(items)) if self.is_by_item() => {
+                for (name, items) in by_name(self, items) {
+                    all.put(name, self.fields_of_items(&items));
                 }
             }
-            (Typed::Whole, _) => all.member = true,
+            (Typed::Whole | Typed::Deduced, _) => all.member = true,
             // A list or map that is null, or is not what the schema says, is its parent's to name.
             _ => {}
         }
@@ -123,6 +186,14 @@ impl Typed {
         fields
     }
 
+    /// Several that are called the same are owned as one.
+    fn fields_of_items(self, items: &[&Value]) -> Fields {
+        match items {
+            [item] => self.fields_of_item(item),
+            _ => Fields::leaf(),
+        }
+    }
+
     fn fields_of_item(self, item: &Value) -> Fields {
         let mut fields = self.item().fields(item);
         fields.member = true;
@@ -133,7 +204,7 @@ impl Typed {
 /// What is wrong, and the path that leads there from where one looks.
 type Wrong = (String, String);
 
-impl Typed {
+impl Typed<'_> {
     /// What of an object the schema knows nothing of, or could not tell apart, in Kubernetes' words; the first of it.
     pub fn wrong(self, object: &Map<String, Value>) -> Option<String> {
         let (path, problem) = self.wrong_below(object)?;
@@ -142,7 +213,7 @@ impl Typed {
 
     fn wrong_below(self, object: &Map<String, Value>) -> Option<Wrong> {
         object.iter().find_map(|(key, value)| {
-            let (path, problem) = match matches!(self, Typed::Struct(_)) && !self.names(key) {
+            let (path, problem) = match !self.allows(key) {
                 true => (String::new(), "field not declared in schema".to_owned()),
                 false => self.under(key).wrong_in(value)?,
             };
@@ -152,10 +223,17 @@ impl Typed {
 
     fn wrong_in(self, value: &Value) -> Option<Wrong> {
         match (self, value) {
-            (Typed::Struct(_) | Typed::Map(_), Value::Object(map)) => self.wrong_below(map),
-            (Typed::Set | Typed::Keyed(..), Value::Array(items)) => {
+            (_, Value::Object(map)) if self.is_by_entry() => self.wrong_below(map),
+            (_, Value::Array(items)) if self.is_by_item() => {
                 let mut seen = BTreeSet::new();
-                items.iter().find_map(|item| {
+                items.iter().enumerate().find_map(|(at, item)| {
+                    if let Some(keys) = omitted_keys(self, item) {
+                        let problem = format!(
+                            "element {at}: associative list with keys has an element that omits all key fields {keys} \
+                             (and doesn't have default values for any key fields)"
+                        );
+                        return Some((String::new(), problem));
+                    }
                     let name = element(self, item);
                     let shown = || super::fields::cut(super::fields::said(&name));
                     if let Some((path, problem)) = self.item().wrong_in(item) {
@@ -189,9 +267,9 @@ pub fn in_canonical_values(said: &Value, canonical: &Value) -> Value {
 }
 
 /// `live` with what `wanted` says of it.
-pub fn merge(typed: Typed, live: &Value, wanted: &Value) -> Value {
+pub fn merge(typed: Typed<'_>, live: &Value, wanted: &Value) -> Value {
     match (typed, live, wanted) {
-        (Typed::Struct(_) | Typed::Map(_), Value::Object(live), Value::Object(wanted)) => {
+        (_, Value::Object(live), Value::Object(wanted)) if typed.is_by_entry() => {
             let mut merged = live.clone();
             for (key, value) in wanted {
                 let value = match live.get(key) {
@@ -202,7 +280,7 @@ pub fn merge(typed: Typed, live: &Value, wanted: &Value) -> Value {
             }
             Value::Object(merged)
         }
-        (Typed::Set | Typed::Keyed(..), Value::Array(live), Value::Array(wanted)) => {
+        (_, Value::Array(live), Value::Array(wanted)) if typed.is_by_item() => {
             Value::Array(merge_items(typed, live, wanted))
         }
         _ => wanted.clone(),
@@ -210,7 +288,7 @@ pub fn merge(typed: Typed, live: &Value, wanted: &Value) -> Value {
 }
 
 /// What both have stands in the order of `wanted`; what only the live list has stays behind what it was behind.
-fn merge_items(typed: Typed, live: &[Value], wanted: &[Value]) -> Vec<Value> {
+fn merge_items(typed: Typed<'_>, live: &[Value], wanted: &[Value]) -> Vec<Value> {
     let name = |item: &Value| element(typed, item);
     let named: Vec<(String, &Value)> = wanted.iter().map(|item| (name(item), item)).collect();
     let asked: BTreeSet<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
@@ -272,7 +350,7 @@ impl Changes {
 }
 
 /// The same of two objects of a kind.
-pub fn compare_objects(typed: Typed, old: &Map<String, Value>, new: &Map<String, Value>) -> Changes {
+pub fn compare_objects(typed: Typed<'_>, old: &Map<String, Value>, new: &Map<String, Value>) -> Changes {
     let mut changes = Changes::default();
     for (key, value) in new {
         match old.get(key) {
@@ -286,28 +364,34 @@ pub fn compare_objects(typed: Typed, old: &Map<String, Value>, new: &Map<String,
     changes
 }
 
-pub fn compare(typed: Typed, old: &Value, new: &Value) -> Changes {
+pub fn compare(typed: Typed<'_>, old: &Value, new: &Value) -> Changes {
     let mut changes = Changes::default();
     if old == new {
         return changes;
     }
     match (typed, old, new) {
-        (Typed::Struct(_) | Typed::Map(_), Value::Object(old), Value::Object(new)) => {
+        (_, Value::Object(old), Value::Object(new)) if typed.is_by_entry() => {
             return compare_objects(typed, old, new);
         }
-        (Typed::Set | Typed::Keyed(..), Value::Array(old), Value::Array(new)) => {
-            let by_name = |items: &'_ [Value]| -> BTreeMap<String, Value> {
-                items.iter().map(|item| (element(typed, item), item.clone())).collect()
-            };
-            let (old, new) = (by_name(old), by_name(new));
-            for (name, item) in &new {
-                match old.get(name) {
-                    Some(before) => changes.put(name, compare(typed.item(), before, item)),
-                    None => changes.added.put(name.clone(), typed.fields_of_item(item)),
+        (_, Value::Array(old), Value::Array(new)) if typed.is_by_item() => {
+            let (old, new) = (by_name(typed, old), by_name(typed, new));
+            for (name, items) in &new {
+                match (old.get(name).map(Vec::as_slice), items.as_slice()) {
+                    (Some([before]), [item]) => changes.put(name, compare(typed.item(), before, item)),
+                    (Some(before), now) if before.len() > 1 && now.len() > 1 => {
+                        let modified = if before == now { Fields::default() } else { Fields::leaf() };
+                        changes.modified.put(name.clone(), modified);
+                    }
+                    (before, now) => {
+                        changes.added.put(name.clone(), typed.fields_of_items(now));
+                        if let Some(before) = before {
+                            changes.removed.put(name.clone(), typed.fields_of_items(before));
+                        }
+                    }
                 }
             }
-            for (name, item) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
-                changes.removed.put(name.clone(), typed.fields_of_item(item));
+            for (name, items) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
+                changes.removed.put(name.clone(), typed.fields_of_items(items));
             }
         }
         _ => changes.modified.member = true,
@@ -316,10 +400,10 @@ pub fn compare(typed: Typed, old: &Value, new: &Value) -> Changes {
 }
 
 /// A value without what one manager had applied before (`last`) and nobody owns any more (`owned`, all managers together).
-pub fn prune(typed: Typed, value: Value, last: &Fields, owned: &Fields) -> Value {
+pub fn prune(typed: Typed<'_>, value: Value, last: &Fields, owned: &Fields) -> Value {
     let nothing = Fields::default();
     match (typed, value) {
-        (Typed::Struct(_) | Typed::Map(_), Value::Object(map)) => {
+        (_, Value::Object(map)) if typed.is_by_entry() => {
             let mut kept = Map::new();
             for (key, value) in map {
                 let element = field(&key);
@@ -338,7 +422,7 @@ pub fn prune(typed: Typed, value: Value, last: &Fields, owned: &Fields) -> Value
             }
             Value::Object(kept)
         }
-        (Typed::Set | Typed::Keyed(..), Value::Array(items)) => {
+        (_, Value::Array(items)) if typed.is_by_item() => {
             let keep = |item: Value| {
                 let name = element(typed, &item);
                 let Some(before) = last.at(&name) else { return Some(item) };

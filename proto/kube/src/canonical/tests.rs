@@ -15,6 +15,23 @@ fn normal(kind: (&str, &str, &str), value: Value) -> (Value, Findings) {
 }
 
 #[test]
+fn the_first_second_of_all_is_no_time() {
+    let event = json!({"firstTimestamp": "0001-01-01T00:00:00.5Z", "lastTimestamp": "1970-01-01T00:00:00Z",
+        "eventTime": "0001-01-01T00:00:00.0000005Z", "metadata": {}, "involvedObject": {}, "source": {},
+        "reportingComponent": "", "reportingInstance": ""});
+    let (value, findings) = normal(("", "v1", "Event"), event);
+    assert_eq!(findings, Findings::default());
+    assert_eq!([&value["firstTimestamp"], &value["eventTime"]], [&Value::Null; 2]);
+    assert_eq!(value["lastTimestamp"], "1970-01-01T00:00:00Z");
+    assert!(value.get("firstTimestamp").is_none());
+    let budget = json!({"status": {"disruptedPods": {"p": "0001-01-01T00:00:00Z"}}});
+    assert_eq!(
+        normal(("policy", "v1", "PodDisruptionBudget"), budget).0["status"]["disruptedPods"],
+        json!({"p": null})
+    );
+}
+
+#[test]
 fn unknown_fields_are_taken_out_and_named() {
     let (value, findings) = normal(
         ("", "v1", "Pod"),
@@ -90,7 +107,8 @@ fn wrong_types_are_named_as_decoders_name_them() {
 /// A value of another type, where there is one.
 fn wrong(ty: &Ty) -> Option<Value> {
     match ty {
-        Ty::Any => None,
+        Ty::Any | Ty::Json => None,
+        Ty::Either(_) => Some(json!(7)),
         Ty::Bytes | Ty::Quantity | Ty::Time | Ty::MicroTime => Some(json!("%%")),
         Ty::Struct(_) | Ty::Map(_) => Some(json!([])),
         Ty::String | Ty::Int32 | Ty::Int64 | Ty::Bool | Ty::Double | Ty::IntOrString | Ty::List(_) => Some(json!({})),
@@ -289,5 +307,36 @@ proptest! {
         let (parsed, duplicates) = parse_value(&serde_json::to_vec(&value).unwrap()).unwrap();
         prop_assert_eq!(parsed, value);
         prop_assert!(duplicates.is_empty());
+    }
+}
+
+#[test]
+fn what_may_be_a_schema_or_something_else_is_walked_as_what_it_is() {
+    let definition = ("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let with = |schema: Value| {
+        let versions = json!([{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]);
+        let (object, findings) = normal(definition, json!({"spec": {"versions": versions}}));
+        (object["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone(), findings)
+    };
+    let kept = json!({
+        "additionalProperties": true,
+        "default": "a",
+        "dependencies": {"a": ["b"], "c": {"type": "string"}},
+        "enum": ["a", 1, null, {}],
+        "items": {"items": [{"type": "string"}], "minLength": 0},
+    });
+    let (schema, findings) = with(kept.clone());
+    assert_eq!((schema, findings), (kept, Findings::default()));
+    let (schema, findings) = with(json!({"items": {"title": "", "other": 1}, "properties": {"a": {"other": 1}}}));
+    assert_eq!(schema, json!({"items": {}, "properties": {"a": {}}}));
+    let path = "spec.versions[0].schema.openAPIV3Schema.properties.a.other";
+    assert_eq!(findings.unknown, [path]);
+    for (field, value, message) in [
+        ("additionalProperties", json!("yes"), "boolean or JSON schema expected"),
+        ("items", json!(1), "JSON schema or array expected"),
+        ("dependencies", json!({"a": "b"}), "JSON schema or string array expected"),
+    ] {
+        let (_, findings) = with(json!({ field: value }));
+        assert_eq!(findings.decode_error(), Some(message));
     }
 }

@@ -10,9 +10,9 @@ use crate::schema::{Field, Ty, Type, TypeRef};
 use crate::time;
 
 /// Unknown fields that are named; the rest are dropped all the same.
-const UNKNOWN_MAX: usize = 100;
+pub(crate) const UNKNOWN_MAX: usize = 100;
 /// Values of a wrong type that are named.
-const WRONG_MAX: usize = 16;
+pub(crate) const WRONG_MAX: usize = 16;
 /// What a finding shows of a path. Keys are the client's, and one that is long would stand in each of a hundred findings.
 const NAMED_MAX_BYTES: usize = 1024;
 
@@ -109,6 +109,8 @@ impl Walk {
         self.fields.pop();
         match verdict {
             Verdict::Drop => false,
+            // A time that is none.
+            Verdict::Keep if value.is_null() => false,
             Verdict::Keep if field.zero || field.pointer => true,
             Verdict::Keep => match (&field.ty, &*value) {
                 (Ty::String | Ty::Bytes, Value::String(text)) => !text.is_empty(),
@@ -123,7 +125,7 @@ impl Walk {
 
     fn value(&mut self, ty: &'static Ty, value: &mut Value) -> Verdict {
         match (ty, &mut *value) {
-            (Ty::Any, _) | (Ty::Bool, Value::Bool(_)) | (Ty::String, Value::String(_)) => Verdict::Keep,
+            (Ty::Any | Ty::Json, _) | (Ty::Bool, Value::Bool(_)) | (Ty::String, Value::String(_)) => Verdict::Keep,
             (Ty::Struct(ty), Value::Object(map)) => {
                 self.fields(ty.get(), map);
                 Verdict::Keep
@@ -166,16 +168,26 @@ impl Walk {
                 Err(error) => self.wrong(error.to_string()),
             },
             (Ty::Time, Value::String(text)) => match time::parse(text) {
-                Ok(at) => self.rewrite(value, time::seconds(at)),
+                Ok(at) => self.rewrite_time(value, time::seconds(at)),
                 Err(error) => self.wrong(error.to_string()),
             },
             (Ty::MicroTime, Value::String(text)) => match time::parse(text) {
-                Ok(at) => self.rewrite(value, time::micros(at)),
+                Ok(at) => self.rewrite_time(value, time::micros(at)),
                 Err(error) => self.wrong(error.to_string()),
             },
             (Ty::Bytes, Value::String(text)) => match decode_base64(text) {
                 Ok(bytes) => self.rewrite(value, STANDARD.encode(bytes)),
                 Err(at) => self.wrong(format!("illegal base64 data at input byte {at}")),
+            },
+            (Ty::Either(of), _) => match ty.chosen(value) {
+                Ty::Either(_) => self.wrong(format!("{} expected", choice(&of.0, &of.1))),
+                chosen => {
+                    // What Go's decoder of such a choice does not know it drops without a word.
+                    let known = self.findings.unknown.len();
+                    let verdict = self.value(chosen, value);
+                    self.findings.unknown.truncate(known);
+                    verdict
+                }
             },
             _ => self.mismatch(ty, value),
         }
@@ -185,7 +197,7 @@ impl Walk {
     fn element(&mut self, ty: &'static Ty, value: &mut Value) -> Verdict {
         if value.is_null() {
             match ty {
-                Ty::Any | Ty::Time | Ty::MicroTime => return Verdict::Keep,
+                Ty::Any | Ty::Json | Ty::Either(_) | Ty::Time | Ty::MicroTime => return Verdict::Keep,
                 _ => *value = zero_of(ty),
             }
         }
@@ -204,6 +216,15 @@ impl Walk {
             *value = Value::String(canonical);
         }
         Verdict::Keep
+    }
+
+    /// Go's zero time is null when it is printed.
+    fn rewrite_time(&self, value: &mut Value, canonical: String) -> Verdict {
+        if time::is_zero(&canonical) {
+            *value = Value::Null;
+            return Verdict::Keep;
+        }
+        self.rewrite(value, canonical)
     }
 
     fn mismatch(&mut self, ty: &'static Ty, value: &Value) -> Verdict {
@@ -242,7 +263,9 @@ fn fill_zeros(ty: &'static Type, map: &mut Map<String, Value>) {
                 Value::Object(empty)
             }
             // Without a value these are null to Kubernetes, which is absent to us.
-            Ty::List(_) | Ty::Map(_) | Ty::Any | Ty::Time | Ty::MicroTime | Ty::Bytes => continue,
+            Ty::List(_) | Ty::Map(_) | Ty::Any | Ty::Json | Ty::Either(_) | Ty::Time | Ty::MicroTime | Ty::Bytes => {
+                continue;
+            }
             scalar => zero_of(scalar),
         };
         map.insert(field.name.to_owned(), zero);
@@ -257,7 +280,7 @@ fn zero_of(ty: &Ty) -> Value {
         Ty::Bool => Value::Bool(false),
         Ty::Struct(_) | Ty::Map(_) => Value::Object(Map::new()),
         Ty::List(_) => Value::Array(Vec::new()),
-        Ty::Time | Ty::MicroTime | Ty::Any => Value::Null,
+        Ty::Time | Ty::MicroTime | Ty::Any | Ty::Json | Ty::Either(_) => Value::Null,
     }
 }
 
@@ -283,6 +306,15 @@ fn decode_base64(text: &str) -> Result<Vec<u8>, usize> {
     })
 }
 
+/// What may stand where there is a choice, as Go's decoders of the three choices say it.
+fn choice(first: &Ty, second: &Ty) -> &'static str {
+    match (first, second) {
+        (Ty::Bool, _) => "boolean or JSON schema",
+        (_, Ty::List(item)) if **item == Ty::String => "JSON schema or string array",
+        _ => "JSON schema or array",
+    }
+}
+
 /// The type as Go's decoder names it in its errors.
 fn go_type(ty: &Ty) -> String {
     match ty {
@@ -297,6 +329,8 @@ fn go_type(ty: &Ty) -> String {
         Ty::MicroTime => "v1.MicroTime".to_owned(),
         Ty::IntOrString => "intstr.IntOrString".to_owned(),
         Ty::Any => "runtime.RawExtension".to_owned(),
+        Ty::Json => "v1.JSON".to_owned(),
+        Ty::Either(of) => choice(&of.0, &of.1).to_owned(),
         Ty::Struct(ty) => ty.go_name().to_owned(),
         Ty::List(inner) => format!("[]{}", go_type(inner)),
         Ty::Map(inner) => format!("map[string]{}", go_type(inner)),
@@ -304,21 +338,21 @@ fn go_type(ty: &Ty) -> String {
 }
 
 /// A path as a finding names it.
-pub(super) fn named(path: &str) -> String {
+pub(crate) fn named(path: &str) -> String {
     if path.len() <= NAMED_MAX_BYTES {
         return path.to_owned();
     }
     format!("{}…", &path[..path.floor_char_boundary(NAMED_MAX_BYTES)])
 }
 
-pub(super) fn push_key(path: &mut String, key: &str) {
+pub(crate) fn push_key(path: &mut String, key: &str) {
     if !path.is_empty() {
         path.push('.');
     }
     path.push_str(key);
 }
 
-pub(super) fn push_index(path: &mut String, index: usize) {
+pub(crate) fn push_index(path: &mut String, index: usize) {
     use std::fmt::Write;
     let _ = write!(path, "[{index}]");
 }

@@ -234,6 +234,44 @@ fn autoscalers_say_how_fast_they_are() {
     assert_eq!(half["scaleDown"], scale_down_rules());
 }
 
+#[test]
+fn drivers_devices_flows_and_apis() {
+    let driver = defaulted(&CSI_DRIVER, json!({"spec": {"podInfoOnMount": true, "volumeLifecycleModes": []}}));
+    let wanted = json!({"attachRequired": true, "podInfoOnMount": true, "storageCapacity": false, "requiresRepublish": false,
+        "seLinuxMount": false, "fsGroupPolicy": "ReadWriteOnceWithFSType", "volumeLifecycleModes": ["Persistent"]});
+    assert_eq!(driver["spec"], wanted);
+
+    let requests = json!([{"name": "a", "exactly": {"deviceClassName": "c", "allocationMode": "All"}},
+        {"name": "b", "firstAvailable": [{"name": "x", "deviceClassName": "c"}]}]);
+    let claim = json!({"spec": {"devices": {"requests": requests}}});
+    for spec in [
+        defaulted(&RESOURCE_CLAIM, claim.clone())["spec"].clone(),
+        defaulted(&RESOURCE_CLAIM_TEMPLATE, json!({"spec": claim}))["spec"]["spec"].clone(),
+    ] {
+        let requests = &spec["devices"]["requests"];
+        assert_eq!(requests[0]["exactly"].get("count"), None);
+        let sub = &requests[1]["firstAvailable"][0];
+        assert_eq!((&sub["allocationMode"], &sub["count"]), (&json!("ExactCount"), &json!(1)));
+    }
+
+    let flow = defaulted(&FLOW_SCHEMA, json!({"spec": {}}));
+    assert_eq!(flow["spec"]["matchingPrecedence"], 1000);
+    let limited = |value: Value| {
+        defaulted(&PRIORITY_LEVEL_CONFIGURATION, json!({"spec": {"limited": value}}))["spec"]["limited"].clone()
+    };
+    let queue =
+        limited(json!({"nominalConcurrencyShares": 0, "limitResponse": {"type": "Queue", "queuing": {"queues": 5}}}));
+    let queuing = json!({"queues": 5, "handSize": 8, "queueLengthLimit": 50});
+    let response = json!({"type": "Queue", "queuing": queuing});
+    assert_eq!(queue, json!({"nominalConcurrencyShares": 0, "lendablePercent": 0, "limitResponse": response}));
+    assert_eq!(limited(json!({}))["nominalConcurrencyShares"], 30);
+    let exempt = defaulted(&PRIORITY_LEVEL_CONFIGURATION, json!({"spec": {"exempt": {}}}))["spec"]["exempt"].clone();
+    assert_eq!(exempt, json!({"nominalConcurrencyShares": 0, "lendablePercent": 0}));
+    let api = defaulted(&API_SERVICE, json!({"spec": {"service": {"name": "s"}}}));
+    assert_eq!(api["spec"]["service"]["port"], 443);
+    assert_eq!(defaulted(&API_SERVICE, json!({"spec": {}}))["spec"].get("service"), None);
+}
+
 proptest! {
     #[test]
     fn defaulting_twice_is_defaulting_once(value in any_spec(), which in 0..resource::ALL.len()) {

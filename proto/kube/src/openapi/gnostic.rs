@@ -167,13 +167,18 @@ fn schema(json: &Value) -> Message {
     let mut out = Message::default();
     out.text(1, json.get("$ref"));
     out.text(2, json.get("format"));
+    out.text(3, json.get("title"));
+    out.text(4, json.get("description"));
     if let Some(default) = json.get("default") {
         out.message(5, any(default));
     }
     out.texts(19, json.get("required"));
     if let Some(inner) = json.get("additionalProperties") {
         let mut item = Message::default();
-        item.message(1, schema(inner));
+        match inner {
+            Value::Bool(_) => item.flag(2, Some(inner)),
+            inner => item.message(1, schema(inner)),
+        }
         out.message(21, item);
     }
     if json.get("type").is_some() {

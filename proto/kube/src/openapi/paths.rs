@@ -1,49 +1,69 @@
 //! The paths of served kinds and what can be done there.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::schemas::{Dialect, reference};
-use crate::resource::Resource;
+use crate::resource::{self, Resource};
 use crate::schema::{self, GroupVersionKind, TypeRef};
 
 /// One path with its operations.
 pub(super) struct Served {
-    path: String,
-    operations: Vec<Operation>,
+    pub path: String,
+    pub operations: Vec<Operation>,
 }
 
-struct Operation {
-    method: &'static str,
+pub(super) struct Operation {
+    pub method: &'static str,
     /// `x-kubernetes-action`.
-    action: &'static str,
-    id: String,
-    kind: GroupVersionKind,
-    query: &'static [Query],
-    body: Body,
-    /// What a success carries; None is plain text.
-    answer: Option<TypeRef>,
+    pub action: &'static str,
+    pub id: String,
+    pub kind: Kind,
+    pub query: &'static [Query],
+    pub body: Body,
+    pub answer: Answer,
 }
 
-enum Body {
+/// The kind that an operation is about, built in or not.
+#[derive(Clone)]
+pub(super) struct Kind {
+    pub group: Cow<'static, str>,
+    pub version: Cow<'static, str>,
+    pub kind: Cow<'static, str>,
+}
+
+pub(super) enum Body {
     None,
     Object(TypeRef),
+    /// A custom kind's, by the name of its definition.
+    Custom(String),
     Patch,
+    /// Custom kinds have no strategic merge.
+    CustomPatch,
+}
+
+/// What a success carries.
+pub(super) enum Answer {
+    Text,
+    Object(TypeRef),
+    Custom(String),
 }
 
 /// A query parameter: its name and type.
-type Query = (&'static str, &'static str);
+pub(super) type Query = (&'static str, &'static str);
 
-const GET: &[Query] = &[("pretty", "string")];
-const WRITE: &[Query] =
+pub(super) const GET: &[Query] = &[("pretty", "string")];
+pub(super) const WRITE: &[Query] =
     &[("pretty", "string"), ("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
-const DELETE: &[Query] = &[
+pub(super) const DELETE: &[Query] = &[
     ("pretty", "string"),
     ("dryRun", "string"),
     ("gracePeriodSeconds", "integer"),
     ("orphanDependents", "boolean"),
     ("propagationPolicy", "string"),
 ];
-const LIST: &[Query] = &[
+pub(super) const LIST: &[Query] = &[
     ("pretty", "string"),
     ("allowWatchBookmarks", "boolean"),
     ("continue", "string"),
@@ -56,7 +76,7 @@ const LIST: &[Query] = &[
     ("timeoutSeconds", "integer"),
     ("watch", "boolean"),
 ];
-const DELETE_COLLECTION: &[Query] = &[
+pub(super) const DELETE_COLLECTION: &[Query] = &[
     ("pretty", "string"),
     ("dryRun", "string"),
     ("continue", "string"),
@@ -93,6 +113,8 @@ const EXEC: &[Query] = &[
 /// The patches that are taken, as content types.
 const PATCHES: [&str; 3] =
     ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const CUSTOM_PATCHES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 const JSON: &str = "application/json";
 
 /// Kinds whose status is written through a path of its own.
@@ -114,6 +136,15 @@ const WITH_STATUS: &[&str] = &[
     "Ingress",
     "PersistentVolume",
     "PersistentVolumeClaim",
+    "APIService",
+    "CertificateSigningRequest",
+    "CustomResourceDefinition",
+    "FlowSchema",
+    "PriorityLevelConfiguration",
+    "ResourceClaim",
+    "ServiceCIDR",
+    "ValidatingAdmissionPolicy",
+    "VolumeAttachment",
 ];
 const BINDING: GroupVersionKind = GroupVersionKind { group: "", version: "v1", kind: "Binding" };
 const SCALE: GroupVersionKind = GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" };
@@ -128,6 +159,15 @@ pub(super) fn of(resource: &Resource) -> Vec<Served> {
     let namespace = resource.namespaced.then_some("{namespace}");
     let collection = resource.collection_path(namespace);
     let id = |verb: &str| format!("{verb}{}", identifier(resource));
+    if *resource == resource::COMPONENT_STATUS {
+        let list = schema::for_kind(resource.group, resource.version, "ComponentStatusList");
+        let listed = operation("get", "list", id("list"), kind, GET, Body::None, list);
+        let one = operation("get", "get", id("read"), kind, GET, Body::None, Some(ty));
+        return vec![
+            Served { path: collection.clone(), operations: vec![listed] },
+            Served { path: format!("{collection}/{{name}}"), operations: vec![one] },
+        ];
+    }
     if resource.virtual_only {
         let post = operation("post", "post", id("create"), kind, WRITE, Body::Object(ty), Some(ty));
         return vec![Served { path: collection, operations: vec![post] }];
@@ -192,6 +232,7 @@ fn subresources(resource: &Resource, kind: GroupVersionKind, one: &str) -> Vec<S
         add("status", "Status", kind, &["get", "put", "patch"]);
     }
     match resource.kind {
+        "CertificateSigningRequest" => add("approval", "Approval", kind, &["get", "put", "patch"]),
         "Namespace" => add("finalize", "Finalize", kind, &["put"]),
         "ServiceAccount" => add("token", "Token", TOKEN_REQUEST, &["post"]),
         "Deployment" | "ReplicaSet" | "ReplicationController" | "StatefulSet" => {
@@ -227,6 +268,8 @@ fn operation(
     body: Body,
     answer: Option<TypeRef>,
 ) -> Operation {
+    let kind = Kind { group: kind.group.into(), version: kind.version.into(), kind: kind.kind.into() };
+    let answer = answer.map_or(Answer::Text, Answer::Object);
     Operation { method, action, id, kind, query, body, answer }
 }
 
@@ -241,7 +284,7 @@ fn identifier(resource: &Resource) -> String {
     format!("{}{}{scope}{}", capital(first), capital(resource.version), resource.kind)
 }
 
-fn capital(word: &str) -> String {
+pub(super) fn capital(word: &str) -> String {
     let mut letters = word.chars();
     letters.next().map_or(String::new(), |first| first.to_ascii_uppercase().to_string() + letters.as_str())
 }
@@ -253,7 +296,11 @@ pub(super) fn roots(served: &[Served]) -> Vec<TypeRef> {
         Body::Object(ty) => Some(ty),
         _ => None,
     });
-    bodies.chain(operations().filter_map(|o| o.answer)).collect()
+    let answers = operations().filter_map(|o| match o.answer {
+        Answer::Object(ty) => Some(ty),
+        _ => None,
+    });
+    bodies.chain(answers).collect()
 }
 
 /// The `paths` of a document.
@@ -293,7 +340,7 @@ fn parameter(name: &str, place: &str, kind: &str, dialect: Dialect) -> Value {
 }
 
 fn render(operation: &Operation, dialect: Dialect) -> Value {
-    let kind = operation.kind;
+    let kind = &operation.kind;
     let mut out = json!({
         "operationId": operation.id,
         "x-kubernetes-action": operation.action,
@@ -301,15 +348,20 @@ fn render(operation: &Operation, dialect: Dialect) -> Value {
     });
     let mut parameters: Vec<Value> =
         operation.query.iter().map(|(name, kind)| parameter(name, "query", kind, dialect)).collect();
-    if let Body::Patch = operation.body {
+    if let Body::Patch | Body::CustomPatch = operation.body {
         parameters.push(parameter("force", "query", "boolean", dialect));
     }
-    let answer = operation.answer.map(|ty| reference(ty.name, dialect)).unwrap_or_else(|| json!({"type": "string"}));
-    let answer_type = if operation.answer.is_some() { JSON } else { "text/plain" };
-    let body = match operation.body {
+    let (answer, answer_type) = match &operation.answer {
+        Answer::Text => (json!({"type": "string"}), "text/plain"),
+        Answer::Object(ty) => (reference(ty.name, dialect), JSON),
+        Answer::Custom(name) => (reference(name, dialect), JSON),
+    };
+    let body = match &operation.body {
         Body::None => None,
         Body::Object(ty) => Some((reference(ty.name, dialect), &["*/*"][..])),
+        Body::Custom(name) => Some((reference(name, dialect), &["*/*"][..])),
         Body::Patch => Some((json!({"type": "object"}), &PATCHES[..])),
+        Body::CustomPatch => Some((json!({"type": "object"}), &CUSTOM_PATCHES[..])),
     };
     let required = operation.method != "delete";
     match dialect {

@@ -13,12 +13,17 @@ pub(super) enum Dialect {
     V3,
 }
 
-/// Scalars that have a name of their own: the name, and their schema.
-const NAMED: [(&str, &str, &str); 4] = [
+/// Scalars that have a name of their own: the name, and their schema. The last ones may be of more than one type, and have
+/// no schema that says so.
+const NAMED: [(&str, &str, &str); 8] = [
     ("io.k8s.apimachinery.pkg.api.resource.Quantity", "string", ""),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.Time", "string", "date-time"),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime", "string", "date-time"),
     ("io.k8s.apimachinery.pkg.util.intstr.IntOrString", "string", "int-or-string"),
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON", "", ""),
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool", "", ""),
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray", "", ""),
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray", "", ""),
 ];
 
 /// The definitions that the roots reach, by name.
@@ -41,6 +46,7 @@ pub(super) fn definitions(roots: Vec<TypeRef>, dialect: Dialect) -> Map<String, 
             (name, Dialect::V3) if name.ends_with("Quantity") => {
                 json!({"oneOf": [{"type": "string"}, {"type": "number"}]})
             }
+            _ if kind.is_empty() => json!({}),
             _ if format.is_empty() => json!({"type": kind}),
             _ => json!({"type": kind, "format": format}),
         };
@@ -64,6 +70,12 @@ fn named(ty: &Ty) -> Option<&'static str> {
         Ty::Time => 1,
         Ty::MicroTime => 2,
         Ty::IntOrString => 3,
+        Ty::Json => 4,
+        Ty::Either(of) => match &**of {
+            (Ty::Bool, _) => 5,
+            (_, Ty::List(item)) if **item == Ty::String => 7,
+            _ => 6,
+        },
         _ => return None,
     };
     Some(NAMED[index].0)
@@ -146,7 +158,7 @@ fn value(ty: &Ty, dialect: Dialect) -> Value {
         Ty::List(inner) => json!({"type": "array", "items": value(inner, dialect)}),
         Ty::Map(inner) => json!({"type": "object", "additionalProperties": value(inner, dialect)}),
         Ty::Struct(inner) => reference(inner.get().name, dialect),
-        Ty::Quantity | Ty::Time | Ty::MicroTime | Ty::IntOrString => {
+        Ty::Quantity | Ty::Time | Ty::MicroTime | Ty::IntOrString | Ty::Json | Ty::Either(_) => {
             named(ty).map_or(Value::Null, |name| reference(name, dialect))
         }
     }

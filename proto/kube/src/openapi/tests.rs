@@ -173,3 +173,93 @@ fn the_protobuf_says_what_the_json_says() {
         .collect();
     assert!(queries.iter().any(|q| q == "dryRun"), "{queries:?}");
 }
+
+fn widgets() -> CustomVersion {
+    let mut schema = crate::custom::tests::example_schema();
+    schema["description"] = json!("A widget.");
+    schema["required"] = json!(["spec", "note"]);
+    schema["properties"]["note"] = json!({"type": "string", "nullable": true});
+    CustomVersion {
+        group: "stable.example.com".into(),
+        version: "v1".into(),
+        kind: "Widget".into(),
+        list_kind: "WidgetList".into(),
+        plural: "widgets".into(),
+        namespaced: true,
+        schema: std::sync::Arc::new(schema),
+        status: true,
+        scale: true,
+        selectable: vec![".spec.mode".into()],
+    }
+}
+
+#[test]
+fn custom_kinds_are_in_the_documents() {
+    let documents = Documents::with(vec![widgets()]);
+    let tagged = documents.v3("stable.example.com", "v1").unwrap();
+    let document = parsed(&tagged.bytes);
+    assert_closed(&document);
+    let widget = &document["components"]["schemas"]["com.example.stable.v1.Widget"];
+    assert_eq!(
+        widget["x-kubernetes-group-version-kind"],
+        json!([{"group": "stable.example.com", "version": "v1", "kind": "Widget"}])
+    );
+    assert_eq!(
+        widget["properties"]["metadata"]["$ref"],
+        "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+    );
+    assert_eq!(widget["x-kubernetes-selectable-fields"], json!([{"fieldPath": "spec.mode"}]));
+    assert_eq!(widget["description"], "A widget.");
+    let spec = &widget["properties"]["spec"]["properties"];
+    assert_eq!(spec["parts"]["x-kubernetes-list-map-keys"], json!(["name", "port"]));
+    assert_eq!(spec["port"]["anyOf"], json!([{"type": "integer"}, {"type": "string"}]));
+    assert_eq!(spec["inner"]["required"], json!(["kind", "apiVersion"]));
+    let paths = document["paths"].as_object().unwrap();
+    let one = "/apis/stable.example.com/v1/namespaces/{namespace}/widgets/{name}";
+    for path in [
+        "/apis/stable.example.com/v1/widgets".to_owned(),
+        one.to_owned(),
+        format!("{one}/status"),
+        format!("{one}/scale"),
+    ] {
+        assert!(paths.contains_key(&path), "{path}");
+    }
+    assert_eq!(paths[one]["get"]["operationId"], "readStableExampleComV1NamespacedWidget");
+    let patches = paths[one]["patch"]["requestBody"]["content"].as_object().unwrap();
+    assert!(patches.keys().all(|kind| !kind.contains("strategic")), "{patches:?}");
+    let root = parsed(&documents.v3_root().bytes);
+    let url = root["paths"]["apis/stable.example.com/v1"]["serverRelativeURL"].as_str().unwrap();
+    assert_eq!(url, format!("/openapi/v3/apis/stable.example.com/v1?hash={}", tagged.tag));
+    assert_eq!(documents.v3("apps", "v1").unwrap().bytes, v3("apps", "v1").unwrap());
+    assert!(documents.v3("example.com", "v1").is_none());
+}
+
+#[test]
+fn v2_says_of_custom_kinds_what_it_can() {
+    let documents = Documents::with(vec![widgets()]);
+    let document = parsed(&documents.v2().bytes);
+    assert_closed(&document);
+    let widget = &document["definitions"]["com.example.stable.v1.Widget"];
+    let spec = &widget["properties"]["spec"]["properties"];
+    assert_eq!(spec["port"], json!({"x-kubernetes-int-or-string": true}));
+    assert_eq!(spec["note"], json!({}));
+    assert_eq!(spec["open"], json!({"x-kubernetes-preserve-unknown-fields": true}));
+    assert_eq!(widget["required"], json!(["spec"]), "what may be null need not be there");
+    assert!(document["definitions"]["com.example.stable.v1.WidgetList"]["properties"]["items"].is_object());
+    // The built-in kinds are all there still.
+    let built_in = parsed(v2());
+    for name in built_in["definitions"].as_object().unwrap().keys() {
+        assert!(document["definitions"].get(name).is_some(), "{name}");
+    }
+    let protobuf = &documents.v2_protobuf().bytes;
+    let holds = |text: &str| protobuf.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds("com.example.stable.v1.Widget") && holds("A widget."));
+    // A kind that keeps every field names none.
+    let mut open = widgets();
+    open.schema = std::sync::Arc::new(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
+    let document = parsed(&Documents::with(vec![open]).v2().bytes);
+    let widget = document["definitions"]["com.example.stable.v1.Widget"].as_object().unwrap();
+    assert_eq!(widget["type"], "object");
+    assert!(!widget.contains_key("properties"));
+    assert_eq!(parsed(&Documents::default().v2().bytes), built_in);
+}

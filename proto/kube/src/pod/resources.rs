@@ -46,6 +46,17 @@ impl Amounts {
         }
     }
 
+    /// Adds to what is there, and makes nothing that is not: what has no limit gets none by what is added to it.
+    fn add_to_set(&mut self, more: &Amounts) {
+        let add = |to: i64, more: i64| if to == 0 { 0 } else { to.saturating_add(more) };
+        self.cpu_milli = add(self.cpu_milli, more.cpu_milli);
+        self.memory_bytes = add(self.memory_bytes, more.memory_bytes);
+        self.ephemeral_storage_bytes = add(self.ephemeral_storage_bytes, more.ephemeral_storage_bytes);
+        for (name, amount) in &mut self.other {
+            *amount = add(*amount, more.other.get(name).copied().unwrap_or(0));
+        }
+    }
+
     fn raise_to(&mut self, other: &Amounts) {
         self.cpu_milli = self.cpu_milli.max(other.cpu_milli);
         self.memory_bytes = self.memory_bytes.max(other.memory_bytes);
@@ -77,7 +88,7 @@ pub fn limits(pod: &Object) -> Amounts {
 }
 
 /// What all containers of a pod ask for (`requests`) or may use (`limits`), as it was written: those that run side by side
-/// add up, of those that run at the start the most counts.
+/// add up, of those that run at the start the most counts. The pod's overhead is not among it.
 pub fn total(pod: &Object, list: &str) -> BTreeMap<String, Quantity> {
     type All = BTreeMap<String, Quantity>;
     let of = |container: &Value| -> All {
@@ -110,7 +121,15 @@ pub fn total(pod: &Object, list: &str) -> BTreeMap<String, Quantity> {
         raise(&mut at_start, now);
     }
     raise(&mut together, at_start);
+    together.extend(of_whole(pod, list).filter_map(|(name, value)| Some((name.clone(), quantity(value)?))));
     together
+}
+
+/// What is said for the pod as a whole, which stands in the place of the sum.
+fn of_whole<'a>(pod: &'a Object, list: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    let whole = pod.get("/spec/resources").and_then(|resources| resources[list].as_object());
+    let counts = |name: &str| matches!(name, "cpu" | "memory") || name.starts_with("hugepages-");
+    whole.into_iter().flatten().filter(move |(name, _)| counts(name))
 }
 
 fn effective(pod: &Object, list: &str) -> Amounts {
@@ -133,16 +152,20 @@ fn effective(pod: &Object, list: &str) -> Amounts {
         }
     }
     together.raise_to(&at_start);
-    // Resources of the pod as a whole replace the sum, for what they name.
-    let whole = pod.get("/spec/resources").map(|r| &r[list]).unwrap_or(&Value::Null);
-    if whole.get("cpu").is_some() {
-        together.cpu_milli = Amounts::from_list(whole).cpu_milli;
+    for (name, value) in of_whole(pod, list) {
+        let amount = Amounts::from_list(&Value::Object([(name.clone(), value.clone())].into_iter().collect()));
+        match name.as_str() {
+            "cpu" => together.cpu_milli = amount.cpu_milli,
+            "memory" => together.memory_bytes = amount.memory_bytes,
+            _ => together.other.extend(amount.other),
+        }
     }
-    if whole.get("memory").is_some() {
-        together.memory_bytes = Amounts::from_list(whole).memory_bytes;
-    }
-    if let Some(overhead) = pod.get("/spec/overhead") {
-        together.add(&Amounts::from_list(overhead));
+    let Some(overhead) = pod.get("/spec/overhead") else { return together };
+    let overhead = Amounts::from_list(overhead);
+    if list == "requests" {
+        together.add(&overhead);
+    } else {
+        together.add_to_set(&overhead);
     }
     together
 }

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::phase::{Phase, conditions, merge_conditions, phase};
 use super::qos::{self, QosClass};
-use super::resources::requests;
+use super::resources::{limits, requests, total};
 use crate::Object;
 
 fn pod(spec: Value) -> Object {
@@ -29,6 +29,23 @@ fn init_containers_take_turns_and_sidecars_stay() {
         "overhead": {"cpu": "10m"},
     }));
     assert_eq!(requests(&sidecar).cpu_milli, 3010);
+}
+
+#[test]
+fn what_is_said_of_the_whole_pod_stands_in_the_place_of_the_sum() {
+    let whole = pod(json!({
+        "resources": {"requests": {"cpu": "3", "hugepages-2Mi": "4Mi"}, "limits": {"memory": "1Gi"}},
+        "containers": [{"name": "a", "resources": {"requests": {"cpu": "1", "memory": "1Mi"}, "limits": {"cpu": "2"}}}],
+        "overhead": {"cpu": "10m", "memory": "1Mi", "ephemeral-storage": "5"},
+    }));
+    let (asked, most) = (requests(&whole), limits(&whole));
+    assert_eq!((asked.cpu_milli, asked.memory_bytes, asked.ephemeral_storage_bytes), (3010, 2 << 20, 5));
+    assert_eq!(asked.other["hugepages-2Mi"], 4 << 20);
+    assert_eq!((most.cpu_milli, most.memory_bytes), (2010, (1 << 30) + (1 << 20)));
+    assert_eq!(most.ephemeral_storage_bytes, 0, "what has no limit has none with its overhead, either");
+    let written: Vec<String> =
+        total(&whole, "requests").iter().map(|(name, amount)| format!("{name}={amount}")).collect();
+    assert_eq!(written, ["cpu=3", "hugepages-2Mi=4Mi", "memory=1Mi"]);
 }
 
 #[test]

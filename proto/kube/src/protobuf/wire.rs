@@ -77,7 +77,7 @@ pub(super) fn varints(mut bytes: &[u8]) -> impl Iterator<Item = Result<u64, Prot
     })
 }
 
-fn varint(bytes: &mut &[u8]) -> Result<u64, ProtobufError> {
+pub(super) fn varint(bytes: &mut &[u8]) -> Result<u64, ProtobufError> {
     let mut number = 0u64;
     for place in 0..10 {
         let (byte, rest) = bytes.split_first().ok_or(ProtobufError::Truncated)?;

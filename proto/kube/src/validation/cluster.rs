@@ -1,19 +1,19 @@
-//! The kinds that describe the cluster itself: namespaces, nodes, leases, priorities, addresses, events.
+//! The kinds that describe the cluster itself: namespaces, nodes, leases, priorities, addresses.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::at::{At, Errors};
 use super::format::{cidr, label_value, qualified, subdomain};
+use super::meta::{NameRule, name_problem};
 use crate::{FieldError, Object};
 
+const LEASE_STRATEGY: &str = "OldestEmulationVersion";
 const USER_PRIORITY_MAX: i64 = 1_000_000_000;
 const SYSTEM_PREFIX: &str = "system-";
 /// The system's own classes, whose values are known to schedulers and agents.
 const SYSTEM_CLASSES: [(&str, i64); 2] =
     [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
-const EVENT_TEXT_MAX_CHARS: usize = 128;
-const EVENT_NOTE_MAX_CHARS: usize = 1024;
 
 pub fn namespace(object: &Object, errors: &mut Errors) {
     for finalizer in At::of(object, "spec").field("finalizers").items() {
@@ -73,8 +73,25 @@ pub fn lease(object: &Object, errors: &mut Errors) {
         duration.invalid(errors, "must be greater than 0");
     }
     spec.field("leaseTransitions").at_least_zero(errors);
-    if spec.field("preferredHolder").is_set() && spec.text_of("strategy").is_empty() {
-        spec.field("preferredHolder").forbidden(errors, "may only be specified when `strategy` is defined");
+    if spec.field("strategy").is_set() {
+        lease_strategy(&spec.field("strategy"), errors);
+    }
+    if !spec.text_of("preferredHolder").is_empty() && spec.text_of("strategy").is_empty() {
+        spec.field("preferredHolder").forbidden(errors, "may only be specified if `strategy` is defined");
+    }
+}
+
+/// How a lease's holder is chosen: by a rule of Kubernetes, or by somebody's own.
+fn lease_strategy(at: &At<'_>, errors: &mut Errors) {
+    // Upstream names it twice.
+    let path = format!("{}.strategy", at.path);
+    let text = at.text();
+    if !text.contains('/') {
+        if text != LEASE_STRATEGY {
+            errors.push(FieldError::not_supported(path, text, &[LEASE_STRATEGY]));
+        }
+    } else if let Some(why) = qualified(text) {
+        errors.push(FieldError::invalid(path, text, why));
     }
 }
 
@@ -125,39 +142,12 @@ pub fn ip_address(object: &Object, errors: &mut Errors) {
         return;
     }
     parent.field("group").optional_as(errors, subdomain);
-    parent.field("resource").present(errors);
-    parent.field("name").present(errors);
+    for field in ["resource", "name"] {
+        parent.field(field).required_as(errors, |text| name_problem(NameRule::PathSegment, text));
+    }
+    parent.field("namespace").optional_as(errors, |text| name_problem(NameRule::PathSegment, text));
 }
 
 pub fn ip_address_update(new: &Object, old: &Object, errors: &mut Errors) {
     At::of(new, "spec").field("parentRef").immutable(errors, &At::of(old, "spec").field("parentRef"));
-}
-
-/// A core Event. One with an `eventTime` is of the newer kind, which must say who reports and what was done.
-pub fn event(object: &Object, errors: &mut Errors) {
-    let involved = At::of(object, "involvedObject").field("namespace");
-    let (own, about) = (object.namespace(), involved.text());
-    let newer = At::of(object, "eventTime").is_set();
-    let agrees = match about {
-        "" => own == "default" || (newer && own == "kube-system"),
-        about => newer || own == about,
-    };
-    if !agrees {
-        errors.push(FieldError::invalid(involved.path.as_str(), about, "does not match event.namespace"));
-    }
-    if !newer {
-        return;
-    }
-    At::of(object, "reportingComponent").required_as(errors, qualified);
-    for field in ["reportingInstance", "action", "reason"] {
-        let at = At::of(object, field);
-        if at.present(errors) && at.text().len() > EVENT_TEXT_MAX_CHARS {
-            let why = format!("can have at most {EVENT_TEXT_MAX_CHARS} characters");
-            errors.push(FieldError::invalid(at.path.as_str(), "", why));
-        }
-    }
-    if object.str_at("/message").len() > EVENT_NOTE_MAX_CHARS {
-        let why = format!("can have at most {EVENT_NOTE_MAX_CHARS} characters");
-        errors.push(FieldError::invalid("message", "", why));
-    }
 }

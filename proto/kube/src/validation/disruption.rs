@@ -1,6 +1,11 @@
 //! PodDisruptionBudgets.
+//!
+//! - Either `minAvailable` or `maxUnavailable`, a count that is not negative, or a share of at most 100 percent.
+//! - The selector selects labels; `unhealthyPodEvictionPolicy` is of two.
+//! - The counts of the status are not negative, and its conditions are as newer kinds have them.
 
 use super::at::{At, Errors};
+use super::conditions::conditions;
 use super::format::{count_or_percent, percent};
 use super::selector;
 use crate::Object;
@@ -19,4 +24,12 @@ pub fn budget(object: &Object, errors: &mut Errors) {
     }
     selector::label_selector(&spec.field("selector"), errors);
     spec.field("unhealthyPodEvictionPolicy").maybe_one_of(errors, &["AlwaysAllow", "IfHealthyBudget"]);
+}
+
+pub fn budget_status(object: &Object, errors: &mut Errors) {
+    let status = At::of(object, "status");
+    conditions(&status.field("conditions"), errors);
+    for count in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+        status.field(count).at_least_zero(errors);
+    }
 }

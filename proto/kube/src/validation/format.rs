@@ -1,7 +1,7 @@
 //! The forms that texts take in objects: names, ports, addresses, paths, environment variables. Each function answers why
 //! a text is not of the form.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -15,6 +15,7 @@ pub const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const PORT_NAME_MAX_CHARS: usize = 15;
 const CONFIG_KEY_MAX_CHARS: usize = 253;
 const MODE_LAST: i64 = 0o777;
+const DRIVER_NAME_MAX_BYTES: usize = 63;
 
 type Problem = Option<String>;
 
@@ -24,6 +25,10 @@ fn unless(good: bool, why: &str) -> Problem {
 
 pub fn label(text: &str) -> Problem {
     name_problem(NameRule::Label, text)
+}
+
+pub fn dns_1035(text: &str) -> Problem {
+    name_problem(NameRule::Dns1035, text)
 }
 
 pub fn subdomain(text: &str) -> Problem {
@@ -89,17 +94,38 @@ pub fn ip(text: &str) -> Problem {
     unless(text.parse::<IpAddr>().is_ok(), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
 }
 
-pub fn ipv4(text: &str) -> Problem {
-    unless(text.parse::<Ipv4Addr>().is_ok(), "must be a valid IPv4 address")
-}
-
-pub fn ipv6(text: &str) -> Problem {
-    unless(text.parse::<Ipv6Addr>().is_ok(), "must be a valid IPv6 address")
-}
-
 pub fn cidr(text: &str) -> Problem {
     let good = text.parse::<ipnet::IpNet>().is_ok();
     unless(good, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
+}
+
+/// A range in the one form that it is printed in.
+pub fn canonical_cidr(text: &str) -> Problem {
+    if let Some(why) = cidr(text) {
+        return Some(why);
+    }
+    let net = text.parse::<ipnet::IpNet>().ok()?;
+    if let ipnet::IpNet::V6(v6) = net
+        && v6.addr().to_ipv4_mapped().is_some()
+    {
+        return Some("must not have an IPv4-mapped IPv6 address".to_owned());
+    }
+    if net.addr() != net.network() {
+        return Some("must not have bits set beyond the prefix length".to_owned());
+    }
+    let canonical = net.to_string();
+    (canonical != text).then(|| format!("must be in canonical form ({canonical:?})"))
+}
+
+/// The name of a driver of storage or of devices.
+pub fn driver_name(at: &At<'_>, errors: &mut Errors) {
+    if !at.present(errors) {
+        return;
+    }
+    if at.text().len() > DRIVER_NAME_MAX_BYTES {
+        errors.push(FieldError::too_long(at.path.as_str(), DRIVER_NAME_MAX_BYTES));
+    }
+    at.optional_as(errors, |name| subdomain(&name.to_lowercase()));
 }
 
 /// An address that traffic of others can be sent to.

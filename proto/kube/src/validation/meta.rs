@@ -10,7 +10,7 @@ pub const ANNOTATIONS_MAX_BYTES: usize = 256 * 1024;
 pub const NAME_MAX_BYTES: usize = 253;
 pub const LABEL_NAME_MAX_BYTES: usize = 63;
 
-const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
+pub(super) const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
     and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
@@ -33,7 +33,7 @@ pub enum NameRule {
     Subdomain,
     Label,
     Dns1035,
-    /// One path segment of any characters (RBAC kinds).
+    /// One path segment of any characters.
     PathSegment,
 }
 
@@ -42,7 +42,8 @@ pub fn name_rule(resource: &Resource) -> NameRule {
     match (resource.group, resource.kind) {
         ("", "Namespace") => NameRule::Label,
         ("", "Service") => NameRule::Dns1035,
-        ("rbac.authorization.k8s.io", _) => NameRule::PathSegment,
+        // Requests may be called anything, and APIs by their version and group.
+        ("rbac.authorization.k8s.io" | "certificates.k8s.io" | "apiregistration.k8s.io", _) => NameRule::PathSegment,
         _ => NameRule::Subdomain,
     }
 }
@@ -87,14 +88,26 @@ pub fn name_problem(rule: NameRule, name: &str) -> Option<String> {
 /// The rules for the metadata of a new object, its name already generated.
 pub fn create(resource: &Resource, object: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let name = object.name();
-    if name.is_empty() {
+    if object.name().is_empty() {
         errors.push(FieldError::required("metadata.name", "name or generateName is required"));
-    } else if let Some(problem) = name_problem(name_rule(resource), name) {
+    }
+    errors.extend(of_any(name_rule(resource), resource.namespaced, object));
+    errors
+}
+
+/// The rules for the metadata of an object that stands in another: it needs no name, and may be of a namespace or of none.
+pub fn embedded(object: &Object) -> Vec<FieldError> {
+    of_any(NameRule::PathSegment, !object.namespace().is_empty(), object)
+}
+
+fn of_any(rule: NameRule, namespaced: bool, object: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let name = object.name();
+    if let Some(problem) = Some(name).filter(|name| !name.is_empty()).and_then(|name| name_problem(rule, name)) {
         errors.push(FieldError::invalid("metadata.name", name, problem));
     }
     let namespace = object.namespace();
-    if resource.namespaced {
+    if namespaced {
         if namespace.is_empty() {
             errors.push(FieldError::required("metadata.namespace", ""));
         } else if !is_dns_label(namespace) {

@@ -10,8 +10,8 @@ mod container;
 mod ephemeral;
 mod probe;
 mod resize;
-mod resources;
-mod scheduling;
+pub(super) mod resources;
+pub(super) mod scheduling;
 mod security;
 #[cfg(test)]
 mod tests;

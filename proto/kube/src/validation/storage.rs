@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::at::{At, Errors};
-use super::format::{no_climbing, qualified, subdomain};
+use super::format::{driver_name, no_climbing, qualified, subdomain};
 use super::pod::volume::host_path;
 use super::selector::{label_selector, node_selector};
 use crate::pod::resources::quantity;
@@ -11,7 +11,7 @@ use crate::quantity::Quantity;
 use crate::{FieldError, Object};
 
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
+pub const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
 /// What a volume's spec says beside its source.
 const VOLUME_FIELDS: [&str; 9] = [
     "accessModes",
@@ -49,7 +49,7 @@ pub fn claim(spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn access_modes(at: &At<'_>, errors: &mut Errors) {
+pub fn access_modes(at: &At<'_>, errors: &mut Errors) {
     for mode in at.items() {
         if !ACCESS_MODES.contains(&mode.text()) {
             errors.push(FieldError::not_supported(at.path.as_str(), mode.value.clone(), &ACCESS_MODES));
@@ -152,16 +152,19 @@ fn sources(spec: &At<'_>, has_affinity: bool, errors: &mut Errors) {
                 source.field("server").present(errors);
                 source.field("path").present(errors);
             }
-            "csi" => {
-                source.field("driver").present(errors);
-                source.field("volumeHandle").present(errors);
-            }
+            "csi" => csi_source(&source, errors),
             _ => {}
         }
     }
     if count == 0 {
         spec.required(errors, "must specify a volume type");
     }
+}
+
+/// A volume of a CSI driver.
+pub fn csi_source(source: &At<'_>, errors: &mut Errors) {
+    driver_name(&source.field("driver"), errors);
+    source.field("volumeHandle").present(errors);
 }
 
 fn is_source(key: &str) -> bool {

@@ -7,11 +7,17 @@ use crate::resource::*;
 use crate::{canonical, defaults, schema};
 
 mod autoscaler;
+mod certificate;
+mod csi;
+mod devices;
+mod flow;
 mod laws;
+mod machine;
 mod network;
 mod others;
 mod rarer;
 mod service;
+mod slices;
 mod storage;
 mod workload;
 
@@ -79,5 +85,14 @@ pub(super) fn changes(resource: &Resource, base: &Value, table: &[(&str, Value, 
         // What differs is listed below the message, for people.
         let heads: Vec<&str> = found.iter().map(|text| text.lines().next().unwrap_or("")).collect();
         assert_eq!(heads, *expected, "{pointer} = {value}");
+    }
+}
+
+/// Each change of a stored object's status, through that subresource, gives exactly the errors that stand beside it.
+pub(super) fn statuses(resource: &Resource, subresource: &str, base: &Value, table: &[(&str, Value, &[&str])]) {
+    let old = prepared(resource, base);
+    for (pointer, value, expected) in table {
+        let new = prepared(resource, &with(base, pointer, value.clone()));
+        assert_eq!(words(status(resource, subresource, &new, &old)), *expected, "{pointer} = {value}");
     }
 }

@@ -181,3 +181,69 @@ proptest! {
         }
     }
 }
+
+fn newer_event() -> &'static Resource {
+    Resource::by_kind("events.k8s.io", "v1", "Event").unwrap()
+}
+
+#[test]
+fn an_event_has_other_names_in_its_own_group() {
+    let involved = json!({"kind": "Pod", "name": "p", "namespace": "n", "uid": "u", "fieldPath": "spec.containers{c}"});
+    let core = canonical(
+        &resource::EVENT,
+        object(json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "n"}, "involvedObject": involved,
+            "reason": "Pulled", "message": "there", "source": {"component": "kubelet", "host": "h"}, "type": "Normal",
+            "count": 3, "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:00:09Z",
+            "eventTime": "2026-01-01T00:00:00.000001Z", "series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:00.000001Z"},
+            "action": "Pull", "related": {"name": "r"}, "reportingComponent": "kubelet", "reportingInstance": "h",
+        })),
+    );
+    let newer = from_stored(newer_event(), &core);
+    assert_eq!(canonical(newer_event(), newer.clone()), newer);
+    assert_eq!(newer.api_version(), "events.k8s.io/v1");
+    for (core_name, name) in [
+        ("/message", "/note"),
+        ("/involvedObject", "/regarding"),
+        ("/source", "/deprecatedSource"),
+        ("/count", "/deprecatedCount"),
+        ("/firstTimestamp", "/deprecatedFirstTimestamp"),
+        ("/lastTimestamp", "/deprecatedLastTimestamp"),
+        ("/reportingComponent", "/reportingController"),
+    ] {
+        assert!(newer.get(name).is_some() && newer.get(name) == core.get(core_name), "{name}");
+        assert!(newer.get(core_name).is_none(), "{core_name}");
+    }
+    assert_eq!(canonical(&resource::EVENT, to_stored(newer_event(), newer).unwrap()), core);
+}
+
+#[test]
+fn what_an_event_does_not_say_is_left_out() {
+    let core = canonical(&resource::EVENT, object(json!({"metadata": {"name": "e"}, "involvedObject": {}})));
+    assert_eq!(core.get("/reportingComponent"), Some(&json!("")));
+    let newer = from_stored(newer_event(), &core);
+    let wanted =
+        json!({"apiVersion": "events.k8s.io/v1", "metadata": {"name": "e"}, "regarding": {}, "deprecatedSource": {}});
+    assert_eq!(newer.into_value(), wanted);
+}
+
+#[test]
+fn field_selectors_follow_the_version() {
+    let field = |path| stored_field(newer_event(), path);
+    assert_eq!(field("regarding.name").as_deref(), Some("involvedObject.name"));
+    assert_eq!(field("reportingController").as_deref(), Some("reportingComponent"));
+    assert_eq!(field("type").as_deref(), Some("type"));
+    assert_eq!(field("metadata.name").as_deref(), Some("metadata.name"));
+    assert_eq!(field("involvedObject.name"), None);
+    assert_eq!(stored_field(&resource::EVENT, "involvedObject.name").as_deref(), Some("involvedObject.name"));
+    assert_eq!(stored_field(v1(), "metadata.name").as_deref(), Some("metadata.name"));
+}
+
+#[test]
+fn every_other_version_is_of_a_stored_kind() {
+    let others: Vec<_> = resource::served().filter(|served| !is_stored(served)).collect();
+    assert_eq!(others.len(), 2);
+    for served in others {
+        assert!(is_stored(stored(served)) && resource::ALL.contains(&stored(served)));
+    }
+}

@@ -34,7 +34,8 @@ pub fn scheduling(spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn toleration(at: &At<'_>, errors: &mut Errors) {
+/// One toleration, a pod's or a runtime class's.
+pub fn toleration(at: &At<'_>, errors: &mut Errors) {
     let (key, operator, effect) = (at.field("key"), at.field("operator"), at.field("effect"));
     key.optional_as(errors, qualified);
     if key.text().is_empty() && operator.text() != "Exists" {

@@ -81,6 +81,45 @@ fn anything() -> impl Strategy<Value = Value> {
         ".dockerconfigjson",
         "schedulingGates",
         "image",
+        "devices",
+        "exactly",
+        "firstAvailable",
+        "constraints",
+        "matchAttribute",
+        "config",
+        "opaque",
+        "parameters",
+        "allocation",
+        "results",
+        "conditions",
+        "networkData",
+        "ips",
+        "attributes",
+        "capacity",
+        "requestPolicy",
+        "validRange",
+        "validValues",
+        "default",
+        "min",
+        "max",
+        "step",
+        "drivers",
+        "topologyKeys",
+        "cidrs",
+        "source",
+        "inlineVolumeSpec",
+        "csi",
+        "usages",
+        "signerName",
+        "tokenRequests",
+        "limited",
+        "limitResponse",
+        "queuing",
+        "queues",
+        "handSize",
+        "nonResourceURLs",
+        "resourceRules",
+        "series",
     ]);
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -137,6 +176,7 @@ proptest! {
             for new in [&new, &defaulted] {
                 prop_assert!(create(resource, new).len() <= at::ERRORS_MAX);
                 prop_assert!(update(resource, new, &old).len() <= at::ERRORS_MAX);
+                prop_assert!(status(resource, "status", new, &old).len() <= at::ERRORS_MAX);
             }
         }
         pod::binding(&new);
@@ -169,6 +209,12 @@ proptest! {
             (&NAMESPACE, json!({"metadata": {"name": name}})),
             (&PRIORITY_CLASS, json!({"metadata": {"name": name}, "value": limit})),
             (&ENDPOINT_SLICE, json!({"metadata": {"name": name}, "addressType": "IPv4", "ports": [{"port": port}]})),
+            (&CSI_DRIVER, json!({"metadata": {"name": name}, "spec": {}})),
+            (&FLOW_SCHEMA, json!({"metadata": {"name": name}, "spec": {"priorityLevelConfiguration": {"name": name}}})),
+            (&PRIORITY_LEVEL_CONFIGURATION, json!({"metadata": {"name": name}, "spec": {"type": "Limited", "limited":
+                {"nominalConcurrencyShares": limit, "limitResponse": {"type": "Queue", "queuing": {"queueLengthLimit": limit}}}}})),
+            (&RESOURCE_CLAIM, json!({"metadata": {"name": name}, "spec": {"devices": {"requests": [
+                {"name": name, "exactly": {"deviceClassName": name}}]}}})),
             (&CLUSTER_ROLE_BINDING, json!({"metadata": {"name": name}, "roleRef": {"kind": "ClusterRole", "name": name},
                 "subjects": [{"kind": "Group", "name": name}]})),
         ];

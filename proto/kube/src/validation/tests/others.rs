@@ -192,8 +192,27 @@ fn leases_priorities_and_addresses() {
                 json!(-1),
                 &["spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0"],
             ),
+            (
+                "/spec/strategy",
+                json!("Youngest"),
+                &[
+                    "spec.strategy.strategy: Unsupported value: \"Youngest\": supported values: \"OldestEmulationVersion\"",
+                ],
+            ),
+            (
+                "/spec/strategy",
+                json!("a/b/c"),
+                &[&format!("spec.strategy.strategy: Invalid value: \"a/b/c\": {}", meta::QUALIFIED)],
+            ),
+            (
+                "/spec/preferredHolder",
+                json!("y"),
+                &["spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined"],
+            ),
         ],
     );
+    let strategies = ["OldestEmulationVersion", "example.com/mine"].map(|name| ("/spec/strategy", json!(name)));
+    accepts(&LEASE, &lease, &strategies);
     let class = json!({"metadata": {"name": "a"}, "value": 1_000_000_000});
     refuses(
         &PRIORITY_CLASS,
@@ -249,6 +268,16 @@ fn leases_priorities_and_addresses() {
             ("/spec", json!({}), &["spec.parentRef: Required value"]),
             ("/spec/parentRef/name", Value::Null, &["spec.parentRef.name: Required value"]),
             ("/spec/parentRef/resource", Value::Null, &["spec.parentRef.resource: Required value"]),
+            (
+                "/spec/parentRef/name",
+                json!("a/b"),
+                &["spec.parentRef.name: Invalid value: \"a/b\": may not contain '/'"],
+            ),
+            (
+                "/spec/parentRef/namespace",
+                json!(".."),
+                &["spec.parentRef.namespace: Invalid value: \"..\": may not be '..'"],
+            ),
         ],
     );
 }
@@ -333,7 +362,33 @@ fn endpoints_and_slices() {
             (
                 "/endpoints/0/addresses/0",
                 json!("::2"),
-                &["endpoints[0].addresses[0]: Invalid value: \"::2\": must be a valid IPv4 address"],
+                &["endpoints[0].addresses: Invalid value: \"::2\": must be an IPv4 address"],
+            ),
+            (
+                "/endpoints/0/addresses/0",
+                json!("1.2.3"),
+                &[
+                    "endpoints[0].addresses[0]: Invalid value: \"1.2.3\": must be a valid IP address, (e.g. 10.9.8.7 or \
+                   2001:db8::ffff)",
+                ],
+            ),
+            (
+                "/endpoints/0/hints",
+                json!({"forZones": [{"name": "z"}, {"name": "z"}], "forNodes": [{"name": "n"}, {"name": "n"}]}),
+                &[
+                    "endpoints[0].hints.forZones[1].name: Duplicate value: \"z\"",
+                    "endpoints[0].hints.forNodes[1].name: Duplicate value: \"n\"",
+                ],
+            ),
+            (
+                "/endpoints/0/hints",
+                json!({"forZones": [{"name": "a b"}]}),
+                &[&format!("endpoints[0].hints.forZones[0].name: Invalid value: \"a b\": {}", meta::LABEL_VALUE)],
+            ),
+            (
+                "/endpoints/0/deprecatedTopology",
+                (0..17).map(|i| (format!("k{i}"), json!("v"))).collect::<Value>(),
+                &["endpoints[0].deprecatedTopology: Too many: 17: must have at most 16 items"],
             ),
             ("/endpoints", json!(crowd), &["endpoints: Too many: 1001: must have at most 1000 items"]),
             ("/ports/1", json!({"name": "a"}), &["ports[1].name: Duplicate value: \"a\""]),
@@ -351,6 +406,26 @@ fn endpoints_and_slices() {
         &with(&slice, "/endpoints", json!([])),
         &[("/addressType", json!("IPv6"), &["addressType: Invalid value: \"IPv6\": field is immutable"])],
     );
+    // What was stored before there was a rule may stay.
+    changes(&ENDPOINT_SLICE, &with(&slice, "/endpoints/0/addresses", json!([])), &[("/ports", Value::Null, &[])]);
+    let named = |address: &str| {
+        let mut slice = with(&slice, "/addressType", json!("FQDN"));
+        slice["endpoints"] = json!([{"addresses": [address]}]);
+        words(create(&ENDPOINT_SLICE, &prepared(&ENDPOINT_SLICE, &slice)))
+    };
+    let short = "should be a domain with at least two segments separated by dots";
+    assert_eq!(named("example"), [format!("endpoints[0].addresses[0]: Invalid value: \"example\": {short}")]);
+    assert_eq!(named(""), ["endpoints[0].addresses[0]: Required value"]);
+    assert!(
+        named("a_b.c")[0]
+            .starts_with("endpoints[0].addresses[0]: Invalid value: \"a_b.c\": a lowercase RFC 1123 subdomain")
+    );
+    let long = "a".repeat(64);
+    assert_eq!(
+        named(&format!("{long}.b")),
+        [format!("endpoints[0].addresses[0]: Invalid value: {long:?}: must be no more than 63 characters")]
+    );
+    assert_eq!(named("example.com."), [""; 0]);
     let own = json!({"metadata": {"name": "kubernetes", "namespace": "default"}, "addressType": "IPv4",
         "endpoints": [{"addresses": ["127.0.0.1"]}]});
     accepts(&ENDPOINT_SLICE, &own, &[("/ports", Value::Null)]);
@@ -470,6 +545,24 @@ fn disruption_budgets() {
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
     let percent = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used \
                    for validation is '[0-9]+%')";
+    statuses(
+        &POD_DISRUPTION_BUDGET,
+        "status",
+        &budget,
+        &[
+            ("/status/expectedPods", json!(3), &[]),
+            (
+                "/status/disruptionsAllowed",
+                json!(-1),
+                &["status.disruptionsAllowed: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            (
+                "/status/conditions",
+                json!([{"type": "A", "status": "True", "reason": "R"}]),
+                &["status.conditions[0].lastTransitionTime: Required value"],
+            ),
+        ],
+    );
     refuses(
         &POD_DISRUPTION_BUDGET,
         &budget,

@@ -12,7 +12,7 @@ fn rarer_rules() {
         &[(
             "/spec/preferredHolder",
             json!("x"),
-            &["spec.preferredHolder: Forbidden: may only be specified when `strategy` is defined"],
+            &["spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined"],
         )],
     );
     let newer =
@@ -58,8 +58,8 @@ fn rarer_rules() {
             ),
             (
                 "/endpoints/0/hints",
-                json!({"forZones": [{"name": ""}]}),
-                &["endpoints[0].hints.forZones[0].name: Required value"],
+                json!({"forNodes": [{"name": ""}]}),
+                &[&format!("endpoints[0].hints.forNodes[0].name: Invalid value: \"\": {}", meta::SUBDOMAIN)],
             ),
         ],
     );
