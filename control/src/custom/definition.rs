@@ -143,7 +143,10 @@ impl Version {
             rules: Rules::compile(&schema),
             schema,
             columns: Column::all(version["additionalPrinterColumns"].as_array().map_or(&[], Vec::as_slice)),
-            selectable: paths.filter_map(|field| field["jsonPath"].as_str()).map(|path| path[1..].to_owned()).collect(),
+            selectable: paths
+                .filter_map(|field| field["jsonPath"].as_str())
+                .map(|path| path.trim_start_matches('.').to_owned())
+                .collect(),
             status: subresources.get("status").is_some_and(|status| !status.is_null()),
             scale: ScalePaths::of(subresources),
         })
